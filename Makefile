@@ -1,0 +1,46 @@
+# Nothing but Python 3.10 or newer and make need be there; the rest goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
+
+.PHONY: setup run test test-slow test-floors lint bench bench-table clean
+
+# The stamp is newer than what it was made from unless something changed.
+.venv/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=…")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+	touch $@
+
+setup: .venv/.stamp  ## the environment, with the versions that are tested
+
+run: setup  ## clone a LunarLander pilot and see how close it comes
+	$(BIN)/python train.py fit --config configs/bc/lunar_lander.yaml
+
+test: setup  ## the fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: setup  ## the statistical ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+
+test-floors:  ## the fast tests with the oldest releases that pyproject.toml admits
+	$(PYTHON) -m venv .venv-floors
+	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c floors.txt -e ".[$(EXTRAS)]"
+	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 -m "not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
+	$(BIN)/python benchmarks/bc.py
+	$(BIN)/python benchmarks/rollout.py
+
+bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL paper's column (needs its experts)
+	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/bc_table.py
+	$(BIN)/python benchmarks/figure.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,113 @@
+"""Put the tables that the results in `benchmarks/results` make into the README and the recipes' first comments.
+
+`python benchmarks/readme.py`; every benchmark does it when it ends.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lit_imitation.files import atomic_write
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def recipes(rows: list[dict[str, Any]]) -> str:
+    """Scores of the recipes."""
+    lines = [
+        "| recipe | seeds | expert's return | BC's return | normalised score | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        score = row["normalized_score"]
+        low, high = score["mean_ci95"]
+        lines.append(
+            f"| `bc/{row['recipe']}` | {len(row['seeds'])} | {row['expert_return']:.1f} | "
+            f"{row['return_mean']['mean']:.1f} | **{score['mean']:.3f}** [{low:.3f}, {high:.3f}] | "
+            f"{row['wall_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def bc_table(cells: list[dict[str, Any]]) -> str:
+    """The GAIL paper's behavioural cloning column, ours beside theirs."""
+    counts = sorted({cell["trajectories"] for cell in cells})
+    lines = [
+        "| task (expert's return: theirs, here) | "
+        + " | ".join(f"{count} trajectories: ours / theirs" for count in counts)
+        + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for task in dict.fromkeys(cell["task"] for cell in cells):
+        row = {cell["trajectories"]: cell for cell in cells if cell["task"] == task}
+        last = row[max(row)]
+        body = [
+            f"**{row[n]['ours']['mean']:.0f}** / {row[n]['theirs']['mean']:.0f}" if n in row else "" for n in counts
+        ]
+        lines.append(
+            f"| {task} ({last['theirs']['expert']:.0f}, {last['expert_return']:.0f}) | " + " | ".join(body) + " |"
+        )
+    return "\n".join(lines)
+
+
+def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
+    """One line a comparison."""
+    lines = ["| work | compared with | ratio |", "|---|---|---|"]
+    work = "a gradient step of `fit`, 2×256 at batch 64, logging and progress bar on"
+    lines.append(f"| {work} | bare torch loop, fused Adam | {bc['ours_over_bare']['median']:.2f} × its time |")
+    if "imitation_over_ours" in bc:
+        name = f"`imitation` {bc['imitation_versions']['imitation']}, the value network it carries along included"
+        lines.append(f"| the same | {name} | {bc['imitation_over_ours']['median']:.1f} × as fast |")
+    for row in rollout["rows"]:
+        if row["auto"]:
+            what = {"stream": "step by step", "Episodes": "whole episodes", "collect": "whole episodes, recorded"}[
+                row["rollout"]
+            ]
+            lines.append(
+                f"| rolling out a 2×64 policy, 64 × {row['env_id']}, {what} | bare `env.step`, "
+                f"{row['backend']} | {100 * median(row['share_of_bare']['pairs']):.0f} % of its rate |"
+            )
+    return "\n".join(lines)
+
+
+def into_recipe(row: dict[str, Any]) -> None:
+    """Put the figures into a recipe's first comment."""
+    path = ROOT / "configs" / "bc" / f"{row['recipe']}.yaml"
+    score = row["normalized_score"]
+    low, high = score["mean_ci95"]
+    expert = "" if row["expert"] == "scripted" else f" from 25 trajectories of the expert {row['expert']}"
+    line = (
+        f"# Measured{expert}, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# return {row['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
+        f"{score['mean']:.3f} [{low:.3f}, {high:.3f}].\n"
+    )
+    before, _, after = path.read_text().partition("# Measured")
+    atomic_write(path, before + line + after[after.index("\nmodel:") + 1 :])
+
+
+def refresh() -> None:
+    """Every table whose results are there."""
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    tables = {}
+    if "recipes" in results:
+        tables["recipes"] = recipes(results["recipes"])
+        for row in results["recipes"]:
+            into_recipe(row)
+    if "bc_table" in results:
+        tables["bc_table"] = bc_table(results["bc_table"])
+    if {"bc", "rollout"} <= set(results):
+        tables["speed"] = speed(results["bc"], results["rollout"])
+    text = (ROOT / "README.md").read_text()
+    for name, table in tables.items():
+        before, mark, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition(f"<!-- /{name} -->")
+        text = f"{before}{mark}{table}\n{end}{after}"
+    atomic_write(ROOT / "README.md", text)
+
+
+if __name__ == "__main__":
+    refresh()

@@ -1,0 +1,81 @@
+"""The table of measured scores: every behavioural cloning recipe over several seeds, through `repeat`.
+
+`python benchmarks/recipes.py [--jobs 2] [recipe …]` writes `benchmarks/results/recipes.json`, and puts the table into
+the README and the figures into each recipe's first comment. An interrupted call goes on where it stopped. The MuJoCo
+recipes are measured with the experts that the GAIL and RL Zoo authors published as arrays (`$LIT_IMITATION_EXPERTS` or
+../shared/experts) and are left out where those are absent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from readme import refresh
+
+from lit_imitation.files import atomic_write
+from lit_imitation.repeat import repeat
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "recipes.json"
+EXPERTS = Path(os.environ.get("LIT_IMITATION_EXPERTS", ROOT.parent / "shared" / "experts")) / "policies"
+SCRIPTED = (
+    "cartpole",
+    "pendulum",
+    "mountain_car",
+    "mountain_car_continuous",
+    "acrobot",
+    "lunar_lander",
+    "lunar_lander_continuous",
+)
+PUBLISHED = {
+    "hopper": "Hopper-v4-trpo",
+    "half_cheetah": "HalfCheetah-v4-trpo",
+    "walker2d": "Walker2d-v4-trpo",
+    "ant": "Ant-v4-trpo",
+    "swimmer": "Swimmer-v4-trpo",
+    "reacher": "Reacher-v4-trpo",
+}
+# Where the recipe's version shows other observations than the published expert reads.
+MORE = {
+    "ant": ["--data.env_id=Ant-v4"],
+    "reacher": ["--data.env_id=Reacher-v4"],
+}
+
+
+def measure(recipe: str, seeds: int, jobs: int, out: Path) -> dict[str, object] | None:
+    """One recipe's aggregate, or None where its expert is absent."""
+    overrides = list(MORE.get(recipe, []))
+    if recipe in PUBLISHED:
+        expert = EXPERTS / f"{PUBLISHED[recipe]}.npz"
+        if not expert.exists():
+            print(f"{recipe}: left out, there is no {expert}")
+            return None
+        overrides += ["--data.demonstrations=", f"--data.expert=npz:{expert}"]
+    config = str(ROOT / "configs" / "bc" / f"{recipe}.yaml")
+    result = repeat([config], seeds=seeds, jobs=jobs, out=out / recipe, overrides=overrides)
+    (task,) = result["tasks"]
+    return {"recipe": recipe, "expert": PUBLISHED.get(recipe, "scripted"), **task}
+
+
+def main() -> None:
+    """Measure, write the results, refresh the README."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipes", nargs="*", default=[*SCRIPTED, *PUBLISHED])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "recipes")
+    options = parser.parse_args()
+    rows = {row["recipe"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    for recipe in options.recipes:
+        if (row := measure(recipe, options.seeds, options.jobs, options.out)) is not None:
+            rows[recipe] = row
+            ordered = [rows[name] for name in (*SCRIPTED, *PUBLISHED) if name in rows]
+            atomic_write(RESULTS, json.dumps(ordered, indent=1) + "\n")
+            refresh()
+
+
+if __name__ == "__main__":
+    main()

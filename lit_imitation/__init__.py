@@ -1,0 +1,68 @@
+"""lit_imitation: imitation learning and inverse reinforcement learning on PyTorch Lightning.
+
+Everything public is an attribute here, loaded on first use: to import the package, or to load a policy, imports neither
+Lightning nor a tracker nor a plotting library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_imitation.data.demonstration_module import DemonstrationDataModule
+    from lit_imitation.data.demonstrations import Demonstrations, read_demonstrations, write_demonstrations
+    from lit_imitation.data.module import EnvironmentDataModule
+    from lit_imitation.envs import make
+    from lit_imitation.experts import load_expert
+    from lit_imitation.methods import BC
+    from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, load_policy
+    from lit_imitation.rollout import Episodes, collect
+    from lit_imitation.transitions import Transitions
+
+_HOMES = {
+    "BC": "methods",
+    "CategoricalPolicy": "policies",
+    "DemonstrationDataModule": "data.demonstration_module",
+    "Demonstrations": "data.demonstrations",
+    "DeterministicPolicy": "policies",
+    "EnvironmentDataModule": "data.module",
+    "Episodes": "rollout",
+    "GaussianPolicy": "policies",
+    "Transitions": "transitions",
+    "collect": "rollout",
+    "load_expert": "experts",
+    "load_policy": "policies",
+    "make": "envs",
+    "read_demonstrations": "data.demonstrations",
+    "write_demonstrations": "data.demonstrations",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "BC",
+    "CategoricalPolicy",
+    "DemonstrationDataModule",
+    "Demonstrations",
+    "DeterministicPolicy",
+    "EnvironmentDataModule",
+    "Episodes",
+    "GaussianPolicy",
+    "Transitions",
+    "collect",
+    "load_expert",
+    "load_policy",
+    "make",
+    "read_demonstrations",
+    "write_demonstrations",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,62 @@
+"""Progress bars of the Trainer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from lit_imitation.rollout import Episode
+
+
+class ProgressBar(TQDMProgressBar):
+    """Bars that show the return of the last evaluation while training, and of the episodes so far while evaluating.
+
+    Args:
+        refresh_rate: batches between updates; a bar redrawn for every batch would take as long as the batch.
+    """
+
+    def __init__(self, refresh_rate: int = 50) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self._returns: list[float] = []
+        self._steps = 0
+        self._started = 0.0
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The logged metrics under short names."""
+        names = {"val/return_mean": "return", "val/loss": "val_loss"}
+        return {names.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+    def _start_evaluation(self) -> None:
+        self._returns, self._steps, self._started = [], 0, time.perf_counter()
+
+    def _show_episode(self, bar: Any, batch: Any) -> None:
+        if not isinstance(batch, Episode):
+            return
+        self._returns.append(batch.episode_return)
+        self._steps += batch.length
+        rate = self._steps / (time.perf_counter() - self._started)
+        # `refresh=False`: the bar draws itself at its own pace.
+        bar.set_postfix_str(f"return={sum(self._returns) / len(self._returns):.1f}, steps/s={rate:,.0f}", refresh=False)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        super().on_validation_start(trainer, pl_module)
+        self._start_evaluation()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        super().on_test_start(trainer, pl_module)
+        self._start_evaluation()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Show the return of the episodes so far."""
+        self._show_episode(self.val_progress_bar, args[1])
+        super().on_validation_batch_end(trainer, pl_module, *args, **kwargs)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Show the return of the episodes so far."""
+        self._show_episode(self.test_progress_bar, args[1])
+        super().on_test_batch_end(trainer, pl_module, *args, **kwargs)

@@ -1,0 +1,45 @@
+"""`predict`: a trained policy's trajectories as a demonstration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.sources import Metadata
+from lit_imitation.transitions import Transitions
+
+
+class TrajectoryWriter(BasePredictionWriter):
+    """Writes what `predict` rolled out, on all processes together, to `DIR/trajectories.npz`."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any
+    ) -> None:
+        """Put the processes' shares together and write them."""
+        shares: list[Transitions] = list(predictions)
+        if trainer.world_size > 1:
+            gathered: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(gathered, shares)
+            shares = [share for process in gathered for share in process]
+        if not trainer.is_global_zero:
+            return
+        transitions: Transitions = torch.cat(shares)  # type: ignore[arg-type, assignment]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, EnvironmentDataModule)
+        metadata: Metadata = {"env_id": data.env_id, "expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}
+        returns = transitions.episode_returns()
+        path = Path(trainer.default_root_dir) / "trajectories.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_demonstrations(path, Demonstrations(transitions, returns, metadata))
+        rank_zero_info(f"{len(returns)} trajectories, mean return {float(returns.mean()):.2f}: {path}")

@@ -1,0 +1,139 @@
+"""The command line: Lightning's `fit`, `validate`, `test`, `predict`, and `collect` and `repeat` of our own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+# Nothing heavy is imported here: the help and a mistyped command shall answer at once.
+from lit_imitation.errors import ConfigError, LitImitationError
+
+USAGE = """\
+usage: lit-imitation COMMAND [options]      (or: python train.py COMMAND [options])
+
+train, with Lightning:
+  fit        train a recipe:   fit --config configs/bc/lunar_lander.yaml
+             your own data:    fit --config configs/bc/hopper.yaml --data.demonstrations my.npz
+             go on after a cut: fit --config … --trainer.default_root_dir DIR --ckpt_path last
+  validate   measure a checkpoint on held-out demonstrations and a few episodes
+  test       measure a checkpoint over many episodes:   test --ckpt_path DIR
+  predict    write a trained policy's trajectories as a demonstration file:   predict --ckpt_path DIR
+
+around it:
+  collect    roll out an expert and write a demonstration file
+  repeat     run a recipe for several seeds and put the results into one table
+
+COMMAND --help lists the options of a command; fit --config FILE --print_config shows every setting.
+"""
+
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; errors that a user can mend end it with one message and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return
+    command, *rest = arguments
+    # An expert or a policy class of the user's own lies beside where the command is given.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        if command in TRAINER_COMMANDS:
+            from lit_imitation.lightning_cli import run
+
+            run(command, rest)
+        elif command == "collect":
+            collect(rest)
+        elif command == "repeat":
+            repeat(rest)
+        else:
+            print(f"lit-imitation: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
+            sys.exit(2)
+    except Exception as error:
+        mendable = _mendable(error)
+        if mendable is None:
+            raise
+        print(f"error: {mendable}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _mendable(error: BaseException | None) -> LitImitationError | None:
+    """The error of ours that is behind another: the parser wraps what a class raises when it is instantiated."""
+    while error is not None and not isinstance(error, LitImitationError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def collect(arguments: Sequence[str]) -> None:
+    """Roll out an expert and write a demonstration file."""
+    parser = argparse.ArgumentParser(prog="lit-imitation collect", description=collect.__doc__)
+    parser.add_argument("--env_id", required=True, help="a Gymnasium id, or module:Id-v0")
+    parser.add_argument(
+        "--expert",
+        default="scripted",
+        help="scripted, checkpoint:PATH, sb3:PATH.zip, npz:PATH or package.module:function (default: scripted)",
+    )
+    parser.add_argument("--episodes", type=int, default=25, help="number of trajectories (default: 25)")
+    parser.add_argument("--out", required=True, help="file to write, .npz or .hdf5")
+    parser.add_argument("--subsample", type=int, default=1, help="keep one transition in so many (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file (default: 0)")
+    parser.add_argument("--num_envs", type=int, default=10, help="environments that step together (default: 10)")
+    parser.add_argument(
+        "--backend", default="auto", choices=["auto", "vector", "envpool", "sync", "async"], help="(default: auto)"
+    )
+    parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the expert's mode")
+    parser.add_argument("--trust", action="store_true", help="open expert files that can execute code (sb3)")
+    options = parser.parse_args(arguments)
+
+    from pathlib import Path
+
+    import torch
+
+    from lit_imitation.data.demonstrations import Demonstrations, subsample, write_demonstrations
+    from lit_imitation.envs import make
+    from lit_imitation.experts import load_expert
+    from lit_imitation.progress import EpisodeProgress
+    from lit_imitation.rollout import collect as roll_out
+    from lit_imitation.seeding import derive_seed
+
+    out = Path(options.out)
+    if out.suffix not in (".npz", ".hdf5", ".h5"):
+        raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
+    if options.episodes < 1 or options.subsample < 1:
+        raise ConfigError("--episodes and --subsample must be at least 1")
+    envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend)
+    expert = load_expert(
+        options.expert,
+        options.env_id,
+        envs.single_observation_space,
+        envs.single_action_space,
+        deterministic=not options.stochastic,
+        trust=options.trust,
+    )
+    with EpisodeProgress(f"{options.expert} on {options.env_id}", options.episodes) as progress:
+        transitions = roll_out(envs, expert, options.episodes, options.seed, progress)
+    envs.close()
+    metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
+    demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
+    generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
+    demonstrations = subsample(demonstrations, options.subsample, generator)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_demonstrations(out, demonstrations)
+    returns = demonstrations.episode_returns
+    print(
+        f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "
+        f"return {float(returns.mean()):.2f} ± {float(returns.std(correction=0)):.2f}"
+    )
+
+
+def repeat(arguments: Sequence[str]) -> None:
+    """Run a recipe for several seeds and aggregate the results; options it does not know go on to `fit`."""
+    from lit_imitation.repeat import add_repeat_arguments, run_repeat
+
+    parser = argparse.ArgumentParser(prog="lit-imitation repeat", description=repeat.__doc__, allow_abbrev=False)
+    add_repeat_arguments(parser)
+    run_repeat(*parser.parse_known_args(arguments))

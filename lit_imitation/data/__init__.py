@@ -1,0 +1,1 @@
+"""Demonstrations and environments, as files and as Lightning DataModules."""

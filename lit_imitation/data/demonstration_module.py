@@ -1,0 +1,292 @@
+"""`DemonstrationDataModule`: demonstrations from a file, or from an expert who is asked for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_imitation.cache import cache_dir
+from lit_imitation.data.demonstrations import (
+    Demonstrations,
+    check,
+    read_demonstrations,
+    split,
+    subsample,
+    take,
+    write_demonstrations,
+)
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.sources import Metadata
+from lit_imitation.envs import Backend
+from lit_imitation.errors import ConfigError, DemonstrationError
+from lit_imitation.experts import load_expert, source_file
+from lit_imitation.progress import EpisodeProgress
+from lit_imitation.rollout import collect
+from lit_imitation.seeding import derive_seed
+from lit_imitation.transitions import Transitions
+from lit_imitation.versions import installed
+
+EXPERT_TRAJECTORIES = 25
+"""Trajectories asked of an expert when `num_trajectories` does not say."""
+
+
+class DemonstrationDataModule(EnvironmentDataModule):
+    """Demonstrations on the model's device, batched by index, beside the environment to be judged in.
+
+    Args:
+        env_id: a registered Gymnasium id, or `module:Id-v0`.
+        demonstrations: path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, or `Transitions` in memory; empty to
+            roll out `expert` (cached by what was asked).
+        expert: `scripted`, `checkpoint:PATH`, `sb3:PATH.zip`, `npz:PATH` or `package.module:function`.
+        expert_deterministic: the expert's mode, else draws from its distribution.
+        trust: open experts whose files can execute code (Stable-Baselines3's).
+        num_trajectories: how many, drawn at random from a file; default all of a file, 25 of an expert.
+        subsample: keep one transition in so many of each trajectory, from a random offset on.
+        val_fraction: share of the trajectories held out for validation.
+        return_temperature: τ of weights w ∝ exp((R − mean R) / (τ · std R)) from the trajectories' returns R; by
+            default a `weights` column counts, if the file has one.
+        batch_size: transitions per gradient step, over all processes together.
+        passes_per_epoch: passes over the data in one epoch, after which validation and checkpoints may fall; more for
+            small data.
+        env_kwargs: passed to the environment.
+        num_envs: environments that step together.
+        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
+        eval_episodes: episodes of each validation; 0 for none.
+        test_episodes: episodes of `test` and `predict`.
+        seed: of everything drawn here; by default that of `seed_everything`.
+    """
+
+    train: Transitions
+    """`[N]`: the training split."""
+    held_out: Transitions
+    """`[M]`: the trajectories held out; empty without."""
+
+    def __init__(
+        self,
+        env_id: str,
+        demonstrations: str | Transitions = "",
+        expert: str = "",
+        expert_deterministic: bool = True,
+        trust: bool = False,
+        num_trajectories: int | None = None,
+        subsample: int = 1,
+        val_fraction: float = 0.1,
+        return_temperature: float | None = None,
+        batch_size: int = 64,
+        passes_per_epoch: int = 1,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 10,
+        backend: Backend = "auto",
+        eval_episodes: int = 10,
+        test_episodes: int = 100,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        if isinstance(demonstrations, str) and not demonstrations and not expert:
+            raise ConfigError(
+                "nobody demonstrates: set data.demonstrations to a file (or minari:ID, hf:NAME), or data.expert to an "
+                "expert that can be rolled out"
+            )
+        for name, value in (("num_trajectories", num_trajectories), ("subsample", subsample)):
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name} is {value}; it must be at least 1")
+        for name, value in (("batch_size", batch_size), ("passes_per_epoch", passes_per_epoch)):
+            if value < 1:
+                raise ConfigError(f"data.{name} is {value}; it must be at least 1")
+        if not 0.0 <= val_fraction < 1.0:
+            raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
+        if return_temperature is not None and not return_temperature > 0.0:
+            raise ConfigError(f"data.return_temperature is {return_temperature}; it must be positive")
+        self.demonstrations, self.expert = demonstrations, expert
+        self.expert_deterministic, self.trust = expert_deterministic, trust
+        self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
+        self.return_temperature = return_temperature
+        self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
+
+    def prepare_data(self) -> None:
+        """Ask the expert, on one process, so that the others find the answer."""
+        super().prepare_data()
+        if not isinstance(self.demonstrations, Transitions) and not self.demonstrations:
+            self._rolled_out()
+
+    def setup(self, stage: str) -> None:
+        """Read, check, choose, hold out, weigh; to test or predict no demonstrations are needed."""
+        if stage not in ("fit", "validate"):
+            return
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations"))
+        demonstrations = self.load()
+        self.expert_return = float(demonstrations.episode_returns.mean())
+        if self.num_trajectories is not None:
+            demonstrations = take(demonstrations, self.num_trajectories, generator)
+        demonstrations = subsample(demonstrations, self.subsample, generator)
+        demonstrations = self._weigh(demonstrations)
+        train, held_out = split(demonstrations, self.val_fraction, generator)
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        self.train, self.held_out = train.transitions.to(device), held_out.transitions.to(device)
+
+    def load(self) -> Demonstrations:
+        """All demonstrations of the source, checked against the environment's spaces."""
+        if isinstance(self.demonstrations, Transitions):
+            check(self.demonstrations, *self.spaces, "data.demonstrations")
+            return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
+        if self.demonstrations:
+            return read_demonstrations(self.demonstrations, *self.spaces)
+        return read_demonstrations(str(self._rolled_out()), *self.spaces)
+
+    def _rolled_out(self) -> Path:
+        """The file of the expert's trajectories, made if it is not there yet."""
+        count = self.num_trajectories or EXPERT_TRAJECTORIES
+        seed = derive_seed(self.seed, "expert")
+        request = {
+            "env_id": self.env_id,
+            "env_kwargs": self.env_kwargs,
+            "expert": self.expert,
+            "deterministic": self.expert_deterministic,
+            "episodes": count,
+            "num_envs": min(self.num_envs, count),
+            "seed": seed,
+            "backend": self.backend,
+            "versions": {name: installed(name) for name in ("gymnasium", "envpool", "mujoco", "box2d")},
+        }
+        content = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode())
+        source = source_file(self.expert)
+        if source is not None and source.is_file():  # the same name may mean another expert tomorrow
+            content.update(source.read_bytes())
+        name = self.env_id.rpartition(":")[2].replace("/", "_")
+        file = cache_dir() / "demonstrations" / f"{name}-{content.hexdigest()[:16]}.npz"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            expert = load_expert(
+                self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
+            )
+            envs = self.make(min(self.num_envs, count), seed)
+            with EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
+                transitions = collect(envs, expert, count, seed, progress)
+            envs.close()
+            metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
+            write_demonstrations(file, Demonstrations(transitions, transitions.episode_returns(), metadata))
+        return file
+
+    def _weigh(self, demonstrations: Demonstrations) -> Demonstrations:
+        """Weights of mean 1 over the transitions, from returns or from the column, if there is either."""
+        transitions, returns, metadata = demonstrations
+        if self.return_temperature is not None:
+            if len(returns) < 2 or returns.std() == 0:
+                raise DemonstrationError(
+                    "data.return_temperature weighs trajectories by their returns, and these are all the same: "
+                    f"{len(returns)} trajectories, return {returns[0]:.4g}; leave it out"
+                )
+            # From the best, not the mean, so that nothing overflows; the mean of the weights is made 1 below.
+            by_return = torch.exp((returns - returns.max()) / (self.return_temperature * returns.std()))
+            transitions = transitions.clone(recurse=False)
+            transitions.weight = by_return.float()[transitions.episode_index()]
+        weight = transitions.weight
+        if weight is not None:
+            transitions = transitions.clone(recurse=False)
+            transitions.weight = weight / weight.mean()
+        return Demonstrations(transitions, returns, metadata)
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled batches of the training split; this process's part of each."""
+        trainer = self.trainer
+        assert trainer is not None
+        return Batches(
+            self.train,
+            self.batch_size,
+            passes=self.passes_per_epoch,
+            seed=derive_seed(self.seed, "batches"),
+            epoch=lambda: trainer.current_epoch,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> list[Any]:
+        """This process's part of the held-out transitions, then episodes of the current policy."""
+        loaders = super().val_dataloader()
+        trainer = self.trainer
+        assert trainer is not None
+        mine = self.held_out[trainer.global_rank :: trainer.world_size]
+        return [HeldOut(mine), *loaders] if len(mine) else loaders
+
+
+class HeldOut:
+    """Transitions `[M]` in order, in chunks that fit in memory. (A plain list Lightning would take for loaders.)"""
+
+    def __init__(self, data: Transitions, chunk: int = 4096) -> None:
+        self.chunks: tuple[Transitions, ...] = data.split(chunk)
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[Transitions]:
+        return iter(self.chunks)
+
+
+class Batches:
+    """An epoch of whole batches, drawn without replacement: shuffled once, then cut.
+
+    Process r of w takes its w-th part of each batch, so that w processes see what one would. Transitions that do not
+    fill a batch at the end of a pass are left out; which ones changes from pass to pass. The order depends on seed and
+    epoch alone, and the position within the epoch is state: a run that is resumed sees the batches it would have seen.
+
+    Args:
+        data: `[N]`.
+        batch_size: over all processes; N if that is less.
+        passes: passes over the data in one epoch.
+        seed: of the order.
+        epoch: tells the running epoch.
+        rank: of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        data: Transitions,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        epoch: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        batch_size = min(batch_size, len(data))
+        if batch_size < world_size or batch_size % world_size:
+            raise ConfigError(
+                f"a batch of {batch_size} cannot be shared out equally over {world_size} processes; choose another "
+                "data.batch_size"
+            )
+        self.data, self.batch_size, self.passes, self.seed, self.epoch = data, batch_size, passes, seed, epoch
+        self.rank, self.world_size = rank, world_size
+        self._position = {"epoch": -1, "batches": 0}
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return self.passes * (len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Transitions]:
+        epoch = self.epoch()
+        start = self._position["batches"] if self._position["epoch"] == epoch else 0
+        self._position = {"epoch": epoch, "batches": start}
+        per_pass, share = len(self.data) // self.batch_size, self.batch_size // self.world_size
+        for number in range(start // per_pass, self.passes):
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, number))
+            order = torch.randperm(len(self.data), generator=generator)[: per_pass * self.batch_size]
+            mine = order.view(per_pass, self.world_size, share)[:, self.rank].flatten().to(self.data.device)
+            # One gather a pass, then views: an index per batch would cost more than the batch.
+            batches = self.data[mine].split(share)
+            for batch in batches[start % per_pass if number == start // per_pass else 0 :]:
+                self._position["batches"] += 1
+                yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in which epoch."""
+        return dict(self._position)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there."""
+        self._position = dict(state_dict)

@@ -1,0 +1,183 @@
+"""DataModules: an environment to be judged in, for every method."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from gymnasium import Space
+from gymnasium.vector import VectorEnv
+from lightning import LightningDataModule
+
+from lit_imitation.envs import Backend, make, random_return
+from lit_imitation.errors import ConfigError
+from lit_imitation.progress import EpisodeProgress
+from lit_imitation.rollout import Actor, Episode, Episodes
+from lit_imitation.seeding import derive_seed
+from lit_imitation.transitions import Transitions
+
+
+class EnvironmentDataModule(LightningDataModule):
+    """The environment, its spaces, and evaluation: the loaders for validation, test and prediction roll out the policy.
+
+    Args:
+        env_id: a registered Gymnasium id, or `module:Id-v0`.
+        env_kwargs: passed to the environment.
+        num_envs: environments that step together.
+        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
+        eval_episodes: episodes of each validation; 0 for none.
+        test_episodes: episodes of `test` and `predict`.
+        seed: of everything drawn here; by default that of `seed_everything`.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 10,
+        backend: Backend = "auto",
+        eval_episodes: int = 10,
+        test_episodes: int = 100,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("num_envs", num_envs, 1),
+            ("eval_episodes", eval_episodes, 0),
+            ("test_episodes", test_episodes, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        self.env_id, self.env_kwargs = env_id, env_kwargs or {}
+        self.num_envs, self.backend = num_envs, backend
+        self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
+        self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
+        self.expert_return: float | None = None
+        """Mean return of the demonstrations; a checkpoint carries it."""
+        self._spaces: tuple[Space[Any], Space[Any]] | None = None
+        self._envs: dict[int, VectorEnv[Any, Any, Any]] = {}
+
+    @property
+    def observation_space(self) -> Space[Any]:
+        """Of one environment, as `make` gives it."""
+        return self.spaces[0]
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """Of one environment."""
+        return self.spaces[1]
+
+    @property
+    def spaces(self) -> tuple[Space[Any], Space[Any]]:
+        """Observation and action space, from an environment made for the purpose the first time."""
+        if self._spaces is None:
+            envs = self.make(1)
+            self._spaces = envs.single_observation_space, envs.single_action_space
+            envs.close()
+        return self._spaces
+
+    @property
+    def random_return(self) -> float:
+        """Mean return of acting at random, measured once per environment and cached."""
+        return random_return(self.env_id, **self.env_kwargs)
+
+    def make(self, num_envs: int, seed: int = 0) -> VectorEnv[Any, Any, Any]:
+        """`num_envs` of this DataModule's environments."""
+        return make(self.env_id, num_envs, seed, self.backend, **self.env_kwargs)
+
+    def prepare_data(self) -> None:
+        """Measure the random return, on one process, so that the others find it."""
+        if self.eval_episodes:
+            _ = self.random_return
+
+    def val_dataloader(self) -> list[Any]:
+        """Episodes of the current policy."""
+        return [self.rollouts("validation", self.eval_episodes)] if self.eval_episodes else []
+
+    def test_dataloader(self) -> list[Any]:
+        """Episodes of the current policy, other ones than in validation."""
+        return [self.rollouts("test", self.test_episodes)]
+
+    def predict_dataloader(self) -> list[Any]:
+        """One batch: the transitions of `test_episodes` episodes."""
+        return [_Recorded(self.rollouts("predict", self.test_episodes, record=True))]
+
+    def rollouts(self, purpose: str, episodes: int, *, record: bool = False) -> PolicyEpisodes:
+        """This process's share of `episodes` episodes of the module in training."""
+        return PolicyEpisodes(self, episodes, derive_seed(self.seed, purpose), record=record)
+
+    def evaluation_envs(self, num_envs: int, seed: int) -> VectorEnv[Any, Any, Any]:
+        """Environments kept open from one evaluation to the next."""
+        if num_envs not in self._envs:
+            self._envs[num_envs] = self.make(num_envs, seed)
+        return self._envs[num_envs]
+
+    def teardown(self, stage: str) -> None:
+        """Close the environments."""
+        for envs in self._envs.values():
+            envs.close()
+        self._envs = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What evaluation needs to know when the demonstrations are not at hand."""
+        return {"expert_return": self.expert_return}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse."""
+        if self.expert_return is None:
+            self.expert_return = state_dict["expert_return"]
+
+
+class PolicyEpisodes:
+    """A loader of finished `Episode`s of whatever policy the Trainer holds when it is iterated.
+
+    Of `episodes` in all, environment i of all `num_envs` plays a fixed share, and a process plays the shares of the
+    environments that are its own: what is measured does not depend on the number of processes.
+    """
+
+    def __init__(self, datamodule: EnvironmentDataModule, episodes: int, seed: int, *, record: bool) -> None:
+        trainer = datamodule.trainer
+        assert trainer is not None
+        rank, world = trainer.global_rank, trainer.world_size
+        total = min(datamodule.num_envs, episodes)
+        if total < world:
+            raise ConfigError(
+                f"{total} evaluation environments cannot be shared out over {world} processes; raise data.num_envs and "
+                f"the number of episodes to at least {world}"
+            )
+        first, last = total * rank // world, total * (rank + 1) // world
+        self.num_envs = last - first
+        self.episodes = sum(episodes // total + (i < episodes % total) for i in range(first, last))
+        self.seed = seed + first  # environment i of all is seeded with `seed + i`, wherever it runs
+        self.datamodule, self.record = datamodule, record
+
+    def __len__(self) -> int:
+        """Episodes of this process."""
+        return self.episodes
+
+    def run(self) -> Episodes:
+        """The rollout, with the policy as it is now."""
+        actor: Actor = self.datamodule.trainer.lightning_module.actor()  # type: ignore[union-attr, operator]
+        envs = self.datamodule.evaluation_envs(self.num_envs, self.seed)
+        return Episodes(envs, actor, self.episodes, self.seed, record=self.record)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return iter(self.run())
+
+
+class _Recorded:
+    """The transitions of a `PolicyEpisodes` as one batch."""
+
+    def __init__(self, episodes: PolicyEpisodes) -> None:
+        self.episodes = episodes
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Transitions]:
+        run, data = self.episodes.run(), self.episodes.datamodule
+        with EpisodeProgress(f"policy on {data.env_id}", len(run)) as progress:
+            for episode in run:
+                progress(episode)
+        yield run.transitions()

@@ -1,0 +1,114 @@
+"""`make`: an id, a number of copies and a seed become a Gymnasium `VectorEnv`."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from typing import Any, Literal, get_args
+
+import gymnasium
+from gymnasium import Env
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.spaces import Dict, Tuple
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.wrappers import FlattenObservation
+
+from lit_imitation.envs.spaces import check_spaces
+from lit_imitation.errors import ConfigError, MissingExtraError, require
+
+Backend = Literal["auto", "vector", "envpool", "sync", "async"]
+
+_EXTRAS = {"box2d": ("Box2D", "box2d"), "mujoco": ("mujoco", "mujoco")}  # room of Gymnasium -> (module, our extra)
+
+
+def make(
+    env_id: str, num_envs: int, seed: int, backend: Backend = "auto", **env_kwargs: Any
+) -> VectorEnv[Any, Any, Any]:
+    """`num_envs` seeded copies of an environment that step together.
+
+    Args:
+        env_id: a registered id, `module:Id-v0` to import the module that registers it first.
+        num_envs: number of copies.
+        seed: seeds the copies; the same seed gives the same rollouts on the same backend, whatever ran before.
+        backend: `vector` is Gymnasium's own NumPy-batched version, `envpool` steps in C++ threads, `sync` in this
+            process one after the other, `async` in one process each. `auto` takes the first of `vector`, `envpool`
+            (where installed) and `sync` that has the id with these arguments.
+        **env_kwargs: passed to the environment.
+
+    Returns:
+        A `VectorEnv` whose observations are `[num_envs, *obs]`; dictionaries and tuples of observations arrive
+        flattened to vectors.
+
+    Raises:
+        ConfigError: unknown id, or a backend that does not have it.
+        MissingExtraError: the environment needs an extra that is not installed.
+        UnsupportedSpaceError: no policy can read its observations or write its actions.
+    """
+    if num_envs < 1:
+        raise ConfigError(f"num_envs is {num_envs}; at least 1 environment is needed")
+    if backend not in get_args(Backend):
+        raise ConfigError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
+    spec = _spec(env_id)
+    if backend == "auto":
+        backend = _fastest(spec, env_kwargs)
+    envs: VectorEnv[Any, Any, Any]
+    if backend == "vector":
+        if spec.vector_entry_point is None:
+            raise ConfigError(f"{env_id} has no batched version of Gymnasium's own; choose another backend than vector")
+        envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+    elif backend == "envpool":
+        from lit_imitation.envs.envpool import EnvPoolVectorEnv
+
+        if env_kwargs:
+            raise ConfigError(f"{env_id}: the arguments {sorted(env_kwargs)} cannot be given to EnvPool; use sync")
+        envs = EnvPoolVectorEnv(spec.id, num_envs, seed)
+    else:
+        if backend == "async":  # which breaks on odd spaces before they can be checked
+            single = make_single(env_id, **env_kwargs)
+            check_spaces(single.observation_space, single.action_space, env_id)
+            single.close()
+        factories = [partial(make_single, env_id, **env_kwargs)] * num_envs
+        cls = SyncVectorEnv if backend == "sync" else AsyncVectorEnv
+        envs = cls(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+    check_spaces(envs.single_observation_space, envs.single_action_space, env_id)
+    envs.reset(seed=seed)
+    return envs
+
+
+def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
+    """One environment, with the observations that `make` would give."""
+    _spec(env_id)  # first, for its error messages
+    try:
+        env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+    except ImportError as error:  # ids that Gymnasium still lists but has moved elsewhere
+        raise ConfigError(f"env_id: {error}") from error
+    return FlattenObservation(env) if isinstance(env.observation_space, Dict | Tuple) else env
+
+
+def _spec(env_id: str) -> EnvSpec:
+    """The registered specification, after making sure that what the environment needs is installed."""
+    try:
+        module, _, name = env_id.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        spec = gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        raise ConfigError(f"env_id: {error}") from error
+    room = str(spec.entry_point).removeprefix("gymnasium.envs.").split(".")[0]
+    if room in _EXTRAS:
+        require(*_EXTRAS[room], purpose=f"environment {env_id}")
+    return spec
+
+
+def _fastest(spec: EnvSpec, env_kwargs: dict[str, Any]) -> Backend:
+    # Gymnasium's phys2d batches are JAX programs, another dependency with other numbers.
+    if spec.vector_entry_point is not None and "phys2d" not in str(spec.vector_entry_point):
+        return "vector"
+    if not env_kwargs and importlib.util.find_spec("envpool") is not None:
+        try:
+            from lit_imitation.envs.envpool import has_env
+        except MissingExtraError:
+            return "sync"
+        if has_env(spec.id):
+            return "envpool"
+    return "sync"

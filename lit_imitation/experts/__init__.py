@@ -1,0 +1,127 @@
+"""Experts: who demonstrates. `load_expert` turns the name of one into a function from observations to actions."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+
+from lit_imitation.errors import ExpertError
+from lit_imitation.experts import scripted
+from lit_imitation.experts.arrays import load_arrays
+from lit_imitation.experts.base import Expert, checked, space_mismatch
+from lit_imitation.experts.sb3 import load_sb3
+from lit_imitation.experts.scripted import CONTROLLERS
+
+__all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "source_file"]
+
+FORMS = """scripted                  a hand-written controller
+  npz:PATH                  an MLP as arrays
+  checkpoint:PATH           a run or checkpoint of this package
+  sb3:PATH.zip              a Stable-Baselines3 model
+  package.module:function   your own, from observations [B, *obs] to actions [B, *act]"""
+
+
+def source_file(spec: str) -> Path | None:
+    """The file whose content decides what an expert does, where there is one: for caches of what it did."""
+    form, _, rest = spec.partition(":")
+    if spec == "scripted":
+        return Path(scripted.__file__)
+    if form == "checkpoint":
+        from lit_imitation.policies.checkpoints import find_checkpoint
+
+        return find_checkpoint(rest)
+    if form in ("npz", "sb3"):
+        return Path(rest)
+    try:
+        module = importlib.util.find_spec(form)
+    except (ImportError, ValueError):  # to load it will say why
+        return None
+    return Path(module.origin) if module is not None and module.origin else None
+
+
+def load_expert(
+    spec: str,
+    env_id: str,
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    *,
+    deterministic: bool = True,
+    trust: bool = False,
+) -> Expert:
+    """The expert that `spec` names, for one environment.
+
+    Args:
+        spec: `scripted`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
+        env_id: which controller `scripted` means.
+        observation_space: of a single environment.
+        action_space: of a single environment.
+        deterministic: the mode of the expert's distribution, else a draw from it, by the global random streams of
+            NumPy and torch. `scripted` has no distribution; a function of your own decides for itself.
+        trust: allow formats whose files can execute code (`sb3:`).
+
+    Raises:
+        ExpertError: no such expert, one that cannot be loaded, or one made for other spaces.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    form, _, rest = spec.partition(":")
+    if spec == "scripted":
+        return _scripted(env_id, observation_space, action_space)
+    if form == "npz" and rest:
+        return load_arrays(rest, observation_space, action_space, deterministic=deterministic)
+    if form == "checkpoint" and rest:
+        return _checkpoint(rest, observation_space, action_space, deterministic=deterministic)
+    if form == "sb3" and rest:
+        return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
+    if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", spec):
+        return checked(_imported(spec), action_space, spec)
+    raise ExpertError(f"there is no expert {spec!r}; an expert is one of\n  {FORMS}")
+
+
+def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[Any]) -> Expert:
+    if env_id not in CONTROLLERS:
+        raise ExpertError(f"no scripted expert for {env_id}; there is one for {', '.join(sorted(CONTROLLERS))}")
+    controller = CONTROLLERS[env_id]
+    zero = np.zeros((1, *(observation_space.shape or ())), np.float32)
+    try:  # an environment made with other options can have other spaces under the same id
+        checked(controller, action_space, "scripted")(zero)
+    except ValueError as error:
+        raise ExpertError(f"the scripted expert for {env_id} does not read observations {observation_space}") from error
+    return controller
+
+
+def _checkpoint(path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool) -> Expert:
+    from lit_imitation.policies import load_policy
+
+    policy = load_policy(path)
+    if space_mismatch(policy.observation_space, observation_space, bounds=False):
+        raise ExpertError(
+            f"expert checkpoint:{path} reads {policy.observation_space}, the environment gives {observation_space}"
+        )
+    if space_mismatch(policy.action_space, action_space, bounds=True):
+        raise ExpertError(f"expert checkpoint:{path} acts in {policy.action_space}, the environment in {action_space}")
+    return policy.actor(deterministic)
+
+
+def _imported(spec: str) -> Expert:
+    """The function at `package.module:function`; modules beside the person who types count as importable."""
+    module, _, name = spec.partition(":")
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the module is somebody else's code and may fail in any way
+        raise ExpertError(f"expert {spec} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(here)
+    if not callable(function):
+        raise ExpertError(f"expert {spec} is a {type(function).__name__}, not a function")
+    expert: Expert = function
+    return expert

@@ -1,0 +1,182 @@
+"""An MLP as plain arrays in an `.npz`, evaluated in NumPy: an expert without the library that trained it.
+
+Keys, with n = `n_layers`:
+
+- `W0, b0, … W{n-1}, b{n-1}`: weights `[in, out]` and biases `[out]`.
+- `activation`, between layers: `tanh`, `relu`, `lrelu` (slope 0.01) or `identity`.
+- `output`, what the last layer means: `linear` (clipped to the action box), `tanh` (squashed to the box), `tanh_hard2`
+  (clipped to ±2, then squashed) or `argmax` (discrete).
+- `obs_mean, obs_std, obs_clip`, optional: the network reads clip((observation − mean) / std, ±clip).
+- `log_std: [act_dim]`, optional: of the Gaussian head, before the squashing.
+
+Other keys are notes for the reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from lit_imitation.errors import ExpertError, UnsupportedSpaceError
+from lit_imitation.experts.base import Array, Expert
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0),
+    "lrelu": lambda x: np.where(x > 0, x, 0.01 * x),
+    "identity": lambda x: x,
+}
+OUTPUTS = ("linear", "tanh", "tanh_hard2", "argmax")
+
+
+def load_arrays(
+    path: str | Path, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool = True
+) -> Expert:
+    """The expert in the file, float64 inside.
+
+    Args:
+        path: the `.npz`, opened with `allow_pickle=False`.
+        observation_space: a Box; its observations are flattened.
+        action_space: Discrete for `argmax`, else Box.
+        deterministic: the mean or the largest logit; else a draw from the Gaussian of `log_std` or from the softmax
+            of the logits, by NumPy's global stream (`np.random.seed`).
+
+    Raises:
+        ExpertError: the file cannot be read, a key is missing or wrong, or the network does not fit the spaces;
+            names file and key.
+        UnsupportedSpaceError: the observations are not a Box.
+    """
+    if not isinstance(observation_space, spaces.Box):
+        raise UnsupportedSpaceError(f"expert npz:{path} reads Box observations, not {observation_space}")
+    file = _Arrays(path)
+    layers = file.layers(prod(observation_space.shape))
+    activation = ACTIVATIONS[file.choice("activation", tuple(ACTIVATIONS))]
+    output = file.choice("output", OUTPUTS)
+    normalise = file.normaliser(prod(observation_space.shape))
+    outputs = layers[-1][1].size
+
+    def network(observation: Array) -> Array:
+        x = normalise(observation.reshape(len(observation), -1).astype(np.float64))
+        for weight, bias in layers[:-1]:
+            x = activation(x @ weight + bias)
+        weight, bias = layers[-1]
+        return cast(Array, x @ weight + bias)
+
+    if output == "argmax":
+        if not isinstance(action_space, spaces.Discrete):
+            raise file.error("output", f"is argmax, but the action space is {action_space}")
+        if outputs != action_space.n:
+            raise file.error(f"b{len(layers) - 1}", f"gives {outputs} logits for {action_space.n} actions")
+        first = int(action_space.start)
+
+        def choose(observation: Array) -> Array:
+            logits = network(observation)
+            if not deterministic:  # the largest of logits + Gumbel noise is a draw from their softmax
+                logits = logits + np.random.gumbel(size=logits.shape)  # noqa: NPY002 the stream that callers seed
+            return cast(Array, logits.argmax(axis=-1).astype(np.int64) + first)
+
+        return choose
+
+    if not isinstance(action_space, spaces.Box):
+        raise file.error("output", f"is {output}, but the action space is {action_space}")
+    size = prod(action_space.shape)
+    if outputs != size:
+        raise file.error(f"b{len(layers) - 1}", f"gives {outputs} numbers for an action of {size}")
+    low, high = action_space.low.reshape(-1).astype(np.float64), action_space.high.reshape(-1).astype(np.float64)
+    if output != "linear" and not (np.isfinite(low) & np.isfinite(high)).all():
+        raise file.error("output", f"is {output}, which needs a bounded action space, not {action_space}")
+    if not deterministic and "log_std" not in file:
+        raise file.error("log_std", "is missing, so there is no distribution to sample; ask for deterministic actions")
+    std = 0.0 if deterministic else np.exp(file.vector("log_std", size))
+
+    def act(observation: Array) -> Array:
+        x = network(observation)
+        if output == "tanh_hard2":
+            x = np.clip(x, -2, 2)
+        if not deterministic:
+            x = x + std * np.random.standard_normal(x.shape)  # noqa: NPY002 the stream that callers seed
+        if output != "linear":
+            x = low + (np.tanh(x) + 1) / 2 * (high - low)
+        return np.clip(x, low, high).astype(np.float32).reshape(-1, *action_space.shape)
+
+    return act
+
+
+class _Arrays:
+    """The arrays of one file, each fetched with the checks that its use needs."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = path
+        self._arrays: dict[str, Array] = {}
+        key = "(the file)"
+        try:
+            with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
+                for key in archive.files:
+                    self._arrays[key] = archive[key]
+        except FileNotFoundError as error:
+            raise ExpertError(f"{path}: no such file") from error
+        except Exception as error:  # NumPy and zipfile raise a different one for each way a file can be bad
+            raise self.error(key, f"cannot be read as an array without pickles ({error})") from error
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._arrays
+
+    def error(self, key: str, what: str) -> ExpertError:
+        return ExpertError(f"{self.path}: {key} {what}")
+
+    def __getitem__(self, key: str) -> Array:
+        if key not in self:
+            raise self.error(key, f"is missing; the file has {', '.join(sorted(self._arrays)) or 'nothing'}")
+        return self._arrays[key]
+
+    def numbers(self, key: str, shape: tuple[int | None, ...]) -> Array:
+        """`key` as float64, all finite; None in `shape` stands for any size."""
+        array = self[key]
+        if array.dtype.kind not in "fiu":
+            raise self.error(key, f"has dtype {array.dtype}, not numbers")
+        if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
+            wanted = str(list(shape)).replace("None", "any")
+            raise self.error(key, f"has shape {list(array.shape)} where {wanted} was wanted")
+        if not np.isfinite(array).all():
+            raise self.error(key, "holds NaN or infinity")
+        return array.astype(np.float64)
+
+    def vector(self, key: str, size: int) -> Array:
+        return self.numbers(key, (size,))
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        value = str(self[key])
+        if value not in choices:
+            raise self.error(key, f"is {value!r}, not one of {', '.join(choices)}")
+        return value
+
+    def layers(self, inputs: int) -> list[tuple[Array, Array]]:
+        """Weights and biases, chained from an observation of `inputs` numbers."""
+        count = int(self.numbers("n_layers", ()))
+        if count < 1:
+            raise self.error("n_layers", f"is {count}; at least 1 is needed")
+        layers = []
+        for i in range(count):
+            weight = self.numbers(f"W{i}", (None, None))
+            if len(weight) != inputs:
+                source = "the environment's observation" if i == 0 else f"W{i - 1}"
+                raise self.error(f"W{i}", f"reads {len(weight)} numbers, but {source} has {inputs}")
+            inputs = weight.shape[1]
+            layers.append((weight, self.vector(f"b{i}", inputs)))
+        return layers
+
+    def normaliser(self, inputs: int) -> Callable[[Array], Array]:
+        """`[B, inputs]` to `[B, inputs]`."""
+        mean = self.vector("obs_mean", inputs) if "obs_mean" in self else np.zeros(inputs)
+        std = self.vector("obs_std", inputs) if "obs_std" in self else np.ones(inputs)
+        clip = float(self.numbers("obs_clip", ())) if "obs_clip" in self else np.inf
+        if (std <= 0).any():
+            raise self.error("obs_std", f"is not positive at index {int(np.argmax(std <= 0))}")
+        if clip <= 0:
+            raise self.error("obs_clip", f"is {clip}; a positive bound is needed")
+        return lambda x: np.clip((x - mean) / std, -clip, clip)

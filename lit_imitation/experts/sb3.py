@@ -1,0 +1,93 @@
+"""Experts trained with Stable-Baselines3, from its zip files."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import Space
+
+from lit_imitation.errors import ExpertError, require
+from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
+
+
+def load_sb3(
+    path: str | Path,
+    observation_space: Space[Any],
+    action_space: Space[Any],
+    *,
+    deterministic: bool = True,
+    trust: bool = False,
+) -> Expert:
+    """The model in the zip, on the CPU: PPO, A2C, SAC, TD3, DDPG or DQN.
+
+    The statistics of a `VecNormalize` wrapper are not in the zip: for a model trained under one, write a function that
+    applies them (`package.module:function`).
+
+    Args:
+        path: what `model.save` wrote.
+        observation_space: the environment's.
+        action_space: the environment's.
+        deterministic: as in `model.predict`; draws come from torch's global stream.
+        trust: permit the file to execute code, which opening it means.
+
+    Raises:
+        ExpertError: not trusted, not such a zip, an unknown algorithm, or a model for other spaces.
+        MissingExtraError: Stable-Baselines3 is not installed.
+    """
+    name = f"sb3:{path}"
+    if not trust:
+        raise ExpertError(
+            f"expert {name}: a Stable-Baselines3 zip holds pickles, and opening it executes whatever code they name. "
+            "If you know where the file comes from, allow it: --data.trust true in a recipe, --trust for collect, "
+            "trust=True in Python"
+        )
+    stable_baselines3 = require("stable_baselines3", "sb3", f"expert {name}")
+    algorithm = getattr(stable_baselines3, _algorithm(path))
+    # Schedules were pickled as bytecode of the Python that wrote them; acting needs none.
+    unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero, "clip_range_vf": None}
+    try:
+        model = algorithm.load(path, device="cpu", custom_objects=unused)
+    except Exception as error:  # unpickling can fail in any way
+        raise ExpertError(f"expert {name} cannot be loaded: {type(error).__name__}: {error}") from error
+    if space_mismatch(model.action_space, action_space, bounds=True):
+        raise ExpertError(f"expert {name} acts in {model.action_space}, the environment in {action_space}")
+
+    def predict(observation: Array) -> Array:
+        action: Array = model.predict(observation, deterministic=deterministic)[0]
+        return action
+
+    try:  # Stable-Baselines3 itself knows which observations it can transpose or flatten
+        predict(np.zeros((1, *(observation_space.shape or ())), observation_space.dtype))
+    except ValueError as error:
+        raise ExpertError(
+            f"expert {name} reads {model.observation_space}, the environment gives {observation_space}: {error}"
+        ) from error
+    return checked(predict, action_space, name)
+
+
+def _zero(_progress: float) -> float:
+    return 0.0
+
+
+def _algorithm(path: str | Path) -> str:
+    """The name of the class that wrote the zip, from the JSON in it alone."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+        package, _, rest = data["policy_class"]["__module__"].partition(".")
+    except FileNotFoundError as error:
+        raise ExpertError(f"expert sb3:{path}: no such file") from error
+    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise ExpertError(f"expert sb3:{path} is not a Stable-Baselines3 zip ({error})") from error
+    family = rest.partition(".")[0] if package == "stable_baselines3" else ""
+    if family in ("common", "ppo", "a2c"):  # these two share their policy classes
+        return "PPO" if "clip_range" in data else "A2C"
+    if family in ("sac", "dqn", "td3"):  # DDPG is written as the TD3 that it is
+        return family.upper()
+    raise ExpertError(
+        f"expert sb3:{path} has a policy of module {package}.{rest}; known are PPO, A2C, SAC, TD3, DDPG and DQN"
+    )

@@ -1,0 +1,144 @@
+"""Controllers written by hand, one a task: no learning, no memory.
+
+Each is a function of the observation alone, so that a policy can clone it and it can be asked at any state, and acts
+on a whole batch at once. Its law stands in its docstring; the constants were found by a search over simulated episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from lit_imitation.experts.base import Array, Expert
+
+
+def cart_pole(observation: Array) -> Array:
+    """CartPole: a line in the state decides the side to push to.
+
+    `observation: [B, 4]` (position x, ẋ, angle θ, θ̇) to `[B]`, 1 (right) where
+
+        0.1 x + 0.25 ẋ + θ + 0.25 θ̇ > 0
+    """
+    right: Array = observation @ np.array([0.1, 0.25, 1.0, 0.25]) > 0
+    return right.astype(np.int64)
+
+
+def pendulum(observation: Array) -> Array:
+    """Pendulum: pump energy, and hold upright once there; continuous in the state.
+
+    `observation: [B, 3]` (cos θ, sin θ, ω; θ = 0 is up) to the torque `[B, 1]`, with E = ω²/2 + 15 (cos θ − 1) the
+    energy over the inertia, 0 at rest upright, and a weight c = clip((cos θ − 0.1) / 0.9, 0, 1)² that fades the
+    feedback in as the pendulum rises:
+
+        u = clip(0.2 ω (5.9 − E) + 5.3 sin θ − c (35 sin θ + 7.8 ω), ±2)
+    """
+    cos, sin, speed = observation.T
+    energy = speed**2 / 2 + 15 * (cos - 1)
+    upright = np.clip((cos - 0.1) / 0.9, 0, 1) ** 2
+    torque: Array = 0.2 * speed * (5.9 - energy) + 5.3 * sin - upright * (35 * sin + 7.8 * speed)
+    return np.clip(torque, -2, 2).astype(np.float32)[:, None]
+
+
+def mountain_car(observation: Array) -> Array:
+    """MountainCar: full throttle, to the side that a curve in the plane of position and speed tells.
+
+    `observation: [B, 2]` (position x, speed v) to `[B]`, 2 (right) where, with z = x + 0.5,
+
+        v > −0.00168 + 0.0657 z + 0.253 z² − 0.12 z³ − z⁴
+
+    and 0 (left) elsewhere: with the speed near the bottom, but turning early on the slopes.
+    """
+    position, speed = observation.T
+    curve = np.polyval([-1.0, -0.12, 0.253, 0.0657, -0.00168], position + 0.5)
+    return np.where(speed > curve, 2, 0).astype(np.int64)
+
+
+def mountain_car_continuous(observation: Array) -> Array:
+    """MountainCarContinuous: push with the speed and in proportion to it.
+
+    `observation: [B, 2]` (position x, speed v) to the force `[B, 1]`:
+
+        u = clip(5 v + 0.25 v / √(v² + 0.005²), ±1)
+
+    A step earns energy in proportion to u v and costs u², so u ∝ v climbs at the least cost; the second term leaves
+    the bottom sooner.
+    """
+    speed = observation[:, 1:]
+    return np.clip(5 * speed + 0.25 * speed / np.sqrt(speed**2 + 0.005**2), -1, 1).astype(np.float32)
+
+
+def acrobot(observation: Array) -> Array:
+    """Acrobot: torque with the elbow's speed, which puts in energy, led by the shoulder and the two angles.
+
+    `observation: [B, 6]` (cos θ₁, sin θ₁, cos θ₂, sin θ₂, θ̇₁, θ̇₂) to `[B]`, torque +1 (action 2) where
+
+        θ̇₂ − 2.5 θ̇₁ − 2.9 sin θ₁ − 2.4 sin θ₂ > 0
+
+    and −1 (action 0) elsewhere.
+    """
+    return np.where(observation @ np.array([0, -2.9, 0, -2.4, -2.5, 1]) > 0, 2, 0).astype(np.int64)
+
+
+def _lander_errors(
+    observation: Array,
+    *,
+    lean: tuple[float, float, float],
+    turn: tuple[float, float],
+    slope: float,
+    climb: tuple[float, float],
+) -> tuple[Array, Array]:
+    """What the lander lacks in rotation and in upward thrust, `[B]` each; the law both landers share.
+
+    `observation: [B, 8]` is (x, y, ẋ, ẏ, θ, θ̇, left leg, right leg). It leans against its drift, and descends along
+    the funnel y = slope · |x|; once a leg is on the ground only its sinking is left to brake:
+
+        θ* = clip(lean₀ x + lean₁ ẋ, ±lean₂)
+        rotation = turn₀ (θ* − θ) − turn₁ θ̇            (on the ground: 0)
+        thrust = climb₀ (slope |x| − y) − climb₁ ẏ      (on the ground: −climb₁ ẏ)
+    """
+    x, y, speed_x, speed_y, angle, spin, left, right = observation.T
+    flying = left + right == 0
+    wanted_angle = np.clip(lean[0] * x + lean[1] * speed_x, -lean[2], lean[2])
+    rotation = flying * (turn[0] * (wanted_angle - angle) - turn[1] * spin)
+    thrust = flying * climb[0] * (slope * np.abs(x) - y) - climb[1] * speed_y
+    return rotation, thrust
+
+
+def lunar_lander(observation: Array) -> Array:
+    """LunarLander: the one engine whose error is larger, if that passes 0.05.
+
+    `observation: [B, 8]` to `[B]`. With `rotation` r and `thrust` f of `_lander_errors`: the main engine (2) where
+    f > max(|r|, 0.05), else the right one (3) where r < −0.05, the left one (1) where r > 0.05, none (0) otherwise.
+    """
+    rotation, thrust = _lander_errors(
+        observation, lean=(0.45, 0.9, 0.38), turn=(0.563, 1.24), slope=0.497, climb=(0.508, 0.636)
+    )
+    main = thrust > np.maximum(np.abs(rotation), 0.05)
+    return np.select([main, rotation < -0.05, rotation > 0.05], [2, 3, 1], 0).astype(np.int64)
+
+
+def lunar_lander_continuous(observation: Array) -> Array:
+    """LunarLanderContinuous: both engines in proportion to the errors.
+
+    `observation: [B, 8]` to `[B, 2]` (main, lateral). With `rotation` r and `thrust` f of `_lander_errors`:
+
+        main = clip(20 f − 1, ±1),   lateral = clip(−20 r, ±1)
+    """
+    rotation, thrust = _lander_errors(
+        observation, lean=(0.68, 1.29, 0.96), turn=(0.507, 0.633), slope=0.13, climb=(0.296, 0.345)
+    )
+    action: Array = np.stack([20 * thrust - 1, -20 * rotation], axis=-1)
+    return np.clip(action, -1, 1).astype(np.float32)
+
+
+CONTROLLERS: Mapping[str, Expert] = {
+    "Acrobot-v1": acrobot,
+    "CartPole-v1": cart_pole,
+    "LunarLander-v3": lunar_lander,
+    "LunarLanderContinuous-v3": lunar_lander_continuous,
+    "MountainCar-v0": mountain_car,
+    "MountainCarContinuous-v0": mountain_car_continuous,
+    "Pendulum-v1": pendulum,
+}
+"""What `scripted` means for each environment."""

@@ -1,0 +1,255 @@
+"""LightningCLI in subclass mode, with a directory for every run and its summary at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lit_imitation.callbacks import LastCheckpoint, ProgressBar, RunDirectory, TrajectoryWriter
+from lit_imitation.checkpoint_io import AtomicCheckpointIO
+from lit_imitation.errors import ConfigError
+from lit_imitation.loggers import MetricsCSV
+from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
+
+RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
+"""Tells the processes that a DDP run launches which directory the first one chose."""
+
+TRAINER_DEFAULTS = {
+    "num_sanity_val_steps": 0,  # a rollout of an untrained policy proves little and costs time
+    "enable_model_summary": False,
+    "max_epochs": 100,
+}
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run one of `fit`, `validate`, `test`, `predict`."""
+    _quieten()
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
+        torch.set_num_threads(1)
+    arguments = list(arguments)
+    if command != "fit":
+        arguments = with_config_of_checkpoint(arguments)
+    CLI.command = command
+    try:
+        CLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_class=FastTrainer,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=[command, *arguments],
+        )
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's exception by itself would end the process with success
+
+
+def _quieten() -> None:
+    """Silence what Lightning says of torch's DataLoader, of its own insides, and of other products."""
+    for text in (
+        "does not have many workers",
+        "LightningCLI's args parameter",
+        "isinstance\\(treespec, LeafSpec\\)",
+        "You have overridden `transfer_batch_to_device`",
+        "is smaller than the logging interval",
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", f".*{text}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+
+
+def with_config_of_checkpoint(arguments: list[str]) -> list[str]:
+    """With a checkpoint and no `--config`, put first the configuration that the checkpoint carries."""
+    path = option(arguments, "--ckpt_path")
+    given = any(a.split("=")[0] in ("--config", "-c", "--help", "-h") for a in arguments)
+    if path is None or given or path in ("last", "best"):
+        return arguments
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    if "config" not in checkpoint:
+        raise ConfigError(f"{file} carries no configuration; give the recipe it was trained with as --config")
+    config = yaml.safe_load(checkpoint["config"])
+    keep = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
+    return ["--config", yaml.safe_dump(keep), *arguments]
+
+
+def option(arguments: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`, the last one given."""
+    value = None
+    for i, argument in enumerate(arguments):
+        if argument == name and i + 1 < len(arguments):
+            value = arguments[i + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+class FastTrainer(Trainer):
+    """Lightning's Trainer, which asks itself a dozen times a step whether it trains: here without comparing strings."""
+
+    training = Trainer.training.getter(lambda self: self.state.stage is RunningStage.TRAINING)  # type: ignore[attr-defined]
+
+
+class NoProfiler(PassThroughProfiler):
+    """No profile, at less than the tenth of a millisecond that Lightning's own takes for it in each training step."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Do nothing."""
+        return self._nothing
+
+
+class CLI(LightningCLI):
+    """One subcommand of LightningCLI, with directory, loggers and callbacks put in where the recipe is silent."""
+
+    command = "fit"
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the one that was asked for: building the options of all four would take seconds."""
+        return {CLI.command: LightningCLI.subcommands()[CLI.command]}
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would merge hyper-parameters from the checkpoint; ours come from its configuration."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the subcommand."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run's directory, and with it the checkpoint that `last` or `best` means."""
+        trainer, settings = self.settings.trainer, self.settings
+        # What is kept as config.yaml says nothing of directory and checkpoint, so that it starts a run of its own.
+        kept = settings.clone()
+        kept.trainer.default_root_dir = kept.ckpt_path = None
+        self.kept_config = self._parser(self.subcommand).dump(kept, skip_none=False, skip_validation=True)
+        first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+        parent = self._runs()
+        path = settings.get("ckpt_path")
+        if trainer.default_root_dir is None:
+            if not first and RUN_DIR_VARIABLE in os.environ:
+                trainer.default_root_dir = os.environ[RUN_DIR_VARIABLE]
+            elif path in ("last", "best"):
+                trainer.default_root_dir = str(_newest_run(parent))
+            else:
+                trainer.default_root_dir = str(parent / time.strftime("%Y-%m-%d_%H-%M-%S"))
+        directory = Path(trainer.default_root_dir)
+        os.environ[RUN_DIR_VARIABLE] = str(directory)
+        if path in ("last", "best"):
+            file = directory / "checkpoints" / f"{path}.ckpt"
+            if not file.is_file() and not (self.subcommand == "fit" and directory.is_dir()):
+                raise ConfigError(f"--ckpt_path {path}: there is no {file}")
+            settings.ckpt_path = str(file) if file.is_file() else None  # killed before the first: from the start
+        elif path:
+            settings.ckpt_path = str(find_checkpoint(path))
+        elif self.subcommand == "fit" and first and (directory / "checkpoints").is_dir():
+            raise ConfigError(
+                f"{directory} already holds a run: continue it with --ckpt_path last, or choose another "
+                "--trainer.default_root_dir"
+            )
+        elif self.subcommand != "fit":
+            raise ConfigError(f"{self.subcommand} needs a trained policy: --ckpt_path FILE, or the directory of a run")
+        for logger in _as_list(trainer.logger):
+            if hasattr(logger, "init_args") and logger.init_args.get("save_dir", "") in (None, "."):
+                logger.init_args.save_dir = str(directory)
+
+    def _runs(self) -> Path:
+        """`runs/<method>/<env>`."""
+        method = str(self.settings.model.class_path).rpartition(".")[2].lower()
+        env_id = str(self.settings.data.init_args.get("env_id", "")) if self.settings.get("data") else ""
+        return Path("runs") / method / env_id.replace("/", "_").replace(":", "_")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: `metrics.csv`, progress, whole checkpoints, the run's directory."""
+        trainer = self.config_init[self.subcommand].trainer
+        directory, logger = trainer.default_root_dir, trainer.logger
+        loggers: list[Logger] = [] if logger is False else [MetricsCSV(directory)]
+        loggers += [one for one in _as_list(logger) if isinstance(one, Logger)]
+        self.run_directory = RunDirectory(self.kept_config)
+        callbacks = [*_as_list(trainer.callbacks), self.run_directory, ProgressBar()]
+        if trainer.enable_checkpointing is not False:
+            callbacks.append(LastCheckpoint())
+        if self.subcommand == "predict":
+            callbacks.append(TrajectoryWriter())
+        plugins = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
+        kwargs |= {"logger": loggers or False, "callbacks": callbacks, "plugins": plugins}
+        if trainer.profiler is None:
+            kwargs["profiler"] = NoProfiler()
+        instance = super().instantiate_trainer(**kwargs)
+        for callback in instance.checkpoint_callbacks:
+            if getattr(callback, "dirpath", "") is None:
+                callback.dirpath = str(Path(directory) / "checkpoints")  # type: ignore[attr-defined]
+            if instance.fast_dev_run and hasattr(callback, "save_last"):  # type: ignore[attr-defined]
+                callback.save_last = False  # which Lightning would otherwise write at the end even then
+        for one in instance.loggers:
+            one.log_hyperparams(yaml.safe_load(self.kept_config))
+        return instance
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True  # a checkpoint from elsewhere shall not execute code
+        kwargs["ckpt_path"] = self.settings.ckpt_path
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Test the best policy, and show what came out."""
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        # A callback that averages weights would load those before averaging; a checkpoint's policy is the average.
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        self.trainer.callbacks = [one for one in callbacks if not isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
+        if not self.trainer.interrupted:
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
+            )
+            self._show()
+
+    def after_validate(self) -> None:
+        """Show what came out."""
+        self._show()
+
+    def after_test(self) -> None:
+        """Show what came out."""
+        self._show()
+
+    def _show(self) -> None:
+        if self.trainer.is_global_zero and self.run_directory.summary:
+            self.run_directory.print_table(str(self.trainer.default_root_dir))
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _newest_run(parent: Path) -> Path:
+    runs = [run for run in parent.glob("*") if (run / "checkpoints").is_dir()]
+    if not runs:
+        raise ConfigError(f"there is no run to continue under {parent}; name one with --trainer.default_root_dir")
+    return max(runs, key=lambda run: run.stat().st_mtime)

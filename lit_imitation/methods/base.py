@@ -1,0 +1,257 @@
+"""What every method shares: a policy, its evaluation by rollouts, and a state from which training goes on exactly."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric
+
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.errors import TrainingError
+from lit_imitation.metrics.episodes import EpisodeStatistics
+from lit_imitation.policies import Policy, PolicyFactory, default_policy
+from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.rollout import Actor, Episode
+from lit_imitation.seeding import get_states, set_states
+from lit_imitation.transitions import Transitions
+
+BATCH_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+"""What Lightning calls on the module and on each callback in every training step."""
+
+
+class ImitationModule(LightningModule):
+    """A policy that learns in some way and is judged by rollouts in the environment.
+
+    A method defines `training_step` and `configure_optimizers`. Validation and testing are here: batches are either
+    held-out `Transitions`, on which loss and error are measured, or finished `Episode`s of the current policy.
+
+    Args:
+        policy: builds the policy from the two spaces; by default categorical for discrete and Gaussian for continuous
+            actions.
+    """
+
+    policy: Policy
+
+    def __init__(self, policy: PolicyFactory | None = None) -> None:
+        super().__init__()
+        self._policy_factory = policy or default_policy
+        self.env_steps = 0
+        """Environment steps that training has taken; demonstrations and evaluation are not counted."""
+        self.gradient_steps = 0
+        """Optimiser steps that the policy has behind it."""
+        self.evaluation: dict[str, float] = {}
+        """The figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
+        self.episode_statistics = EpisodeStatistics()
+        self.held_out_loss = MeanMetric()
+        self.held_out_error = MeanMetric()
+        self._random_states: dict[str, Any] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Lightning asks for the signature of `training_step` before each step; one that is noted is found at once.
+        if "training_step" in vars(cls):
+            cls.training_step.__signature__ = inspect.signature(cls.training_step)  # type: ignore[attr-defined]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook here some forty times a training step, and `Module.__setattr__` takes
+        # microseconds to find out that a string is neither parameter, buffer nor module.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def datamodule(self) -> EnvironmentDataModule:
+        """The DataModule of the running Trainer."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(datamodule, EnvironmentDataModule):
+            raise TypeError(f"{type(self).__name__} needs an EnvironmentDataModule, not {type(datamodule).__name__}")
+        return datamodule
+
+    def configure_model(self) -> None:
+        """Build the policy, once the spaces are known; callbacks that copy the model may ask for it early.
+
+        Without a Trainer there is nobody to ask for the spaces, and a checkpoint that is being loaded names them.
+        """
+        if not hasattr(self, "policy") and self._trainer is not None:
+            self.policy = self._policy_factory(self.datamodule.observation_space, self.datamodule.action_space)
+
+    def actor(self) -> Actor:
+        """What acts in evaluation rollouts: the policy's mode."""
+        return self.policy.actor(deterministic=True)
+
+    def check_finite(self, loss: Tensor, batch: Transitions) -> None:
+        """Stop training before a loss that is not finite reaches the weights.
+
+        Raises:
+            TrainingError: names the step, the batch's statistics and the last good checkpoint.
+        """
+        if math.isfinite(loss.item()):
+            return
+        lines = [f"the loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}); the batch:"]
+        for name, values in batch.items():
+            if isinstance(values, Tensor):
+                x = values.double()
+                bad = int((~x.isfinite()).sum())
+                lines.append(
+                    f"  {name} {list(values.shape)}: min {x.min():.4g}, mean {x.mean():.4g}, max {x.max():.4g}, "
+                    f"{bad} not finite"
+                )
+        raise TrainingError("\n".join([*lines, self._last_good()]))
+
+    def _last_good(self) -> str:
+        """Where a run that stopped itself can be taken up again."""
+        callback = self.trainer.checkpoint_callback
+        path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        return f"last good checkpoint: {path or 'none yet'}; a lower learning rate often helps"
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation."""
+        self.episode_statistics.reset()
+        self.held_out_loss.reset()
+        self.held_out_error.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Transitions | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Held-out transitions go into loss and error, a finished episode into the statistics of episodes."""
+        if isinstance(batch, Episode):
+            values = (batch.episode_return, float(batch.length), batch.success)
+            self.episode_statistics.update(*(torch.tensor([value], dtype=torch.float64) for value in values))
+            return
+        loss = self.policy.loss(batch.observation, batch.action)
+        self.held_out_loss.update(loss, batch.weight if batch.weight is not None else 1.0)
+        self.held_out_error.update(self._error(batch))
+
+    def test_step(self, batch: Transitions | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """As in validation."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def predict_step(self, batch: Transitions, batch_idx: int) -> Transitions:
+        """Trajectories of the policy, as the DataModule rolled them out."""
+        return batch
+
+    def _error(self, batch: Transitions) -> Tensor:
+        """`[B]`: wrong or right for discrete actions (1 or 0), mean absolute error over dimensions for continuous."""
+        action = self.policy.act(batch.observation)
+        if action.dtype == torch.int64:
+            return (action == batch.action).float()
+        return (action - batch.action).abs().flatten(1).mean(1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured under `val/`."""
+        self._log_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log what was measured under `test/`."""
+        self._log_evaluation("test")
+
+    def _log_evaluation(self, prefix: str) -> None:
+        figures: dict[str, Tensor] = {}
+        if self.held_out_loss.update_called:
+            discrete = self.policy.action_space.dtype is not None and self.policy.action_space.dtype.kind in "iu"
+            figures["loss"] = self.held_out_loss.compute()
+            if prefix == "val" and not figures["loss"].isfinite():  # before it ends as an early stop, with success
+                raise TrainingError(
+                    f"the loss on held-out demonstrations is {figures['loss']} at step {self.global_step} (epoch "
+                    f"{self.current_epoch})\n{self._last_good()}"
+                )
+            figures["accuracy" if discrete else "action_error"] = self.held_out_error.compute()
+        if self.episode_statistics.update_called:
+            self.episode_statistics.expert_return = self.datamodule.expert_return
+            self.episode_statistics.random_return = self.datamodule.random_return
+            statistics = self.episode_statistics.compute()
+            figures |= statistics
+            self.evaluation = {name: float(value) for name, value in statistics.items()}
+        for name, value in figures.items():
+            # float32 is what loggers and Lightning's own bookkeeping hold; summaries take `evaluation` instead.
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "return_mean"))
+
+    # Checkpoints
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Batches are already where they are needed."""
+        return batch
+
+    def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        """So Lightning need not look, in every step, which of its three transfer hooks somebody has overridden."""
+        if isinstance(batch, Transitions | Episode):
+            return batch
+        return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what it takes to use the policy alone, and to go on as if nothing had happened.
+
+        Raises:
+            TrainingError: a weight is not finite; the checkpoint before stays the last good one.
+        """
+        for name, value in checkpoint["state_dict"].items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise TrainingError(
+                    f"{name} is no longer finite after step {self.global_step} (epoch {self.current_epoch}), so it is "
+                    f"not saved\n{self._last_good()}"
+                )
+        checkpoint["policy"] = describe(self.policy)
+        checkpoint["env_steps"] = self.env_steps
+        checkpoint["random_states"] = get_states()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description."""
+        if not hasattr(self, "policy"):
+            self.policy = build(checkpoint["policy"])
+        self.env_steps = checkpoint["env_steps"]
+        self.gradient_steps = checkpoint["global_step"]
+        self._random_states = checkpoint["random_states"]
+
+    # The loop around a training step
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip if `trainer.gradient_clip_val` says so; Lightning would look for more before it does nothing."""
+        if gradient_clip_val is not None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """As `optimizer.zero_grad()`, without the profiler's bookkeeping around it."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def on_train_start(self) -> None:
+        """Put the random streams where the checkpoint left them."""
+        skip_empty_hooks(self.trainer)
+        if self._random_states is not None:
+            set_states(self._random_states)
+            self._random_states = None
+
+
+def skip_empty_hooks(trainer: Trainer) -> None:
+    """Hide the hooks that nobody defined from the training loop, which otherwise spends a tenth of a step on them.
+
+    Lightning passes over a hook that is not callable before it names, times and registers the call.
+    """
+    bases: list[tuple[Any, type]] = [(trainer.lightning_module, LightningModule)]
+    bases += [(callback, Callback) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    for owner, base in bases:
+        for hook in BATCH_HOOKS:
+            if hook not in vars(owner) and getattr(type(owner), hook) is getattr(base, hook):
+                setattr(owner, hook, None)

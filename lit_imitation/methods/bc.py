@@ -1,0 +1,87 @@
+"""Behavioural cloning: supervised learning of the expert's actions (Pomerleau 1991)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_imitation.data.demonstration_module import DemonstrationDataModule
+from lit_imitation.errors import ConfigError
+from lit_imitation.methods.base import ImitationModule
+from lit_imitation.policies import PolicyFactory
+from lit_imitation.transitions import Transitions
+
+
+class BC(ImitationModule):
+    """Minimise, over demonstrated state–action pairs with weights w of mean 1,
+
+        L(θ) = E_(s,a)~D [ w(s, a) · ℓ_θ(s, a) ] − c_H · E_s [ H(π_θ(· | s)) ] + c_2 · ½‖θ‖²
+
+    where ℓ is the policy's own loss: cross-entropy, Gaussian negative log-likelihood, or a regression loss. With an
+    error rate ε on the expert's states, the cost over T steps can grow like εT² (Ross & Bagnell 2010), for a policy
+    that errs once is in states the expert never showed.
+
+    Args:
+        policy: builds the policy from observation and action space; its class chooses ℓ.
+        learning_rate: of Adam.
+        entropy_coefficient: c_H; above 0 keeps the policy from becoming certain.
+        l2_coefficient: c_2, over all trained parameters.
+    """
+
+    def __init__(
+        self,
+        policy: PolicyFactory | None = None,
+        learning_rate: float = 1e-3,
+        entropy_coefficient: float = 0.0,
+        l2_coefficient: float = 0.0,
+    ) -> None:
+        super().__init__(policy)
+        self.save_hyperparameters(ignore=["policy"])
+        self.learning_rate = learning_rate
+        self.entropy_coefficient = entropy_coefficient
+        self.l2_coefficient = l2_coefficient
+
+    def setup(self, stage: str) -> None:
+        """Build the policy and standardise its inputs by the training split."""
+        self.configure_model()
+        if stage != "fit":
+            return
+        if not isinstance(self.datamodule, DemonstrationDataModule):
+            raise ConfigError(f"BC learns from demonstrations; {type(self.datamodule).__name__} holds none")
+        demonstrations = self.datamodule.train
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if getattr(callback, "monitor", None) == "val/loss" and not len(self.datamodule.held_out):
+                raise ConfigError(
+                    f"{type(callback).__name__} watches val/loss, but no trajectory is held out of "
+                    f"{int(demonstrations.done.sum())} (data.val_fraction {self.datamodule.val_fraction}): hold out "
+                    "some, or let it watch val/return_mean (mode max), or leave it out with --trainer.callbacks null"
+                )
+        self.policy.fit_normaliser(demonstrations.observation)
+        if self.entropy_coefficient:
+            try:
+                self.policy.entropy(demonstrations.observation[:1].to(self.policy.device))
+            except TypeError as error:
+                raise ConfigError(
+                    f"model.entropy_coefficient is {self.entropy_coefficient}, but {error}: set it to 0, or choose a "
+                    "policy with a distribution"
+                ) from error
+
+    def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
+        """L(θ) on one batch `[B]`."""
+        if batch.weight is None:
+            loss = self.policy.mean_loss(batch.observation, batch.action)
+        else:
+            loss = torch.dot(self.policy.loss(batch.observation, batch.action), batch.weight) / len(batch)
+        if self.entropy_coefficient:
+            loss = loss - self.entropy_coefficient * self.policy.entropy(batch.observation).mean()
+        if self.l2_coefficient:
+            squares = torch.stack([parameter.square().sum() for parameter in self.policy.parameters()])
+            loss = loss + 0.5 * self.l2_coefficient * squares.sum()
+        self.check_finite(loss, batch)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, fused into one kernel over all parameters."""
+        return torch.optim.Adam(self.policy.parameters(), self.learning_rate, fused=True)

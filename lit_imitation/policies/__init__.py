@@ -1,0 +1,16 @@
+"""Policies: observation to action distribution."""
+
+from lit_imitation.policies.base import Policy, PolicyFactory
+from lit_imitation.policies.categorical import CategoricalPolicy
+from lit_imitation.policies.checkpoints import default_policy, load_policy
+from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
+
+__all__ = [
+    "CategoricalPolicy",
+    "DeterministicPolicy",
+    "GaussianPolicy",
+    "Policy",
+    "PolicyFactory",
+    "default_policy",
+    "load_policy",
+]

@@ -1,0 +1,137 @@
+"""What every policy is: observations in, actions out, and a loss that makes it imitate."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium import Space
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lit_imitation.policies.networks import MLP, Activation, Encoder
+from lit_imitation.rollout import Actor
+
+
+class Policy(nn.Module, ABC):
+    """π(action | observation): an encoder, an MLP, and a head to which a subclass gives its meaning.
+
+    A subclass defines `decode` and `loss`. Its constructor takes the spaces first, then hyper-parameters by keyword.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box or Discrete.
+        outputs: size of the head.
+        hidden_sizes: of the MLP.
+        activation: between its layers.
+        dropout: probability of zeroing a hidden unit while training.
+    """
+
+    arguments: dict[str, Any]
+    """The hyper-parameters as given: `type(policy)(*spaces, **policy.arguments)` builds the same network again."""
+
+    def __new__(cls, *spaces: Any, **arguments: Any) -> Policy:
+        """Note the arguments as the outermost constructor is given them."""
+        policy = super().__new__(cls)
+        policy.__dict__["arguments"] = arguments
+        return policy
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        outputs: int,
+        *,
+        hidden_sizes: Sequence[int],
+        activation: Activation,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.encoder = Encoder(observation_space)
+        self.network = MLP([self.encoder.out_features, *hidden_sizes, outputs], activation, dropout)
+
+    @abstractmethod
+    def decode(self, head: Tensor, deterministic: bool) -> Tensor:
+        """Actions inside the action space, `[B, outputs]` to `[B, *act]`: the mode, or a draw."""
+
+    @abstractmethod
+    def loss(self, observation: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: what minimising makes the policy imitate `action: [B, *act]` at `observation: [B, *obs]`."""
+
+    def mean_loss(self, observation: Tensor, action: Tensor) -> Tensor:
+        """`[]`: the mean of `loss` over the batch; a subclass may have a kernel that does both at once."""
+        return self.loss(observation, action).mean()
+
+    def entropy(self, observation: Tensor) -> Tensor:
+        """`[B]`: the entropy of π(· | observation) in nats; raises `TypeError` where π is a function, no density."""
+        raise TypeError(f"{type(self).__name__} has no distribution, so no entropy")
+
+    def act(self, observation: Tensor, deterministic: bool = True) -> Tensor:
+        """Actions inside the action space, `[B, *obs]` to `[B, *act]`: the mode of the distribution, or a draw."""
+        return self.decode(self.head(observation), deterministic)
+
+    def head(self, observation: Tensor) -> Tensor:
+        """`[B, *obs]` to `[B, outputs]`."""
+        output: Tensor = self.network(self.encoder(observation))
+        return output
+
+    def fit_normaliser(self, observation: Tensor) -> None:
+        """Standardise inputs by the mean and standard deviation of `observation: [N, *obs]` from now on."""
+        self.encoder.fit(observation)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def actor(self, deterministic: bool = True) -> Actor:
+        """This policy as an `Actor` for rollouts, NumPy to NumPy, without gradients and dropout."""
+        encode = self.encoder.inference() if self.device.type == "cpu" else None
+        if encode is None:
+            return lambda observation: self(observation, deterministic)
+        network, decode = self.network.inference(), self.decode_array
+        return lambda observation: decode(network(encode(observation)), deterministic)
+
+    def decode_array(self, head: NDArray[Any], deterministic: bool) -> NDArray[Any]:
+        """`decode` on arrays; a subclass may have a faster way."""
+        return self.decode(torch.from_numpy(head), deterministic).detach().numpy()
+
+    @torch.no_grad()  # and not inference mode: what comes out may go into somebody's loss
+    def forward(self, observation: Any, deterministic: bool = True) -> Any:
+        """The action for one observation or a batch, a NumPy array for a NumPy array and a tensor for a tensor.
+
+        This is the method for use, `policy(observation)`; training goes through `loss`. Dropout is off.
+
+        Args:
+            observation: `[*obs]` or `[B, *obs]`; a Python number or list counts as NumPy.
+            deterministic: the mode of the distribution, else a draw from it.
+
+        Returns:
+            `[*act]` or `[B, *act]`, in the environment's own values.
+
+        Raises:
+            ValueError: the shape is that of neither one observation nor a batch.
+        """
+        is_tensor = isinstance(observation, Tensor)
+        batch = observation if is_tensor else torch.from_numpy(np.asarray(observation, order="C"))
+        shape = tuple(self.observation_space.shape or ())
+        single = batch.ndim == len(shape)
+        if tuple(batch.shape if single else batch.shape[1:]) != shape:
+            raise ValueError(
+                f"observation has shape {list(batch.shape)}; expected {list(shape)} or [B, *{list(shape)}]"
+            )
+        batch = (batch[None] if single else batch).to(self.device)
+        training = self.training
+        self.eval()
+        action = self.act(batch, deterministic)
+        self.train(training)
+        action = action[0] if single else action
+        return action.to(observation.device) if is_tensor else action.cpu().numpy()
+
+
+PolicyFactory: TypeAlias = Callable[[Space[Any], Space[Any]], Policy]
+"""What builds a policy once the spaces are known: `functools.partial(GaussianPolicy, hidden_sizes=[64, 64])`."""

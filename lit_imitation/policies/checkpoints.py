@@ -1,0 +1,115 @@
+"""A policy as it stands in a checkpoint, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import Space
+from gymnasium.spaces import Discrete
+
+from lit_imitation.envs.spaces import space_from_dict, space_to_dict
+from lit_imitation.errors import ConfigError
+from lit_imitation.policies.base import Policy
+from lit_imitation.policies.categorical import CategoricalPolicy
+from lit_imitation.policies.continuous import GaussianPolicy
+
+
+def default_policy(observation_space: Space[Any], action_space: Space[Any]) -> Policy:
+    """Categorical for discrete actions, Gaussian for continuous ones, with default hyper-parameters."""
+    cls = CategoricalPolicy if isinstance(action_space, Discrete) else GaussianPolicy
+    return cls(observation_space, action_space)
+
+
+def describe(policy: Policy) -> dict[str, Any]:
+    """The policy's class, spaces and hyper-parameters as primitives; with its `state_dict` all there is to know."""
+    cls = type(policy)
+    return {
+        "class": f"{cls.__module__}.{cls.__qualname__}",
+        "arguments": dict(policy.arguments),
+        "observation_space": space_to_dict(policy.observation_space),
+        "action_space": space_to_dict(policy.action_space),
+    }
+
+
+def build(description: dict[str, Any]) -> Policy:
+    """The inverse of `describe`, with fresh weights.
+
+    The class is looked up among those already imported: a file names a class, it does not get to import one.
+
+    Raises:
+        ConfigError: no imported policy class has that name.
+    """
+    name = description["class"]
+    for cls in _subclasses(Policy):  # type: ignore[type-abstract]
+        if f"{cls.__module__}.{cls.__qualname__}" == name:
+            spaces = [space_from_dict(description[key]) for key in ("observation_space", "action_space")]
+            return cls(*spaces, **description["arguments"])  # type: ignore[arg-type]
+    raise ConfigError(f"the checkpoint holds a policy of class {name}; import the module that defines it first")
+
+
+def _subclasses(cls: type[Policy]) -> Iterator[type[Policy]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint that a path means: a file itself; of a run's directory the best one, else the last.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    for candidate in (path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
+        if candidate.is_file():
+            return candidate
+    others = sorted(path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    if not others:
+        what = "holds no checkpoints/*.ckpt" if path.is_dir() else "does not exist"
+        raise ConfigError(f"{path} {what}; give a checkpoint file or the directory of a finished run")
+    return others[-1]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU without executing anything from it (`weights_only=True`).
+
+    Raises:
+        ConfigError: the file is not a checkpoint, or holds more than tensors and primitives.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a different one for each way a file can be bad
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and primitives: {reason}") from error
+    if not isinstance(checkpoint, dict):
+        raise ConfigError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+    return checkpoint
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+    """The trained policy of a run, ready for use: `action = load_policy("runs/…")(observation)`.
+
+    Args:
+        path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
+        device: where its parameters shall be.
+
+    Raises:
+        ConfigError: no checkpoint there, or not one of a policy.
+    """
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    if "policy" not in checkpoint:
+        raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")
+    prefix = "policy."
+    try:
+        policy = build(checkpoint["policy"])
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        policy.load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ConfigError(f"{file} holds a damaged or foreign policy: {type(error).__name__}: {error}") from error
+    return policy.to(device).eval()

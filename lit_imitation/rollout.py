@@ -1,0 +1,181 @@
+"""The only place that steps an actor through vector environments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.seeding import RandomStream
+from lit_imitation.transitions import Transitions
+
+Actor: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
+"""Observations `[B, *obs]` to actions `[B, *act]` in the environment's own values; experts and `Policy.actor` are."""
+
+
+class Step(NamedTuple):
+    """One step of `[B]` environments, the same whichever way they start their next episode."""
+
+    observation: NDArray[Any]
+    """`[B, *obs]`: what the actor saw."""
+    action: NDArray[Any]
+    """`[B, *act]`: what it did."""
+    reward: NDArray[Any]
+    """`[B]`."""
+    terminated: NDArray[np.bool_]
+    """`[B]`: a state without a future was reached."""
+    truncated: NDArray[np.bool_]
+    """`[B]`: the episode was cut; `next_observation` still has a value."""
+    next_observation: NDArray[Any]
+    """`[B, *obs]`: the successor; at an episode's end its true final observation."""
+    done: NDArray[np.bool_]
+    """`[B]`: terminated or truncated."""
+    valid: NDArray[np.bool_]
+    """`[B]`: false where the environment only started a new episode and the rest of the row is no transition."""
+    info: dict[str, Any]
+    """What the environments reported, as they gave it."""
+
+
+class Episode(NamedTuple):
+    """What a finished episode came to."""
+
+    env: int
+    """Index of the environment it ran in."""
+    length: int
+    """Number of transitions."""
+    episode_return: float
+    """Undiscounted sum of rewards."""
+    success: float
+    """1 or 0 where the environment reports `success` or `is_success`, else NaN."""
+
+
+def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None) -> Iterator[Step]:
+    """Reset the environments with `seed` and step them for ever.
+
+    Environments that start the next episode on the step after an end (`AutoresetMode.NEXT_STEP`; EnvPool) ignore that
+    step's action: it comes with `valid` false. Those that start it on the same step (`SAME_STEP`) hand the final
+    observation out through `info`: it is put back in place as `next_observation`.
+    """
+    mode = envs.metadata.get("autoreset_mode")
+    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        raise ConfigError(f"{envs} resets by {mode}; rollouts need environments that start the next episode themselves")
+    next_step = mode == AutoresetMode.NEXT_STEP
+    always = np.ones(envs.num_envs, dtype=np.bool_)
+    valid = always
+    observation, _ = envs.reset(seed=seed)
+    while True:
+        action = actor(observation)
+        following, reward, terminated, truncated, info = envs.step(action)
+        done = terminated | truncated
+        final = following
+        if not next_step and np.count_nonzero(done):
+            final = following.copy()
+            for env in np.flatnonzero(done):
+                final[env] = info["final_obs"][env]
+        yield Step(observation, action, reward, terminated, truncated, final, done, valid, info)
+        valid = ~done if next_step else always
+        observation = following
+
+
+class Episodes:
+    """Exactly `count` whole episodes of an actor: an iterator over them, in the order in which they finish.
+
+    Environment i runs a share of them that is fixed beforehand: to take the first `count` that finish anywhere would
+    prefer short ones.
+
+    Args:
+        envs: vector environment from `make`.
+        actor: what acts.
+        count: number of episodes.
+        seed: of the environments, and of everything that the actor draws: the same seed gives the same episodes.
+        record: keep the transitions for `transitions()`.
+    """
+
+    def __init__(
+        self, envs: VectorEnv[Any, Any, Any], actor: Actor, count: int, seed: int, *, record: bool = False
+    ) -> None:
+        if count < 1:
+            raise ConfigError(f"{count} episodes were asked for; at least 1 is needed")
+        self.envs, self.actor, self.count, self.seed, self.record = envs, actor, count, seed, record
+        self._recorded: list[tuple[NDArray[Any], ...]] = []
+
+    def __len__(self) -> int:
+        """Number of episodes."""
+        return self.count
+
+    def __iter__(self) -> Iterator[Episode]:
+        """Run the episodes; the global random streams are the caller's own whenever an episode is handed out."""
+        self._recorded = []
+        run, random_stream = self._run(), RandomStream(self.seed)
+        while True:
+            finished = []
+            with random_stream:
+                # To swap the streams takes as long as some steps: what finishes within a moment is handed out together.
+                patience = time.monotonic() + 0.02
+                for episode in run:
+                    finished.append(episode)
+                    if time.monotonic() > patience:
+                        break
+            if not finished:
+                return
+            yield from finished
+
+    def _run(self) -> Iterator[Episode]:
+        envs = self.envs
+        share, rest = divmod(self.count, envs.num_envs)
+        remaining = np.full(envs.num_envs, share)
+        remaining[:rest] += 1
+        active = remaining > 0
+        returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
+        for step in stream(envs, self.actor, self.seed):
+            live = step.valid & active
+            np.add(returns, step.reward, out=returns, where=live)
+            lengths += live
+            if self.record:
+                self._recorded.append((*step[:6], live))
+            if not np.count_nonzero(step.done):
+                continue
+            ended = np.flatnonzero(step.done & live)
+            finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
+            for env, length, total in finished:
+                yield Episode(env, length, total, _success(step.info, env))
+            remaining[ended] -= 1
+            returns[step.done], lengths[step.done] = 0.0, 0
+            active = remaining > 0
+            if not np.count_nonzero(active):
+                return
+
+    def transitions(self) -> Transitions:
+        """`[N]`: the transitions of the recorded episodes, all of the first environment first, in time order."""
+        *columns, live = (np.stack(column, axis=1) for column in zip(*self._recorded, strict=True))
+        names = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
+        return Transitions.from_numpy({name: column[live] for name, column in zip(names, columns, strict=True)})
+
+
+def collect(
+    envs: VectorEnv[Any, Any, Any],
+    actor: Actor,
+    episodes: int,
+    seed: int,
+    progress: Callable[[Episode], None] | None = None,
+) -> Transitions:
+    """Run `Episodes` and return their transitions `[N]`; `progress` hears of each as it finishes."""
+    run = Episodes(envs, actor, episodes, seed, record=True)
+    for episode in run:
+        if progress is not None:
+            progress(episode)
+    return run.transitions()
+
+
+def _success(info: dict[str, Any], env: int) -> float:
+    """What the environment said of the episode that just ended: 1, 0, or NaN if it said nothing."""
+    info = info.get("final_info", info)
+    for key in ("success", "is_success"):
+        if key in info and info.get(f"_{key}", np.ones(env + 1))[env]:
+            return float(info[key][env])
+    return float("nan")

@@ -1,0 +1,73 @@
+"""Random streams: independent seeds from one, and a region of code with streams of its own."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed in [0, 2³¹) for one purpose, independent of those for others: `derive_seed(0, "split")`."""
+    words = [zlib.crc32(str(word).encode()) for word in purpose]
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
+
+
+class RandomStream:
+    """Python's, NumPy's and torch's global random streams, swapped for one's own inside a `with` block.
+
+    What runs inside draws the same numbers whatever ran before, leaves no trace in what runs after, and goes on where
+    it stopped when the block is entered again.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._inner: tuple[Any, ...] | None = None
+        self._outer: tuple[Any, ...] = ()
+
+    def __enter__(self) -> None:
+        self._outer = _get()
+        if self._inner is None:
+            random.seed(self._seed)
+            np.random.seed(self._seed)  # noqa: NPY002 - experts of others sample from this stream
+            torch.manual_seed(self._seed)
+        else:
+            _set(*self._inner)
+
+    def __exit__(self, *exception: object) -> None:
+        self._inner = _get()
+        _set(*self._outer)
+
+
+def get_states() -> dict[str, Any]:
+    """The states of the global random streams, as primitives and tensors that a checkpoint may hold."""
+    (version, words, gauss), (name, keys, *rest), cpu, cuda = _get()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), *rest],
+        "torch": cpu,
+        "cuda": cuda,
+    }
+
+
+def set_states(states: dict[str, Any]) -> None:
+    """The inverse of `get_states`."""
+    version, words, gauss = states["python"]
+    name, keys, *rest = states["numpy"]
+    _set((version, tuple(words), gauss), (name, keys.numpy().astype(np.uint32), *rest), states["torch"], states["cuda"])
+
+
+def _get() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
+
+
+def _set(python: Any, numpy: Any, cpu: torch.Tensor, cuda: list[torch.Tensor]) -> None:
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)

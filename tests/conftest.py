@@ -1,0 +1,15 @@
+"""What holds for every test: a cache of the session's own, one thread, no network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LIT_IMITATION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("WANDB_MODE", "offline")
+        torch.set_num_threads(1)
+        yield

@@ -1,0 +1,516 @@
+"""The demonstrations that a run sees: which, how split and weighed, in what order, on how many processes."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+from typing import Any
+
+import counting
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_imitation import DemonstrationDataModule, EnvironmentDataModule, write_demonstrations
+from lit_imitation.data import demonstration_module
+from lit_imitation.data.demonstration_module import Batches, HeldOut
+from lit_imitation.data.demonstrations import Demonstrations
+from lit_imitation.data.module import PolicyEpisodes
+from lit_imitation.errors import ConfigError, DemonstrationError
+from lit_imitation.transitions import Transitions
+
+LENGTHS = (3, 9, 1, 6, 4, 8, 2, 7, 5, 10)
+
+
+def counted(lengths: tuple[int, ...] = LENGTHS, weights: bool = False) -> Transitions:
+    """Trajectories for Counting-v0: observation `[tag, episode, t, 0, 0]`, and the return of episode i is i."""
+    episode = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    t = torch.cat([torch.arange(length) for length in lengths])
+    over = t == torch.tensor(lengths)[episode] - 1
+    zeros = torch.zeros(len(t))
+    return Transitions(
+        observation=torch.stack([zeros, episode.float(), t.float(), zeros, zeros], 1),
+        action=(episode + t) % counting.ACTIONS,
+        reward=torch.where(over, episode.float(), 0.0),
+        terminated=over,
+        truncated=torch.zeros_like(over),
+        weight=1.0 + episode if weights else None,
+        batch_size=[len(t)],
+    )
+
+
+def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu", epoch: int = 0) -> Any:
+    return SimpleNamespace(
+        global_rank=rank,
+        world_size=world_size,
+        current_epoch=epoch,
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+    )
+
+
+def module(demonstrations: Any = None, **more: Any) -> DemonstrationDataModule:
+    more = {"env_id": "Counting-v0", "seed": 0, "eval_episodes": 0, **more}
+    data = DemonstrationDataModule(demonstrations=counted() if demonstrations is None else demonstrations, **more)
+    data.trainer = trainer()
+    return data
+
+
+def ready(*args: Any, **more: Any) -> DemonstrationDataModule:
+    data = module(*args, **more)
+    data.setup("fit")
+    return data
+
+
+def episodes(transitions: Transitions) -> list[int]:
+    return sorted(set(transitions.observation[:, 1].int().tolist()))
+
+
+# --- which trajectories -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5, 0.95])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_trajectory_is_on_both_sides_and_none_is_lost(fraction, seed):
+    data = ready(val_fraction=fraction, seed=seed)
+    assert not set(episodes(data.train)) & set(episodes(data.held_out))
+    assert episodes(data.train) + episodes(data.held_out) != []
+    assert sorted(episodes(data.train) + episodes(data.held_out)) == list(range(10))
+    assert len(data.train) + len(data.held_out) == sum(LENGTHS)
+    assert len(episodes(data.held_out)) == min(round(10 * fraction), 9)
+    for part in (data.train, data.held_out):  # whole, in time order
+        assert part.episode_lengths().tolist() == [LENGTHS[i] for i in episodes(part)]
+
+
+def test_the_split_follows_the_seed():
+    splits = [episodes(ready(val_fraction=0.3, seed=seed).held_out) for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    assert len({tuple(split) for split in splits}) > 1
+
+
+def test_the_seed_is_that_of_seed_everything(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "17")
+    assert module(seed=None).seed == 17
+    assert module(seed=4).seed == 4
+
+
+@pytest.mark.parametrize("count", [1, 4, 10])
+def test_num_trajectories(count):
+    data = ready(num_trajectories=count, val_fraction=0.0)
+    assert len(episodes(data.train)) == count
+    chosen = {tuple(episodes(ready(num_trajectories=count, val_fraction=0, seed=s).train)) for s in range(8)}
+    assert len(chosen) == (1 if count == 10 else len(chosen)) >= (1 if count == 10 else 4)
+
+
+def test_more_trajectories_than_there_are():
+    with pytest.raises(DemonstrationError, match="11 trajectories were asked for, but there are 10"):
+        ready(num_trajectories=11)
+
+
+@pytest.mark.parametrize("every", [2, 4, 20])
+def test_subsample_keeps_one_in_k_of_each_trajectory_from_an_offset_of_its_own(every):
+    data = ready(subsample=every, val_fraction=0.0)
+    offsets = set()
+    for episode, length in enumerate(LENGTHS):
+        kept = data.train.observation[data.train.observation[:, 1] == episode, 2].int().tolist()
+        assert kept == list(range(kept[0], length, every))
+        assert kept[0] < min(every, length)
+        offsets.add(kept[0])
+    assert len(offsets) > 1
+    assert data.train.done.sum() == len(LENGTHS)
+    again, other = (ready(subsample=every, val_fraction=0.0, seed=seed) for seed in (0, 1))
+    assert torch.equal(again.train.observation, data.train.observation)
+    assert not (
+        other.train.observation.shape == data.train.observation.shape
+        and torch.equal(other.train.observation, data.train.observation)
+    )
+
+
+def test_the_expert_return_is_of_the_whole_source():
+    for more in ({}, {"num_trajectories": 2}, {"subsample": 5}, {"val_fraction": 0.5}):
+        assert ready(**more).expert_return == 4.5  # the mean of 0 … 9
+    state = ready().state_dict()
+    fresh = module()
+    fresh.load_state_dict(state)
+    assert fresh.expert_return == 4.5
+
+
+def test_setup_for_testing_needs_no_demonstrations():
+    data = module("/nowhere/at/all.npz")
+    for stage in ("test", "predict"):
+        data.setup(stage)
+    with pytest.raises(DemonstrationError, match=r"/nowhere/at/all\.npz"):
+        data.setup("fit")
+
+
+def test_demonstrations_in_memory_are_checked_and_left_as_they_were():
+    transitions = counted(weights=True)
+    before = transitions.clone()
+    ready(transitions, subsample=2, return_temperature=1.0)
+    assert all(torch.equal(getattr(transitions, k), v) for k, v in before.items() if v is not None)
+    transitions.observation[5, 2] = float("nan")
+    with pytest.raises(DemonstrationError, match=r"data\.demonstrations.*row 5.*not finite"):
+        ready(transitions)
+    with pytest.raises(DemonstrationError, match=r"shape \[55, 3\]"):
+        ready(counted().replace(observation=torch.zeros(55, 3)))
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_weights_from_returns(temperature):
+    data = ready(return_temperature=temperature, val_fraction=0.0)
+    returns = np.arange(10.0)  # each row counts as exp((R - mean R) / (τ std R)), and the rows' mean is 1
+    by_return = np.exp((returns - returns.mean()) / (temperature * returns.std(ddof=1)))
+    expected = by_return[data.train.observation[:, 1].int().numpy()]
+    np.testing.assert_allclose(data.train.weight.numpy(), expected / expected.mean(), rtol=1e-5)
+
+
+def test_weights_from_a_column_have_mean_1_and_returns_go_before_them():
+    transitions = counted(weights=True)
+    column = ready(transitions, val_fraction=0.0).train
+    assert float(column.weight.mean()) == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(column.weight / column.weight[0], 1 + column.observation[:, 1])
+    given = ready(transitions, val_fraction=0.0, return_temperature=1.0).train.weight
+    assert torch.equal(given, ready(val_fraction=0.0, return_temperature=1.0).train.weight)
+    assert ready().train.weight is None
+
+
+def test_a_low_temperature_leaves_the_best_trajectory_alone():
+    data = ready(return_temperature=1e-4, val_fraction=0.0)
+    assert data.train.weight.isfinite().all()
+    assert episodes(data.train[data.train.weight > 0]) == [9]
+
+
+def test_equal_returns_cannot_weigh():
+    transitions = counted()
+    for same in (transitions.replace(reward=torch.zeros(55)), transitions.select_episodes(torch.tensor([4]))):
+        with pytest.raises(DemonstrationError, match=r"return_temperature.*all the same"):
+            ready(same, return_temperature=1.0)
+
+
+# --- rolled out by an expert ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def collected(monkeypatch, tmp_path):
+    """How often an expert was asked to play, with a cache of the test's own."""
+    calls = []
+
+    def collect(envs, expert, count, *args):
+        calls.append(count)
+        return original(envs, expert, count, *args)
+
+    original = demonstration_module.collect
+    monkeypatch.setattr(demonstration_module, "collect", collect)
+    monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
+    return calls
+
+
+def rolled_out(**more: Any) -> DemonstrationDataModule:
+    data = module("", expert="counting:act", num_trajectories=3, num_envs=2, **more)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_a_second_run_does_not_step(collected):
+    first, second = rolled_out(), rolled_out()
+    assert collected == [3]
+    assert torch.equal(first.train.observation, second.train.observation)
+    assert first.expert_return == second.expert_return
+    record = counting.expected(2, 3, demonstration_module.derive_seed(0, "expert"))
+    seen = torch.cat([first.train.observation, first.held_out.observation])
+    np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(record["observation"], axis=0))
+
+
+@pytest.mark.parametrize(
+    "different",
+    [
+        {"seed": 1},
+        {"num_trajectories": 4},
+        {"num_envs": 3},
+        {"env_kwargs": {"lengths": (4, 5)}},
+        {"expert_deterministic": False},
+        {"backend": "sync"},
+    ],
+    ids=lambda different: next(iter(different)),
+)
+def test_what_is_asked_for_decides_what_the_cache_gives(collected, different):
+    rolled_out()
+    data = module("", **{"expert": "counting:act", "num_trajectories": 3, "num_envs": 2, **different})
+    data.prepare_data()
+    assert len(collected) == 2
+
+
+def test_what_does_not_change_the_demonstrations_does_not_ask_again(collected):
+    rolled_out()
+    rolled_out(batch_size=7, val_fraction=0.5, subsample=2, eval_episodes=1, passes_per_epoch=3)
+    assert collected == [3]
+
+
+def test_another_expert_under_the_same_name_is_asked(collected, tmp_path):
+    """By the content of an expert's file, and of the checkpoint in a run's directory."""
+    import lit_imitation
+    from lit_imitation.policies.checkpoints import describe
+
+    data = module("", env_id="CartPole-v1", expert=f"checkpoint:{tmp_path}", num_trajectories=2)
+    policy = lit_imitation.CategoricalPolicy(*data.spaces, hidden_sizes=[])
+    file = tmp_path / "checkpoints" / "best.ckpt"
+    file.parent.mkdir()
+    found = []
+    for bias in ([9.0, 0.0], [0.0, 9.0], [9.0, 0.0]):
+        torch.nn.init.zeros_(policy.network.layers[0].weight)
+        policy.network.layers[0].bias.data = torch.tensor(bias)
+        state = {f"policy.{name}": value for name, value in policy.state_dict().items()}
+        torch.save({"policy": describe(policy), "state_dict": state}, file)
+        for expert in (f"checkpoint:{tmp_path}", f"checkpoint:{file}"):
+            data = module("", env_id="CartPole-v1", expert=expert, num_trajectories=2)
+            data.prepare_data()
+            data.setup("fit")
+            found.append(data.train.action.unique().tolist())
+    assert found == [[0], [0], [1], [1], [0], [0]]
+    assert len(collected) == 4
+
+
+def test_a_file_of_demonstrations_is_read(tmp_path):
+    transitions = counted()
+    path = tmp_path / "mine.npz"
+    write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {}))
+    data, memory = ready(str(path)), ready()
+    assert torch.equal(data.train.observation, memory.train.observation)
+    assert data.expert_return == memory.expert_return
+
+
+# --- arguments that cannot work ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"demonstrations": ""}, r"nobody demonstrates: set data\.demonstrations .* or data\.expert"),
+        ({"num_trajectories": 0}, r"data\.num_trajectories is 0; it must be at least 1"),
+        ({"subsample": 0}, r"data\.subsample is 0; it must be at least 1"),
+        ({"batch_size": 0}, r"data\.batch_size is 0; it must be at least 1"),
+        ({"passes_per_epoch": 0}, r"data\.passes_per_epoch is 0; it must be at least 1"),
+        ({"val_fraction": 1.0}, r"data\.val_fraction is 1\.0; it must lie in \[0, 1\)"),
+        ({"val_fraction": -0.1}, r"data\.val_fraction is -0\.1; it must lie in \[0, 1\)"),
+        ({"val_fraction": float("nan")}, r"data\.val_fraction is nan; it must lie in \[0, 1\)"),
+        ({"return_temperature": 0.0}, r"data\.return_temperature is 0\.0; it must be positive"),
+        ({"return_temperature": float("nan")}, r"data\.return_temperature is nan; it must be positive"),
+        ({"num_envs": 0}, r"data\.num_envs is 0; it must be at least 1"),
+        ({"eval_episodes": -1}, r"data\.eval_episodes is -1; it must be at least 0"),
+        ({"test_episodes": 0}, r"data\.test_episodes is 0; it must be at least 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_arguments_that_cannot_work(more, message):
+    with pytest.raises(ConfigError, match=message):
+        DemonstrationDataModule("Counting-v0", **{"demonstrations": counted(), **more})
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"env_id": "NoSuchThing-v0"}, "NoSuchThing"),
+        ({"backend": "quick"}, "backend is 'quick'; choose one of auto"),
+        ({"env_id": "Spaces-v0", "backend": "vector"}, "no batched version"),
+    ],
+)
+def test_an_environment_that_cannot_be_made(more, message):
+    with pytest.raises(ConfigError, match=message):
+        ready(**more)
+
+
+def test_an_environment_of_other_shapes():
+    with pytest.raises(DemonstrationError, match="demonstrations of another environment"):
+        ready(env_id="CartPole-v1")
+
+
+# --- on the device ----------------------------------------------------------------------------------------------------
+
+
+def test_data_lie_on_the_device_of_the_model_and_so_do_batches():
+    data = module(weights := counted(weights=True), val_fraction=0.3)
+    data.trainer = trainer(device="meta")  # a device like any other, but for the bytes
+    data.setup("fit")
+    assert weights.observation.device.type == "cpu"
+    batch = next(iter(data.train_dataloader()))
+    for part in (data.train, data.held_out, batch, next(iter(data.val_dataloader()[0]))):
+        assert {v.device.type for v in part.values() if v is not None} == {"meta"}
+
+
+def test_held_out_transitions_come_once_and_in_order_on_any_number_of_processes():
+    data = ready(val_fraction=0.5)
+    for world_size in (1, 2, 3):
+        seen = []
+        for rank in range(world_size):
+            data.trainer = trainer(rank, world_size)
+            (loader,) = data.val_dataloader()
+            seen += [chunk.observation for chunk in loader]
+        seen = torch.cat(seen)
+        assert len(seen) == len(data.held_out)
+        assert torch.equal(seen.unique(dim=0), data.held_out.observation.unique(dim=0))
+    chunks = HeldOut(data.held_out, chunk=4)
+    assert [len(chunk) for chunk in chunks][:-1] == [4] * (len(chunks) - 1)
+    assert torch.equal(torch.cat([chunk.observation for chunk in chunks]), data.held_out.observation)
+
+
+def test_without_held_out_data_and_episodes_there_is_nothing_to_validate():
+    assert ready(val_fraction=0.0).val_dataloader() == []
+    assert len(ready(val_fraction=0.0, eval_episodes=2).val_dataloader()) == 1
+    assert len(ready(val_fraction=0.1, eval_episodes=2).val_dataloader()) == 2
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def numbers(n: int) -> Transitions:
+    """`[n]`, each known by its reward."""
+    return Transitions(
+        observation=torch.arange(n)[:, None].float(),
+        action=torch.arange(n),
+        reward=torch.arange(n).float(),
+        terminated=torch.ones(n, dtype=torch.bool),
+        truncated=torch.zeros(n, dtype=torch.bool),
+        batch_size=[n],
+    )
+
+
+def epoch_of(batches: Batches) -> list[list[int]]:
+    return [batch.action.tolist() for batch in batches]
+
+
+SIZES = {"n": st.integers(1, 60), "size": st.integers(1, 70), "passes": st.integers(1, 3), "epoch": st.integers(0, 5)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(**SIZES)
+def test_a_pass_takes_every_index_at_most_once_and_all_it_can(n, size, passes, epoch):
+    batches = Batches(numbers(n), size, passes, 0, lambda: epoch)
+    given_out = epoch_of(batches)
+    size = min(size, n)
+    assert len(given_out) == len(batches) == passes * (n // size)
+    assert {len(batch) for batch in given_out} == {size}
+    for number in range(passes):
+        one = list(itertools.chain(*given_out[number * (n // size) : (number + 1) * (n // size)]))
+        assert len(set(one)) == len(one) == n // size * size
+    for batch in batches:  # rows stay together
+        assert torch.equal(batch.action.float(), batch.reward)
+
+
+@settings(deadline=None, max_examples=40)
+@given(world_size=st.integers(1, 5), **SIZES)
+def test_processes_share_out_the_batches_of_one(world_size, n, size, passes, epoch):
+    if min(n, size) % world_size:
+        with pytest.raises(ConfigError, match="cannot be shared out equally"):
+            Batches(numbers(n), size, passes, 0, lambda: epoch, 0, world_size)
+        return
+    alone = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
+    shares = [
+        epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch, rank, world_size)) for rank in range(world_size)
+    ]
+    assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(b) for b in alone]
+    assert {len(part) for share in shares for part in share} == {len(alone[0]) // world_size}
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), **SIZES)
+def test_an_epoch_taken_up_again_goes_on_as_it_would_have(data, n, size, passes, epoch):
+    whole = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
+    stop = data.draw(st.integers(0, len(whole) - 1))
+    interrupted = Batches(numbers(n), size, passes, 0, lambda: epoch)
+    assert [batch.action.tolist() for batch in itertools.islice(interrupted, stop)] == whole[:stop]
+    resumed = Batches(numbers(n), size, passes, 0, lambda: epoch)
+    resumed.load_state_dict(interrupted.state_dict())
+    assert epoch_of(resumed) == whole[stop:]
+
+
+def test_a_position_in_one_epoch_says_nothing_of_the_next():
+    epoch = 3
+    batches = Batches(numbers(10), 2, 1, 0, lambda: epoch)
+    first = epoch_of(batches)
+    resumed = Batches(numbers(10), 2, 1, 0, lambda: epoch)
+    resumed.load_state_dict(batches.state_dict())
+    assert epoch_of(resumed) == []  # that epoch is over
+    epoch = 4
+    assert len(epoch_of(resumed)) == 5
+    assert epoch_of(batches) != first
+
+
+def test_passes_epochs_and_seeds_differ_and_repeat():
+    first, second = (epoch_of(Batches(numbers(40), 8, 2, 0, lambda: 0)) for _ in range(2))
+    assert first == second
+    orders = [first[:5], first[5:]]
+    orders += [
+        epoch_of(Batches(numbers(40), 8, 1, seed, lambda epoch=epoch: epoch)) for seed, epoch in ((0, 1), (1, 0))
+    ]
+    assert all(a != b for a, b in itertools.combinations(orders, 2))
+
+
+def test_the_remainder_that_is_left_out_changes_from_pass_to_pass():
+    batches = epoch_of(Batches(numbers(11), 4, 20, 0, lambda: 0))
+    left_out = [set(range(11)) - set(a) - set(b) for a, b in zip(batches[::2], batches[1::2], strict=True)]
+    assert len(left_out) == 20
+    assert set().union(*left_out) == set(range(11))
+
+
+# --- evaluation shared out --------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(num_envs=st.integers(1, 40), count=st.integers(1, 200), world_size=st.integers(1, 9), seed=st.integers(0, 99))
+def test_shares_of_the_processes_add_up_and_environments_keep_their_seeds(num_envs, count, world_size, seed):
+    data = EnvironmentDataModule("Counting-v0", num_envs=num_envs, seed=0)
+    shares = []
+    for rank in range(world_size):
+        data.trainer = trainer(rank, world_size)
+        if min(num_envs, count) < world_size:
+            with pytest.raises(ConfigError, match="cannot be shared out"):
+                PolicyEpisodes(data, count, seed, record=False)
+            return
+        shares.append(PolicyEpisodes(data, count, seed, record=False))
+    assert sum(len(share) for share in shares) == count
+    total = min(num_envs, count)
+    assert sum(share.num_envs for share in shares) == total
+    # Environment i of all, wherever it runs, has seed + i and as many episodes as if there were one process.
+    seeds = [share.seed + i for share in shares for i in range(share.num_envs)]
+    assert seeds == [seed + i for i in range(total)]
+    played = [n for share in shares for n in counting.share(share.num_envs, len(share))]
+    assert played == counting.share(total, count)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_the_same_episodes_are_played_on_any_number_of_processes(world_size):
+    def play(rank: int, world_size: int) -> list[tuple[int, float]]:
+        data = EnvironmentDataModule("Counting-v0", num_envs=5, backend="sync", seed=3)
+        data.trainer = trainer(rank, world_size)
+        data.trainer.lightning_module = SimpleNamespace(actor=lambda: counting.act)
+        played = [(episode.length, episode.episode_return) for episode in data.rollouts("test", 13)]
+        data.teardown("test")
+        return played
+
+    alone = sorted(play(0, 1))
+    assert len(alone) == 13
+    assert sorted(itertools.chain(*(play(rank, world_size) for rank in range(world_size)))) == alone
+
+
+def test_predict_gives_the_transitions_of_whole_episodes():
+    data = EnvironmentDataModule("Counting-v0", num_envs=3, test_episodes=7, backend="sync", seed=3)
+    data.trainer = trainer()
+    data.trainer.lightning_module = SimpleNamespace(actor=lambda: counting.act)
+    (loader,) = data.predict_dataloader()
+    (batch,) = list(loader)
+    record = counting.expected(3, 7, demonstration_module.derive_seed(3, "predict"))
+    np.testing.assert_array_equal(batch.observation.numpy(), record["observation"])
+    np.testing.assert_array_equal(batch.terminated.numpy(), record["terminated"])
+    data.teardown("predict")
+
+
+def test_validation_test_and_prediction_play_different_episodes():
+    data = EnvironmentDataModule("Counting-v0", num_envs=3, seed=3)
+    data.trainer = trainer()
+    loaders = [data.val_dataloader()[0], data.test_dataloader()[0], data.predict_dataloader()[0].episodes]
+    assert len({loader.seed for loader in loaders}) == 3

@@ -1,0 +1,929 @@
+"""Demonstration files: what is written is read, every fault is one clear error, and nothing in a file is run."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pickle
+from pathlib import Path
+
+import gymnasium
+import h5py
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lit_imitation.data.demonstrations import (
+    Demonstrations,
+    check,
+    read_demonstrations,
+    split,
+    subsample,
+    take,
+    write_demonstrations,
+)
+from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
+from lit_imitation.transitions import Transitions
+
+VECTOR = Box(-np.inf, np.inf, (3,), np.float32)
+IMAGE = Box(0, 255, (4, 4, 1), np.uint8)
+PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32))
+CHOICE = Discrete(3, start=-1)
+SUFFIXES = (".npz", ".hdf5", ".h5")
+
+
+def record(lengths=(4, 6), observation_space=VECTOR, action_space=PAIR, seed=0, successors=True) -> Demonstrations:
+    """Trajectories of these lengths, the first of them cut off, the others terminated."""
+    rng = np.random.default_rng(seed)
+    total = sum(lengths)
+
+    def values(space, rows):
+        if isinstance(space, Discrete):
+            return rng.integers(space.start, space.start + space.n, rows)
+        if space.dtype == np.uint8:
+            return rng.integers(0, 256, (rows, *space.shape), dtype=np.uint8)
+        return rng.uniform(0, 1, (rows, *space.shape)).astype(np.float32)
+
+    ends = np.zeros(total, dtype=bool)
+    ends[np.cumsum(lengths) - 1] = True
+    cut = ends & (np.arange(total) < lengths[0])
+    arrays = {
+        "observation": values(observation_space, total),
+        "action": values(action_space, total),
+        "reward": rng.normal(size=total),
+        "terminated": ends & ~cut,
+        "truncated": cut,
+    }
+    if successors:
+        arrays["next_observation"] = values(observation_space, total)
+    transitions = Transitions.from_numpy(arrays)
+    return Demonstrations(transitions, transitions.episode_returns(), {"env_id": "Made-v0", "seed": 3, "score": 0.5})
+
+
+def assert_same(read: Demonstrations, written: Demonstrations) -> None:
+    for field in dataclasses.fields(Transitions):
+        ours, theirs = (getattr(side.transitions, field.name) for side in (read, written))
+        assert (ours is None) == (theirs is None), field.name
+        if ours is not None:
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs), field.name
+    assert torch.equal(read.episode_returns, written.episode_returns)
+    assert read.metadata == written.metadata
+
+
+def columns(**changes) -> dict:
+    """D4RL's columns of ten rows in two trajectories; a change to None removes a key."""
+    rng = np.random.default_rng(0)
+    held = {
+        "observations": rng.normal(size=(10, 3)),
+        "actions": rng.uniform(0, 1, (10, 2)),
+        "rewards": np.arange(10.0),
+        "terminals": np.arange(10) == 4,
+        "timeouts": np.arange(10) == 9,
+        **changes,
+    }
+    return {key: value for key, value in held.items() if value is not None}
+
+
+def save(path: Path, held: dict) -> str:
+    if path.suffix == ".npz":
+        np.savez(path, **held)
+    else:
+        with h5py.File(path, "w") as file:
+            for key, value in held.items():
+                file[key] = value
+    return str(path)
+
+
+def changed(key: str, row, value) -> dict:
+    array = columns()[key].astype(np.result_type(columns()[key], type(value)))
+    array[row] = value
+    return {key: array}
+
+
+# --- reading what was written ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    suffix=st.sampled_from(SUFFIXES),
+    lengths=st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    observation_space=st.sampled_from([VECTOR, IMAGE, Discrete(5), Box(-1, 1, (1,)), Box(-1, 1, (2, 3))]),
+    action_space=st.sampled_from([PAIR, CHOICE, Box(0, 1, (1,)), Box(0, 1, (2, 2))]),
+    successors=st.booleans(),
+    weighted=st.booleans(),
+)
+def test_round_trip(tmp_path, suffix, lengths, observation_space, action_space, successors, weighted):
+    written = record(lengths, observation_space, action_space, successors=successors)
+    if weighted:
+        written.transitions.weight = torch.linspace(0, 2, sum(lengths)) + 0.5
+    path = tmp_path / f"new/demos{suffix}"
+    write_demonstrations(path, written)
+    assert_same(read_demonstrations(str(path), observation_space, action_space), written)
+    assert os.listdir(path.parent).count(path.name) == 1
+    assert not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_returns_survive_subsampling_and_the_disk(tmp_path, suffix):
+    whole = record((40, 60))
+    some = subsample(whole, 20, torch.Generator().manual_seed(0))
+    write_demonstrations(tmp_path / f"some{suffix}", some)
+    read = read_demonstrations(str(tmp_path / f"some{suffix}"), VECTOR, PAIR)
+    assert len(read.transitions) == 5
+    assert torch.equal(read.episode_returns, whole.episode_returns)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_plain_arrays_are_converted_to_the_environments_dtypes_and_shapes(tmp_path, suffix):
+    held = columns(
+        observations=np.arange(10), actions=np.array([[-1.0], [0], [1], [1], [0], [0], [0], [0], [0], [1]]),
+        terminals=(np.arange(10) == 4).astype(np.float64), timeouts=(np.arange(10) == 9).astype(np.uint8),
+    )  # fmt: skip
+    read = read_demonstrations(save(tmp_path / f"d{suffix}", held), Box(-1, 1, (1,)), CHOICE)
+    transitions, metadata = read.transitions, read.metadata
+    assert transitions.observation.dtype == torch.float32
+    assert transitions.observation.shape == (10, 1)
+    assert transitions.observation.flatten().tolist() == list(range(10)), "bounds of observations are nominal"
+    assert transitions.action.tolist() == [-1, 0, 1, 1, 0, 0, 0, 0, 0, 1]
+    assert transitions.action.dtype == torch.int64
+    assert transitions.terminated.nonzero().tolist() == [[4]]
+    assert transitions.truncated.nonzero().tolist() == [[9]]
+    assert transitions.next_observation is None
+    assert read.episode_returns.tolist() == [10, 35]
+    assert metadata == {}
+
+
+def test_keys_that_are_not_ours_are_never_opened(tmp_path):
+    held = columns(infos=np.array([{"x": 1}] * 10, dtype=object))
+    assert len(read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, PAIR).transitions) == 10
+    path = save(tmp_path / "d.hdf5", columns())
+    with h5py.File(path, "a") as file:
+        file["infos/qpos"] = np.zeros((10, 2))
+        file["metadata/algorithm"] = "SAC"
+    assert read_demonstrations(path, VECTOR, PAIR).metadata == {}
+
+
+def test_metadata_may_be_an_attribute_of_an_hdf5_file(tmp_path):
+    path = save(tmp_path / "d.hdf5", columns())
+    with h5py.File(path, "a") as file:
+        file.attrs["metadata"] = json.dumps({"env_id": "A-v1"})
+    assert read_demonstrations(path, VECTOR, PAIR).metadata == {"env_id": "A-v1"}
+
+
+def test_actions_a_rounding_error_outside_the_box_are_clipped(tmp_path):
+    held = columns(**changed("actions", (2, 1), 10 + 0.9e-4))
+    held["actions"][3, 0] = -1 - 1.9e-5
+    action = read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, PAIR).transitions.action
+    assert action[2, 1] == 10
+    assert action[3, 0] == -1
+
+
+def test_an_action_space_without_bounds_takes_any_finite_action(tmp_path):
+    path = save(tmp_path / "d.npz", columns(**changed("actions", (2, 1), 1e9)))
+    half = Box(np.array([-np.inf, 0], np.float32), np.full(2, np.inf, np.float32))
+    assert read_demonstrations(path, VECTOR, Box(-np.inf, np.inf, (2,))).transitions.action[2, 1] == 1e9
+    assert read_demonstrations(path, VECTOR, half).transitions.action[2, 1] == 1e9
+    with pytest.raises(DemonstrationError, match=r"'actions', row 5, column 1 is -0.5"):
+        read_demonstrations(save(tmp_path / "d.npz", columns(**changed("actions", (5, 1), -0.5))), VECTOR, half)
+
+
+# --- faults in a file's columns ------------------------------------------------------------------------------------
+
+FAULTS = {
+    "no observations": ({"observations": None}, "missing key 'observations'"),
+    "no rewards": ({"rewards": None}, "missing key 'rewards'"),
+    "no timeouts": ({"timeouts": None}, "missing key 'timeouts'.*all-False"),
+    "fewer actions": ({"actions": np.zeros((9, 2))}, "'actions' has 9 rows, but 'observations' has 10"),
+    "more weights": ({"weights": np.ones(11)}, "'weights' has 11 rows, but 'observations' has 10"),
+    "scalar rewards": ({"rewards": np.array(1.0)}, "'rewards' is a single value"),
+    "nan observation": (changed("observations", (7, 1), np.nan), "'observations', row 7, column 1 is nan"),
+    "infinite action": (changed("actions", (3, 0), np.inf), "'actions', row 3, column 0 is inf"),
+    "nan reward": (changed("rewards", 6, np.nan), "'rewards', row 6 is nan"),
+    "reward too large for float32": (changed("rewards", 6, 1e300), r"'rewards', row 6 is 1e\+300.*float32"),
+    "nan successor": (
+        {"next_observations": changed("observations", (8, 2), np.nan)["observations"]},
+        "'next_observations', row 8, column 2 is nan",
+    ),
+    "strings": ({"observations": np.full((10, 3), b"a")}, r"'observations' holds \|S1"),
+    "complex rewards": ({"rewards": np.ones(10, dtype=complex)}, "'rewards' holds complex128"),
+    "bool actions": ({"actions": np.ones((10, 2), dtype=bool)}, "'actions' holds bool"),
+    "other environment": ({"observations": np.zeros((10, 5))}, r"'observations' has shape \[10, 5\].*\[10, 3\]"),
+    "flat actions": ({"actions": np.zeros(10)}, r"'actions' has shape \[10\].*\[10, 2\]"),
+    "rewards in a column": ({"rewards": np.zeros((10, 1))}, r"'rewards' has shape \[10, 1\]"),
+    "flags in columns": ({"terminals": np.zeros((10, 1))}, r"'terminals' has shape \[10, 1\]"),
+    "a flag of two": (changed("terminals", 3, 2), "'terminals', row 3 is 2"),
+    "action outside": (
+        changed("actions", (6, 1), 10.5),
+        r"'actions', row 6, column 1 is 10.5.*\[0.0, 10.0\].*np.clip",
+    ),
+    "no end at all": (
+        {"terminals": np.zeros(10, bool), "timeouts": np.zeros(10, bool)},
+        "'timeouts', row 9 .*no episode end in any of its 10 rows",
+    ),
+    "no end at the last row": ({"timeouts": np.zeros(10, bool)}, "'timeouts', row 9 .*no episode end.*rows after 4"),
+    "no rows": ({key: value[:0] for key, value in columns().items()}, r"'observations' holds no transitions"),
+    "negative weight": ({"weights": np.r_[np.ones(9), -1]}, "'weights', row 9 is -1"),
+    "nan weight": ({"weights": np.r_[np.ones(2), np.nan, np.ones(7)]}, "'weights', row 2 is nan"),
+    "weights of zero": ({"weights": np.zeros(10)}, "'weights' is 0 in all 10 rows"),
+    "returns of other episodes": ({"episode_returns": np.zeros(3)}, r"'episode_returns' has shape \[3\].* 2 episodes"),
+    "nan return": ({"episode_returns": np.array([0, np.nan])}, "'episode_returns', row 1 is nan"),
+    "text returns": ({"episode_returns": np.array([b"a", b"b"])}, "'episode_returns' holds"),
+    "metadata not JSON": ({"metadata": b"{"}, "'metadata' is not JSON"),
+    "metadata numbers": ({"metadata": np.ones(4)}, "'metadata' is not JSON"),
+    "metadata nested": ({"metadata": json.dumps({"a": [1]})}, "'metadata' has to be"),
+}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault(tmp_path, fault, suffix):
+    changes, message = FAULTS[fault]
+    path = save(tmp_path / f"bad{suffix}", columns(**changes))
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(path, VECTOR, PAIR)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+DISCRETE_FAULTS = {
+    "fraction": ("actions", 4, 0.5, "'actions', row 4 is 0.5"),
+    "nan": ("actions", 4, np.nan, "'actions', row 4 is nan"),
+    "above": ("actions", 2, 2, "'actions', row 2 is 2.*-1 to 1"),
+    "below": ("actions", 8, -2, "'actions', row 8 is -2.*-1 to 1"),
+    "observation": ("observations", 1, 5, "'observations', row 1 is 5.*0 to 4"),
+    "enormous": ("observations", 1, 1e30, "'observations', row 1 is 1e"),
+}
+
+
+@pytest.mark.parametrize("fault", DISCRETE_FAULTS)
+def test_fault_in_a_discrete_space(tmp_path, fault):
+    key, row, value, message = DISCRETE_FAULTS[fault]
+    held = columns(observations=np.arange(10) % 5, actions=np.arange(10) % 3 - 1)
+    held[key] = held[key].astype(np.result_type(held[key], type(value)))
+    read_demonstrations(save(tmp_path / "good.npz", held), Discrete(5), CHOICE)
+    held[key][row] = value
+    with pytest.raises(DemonstrationError, match=f"bad.npz: {message}"):
+        read_demonstrations(save(tmp_path / "bad.npz", held), Discrete(5), CHOICE)
+
+
+def test_two_columns_are_not_a_discrete_action(tmp_path):
+    with pytest.raises(DemonstrationError, match=r"'actions' has shape \[10, 2\], but Discrete.* needs \[10\]"):
+        read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, CHOICE)
+
+
+def test_images_are_uint8(tmp_path):
+    pixels = np.arange(160).reshape(10, 4, 4, 1)
+    read = read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels)), IMAGE, PAIR)
+    assert read.transitions.observation.dtype == torch.uint8
+    pixels[6, 1, 2, 0] = 256
+    with pytest.raises(DemonstrationError, match="'observations', row 6"):
+        read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels)), IMAGE, PAIR)
+    with pytest.raises(DemonstrationError, match=r"'observations' holds float64.*uint8"):
+        read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels / 255)), IMAGE, PAIR)
+
+
+def test_other_spaces_are_named(tmp_path):
+    with pytest.raises(UnsupportedSpaceError, match=r"'actions'.*MultiDiscrete"):
+        read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiDiscrete([2, 2]))
+
+
+# --- faults in the file itself -------------------------------------------------------------------------------------
+
+
+def npz_bytes(tmp_path) -> bytes:
+    return Path(save(tmp_path / "source.npz", columns())).read_bytes()
+
+
+def hdf5_bytes(tmp_path) -> bytes:
+    return Path(save(tmp_path / "source.hdf5", columns())).read_bytes()
+
+
+def npy_bytes(tmp_path) -> bytes:
+    np.save(tmp_path / "source.npy", np.ones(3))
+    return (tmp_path / "source.npy").read_bytes()
+
+
+def corrupted(content: bytes) -> bytes:
+    """A zip archive whole at both ends and wrong in the middle of its first array."""
+    return content[:150] + bytes(byte ^ 255 for byte in content[150:200]) + content[200:]
+
+
+FILES = {
+    "empty npz": ("d.npz", lambda tmp: b"", "says npz, but it is an empty file"),
+    "empty hdf5": ("d.hdf5", lambda tmp: b"", "says hdf5, but it is an empty file"),
+    "text npz": ("d.npz", lambda tmp: b"observations,actions\n0,1\n", "says npz, but it is something else.*observat"),
+    "text hdf5": ("d.h5", lambda tmp: b"observations,actions\n0,1\n", "says hdf5, but it is something else.*observat"),
+    "hdf5 as npz": ("d.npz", hdf5_bytes, "says npz, but it is hdf5: rename it to d.hdf5"),
+    "npz as hdf5": ("d.hdf5", npz_bytes, "says hdf5, but it is npz: rename it to d.npz"),
+    "npy as npz": ("d.npz", npy_bytes, "says npz, but it is a single array"),
+    "truncated npz": ("d.npz", lambda tmp: npz_bytes(tmp)[:-100], "cannot be read .*truncated or damaged"),
+    "half an npz": ("d.npz", lambda tmp: npz_bytes(tmp)[:300], "cannot be read .*truncated or damaged"),
+    "corrupted npz": ("d.npz", lambda tmp: corrupted(npz_bytes(tmp)), "cannot be read .*truncated or damaged"),
+    "truncated hdf5": ("d.hdf5", lambda tmp: hdf5_bytes(tmp)[:-100], "cannot be read .*truncated or damaged"),
+    "half an hdf5": ("d.hdf5", lambda tmp: hdf5_bytes(tmp)[:300], "cannot be read .*truncated or damaged"),
+    "csv": ("d.csv", lambda tmp: b"0", "suffix '.csv'.*npz or .hdf5"),
+    "no suffix": ("d", lambda tmp: b"0", "suffix ''"),
+}
+
+
+@pytest.mark.parametrize("fault", FILES)
+def test_fault_of_the_file(tmp_path, fault):
+    name, content, message = FILES[fault]
+    path = tmp_path / name
+    path.write_bytes(content(tmp_path))
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(str(path), VECTOR, PAIR)
+    assert str(path) in str(caught.value)
+
+
+def test_no_file_and_a_directory(tmp_path):
+    with pytest.raises(DemonstrationError, match=r"gone.npz: no such file"):
+        read_demonstrations(str(tmp_path / "gone.npz"), VECTOR, PAIR)
+    with pytest.raises(DemonstrationError, match=f"is a directory.*minari:{tmp_path}"):
+        read_demonstrations(str(tmp_path), VECTOR, PAIR)
+
+
+class Malice:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("key", ["observations", "metadata", "weights", "obs", "indices"])
+def test_an_object_array_is_refused_and_not_run(tmp_path, key):
+    mark = tmp_path / "ran"
+    array = np.empty(1, dtype=object)
+    array[0] = Malice(mark)
+    path = save(tmp_path / "d.npz", columns(**{key: array}))
+    with np.load(path, allow_pickle=True) as archive:
+        archive[key][0].close()
+    assert mark.exists(), "the trap works"
+    mark.unlink()
+    with pytest.raises(DemonstrationError, match=f"d.npz: '{key}' is an object array.*could run code"):
+        read_demonstrations(path, VECTOR, PAIR)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_a_pickle_under_another_name_is_not_run(tmp_path, suffix, protocol):
+    mark, path = tmp_path / "ran", tmp_path / f"d{suffix}"
+    path.write_bytes(pickle.dumps(Malice(mark), protocol))
+    with pytest.raises(DemonstrationError, match="is a pickle" if protocol else "is something else"):
+        read_demonstrations(str(path), VECTOR, PAIR)
+    assert not mark.exists()
+
+
+def test_a_torch_checkpoint_under_another_name_is_not_run(tmp_path):
+    mark, path = tmp_path / "ran", tmp_path / "d.npz"
+    torch.save({"observations": Malice(mark)}, path)
+    with pytest.raises(DemonstrationError, match="missing key 'observations'"):
+        read_demonstrations(str(path), VECTOR, PAIR)
+    assert not mark.exists()
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+@pytest.mark.parametrize("moment", ["columns", "flush"])
+def test_an_interrupted_write_leaves_the_earlier_file_whole(tmp_path, monkeypatch, suffix, moment):
+    path = tmp_path / f"d{suffix}"
+    earlier = record((3, 4))
+    write_demonstrations(path, earlier)
+    during = []
+
+    def interrupted(*arguments, **_):
+        if moment == "columns" and suffix == ".npz":
+            arguments[0].write(b"PK half an archive")
+        during.append(sorted(os.listdir(tmp_path)))
+        assert_same(read_demonstrations(str(path), VECTOR, PAIR), earlier)
+        raise KeyboardInterrupt
+
+    if moment == "flush":
+        monkeypatch.setattr(os, "fsync", interrupted)
+    elif suffix == ".npz":
+        monkeypatch.setattr(np, "savez_compressed", interrupted)
+    else:
+        create = h5py.Group.create_dataset
+        monkeypatch.setattr(
+            h5py.Group,
+            "create_dataset",
+            lambda group, name, **more: interrupted() if name == "rewards" else create(group, name, **more),
+        )
+    with pytest.raises(KeyboardInterrupt):
+        write_demonstrations(path, record((30, 40)))
+    assert len(during) == 1
+    assert len(during[0]) == 2, "the half-written file lies beside the earlier one"
+    assert os.listdir(tmp_path) == [path.name]
+    assert_same(read_demonstrations(str(path), VECTOR, PAIR), earlier)
+
+
+def test_what_cannot_be_written(tmp_path):
+    with pytest.raises(DemonstrationError, match=r"suffix '.pkl'"):
+        write_demonstrations(tmp_path / "d.pkl", record())
+    with pytest.raises(DemonstrationError, match="no transitions"):
+        write_demonstrations(tmp_path / "d.npz", split(record((3,)), 0.0, torch.Generator())[1])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_new_file_can_be_read_by_whom_the_umask_lets(tmp_path):
+    write_demonstrations(tmp_path / "d.npz", record())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "d.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# --- a record in memory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action_space", [PAIR, CHOICE], ids=["box", "discrete"])
+@pytest.mark.parametrize("observation_space", [VECTOR, IMAGE, Discrete(4)], ids=["vector", "image", "discrete"])
+def test_a_good_record_passes(observation_space, action_space):
+    check(record((3, 5), observation_space, action_space).transitions, observation_space, action_space, "mine")
+
+
+def poison(field, row, value):
+    def change(transitions):
+        getattr(transitions, field)[row] = value
+        return transitions
+
+    return change
+
+
+RECORDS = {
+    "nan": (poison("observation", (2, 1), torch.nan), "mine: 'observation', row 2, column 1 is nan"),
+    "outside": (poison("action", (9, 0), 2.0), "mine: 'action', row 9, column 0 is 2.0"),
+    "no end": (poison("terminated", 9, False), "mine: 'truncated', row 9 .*no episode end"),
+    "weight": (lambda t: t.replace(weight=-torch.ones(10)), "mine: 'weight', row 0 is -1"),
+    "dtype": (lambda t: t.replace(action=t.action.double()), r"'action' is torch.float64 .*torch.float32 \[10, 2\]"),
+    "flag": (lambda t: t.replace(truncated=t.truncated.float()), "'truncated' is torch.float32 .*torch.bool"),
+    "shape": (lambda t: t.replace(next_observation=torch.zeros(10, 4)), r"'next_observation' has shape \[10, 4\]"),
+    "not flat": (lambda t: t.reshape(5, 2), r"mine: has batch shape \[5, 2\]"),
+    "empty": (lambda t: t[:0], "mine: 'observation' holds no transitions"),
+}
+
+
+@pytest.mark.parametrize("fault", RECORDS)
+def test_fault_of_a_record(fault):
+    change, message = RECORDS[fault]
+    with pytest.raises(DemonstrationError, match=message):
+        check(change(record().transitions), VECTOR, PAIR, "mine")
+
+
+def test_a_column_of_discrete_actions_in_memory_has_to_be_flat():
+    transitions = record(action_space=CHOICE).transitions
+    with pytest.raises(DemonstrationError, match=r"'action' is torch.int64 \[10, 1\]; .*torch.int64 \[10\]"):
+        check(transitions.replace(action=transitions.action[:, None]), VECTOR, CHOICE, "mine")
+
+
+# --- choosing among trajectories -------------------------------------------------------------------------------------
+
+
+def numbered(lengths) -> Demonstrations:
+    """Each row's observation is its number, its successor's the next."""
+    whole = record(lengths)
+    rows = torch.arange(sum(lengths), dtype=torch.float32)[:, None].expand(-1, 3).contiguous()
+    return whole._replace(transitions=whole.transitions.replace(observation=rows, next_observation=rows + 1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    every=st.integers(1, 12),
+    seed=st.integers(0, 2**31),
+)
+def test_subsample(lengths, every, seed):
+    whole = numbered(lengths)
+    before = whole.transitions.clone()
+    some = subsample(whole, every, torch.Generator().manual_seed(seed))
+    assert (whole.transitions == before).all(), "what was given is as it was"
+    rows = some.transitions.observation[:, 0].long()
+    assert torch.equal(some.transitions.next_observation[:, 0].long(), rows + 1)
+    assert torch.equal(some.transitions.reward, before.reward[rows])
+    assert torch.equal(some.transitions.terminated, before.terminated[rows])
+    assert torch.equal(some.episode_returns, whole.episode_returns)
+    kept = rows.split(some.transitions.episode_lengths().tolist())
+    assert len(kept) == len(lengths), "every trajectory is still there and ends once"
+    start = 0
+    for length, mine in zip(lengths, kept, strict=True):
+        offset = int(mine[0]) - start
+        assert 0 <= offset < min(every, length)
+        assert mine.tolist() == list(range(start + offset, start + length, every))
+        start += length
+    check(some.transitions, VECTOR, PAIR, "subsample")
+
+
+def test_subsample_flags():
+    every, generator = 3, torch.Generator().manual_seed(1)
+    seen = set()
+    for _ in range(40):
+        some = subsample(numbered((7, 7)), every, generator).transitions
+        last = some.done.nonzero()[:, 0]
+        rows = some.observation[last, 0].long().tolist()
+        for row, cut, end in zip(rows, some.truncated[last].tolist(), some.terminated[last].tolist(), strict=True):
+            seen.add((row, cut, end))
+    # The first trajectory was cut off at row 6, the second terminated at row 13; every other last row is a cut.
+    assert seen == {(4, True, False), (5, True, False), (6, True, False)} | {
+        (11, True, False),
+        (12, True, False),
+        (13, False, True),
+    }
+
+
+def test_subsample_offsets_are_uniform_and_independent():
+    every, episodes = 5, 20_000
+    some = subsample(numbered((12,) * episodes), every, torch.Generator().manual_seed(0)).transitions
+    lengths = some.episode_lengths()
+    first = some.observation[lengths.cumsum(0) - lengths, 0].long() % 12
+    counts = torch.bincount(first, minlength=every).double()
+    assert len(counts) == every
+    # χ² with 4 degrees of freedom is above 23.5 once in ten thousand draws.
+    assert ((counts - episodes / every) ** 2 / (episodes / every)).sum() < 23.5
+    pairs = torch.bincount(first[::2] * every + first[1::2], minlength=every**2).double()
+    expected = episodes / 2 / every**2
+    # With 24 degrees of freedom, above 58.6 once in ten thousand.
+    assert ((pairs - expected) ** 2 / expected).sum() < 58.6
+
+
+def test_subsample_without_successors_and_without_rows():
+    whole = record((9,), successors=False)
+    assert subsample(whole, 4, torch.Generator()).transitions.next_observation is None
+    nothing = split(whole, 0.5, torch.Generator())[1]
+    assert len(subsample(nothing, 4, torch.Generator()).transitions) == 0
+    with pytest.raises(ConfigError, match="subsample is 0"):
+        subsample(whole, 0, torch.Generator())
+
+
+def trajectories(demonstrations: Demonstrations, whole: Demonstrations) -> list[int]:
+    """Which of the whole's trajectories these are, checked to be complete."""
+    returns = whole.episode_returns.tolist()
+    which = [returns.index(value) for value in demonstrations.episode_returns.tolist()]
+    assert torch.equal(demonstrations.transitions.episode_returns(), demonstrations.episode_returns)
+    assert demonstrations.metadata == whole.metadata
+    return which
+
+
+def test_take():
+    whole = record((3, 5, 2, 6, 4))
+    chosen = [trajectories(take(whole, 3, torch.Generator().manual_seed(seed)), whole) for seed in range(60)]
+    assert all(len(set(some)) == 3 and some == sorted(some) for some in chosen)
+    assert len({tuple(some) for some in chosen}) == 10, "every choice of 3 of 5 occurs"
+    fewer = trajectories(take(whole, 2, torch.Generator().manual_seed(0)), whole)
+    assert set(fewer) < set(chosen[0])
+    assert trajectories(take(whole, 5, torch.Generator()), whole) == [0, 1, 2, 3, 4]
+    with pytest.raises(DemonstrationError, match="6 trajectories were asked for, but there are 5"):
+        take(whole, 6, torch.Generator())
+    with pytest.raises(ConfigError, match="num_trajectories is 0"):
+        take(whole, 0, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("episodes", "fraction", "held"),
+    [(5, 0.0, 0), (5, 0.01, 1), (5, 0.4, 2), (5, 0.99, 4), (2, 0.1, 1), (2, 0.9, 1), (1, 0.5, 0), (1, 0.0, 0)],
+)
+def test_split(episodes, fraction, held):
+    whole = record(tuple(range(3, 3 + episodes)))
+    train, rest = split(whole, fraction, torch.Generator().manual_seed(0))
+    assert len(rest.episode_returns) == held
+    assert sorted(trajectories(train, whole) + trajectories(rest, whole)) == list(range(episodes))
+    assert len(train.transitions) + len(rest.transitions) == len(whole.transitions)
+
+
+def test_split_is_random_and_bounded():
+    whole = record((3, 4, 5, 6))
+    held = {tuple(trajectories(split(whole, 0.25, torch.Generator().manual_seed(s))[1], whole)) for s in range(40)}
+    assert held == {(0,), (1,), (2,), (3,)}
+    for fraction in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match="held-out fraction"):
+            split(whole, fraction, torch.Generator())
+
+
+# --- the `imitation` library's layouts -------------------------------------------------------------------------------
+
+
+def flat(**changes) -> dict:
+    """Trajectories of 2, 3 and 1 steps."""
+    held = {
+        "obs": np.arange(27.0).reshape(9, 3),
+        "acts": np.arange(6) % 3 - 1,
+        "rews": np.arange(6.0),
+        "terminal": np.array([True, False, True]),
+        "indices": np.array([2, 5]),
+        "infos": np.array([{}] * 6, dtype=object),
+        **changes,
+    }
+    return {key: value for key, value in held.items() if value is not None}
+
+
+def nested(held: dict) -> dict:
+    starts = [0, *held["indices"], len(held["acts"])]
+    spans = list(itertools.pairwise(starts))
+    return {
+        "obs": [held["obs"][a + i : b + i + 1].tolist() for i, (a, b) in enumerate(spans)],
+        "acts": [held["acts"][a:b].tolist() for a, b in spans],
+        "rews": [held["rews"][a:b].tolist() for a, b in spans],
+        "terminal": held["terminal"].tolist(),
+        "infos": [["{}"] * int(b - a) for a, b in spans],
+    }
+
+
+def assert_is_flat(read: Demonstrations) -> None:
+    transitions = read.transitions
+    assert transitions.observation[:, 0].tolist() == [0, 3, 9, 12, 15, 21]
+    assert transitions.next_observation[:, 0].tolist() == [3, 6, 12, 15, 18, 24]
+    assert transitions.action.tolist() == [-1, 0, 1, -1, 0, 1]
+    assert transitions.reward.tolist() == [0, 1, 2, 3, 4, 5]
+    assert transitions.terminated.nonzero()[:, 0].tolist() == [1, 5]
+    assert transitions.truncated.nonzero()[:, 0].tolist() == [4]
+    assert read.episode_returns.tolist() == [1, 9, 5]
+
+
+def test_flat_layout(tmp_path):
+    assert_is_flat(read_demonstrations(save(tmp_path / "d.npz", flat()), VECTOR, CHOICE))
+
+
+def test_flat_layout_of_one_trajectory(tmp_path):
+    held = flat(obs=np.zeros((7, 3)), terminal=np.array([False]), indices=np.array([]))
+    read = read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, CHOICE)
+    assert read.transitions.truncated.nonzero().tolist() == [[5]]
+
+
+def at(array, index, value):
+    array = np.array(array, dtype=np.result_type(array, type(value)))
+    array[index] = value
+    return array
+
+
+FLAT_FAULTS = {
+    "no indices": ({"indices": None}, "missing key 'indices'"),
+    "no acts": ({"acts": None}, "missing key 'acts'"),
+    "obs without the last": ({"obs": np.zeros((6, 3))}, "lengths differ: 'obs' has 6 rows, 'acts' 6"),
+    "one flag a step": ({"terminal": np.zeros(6, bool)}, "lengths differ.*'terminal' 6"),
+    "scalar": ({"rews": np.array(0.0)}, "'rews' is a single value"),
+    "indices that turn back": ({"indices": np.array([5, 2])}, "'indices', row 1"),
+    "indices beyond the end": ({"indices": np.array([2, 9])}, "'indices', row 1"),
+    "fractional indices": ({"indices": np.array([2.5, 5.0])}, "'indices' holds float64"),
+    "an empty trajectory": ({"indices": np.array([2, 2])}, "trajectory 1 holds no transitions"),
+    "float flags": ({"terminal": np.array([1.0, 0, 1])}, "'terminal' holds float64"),
+    "nan": ({"obs": at(flat()["obs"], (4, 2), np.nan)}, r"'obs', row 4 \(trajectory 1, its row 1\), column 2 is nan"),
+    "nan at an end": (
+        {"obs": at(flat()["obs"], (6, 0), np.nan)},
+        r"'obs', row 6 \(trajectory 1, its row 3\), column 0 is nan",
+    ),
+    "action": ({"acts": at(flat()["acts"], 5, 7)}, r"'acts', row 5 \(trajectory 2, its row 0\) is 7"),
+    "shape": ({"obs": np.zeros((9, 4))}, r"'obs' has shape \[6, 4\]"),
+    "no rows": (
+        {"obs": np.zeros((1, 3)), "acts": np.zeros(0), "rews": np.zeros(0), "terminal": np.array([True]),
+         "indices": np.zeros(0, int)},
+        "trajectory 0 holds no transitions",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FLAT_FAULTS)
+def test_fault_of_the_flat_layout(tmp_path, fault):
+    changes, message = FLAT_FAULTS[fault]
+    path = save(tmp_path / "bad.npz", flat(**changes))
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(path, VECTOR, CHOICE)
+    assert path in str(caught.value)
+
+
+@pytest.fixture
+def hugging_face(tmp_path):
+    """Writes a dataset of these columns and returns its source."""
+    datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
+    datasets.disable_progress_bars()
+
+    def write(held: dict, wrap=lambda dataset: dataset) -> str:
+        wrap(datasets.Dataset.from_dict(held)).save_to_disk(str(tmp_path / "hf"))
+        return f"hf:{tmp_path / 'hf'}"
+
+    return write
+
+
+def test_hugging_face(hugging_face):
+    assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
+
+
+def test_hugging_face_split_named_train(hugging_face, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    both = hugging_face(nested(flat()), lambda dataset: datasets.DatasetDict(train=dataset))
+    assert_is_flat(read_demonstrations(both, VECTOR, CHOICE))
+
+
+def test_hugging_face_selection_and_images(hugging_face):
+    pixels = np.arange(9 * 16).reshape(9, 4, 4, 1)
+    source = hugging_face(nested(flat(obs=pixels)), lambda dataset: dataset.select([2, 0]))
+    read = read_demonstrations(source, IMAGE, CHOICE)
+    assert torch.equal(read.transitions.observation, torch.from_numpy(pixels[[7, 0, 1]]).to(torch.uint8))
+    assert read.transitions.terminated.tolist() == [True, False, True]
+
+
+def without(held, key):
+    return {name: value for name, value in held.items() if name != key}
+
+
+HF_FAULTS = {
+    "missing": (without(nested(flat()), "rews"), "missing key 'rews'"),
+    "lengths": (nested(flat()) | {"rews": [[0.0, 1], [2, 3], [5]]}, "row 1 has 4 'obs', 3 'acts' and 2 'rews'"),
+    "ragged": (nested(flat()) | {"obs": [[[0.0]] * 3, [[0.0], [1.0, 2]] * 2, [[0.0]] * 2]}, "'obs', row 4 overall has"),
+    "text": (nested(flat()) | {"acts": [["a"] * 2, ["b"] * 3, ["c"]]}, "'acts' holds (object|str|.*U)"),
+    "null": (nested(flat()) | {"acts": [[0, 1], None, [0]]}, "'acts', row 1 is empty"),
+    "null within": (nested(flat()) | {"rews": [[0.0, 1], [2, None, 3], [5]]}, "'rews', row 3 .* is nan"),
+    "flat": (nested(flat()) | {"acts": [0, 1, 2]}, "'acts' holds int64; a list"),
+    "flags": (nested(flat()) | {"terminal": ["yes", "no", "no"]}, "'terminal' holds"),
+    "nan": (
+        nested(flat(obs=at(flat()["obs"], (4, 2), np.nan))),
+        r"'obs', row 4 \(trajectory 1, its row 1\), column 2 is nan",
+    ),
+    "nothing": ({key: [] for key in nested(flat())}, "cannot be read as a Hugging Face dataset"),
+}
+
+
+@pytest.mark.parametrize("fault", HF_FAULTS)
+def test_fault_of_hugging_face(hugging_face, fault):
+    held, message = HF_FAULTS[fault]
+    source = hugging_face(held)
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(source, VECTOR, CHOICE)
+    assert source in str(caught.value)
+
+
+def test_hugging_face_that_is_not_there(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
+    with pytest.raises(DemonstrationError, match=f"hf:{tmp_path}: cannot be read as a Hugging Face dataset"):
+        read_demonstrations(f"hf:{tmp_path}", VECTOR, CHOICE)
+    asked = []
+
+    def unreachable(*arguments, **keywords):
+        asked.append((arguments, keywords))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DemonstrationError, match=r"hf:somebody/something.*no network"):
+        read_demonstrations("hf:somebody/something", VECTOR, CHOICE)
+    assert asked == [(("somebody/something",), {"split": "train"})]
+
+
+# --- Minari ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def minari_dataset(tmp_path, monkeypatch):
+    """Writes a dataset of two episodes, of 3 and 2 steps, and returns its id."""
+    minari = pytest.importorskip("minari", reason='needs pip install "lit-imitation[minari]"')
+    buffers = pytest.importorskip("minari.data_collector.episode_buffer")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def write(observation_space=VECTOR, observe=None, data_format="hdf5", actions=PAIR, poisoned=0.0) -> str:
+        rng = np.random.default_rng(0)
+        episodes = []
+        for index, length in enumerate((3, 2)):
+            seen = 10.0 * index + np.arange(length + 1)[:, None].repeat(3, axis=1).astype(np.float32)
+            last = np.arange(length) == length - 1
+            acted = rng.uniform(0, 1, (length, 2)).astype(np.float32)
+            acted[-1, 1] += poisoned
+            episodes.append(
+                buffers.EpisodeBuffer(
+                    id=index,
+                    observations=observe(seen) if observe else seen,
+                    actions=acted if actions is PAIR else np.arange(length) % 3 - 1,
+                    rewards=np.arange(length, dtype=np.float64),
+                    terminations=last & (index == 0),
+                    truncations=last & False,
+                    infos={},
+                )
+            )
+        minari.create_dataset_from_buffers(
+            "made/up-v0",
+            buffer=episodes,
+            observation_space=observation_space,
+            action_space=actions,
+            data_format=data_format,
+            env=gymnasium.spec("Pendulum-v1"),
+            algorithm_name="a",
+            author="b",
+            author_email="c",
+            code_permalink="d",
+            description="e",
+        )
+        return "minari:made/up-v0"
+
+    return write
+
+
+@pytest.mark.parametrize("by", ["id", "directory"])
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize("actions", [PAIR, CHOICE], ids=["box", "discrete"])
+def test_minari(minari_dataset, tmp_path, data_format, by, actions):
+    source = minari_dataset(data_format=data_format, actions=actions)
+    if by == "directory":
+        source = f"minari:{tmp_path / 'minari/made/up-v0'}"
+    read = read_demonstrations(source, VECTOR, actions)
+    transitions = read.transitions
+    assert transitions.observation[:, 1].tolist() == [0, 1, 2, 10, 11]
+    assert transitions.next_observation[:, 1].tolist() == [1, 2, 3, 11, 12]
+    assert transitions.terminated.tolist() == [False, False, True, False, False]
+    assert transitions.truncated.tolist() == [False, False, False, False, True], "recording stopped there"
+    assert read.episode_returns.tolist() == [3, 1]
+    assert read.metadata == {"dataset": "made/up-v0", "env_id": "Pendulum-v1"}
+    if actions is CHOICE:
+        assert transitions.action.tolist() == [-1, 0, 1, -1, 0]
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_minari_dictionaries_are_flattened_as_gymnasium_does(minari_dataset, data_format):
+    inner = gymnasium.spaces.Dict({"z": Box(-9, 99, (2,), np.float32), "a": Discrete(30)})
+    space = gymnasium.spaces.Dict({"top": Box(-9, 99, (1,), np.float32), "inner": inner})
+    source = minari_dataset(
+        space,
+        lambda seen: {"top": seen[:, :1], "inner": {"z": seen[:, 1:] + 0.5, "a": seen[:, 0].astype(np.int64)}},
+        data_format,
+    )
+    read = read_demonstrations(source, gymnasium.spaces.flatten_space(space), PAIR)
+    expected = [
+        gymnasium.spaces.flatten(
+            space,
+            {
+                "top": np.array([value], np.float32),
+                "inner": {"z": np.array([value + 0.5] * 2, np.float32), "a": int(value)},
+            },
+        )
+        for value in (0, 1, 2, 10, 11)
+    ]
+    np.testing.assert_array_equal(read.transitions.observation.numpy(), np.stack(expected).astype(np.float32))
+
+
+def test_minari_faults(minari_dataset, tmp_path):
+    with pytest.raises(DemonstrationError, match=r"minari:made/gone-v0: .*`minari download made/gone-v0`"):
+        read_demonstrations("minari:made/gone-v0", VECTOR, PAIR)
+    source = minari_dataset(poisoned=50.0)
+    with pytest.raises(DemonstrationError, match=r"up-v0: 'actions', row 2 \(trajectory 0, its row 2\), column 1 is 5"):
+        read_demonstrations(source, VECTOR, PAIR)
+    with pytest.raises(DemonstrationError, match=r"'observations' has shape \[5, 3\]"):
+        read_demonstrations(source, Box(-1, 1, (4,)), PAIR)
+    main = tmp_path / "minari/made/up-v0/data/main_data.hdf5"
+    main.write_bytes(main.read_bytes()[:-500])
+    with pytest.raises(DemonstrationError, match="up-v0: cannot be read as a Minari dataset"):
+        read_demonstrations(source, VECTOR, PAIR)
+
+
+def test_a_minari_file_does_not_choose_what_is_called(minari_dataset, tmp_path):
+    """Without a space, Minari would make the environment that the file names, that is, call any function."""
+    source = minari_dataset()
+    mark = tmp_path / "ran"
+    path = tmp_path / "minari/made/up-v0/data/metadata.json"
+    metadata = json.loads(path.read_text())
+    spec = json.loads(metadata["env_spec"])
+    spec |= {"entry_point": "builtins:open", "kwargs": {"file": str(mark), "mode": "w"}}
+    metadata["env_spec"] = json.dumps(spec)
+    del metadata["action_space"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DemonstrationError, match="missing key 'action_space'"):
+        read_demonstrations(source, VECTOR, PAIR)
+    assert not mark.exists()
+
+    import minari
+
+    with pytest.raises(Exception):  # noqa: B017 - whatever Minari makes of a file for an environment
+        minari.load_dataset("made/up-v0")
+    assert mark.exists(), "the trap works"
+
+
+# --- files made by others --------------------------------------------------------------------------------------------
+
+
+def others(name: str) -> str:
+    root = os.environ.get("LIT_IMITATION_EXPERTS") or Path(__file__).parents[3] / "shared/experts"
+    path = Path(root) / "demonstrations" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there: set LIT_IMITATION_EXPERTS to the folder of experts")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "episodes", "low", "high"),
+    [
+        ("CartPole-v1-sb2.npz", "CartPole-v1", 100, 494, 496.5),
+        ("Pendulum-v1-sb2.npz", "Pendulum-v1", 100, -152, -148),
+        ("CartPole-v1-imitation-layout.npz", "CartPole-v1", 57, 26964 / 57 - 1e-6, 26964 / 57 + 1e-6),
+    ],
+)
+def test_files_made_by_others(name, env_id, episodes, low, high):
+    environment = gymnasium.make(env_id)
+    read = read_demonstrations(others(name), environment.observation_space, environment.action_space)
+    assert len(read.episode_returns) == episodes
+    assert low < read.episode_returns.mean() < high
+    check(read.transitions, environment.observation_space, environment.action_space, name)
+    if read.transitions.next_observation is not None:
+        within = ~read.transitions.done[:-1]
+        assert torch.equal(read.transitions.next_observation[:-1][within], read.transitions.observation[1:][within])

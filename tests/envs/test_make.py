@@ -1,0 +1,354 @@
+"""`make`: which backend, what comes out, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+
+import counting
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+from lit_imitation.envs import check_spaces, make, make_single, random_return
+from lit_imitation.errors import ConfigError, MissingExtraError, UnsupportedSpaceError
+from lit_imitation.policies import CategoricalPolicy, default_policy
+from lit_imitation.rollout import collect
+
+IMAGE = spaces.Box(0, 255, (12, 12, 3), np.uint8)
+
+
+@pytest.fixture
+def no_envpool(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "envpool" else find_spec(name, *a)
+    )
+
+
+def kind(envs):
+    name = type(envs.unwrapped).__name__
+    envs.close()
+    return name
+
+
+# Which backend.
+
+
+def test_auto_takes_gymnasiums_batched_version_where_there_is_one():
+    assert kind(make("CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+    assert kind(make("CartPole-v1", 2, 0, sutton_barto_reward=True)) == "CartPoleVectorEnv"
+    assert kind(make("gymnasium:CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+
+
+@pytest.mark.parametrize("env_id", ["LunarLander-v3", "Pendulum-v1", "gymnasium.envs.classic_control:Pendulum-v1"])
+def test_auto_takes_envpool_where_installed(env_id):
+    pytest.importorskip("envpool")
+    pytest.importorskip("Box2D")
+    assert kind(make(env_id, 2, 0)) == "EnvPoolVectorEnv"
+
+
+def test_auto_takes_sync_where_envpool_is_not_installed(no_envpool):
+    pytest.importorskip("Box2D")
+    assert kind(make("LunarLander-v3", 2, 0)) == "SyncVectorEnv"
+
+
+def test_auto_takes_sync_where_envpool_is_broken(monkeypatch):
+    if importlib.util.find_spec("envpool") is None:
+        pytest.skip("envpool is not installed, so it cannot break")
+    monkeypatch.delitem(sys.modules, "lit_imitation.envs.envpool", raising=False)
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name == "envpool" or real(name, *a))
+    assert kind(make("Pendulum-v1", 2, 0)) == "SyncVectorEnv"
+
+
+def test_auto_takes_sync_for_what_only_gymnasium_can_do():
+    assert kind(make("Spaces-v0", 2, 0)) == "SyncVectorEnv"
+    assert kind(make("Pendulum-v1", 2, 0, g=5.0)) == "SyncVectorEnv"
+
+
+@pytest.mark.parametrize(("backend", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
+def test_backends_on_request(backend, cls):
+    envs = make("CartPole-v1", 2, 0, backend)
+    assert type(envs) is cls
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert envs.num_envs == 2
+    envs.close()
+
+
+def test_envpool_on_request():
+    pytest.importorskip("envpool")
+    envs = make("CartPole-v1", 3, 0, "envpool")
+    assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    observation, _ = envs.reset(seed=1)
+    again, _ = envs.reset(seed=1)
+    other, _ = envs.reset(seed=2)
+    unseeded, _ = envs.reset()
+    listed, _ = envs.reset(seed=[5, 5, 6])
+    envs.close()
+    assert observation.shape == (3, 4)
+    np.testing.assert_array_equal(observation, again)
+    assert not np.array_equal(observation, other)
+    assert not np.array_equal(unseeded, other)
+    np.testing.assert_array_equal(listed[0], listed[1])
+    assert not np.array_equal(listed[0], listed[2])
+
+
+@pytest.mark.parametrize("backend", ["auto", "vector", "sync", "async"])
+def test_seed_of_make_seeds_the_first_reset(backend):
+    def first_moves(seed):
+        envs = make("CartPole-v1", 3, seed, backend)
+        moves = [envs.step(np.ones(3, np.int64))[0] for _ in range(3)]
+        envs.close()
+        return np.stack(moves)
+
+    np.testing.assert_array_equal(first_moves(4), first_moves(4))
+    assert not np.array_equal(first_moves(4), first_moves(5))
+
+
+@pytest.mark.parametrize("backend", ["vector", "sync", "async"])
+def test_arguments_reach_the_environment(backend):
+    def reward(**kwargs):
+        envs = make("CartPole-v1", 2, 0, backend, **kwargs)
+        given = envs.step(np.zeros(2, np.int64))[1]
+        envs.close()
+        return given.tolist()
+
+    assert reward() == [1, 1]
+    assert reward(sutton_barto_reward=True) == [0, 0]
+
+
+def test_arguments_reach_a_single_environment():
+    assert make_single("Pendulum-v1", g=5.0).unwrapped.g == 5.0
+    assert make("Pendulum-v1", 1, 0, "sync", max_episode_steps=7).envs[0].spec.max_episode_steps == 7
+
+
+# What comes out.
+
+
+def test_dictionaries_and_tuples_arrive_flattened():
+    nested = spaces.Dict(
+        a=spaces.Box(-1, 1, (2, 3), np.float32),
+        b=spaces.Tuple([spaces.Discrete(4), spaces.Box(0, 9, (1,), np.float32)]),
+    )
+    envs = make("Spaces-v0", 3, 0, observation_space=nested)
+    assert envs.single_observation_space == make_single("Spaces-v0", observation_space=nested).observation_space
+    assert envs.single_observation_space.shape == (6 + 4 + 1,)
+    observation, _ = envs.reset(seed=0)
+    assert observation.shape == (3, 11)
+    np.testing.assert_array_equal(observation[:, 6:10].sum(1), 1)  # the discrete one, one-hot
+    record = collect(envs, default_policy(envs.single_observation_space, envs.single_action_space).actor(), 4, 0)
+    assert record.observation.shape == (12, 11)
+    assert record.observation.dtype == torch.float32
+
+
+@pytest.mark.parametrize("backend", ["auto", "sync", "async"])
+def test_discrete_observations(backend):
+    """FrozenLake, where the cells of a walk to the goal are known."""
+    fixed = {} if backend == "auto" else {"is_slippery": False}
+    envs = make("FrozenLake-v1", 2, 0, backend, **fixed)
+    space = envs.single_observation_space
+    assert isinstance(space, spaces.Discrete)
+    assert space.n == 16
+    if backend != "auto":
+        down_down_right = {0: 1, 4: 1, 8: 2, 9: 2, 10: 1, 14: 2}
+        record = collect(envs, lambda o: np.array([down_down_right[cell] for cell in o.tolist()]), 3, 0)
+        assert record.observation.tolist() == [0, 4, 8, 9, 10, 14] * 3
+        assert record.next_observation.tolist() == [4, 8, 9, 10, 14, 15] * 3
+        assert record.episode_returns().tolist() == [1, 1, 1]
+        assert record.terminated.sum() == 3
+    policy = CategoricalPolicy(space, envs.single_action_space)
+    record = collect(envs, policy.actor(deterministic=False), 5, 0)
+    envs.close()
+    assert record.observation.dtype == torch.int64
+    assert record.observation.ndim == 1
+    assert record.action.dtype == torch.int64
+    assert policy.loss(record.observation, record.action).shape == (len(record),)
+
+
+@pytest.mark.parametrize("shape", [(12, 12, 3), (3, 12, 12), (84, 84, 1)])
+def test_images_stay_uint8_and_go_through_the_convolutions(shape):
+    envs = make("Spaces-v0", 2, 0, observation_space=spaces.Box(0, 255, shape, np.uint8))
+    policy = CategoricalPolicy(envs.single_observation_space, envs.single_action_space)
+    assert any(isinstance(module, torch.nn.Conv2d) for module in policy.modules())
+    record = collect(envs, policy.actor(deterministic=False), 3, 0)
+    envs.close()
+    assert record.observation.dtype == torch.uint8
+    assert record.next_observation.dtype == torch.uint8
+    assert record.observation.shape == (9, *shape)
+    policy.loss(record.observation, record.action).sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in policy.encoder.parameters())
+
+
+def test_recipes_spaces_are_the_same_on_every_backend():
+    """A policy trained on one backend is used on another."""
+    pytest.importorskip("envpool")
+    for env_id in (
+        "CartPole-v1",
+        "Pendulum-v1",
+        "MountainCar-v0",
+        "Acrobot-v1",
+        "LunarLander-v3",
+        "Hopper-v5",
+        "Ant-v5",
+    ):
+        if env_id.startswith(("Lunar", "Hopper", "Ant")):
+            pytest.importorskip("Box2D" if env_id.startswith("Lunar") else "mujoco")
+        single, envs = make_single(env_id), make(env_id, 2, 0, "envpool")
+        ours, theirs = single.observation_space, envs.single_observation_space
+        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), env_id
+        assert envs.reset(seed=0)[0].dtype == ours.dtype, env_id
+        ours, theirs = single.action_space, envs.single_action_space
+        assert ours == theirs or (
+            np.array_equal(ours.low, theirs.low) and np.array_equal(ours.high, theirs.high)  # float64 there
+        ), env_id
+        envs.close()
+        single.close()
+
+
+# What is said when it cannot.
+
+ODD = {
+    "MultiBinary": spaces.MultiBinary(3),
+    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
+    "Text": spaces.Text(5),
+    "Sequence": spaces.Sequence(spaces.Discrete(3)),
+    "Graph": spaces.Graph(spaces.Box(0, 1, (2,)), spaces.Discrete(2)),
+    "OneOf": spaces.OneOf([spaces.Discrete(2), spaces.Box(0, 1)]),
+}
+
+
+@pytest.mark.parametrize("backend", ["sync", "async"])
+@pytest.mark.parametrize("name", [*ODD, "Dict of Sequence"])
+def test_unsupported_observations_are_named(name, backend):
+    space = spaces.Dict(a=ODD["Sequence"]) if name == "Dict of Sequence" else ODD[name]
+    with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the observation space .*{name.split()[-1]}"):
+        make("Spaces-v0", 2, 0, backend, observation_space=space)
+
+
+@pytest.mark.parametrize("name", [*ODD, "Dict", "Tuple"])
+def test_unsupported_actions_are_named(name):
+    more = {"Dict": spaces.Dict(a=spaces.Discrete(2)), "Tuple": spaces.Tuple([spaces.Discrete(2)])}
+    with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the action space {name}"):
+        make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
+
+
+def test_integer_boxes_are_no_action_space():
+    with pytest.raises(UnsupportedSpaceError, match="Box of int64 as action space"):
+        check_spaces(counting.OBSERVATIONS, spaces.Box(0, 3, (2,), np.int64), "X-v0")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "says"),
+    [
+        ("NoSuchThing-v0", "NoSuchThing"),
+        ("LunarLander-v99", "v99"),
+        ("LunarLander", "LunarLander"),
+        ("nowhere_at_all:X-v0", "nowhere_at_all"),
+        ("NoSpace/Pong-v5", "NoSpace"),
+        ("not an id", "Malformed"),
+        ("", "Malformed"),
+        ("Hopper-v2", "gymnasium-robotics"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_unknown_ids(env_id, says):
+    if env_id.startswith("Hopper"):
+        pytest.importorskip("mujoco")
+    with pytest.raises(ConfigError, match=says):
+        make(env_id, 2, 0)
+
+
+def test_settings_that_cannot_work():
+    with pytest.raises(ConfigError, match="num_envs is 0"):
+        make("CartPole-v1", 0, 0)
+    with pytest.raises(ConfigError, match="MountainCar-v0 has no batched version"):
+        make("MountainCar-v0", 2, 0, "vector")
+    with pytest.raises(ConfigError, match=r"'multi'.*sync, async"):
+        make("CartPole-v1", 2, 0, "multi")
+
+
+def test_settings_that_envpool_cannot_do():
+    pytest.importorskip("envpool")
+    with pytest.raises(ConfigError, match=r"has no Spaces-v0; choose another backend"):
+        make("Spaces-v0", 2, 0, "envpool")
+    with pytest.raises(ConfigError, match=r"\['g'\] cannot be given to EnvPool"):
+        make("Pendulum-v1", 2, 0, "envpool", g=5.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "env_id", "extra"),
+    [("Box2D", "LunarLander-v3", "box2d"), ("mujoco", "Hopper-v5", "mujoco"), ("Box2D", "BipedalWalker-v3", "box2d")],
+)
+def test_missing_extra_is_one_line_with_its_cure(monkeypatch, module, env_id, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    for build in (lambda: make(env_id, 2, 0), lambda: make(env_id, 2, 0, "async"), lambda: make_single(env_id)):
+        with pytest.raises(MissingExtraError) as caught:
+            build()
+        text = str(caught.value)
+        assert f'pip install "lit-imitation[{extra}]"' in text
+        assert env_id in text
+        assert "\n" not in text
+
+
+def test_missing_envpool_is_one_line_with_its_cure(monkeypatch):
+    monkeypatch.delitem(sys.modules, "lit_imitation.envs.envpool", raising=False)
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "lit-imitation\[envpool\]"'):
+        make("CartPole-v1", 2, 0, "envpool")
+
+
+# The return of acting at random.
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_random_return_is_measured_once(cache, monkeypatch):
+    # Published estimates lie near 22: 100 episodes with standard deviation 12 are within 4 standard errors.
+    value = random_return("CartPole-v1")
+    assert value == pytest.approx(22.2, abs=4 * 1.2)
+    (file,) = cache.rglob("*.json")
+    assert json.loads(file.read_text())["return_mean"] == value
+
+    def broken(*args, **kwargs):
+        raise AssertionError("stepped again")
+
+    with monkeypatch.context() as patch:
+        module = importlib.import_module("lit_imitation.envs.random_return")  # its name is the function's in the room
+        patch.setattr(module, "make", broken)
+        patch.setattr(module, "Episodes", broken)
+        assert random_return("CartPole-v1") == value
+        with pytest.raises(AssertionError):  # another environment is another value
+            random_return("CartPole-v1", sutton_barto_reward=True)
+    file.unlink()
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert random_return("CartPole-v1") == value
+
+
+def test_random_return_with_arguments_is_its_own(cache):
+    assert -1.0 <= random_return("CartPole-v1", sutton_barto_reward=True) <= 0
+    assert len(list(cache.rglob("*.json"))) == 1
+
+
+def test_random_return_matches_an_independent_measurement(cache):
+    env, returns = gymnasium.make("CartPole-v1"), []
+    env.action_space.seed(1)
+    for episode in range(300):
+        env.reset(seed=episode)
+        total, over = 0.0, False
+        while not over:
+            _, reward, terminated, truncated, _ = env.step(env.action_space.sample())
+            total, over = total + reward, terminated or truncated
+        returns.append(total)
+    error = np.std(returns) * np.sqrt(1 / 300 + 1 / 100)
+    assert abs(random_return("CartPole-v1") - np.mean(returns)) < 4 * error

@@ -1,0 +1,433 @@
+import base64
+import json
+import os
+import pickle
+import sys
+import textwrap
+import zipfile
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from lit_imitation.errors import ExpertError, MissingExtraError, UnsupportedSpaceError
+from lit_imitation.experts import checked, load_expert, source_file
+from lit_imitation.seeding import RandomStream
+
+OBSERVATION, DISCRETE = spaces.Box(-np.inf, np.inf, (3,)), spaces.Discrete(4)
+BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 4], np.float32))
+
+
+class Evil:
+    """Unpickled, it makes a file: the trace that code ran."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return (Path.touch, (self.trace,))
+
+
+# --- any spec ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spec", ["", "oracle", "npz:", "sb3:", "checkpoint:", "./my.npz", "a.b:", ":f", "zip:a/b.zip"])
+def test_an_unknown_form_is_an_error_that_lists_the_forms(spec):
+    with pytest.raises(ExpertError, match=r"(?s)there is no expert.*scripted.*npz:PATH.*sb3:PATH.*module:function"):
+        load_expert(spec, "CartPole-v1", OBSERVATION, DISCRETE)
+
+
+# --- checked ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "answer", "message"),
+    [
+        (DISCRETE, np.array([[0], [1]]), r"mine answered with shape \(2, 1\) where \(2,\)"),
+        (DISCRETE, np.array(1), r"shape \(\) where \(2,\)"),
+        (DISCRETE, np.array([0.0, 1.0]), "dtype float64 where integers"),
+        (DISCRETE, np.array([0, 4]), r"row 1, action 4 is not in Discrete\(4\)"),
+        (DISCRETE, np.array([-1, 4]), r"row 0, action -1"),
+        (BOX, np.zeros((2, 3)), r"shape \(2, 3\) where \(2, 2\)"),
+        (BOX, np.array([[0, 0], [0, np.nan]]), r"row 1, action \[0.0, nan\]"),
+        (BOX, np.array([[0, 4], [0, 4.5]]), r"row 1, action \[0.0, 4.5\] is not in Box"),
+        (BOX, np.array([["a", "b"], ["c", "d"]]), "dtype <U1 where numbers"),
+        (BOX, None, r"shape \(\)"),
+    ],
+)
+def test_checked_names_what_is_wrong_with_an_answer(space, answer, message):
+    with pytest.raises(ExpertError, match=message):
+        checked(lambda observation: answer, space, "mine")(np.zeros((2, 3)))
+
+
+def test_checked_gives_the_protocols_dtypes():
+    shifted = spaces.Discrete(2, start=5)
+    assert checked(lambda o: [5, 6], shifted, "mine")(np.zeros((2, 3))).dtype == np.int64
+    answer = checked(lambda o: [[1, 4], [-1, -2]], BOX, "mine")(np.zeros((2, 3)))
+    assert answer.dtype == np.float32
+    np.testing.assert_array_equal(answer, [[1, 4], [-1, -2]])
+
+
+def test_checked_refuses_other_action_spaces():
+    with pytest.raises(UnsupportedSpaceError, match="MultiBinary"):
+        checked(lambda o: o, spaces.MultiBinary(3), "mine")
+
+
+# --- npz --------------------------------------------------------------------------------------------------------------
+
+
+def network(outputs, output, **other):
+    rng = np.random.default_rng(0)
+    arrays = {"W0": rng.standard_normal((3, 5)), "b0": rng.standard_normal(5), "W1": rng.standard_normal((5, outputs))}
+    return {**arrays, "b1": rng.standard_normal(outputs), "n_layers": 2, "activation": "tanh", "output": output} | other
+
+
+def load_npz(path, arrays, action_space, **options):
+    np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
+    return load_expert(f"npz:{path}", "any", OBSERVATION, action_space, **options)
+
+
+@pytest.fixture
+def observation():
+    return np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [
+        ("tanh", np.tanh),
+        ("relu", lambda x: x * (x > 0)),
+        ("lrelu", lambda x: np.maximum(x, x / 100)),
+        ("identity", lambda x: x),
+    ],
+)
+def test_npz_computes_the_network_row_by_row(tmp_path, observation, activation, function):
+    a = network(2, "linear", activation=activation)
+    a |= {"obs_mean": np.array([0.5, -1, 0]), "obs_std": np.array([2, 0.5, 1]), "obs_clip": 1.0}
+    action = load_npz(tmp_path / "e.npz", a, BOX)(observation)
+    assert action.dtype == np.float32
+    for row, x in zip(action, observation, strict=True):
+        x = np.clip((x - a["obs_mean"]) / a["obs_std"], -1, 1)
+        out = function(x @ a["W0"] + a["b0"]) @ a["W1"] + a["b1"]
+        np.testing.assert_allclose(row, np.clip(out, BOX.low, BOX.high), rtol=1e-6)
+
+
+def test_npz_outputs(tmp_path, observation):
+    raw_box = spaces.Box(-np.inf, np.inf, (2,))
+    raw = load_npz(tmp_path / "raw.npz", network(2, "linear"), raw_box)(observation).astype(np.float64)
+    middle, half = np.array([0, 1]), np.array([1, 3])
+    squashed = load_npz(tmp_path / "tanh.npz", network(2, "tanh"), BOX)(observation)
+    np.testing.assert_allclose(squashed, middle + half * np.tanh(raw), rtol=1e-5)
+    assert np.abs(raw).max() > 2, "nothing to clip: the next line would show nothing"
+    hard = load_npz(tmp_path / "hard.npz", network(2, "tanh_hard2"), BOX)(observation)
+    np.testing.assert_allclose(hard, middle + half * np.tanh(np.clip(raw, -2, 2)), rtol=1e-5)
+    choice = load_npz(tmp_path / "argmax.npz", network(2, "argmax"), spaces.Discrete(2, start=3))(observation)
+    assert choice.dtype == np.int64
+    np.testing.assert_array_equal(choice, 3 + raw.argmax(axis=1))
+
+
+def test_npz_samples_its_gaussian_from_numpys_global_stream(tmp_path):
+    wide = spaces.Box(-1000, 1000, (2,))
+    arrays = network(2, "linear", log_std=np.log([0.5, 2.0]))
+    mean = load_npz(tmp_path / "e.npz", arrays, wide)
+    draw = load_npz(tmp_path / "e.npz", arrays, wide, deterministic=False)
+    same = np.ones((20_000, 3), np.float32)
+    with RandomStream(7):
+        first = draw(same)
+    with RandomStream(7):
+        np.testing.assert_array_equal(draw(same), first)
+    noise = first - mean(same)
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.06)
+    np.testing.assert_allclose(noise.std(axis=0), [0.5, 2.0], rtol=0.03)
+    assert BOX.contains(load_npz(tmp_path / "e.npz", arrays, BOX, deterministic=False)(same).max(axis=0))
+
+
+def test_npz_samples_the_softmax_of_its_logits(tmp_path):
+    logits = np.log([0.1, 0.2, 0.3, 0.4])
+    arrays = network(4, "argmax", W1=np.zeros((5, 4)), b1=logits)
+    expert = load_npz(tmp_path / "e.npz", arrays, DISCRETE, deterministic=False)
+    with RandomStream(0):
+        action = expert(np.zeros((40_000, 3)))
+    np.testing.assert_allclose(np.bincount(action) / 40_000, [0.1, 0.2, 0.3, 0.4], atol=0.012)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"W1": None}, "W1 is missing"),
+        ({"b0": None}, "b0 is missing"),
+        ({"activation": None}, "activation is missing"),
+        ({"n_layers": None}, "n_layers is missing"),
+        ({"activation": "swish"}, "activation is 'swish', not one of tanh, relu"),
+        ({"output": "softmax"}, "output is 'softmax', not one of linear"),
+        ({"n_layers": 0}, "n_layers is 0"),
+        ({"n_layers": 3}, "W2 is missing"),
+        ({"W0": np.zeros((9, 5))}, "W0 reads 9 numbers, but the environment's observation has 3"),
+        ({"W0": np.zeros(5)}, r"W0 has shape \[5\] where \[any, any\]"),
+        ({"W1": np.zeros((4, 2))}, "W1 reads 4 numbers, but W0 has 5"),
+        ({"b0": np.zeros(4)}, r"b0 has shape \[4\] where \[5\]"),
+        ({"b0": np.array(list("abcde"))}, "b0 has dtype <U1"),
+        ({"b0": np.array([0, 0, np.nan, 0, 0])}, "b0 holds NaN"),
+        ({"W1": np.zeros((5, 7)), "b1": np.zeros(7)}, "b1 gives 7 numbers for an action of 2"),
+        ({"output": "argmax"}, "output is argmax, but the action space is Box"),
+        ({"obs_mean": np.zeros(2)}, r"obs_mean has shape \[2\] where \[3\]"),
+        ({"obs_std": np.array([1.0, 0.0, 1.0])}, "obs_std is not positive at index 1"),
+        ({"obs_clip": -1.0}, "obs_clip is -1"),
+    ],
+)
+def test_npz_faults_name_file_and_key(tmp_path, change, message):
+    with pytest.raises(ExpertError, match=rf"bad\.npz: {message}"):
+        load_npz(tmp_path / "bad.npz", network(2, "linear") | change, BOX)
+
+
+def test_npz_that_does_not_fit_the_spaces_is_an_error(tmp_path):
+    path = tmp_path / "e.npz"
+    with pytest.raises(ExpertError, match=r"b1 gives 2 logits for 4 actions"):
+        load_npz(path, network(2, "argmax"), DISCRETE)
+    with pytest.raises(ExpertError, match=r"output is linear, but the action space is Discrete"):
+        load_npz(path, network(4, "linear"), DISCRETE)
+    with pytest.raises(ExpertError, match=r"output is tanh, which needs a bounded action space"):
+        load_npz(path, network(2, "tanh"), spaces.Box(-np.inf, np.inf, (2,)))
+    with pytest.raises(ExpertError, match=r"log_std is missing"):
+        load_npz(path, network(2, "tanh"), BOX, deterministic=False)
+    with pytest.raises(ExpertError, match=r"log_std has shape \[3\] where \[2\]"):
+        load_npz(path, network(2, "tanh", log_std=np.zeros(3)), BOX, deterministic=False)
+    with pytest.raises(UnsupportedSpaceError, match=r"not Discrete\(5\)"):
+        load_expert(f"npz:{path}", "any", spaces.Discrete(5), BOX)
+
+
+def test_npz_that_cannot_be_read_is_an_error(tmp_path):
+    path = tmp_path / "e.npz"
+    with pytest.raises(ExpertError, match=r"e\.npz: no such file"):
+        load_expert(f"npz:{path}", "any", OBSERVATION, BOX)
+    load_npz(path, network(2, "linear"), BOX)
+    whole = path.read_bytes()
+    contents = [b"", b"not a zip", whole[: len(whole) // 2], whole[:-1]]
+    contents.append(whole[:80] + bytes([whole[80] ^ 255]) + whole[81:])  # one byte wrong: the checksum tells
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ExpertError, match=r"e\.npz: .* cannot be read"):
+            load_expert(f"npz:{path}", "any", OBSERVATION, BOX)
+
+
+def test_npz_never_executes_a_pickle(tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "evil.npz"
+    with pytest.raises(ExpertError, match=r"evil\.npz: W0 cannot be read as an array without pickles"):
+        load_npz(path, network(2, "linear", W0=np.array([Evil(trace)], dtype=object)), BOX)
+    raw = pickle.dumps(Evil(trace))
+    path.write_bytes(raw)
+    with pytest.raises(ExpertError, match="cannot be read as an array without pickles"):
+        load_expert(f"npz:{path}", "any", OBSERVATION, BOX)
+    assert not trace.exists()
+    pickle.loads(raw)
+    assert trace.exists(), "the trap does not spring, so the test shows nothing"
+
+
+# --- experts made by others -------------------------------------------------------------------------------------------
+
+OTHERS = Path(os.environ.get("LIT_IMITATION_EXPERTS", Path(__file__).parents[3] / "shared" / "experts"))
+
+
+@pytest.mark.skipif(
+    not OTHERS.is_dir(), reason=f"no {OTHERS.name} folder beside the repository, $LIT_IMITATION_EXPERTS"
+)
+@pytest.mark.parametrize(
+    ("file", "env_id", "module", "expected", "tolerance"),
+    [  # returns of five deterministic episodes, seeds 0 to 4, as published with the files
+        ("CartPole-v1-ppo", "CartPole-v1", None, 500, 0),
+        ("Acrobot-v1-ppo", "Acrobot-v1", None, -70, 0.5),
+        ("MountainCar-v0-dqn", "MountainCar-v0", None, -102, 0.5),
+        ("MountainCarContinuous-v0-sac", "MountainCarContinuous-v0", None, 94.5, 0.05),
+        ("Pendulum-v1-sac", "Pendulum-v1", None, -145, 0.5),
+        ("LunarLander-v3-ppo", "LunarLander-v3", "Box2D", 228, 1),
+        ("LunarLanderContinuous-v3-ppo", "LunarLanderContinuous-v3", "Box2D", 257, 1),
+        ("Reacher-v4-trpo", "Reacher-v4", "mujoco", -4.2, 0.05),
+        ("InvertedPendulum-v4-trpo", "InvertedPendulum-v4", "mujoco", 1000, 0),
+        ("Hopper-v4-trpo", "Hopper-v4", "mujoco", 3728, 5),
+        ("Swimmer-v4-trpo", "Swimmer-v4", "mujoco", 358, 1),
+        ("HalfCheetah-v4-trpo", "HalfCheetah-v4", "mujoco", 4177, 60),
+        ("Ant-v4-trpo", "Ant-v4", "mujoco", 4683, 80),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*out of date:DeprecationWarning")
+def test_npz_experts_reach_their_published_returns(file, env_id, module, expected, tolerance):
+    if module:
+        pytest.importorskip(module)
+    with gym.make(env_id) as env:
+        path = OTHERS / "policies" / f"{file}.npz"
+        expert = load_expert(f"npz:{path}", env_id, env.observation_space, env.action_space)
+        returns = []
+        for seed in range(5):
+            observation, _ = env.reset(seed=seed)
+            returns.append(0.0)
+            over = False
+            while not over:
+                observation, reward, terminated, truncated, _ = env.step(expert(observation[None])[0])
+                returns[-1] += float(reward)
+                over = terminated or truncated
+    assert np.mean(returns) == pytest.approx(expected, abs=tolerance)
+
+
+# --- checkpoint -------------------------------------------------------------------------------------------------------
+
+
+def test_checkpoint_gives_the_policys_actor_if_the_spaces_fit(monkeypatch):
+    policies = pytest.importorskip("lit_imitation.policies")
+
+    class Stub:
+        observation_space, action_space = OBSERVATION, BOX
+
+        def actor(self, deterministic):
+            return lambda observation: (deterministic, observation)
+
+    monkeypatch.setattr(policies, "load_policy", lambda path: Stub() if path == "runs/x" else None)
+    assert load_expert("checkpoint:runs/x", "any", OBSERVATION, BOX, deterministic=False)("o") == (False, "o")
+    with pytest.raises(ExpertError, match=r"runs/x reads Box\(.*\(3,\).*environment gives Box\(.*\(4,\)"):
+        load_expert("checkpoint:runs/x", "any", spaces.Box(-1, 1, (4,)), BOX)
+    for other in (DISCRETE, spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (3,))):
+        with pytest.raises(ExpertError, match=r"runs/x acts in Box.*the environment in"):
+            load_expert("checkpoint:runs/x", "any", OBSERVATION, other)
+
+
+# --- Stable-Baselines3 ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "SAC", "TD3", "DDPG"])
+def test_sb3_answers_as_the_model_does(tmp_path, algorithm):
+    sb3 = pytest.importorskip("stable_baselines3")
+    env = gym.make("CartPole-v1" if algorithm in ("A2C", "DQN") else "Pendulum-v1")
+    brief = {"n_steps": 16, "batch_size": 16} if algorithm == "PPO" else {}
+    off_policy = {"learning_starts": 8, "buffer_size": 100} if algorithm in ("DQN", "SAC", "TD3", "DDPG") else {}
+    arguments = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "device": "cpu"} | brief | off_policy
+    model = getattr(sb3, algorithm)("MlpPolicy", env, **arguments).learn(32)
+    model.save(tmp_path / "model.zip")
+    spec = f"sb3:{tmp_path / 'model.zip'}"
+    expert = load_expert(spec, env.spec.id, env.observation_space, env.action_space, trust=True)
+    observation = np.stack([env.observation_space.sample() for _ in range(20)])
+    action = expert(observation)
+    np.testing.assert_array_equal(action, model.predict(observation, deterministic=True)[0])
+    assert action.dtype == (np.float32 if isinstance(env.action_space, spaces.Box) else np.int64)
+    with pytest.raises(ExpertError, match=r"model\.zip acts in"):
+        load_expert(spec, "any", env.observation_space, spaces.Discrete(7), trust=True)
+    with pytest.raises(ExpertError, match=r"model\.zip reads Box.*the environment gives Box"):
+        load_expert(spec, "any", spaces.Box(-1, 1, (9,)), env.action_space, trust=True)
+    if algorithm == "PPO":
+        draw = load_expert(spec, "any", env.observation_space, env.action_space, trust=True, deterministic=False)
+        assert (draw(observation) != action).any()
+
+
+def evil_zip(path, trace, module="stable_baselines3.common.policies"):
+    serialized = base64.b64encode(pickle.dumps(Evil(trace))).decode()
+    space = {":type:": "Box", ":serialized:": serialized}
+    data = {"policy_class": {"__module__": module}, "clip_range": 0.2, "observation_space": space}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data", json.dumps(data))
+
+
+def test_sb3_executes_nothing_without_trust(tmp_path):
+    trace, path = tmp_path / "trace", tmp_path / "evil.zip"
+    evil_zip(path, trace)
+    with pytest.raises(ExpertError, match=r"executes whatever code.*--data\.trust true.*--trust"):
+        load_expert(f"sb3:{path}", "any", OBSERVATION, BOX)
+    assert not trace.exists()
+    pytest.importorskip("stable_baselines3")
+    with pytest.raises(ExpertError, match="cannot be loaded"):
+        load_expert(f"sb3:{path}", "any", OBSERVATION, BOX, trust=True)
+    assert trace.exists(), "the trap does not spring, so the test shows nothing"
+
+
+def test_sb3_faults(tmp_path):
+    pytest.importorskip("stable_baselines3")
+    path = tmp_path / "model.zip"
+
+    def load():
+        load_expert(f"sb3:{path}", "any", OBSERVATION, BOX, trust=True)
+
+    with pytest.raises(ExpertError, match=r"model\.zip: no such file"):
+        load()
+    path.write_bytes(b"something else")
+    with pytest.raises(ExpertError, match=r"model\.zip is not a Stable-Baselines3 zip"):
+        load()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme", "empty")
+    with pytest.raises(ExpertError, match=r"model\.zip is not a Stable-Baselines3 zip"):
+        load()
+    evil_zip(path, tmp_path / "trace", module="sb3_contrib.tqc.policies")
+    with pytest.raises(ExpertError, match=r"module sb3_contrib\.tqc\.policies; known are PPO"):
+        load()
+    assert not (tmp_path / "trace").exists()
+
+
+def test_sb3_that_is_not_installed_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "stable_baselines3", None)
+    with pytest.raises(MissingExtraError, match=r"lit-imitation\[sb3\]"):
+        load_expert(f"sb3:{tmp_path / 'model.zip'}", "any", OBSERVATION, BOX, trust=True)
+
+
+# --- your own function ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(tmp_path, monkeypatch):
+    """Write a module into the current directory, under a name that no other test has imported."""
+    monkeypatch.chdir(tmp_path)
+    before = set(sys.modules)
+
+    def write(name, code):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(textwrap.dedent(code))
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("own_"):
+            del sys.modules[name]
+
+
+def test_a_function_beside_the_caller(beside):
+    beside(
+        "own_package/own_expert.py",
+        """
+        import numpy as np
+
+        def right(observation):
+            return np.full(len(observation), 3, np.int32)
+
+        def wrong(observation):
+            return np.full(len(observation), 9)
+
+        constant = 3
+        """,
+    )
+    path = list(sys.path)
+    expert = load_expert("own_package.own_expert:right", "any", OBSERVATION, DISCRETE)
+    action = expert(np.zeros((5, 3)))
+    assert action.dtype == np.int64
+    assert action.tolist() == [3] * 5
+    assert sys.path == path
+    with pytest.raises(ExpertError, match=r"own_package\.own_expert:wrong: row 0, action 9"):
+        load_expert("own_package.own_expert:wrong", "any", OBSERVATION, DISCRETE)(np.zeros((5, 3)))
+    with pytest.raises(ExpertError, match="is a int, not a function"):
+        load_expert("own_package.own_expert:constant", "any", OBSERVATION, DISCRETE)
+    with pytest.raises(ExpertError, match=r"cannot be imported: AttributeError: .*absent"):
+        load_expert("own_package.own_expert:absent", "any", OBSERVATION, DISCRETE)
+
+
+def test_a_module_that_cannot_be_imported_is_an_error_with_the_reason(beside):
+    path = list(sys.path)
+    with pytest.raises(ExpertError, match="cannot be imported: ModuleNotFoundError: No module named 'own_absent'"):
+        load_expert("own_absent:f", "any", OBSERVATION, DISCRETE)
+    beside("own_broken.py", "def f(:")
+    with pytest.raises(ExpertError, match="own_broken:f cannot be imported: SyntaxError"):
+        load_expert("own_broken:f", "any", OBSERVATION, DISCRETE)
+    assert sys.path == path
+
+
+def test_source_file_is_what_decides_what_an_expert_does(tmp_path, monkeypatch):
+    assert source_file("scripted").name == "scripted.py"
+    assert source_file("npz:a/b.npz") == Path("a/b.npz")
+    (tmp_path / "somebodys_expert.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert source_file("somebodys_expert:act") == tmp_path / "somebodys_expert.py"
+    assert source_file("nobodys_expert:act") is None

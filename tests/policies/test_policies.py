@@ -1,0 +1,590 @@
+"""Policies against the mathematics they claim, and through every door a user comes in by."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from gymnasium.spaces import Box, Discrete
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.distributions import Categorical, Independent, Normal
+from torch.func import functional_call
+
+from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, default_policy
+from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
+from lit_imitation.policies.networks import Standardise
+
+VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
+OBSERVATIONS = {
+    "vector": VECTOR,
+    "float64": Box(-np.inf, np.inf, (4,), np.float64),
+    "matrix": Box(-1, 1, (2, 3), np.float32),
+    "scalar": Box(-1, 1, (), np.float32),
+    "bytes": Box(0, 255, (5,), np.uint8),
+    "discrete": Discrete(6),
+    "discrete-start": Discrete(6, start=-2),
+    "image-last": Box(0, 255, (12, 10, 3), np.uint8),
+    "image-first": Box(0, 255, (3, 12, 10), np.uint8),
+}
+ASYMMETRIC = Box(np.float32([-0.5, 2.0, -7.0]), np.float32([3.0, 2.5, -1.0]))
+UNBOUNDED = Box(-np.inf, np.inf, (2,), np.float32)
+HALF = Box(np.float32([0, -np.inf, -1]), np.float32([np.inf, 2, 1]))
+POLICIES = {
+    "categorical": (CategoricalPolicy, Discrete(3), {}),
+    "categorical-start": (CategoricalPolicy, Discrete(5, start=3), {}),
+    "gaussian-free": (GaussianPolicy, ASYMMETRIC, {"std": "free"}),
+    "gaussian-state": (GaussianPolicy, ASYMMETRIC, {"std": "state"}),
+    "gaussian-matrix": (GaussianPolicy, Box(-2, 1, (2, 3), np.float32), {"std": "state"}),
+    "gaussian-unbounded": (GaussianPolicy, UNBOUNDED, {}),
+    "gaussian-half-bounded": (GaussianPolicy, HALF, {}),
+    "mse": (DeterministicPolicy, ASYMMETRIC, {}),
+    "huber": (DeterministicPolicy, ASYMMETRIC, {"regression": "huber", "huber_delta": 0.3}),
+    "log-cosh": (DeterministicPolicy, ASYMMETRIC, {"regression": "log_cosh"}),
+    "deterministic-matrix": (DeterministicPolicy, Box(-2, 1, (2, 3), np.float32), {}),
+    "deterministic-unbounded": (DeterministicPolicy, UNBOUNDED, {}),
+    "deterministic-scalar": (DeterministicPolicy, Box(-2, 1, (), np.float32), {}),
+}
+ACTIVATIONS = ["relu", "tanh", "gelu", "silu", "elu", "leaky_relu"]
+
+
+def build(name, observation_space=VECTOR, seed=0, gain=1.0, **more):
+    cls, action_space, arguments = POLICIES[name]
+    torch.manual_seed(seed)
+    policy = cls(observation_space, action_space, **({"hidden_sizes": (16, 8)} | arguments | more))
+    with torch.no_grad():
+        for parameter in policy.parameters():  # away from the symmetry of a fresh network
+            parameter.mul_(gain).add_(0.1 * torch.randn_like(parameter))
+    return policy
+
+
+def observations(space, n=7, seed=0):
+    space.seed(seed)
+    return np.stack([space.sample() for _ in range(n)])
+
+
+def actions(space, n=7, seed=0):
+    space.seed(seed)
+    return torch.from_numpy(np.stack([space.sample() for _ in range(n)]))
+
+
+# The Gaussian.
+
+
+@pytest.mark.parametrize("std", ["free", "state"])
+@pytest.mark.parametrize("box", [(-0.5, 3.0), (-np.inf, np.inf)], ids=["bounded", "unbounded"])
+def test_gaussian_density_integrates_to_one(std, box):
+    torch.manual_seed(1)
+    policy = GaussianPolicy(VECTOR, Box(*box, (1,), np.float32), std=std, hidden_sizes=(8,)).double()
+    for observation in torch.randn(4, 1, 4):
+        grid = torch.linspace(-60, 60, 60_001, dtype=torch.float64)
+        density = policy.log_prob(observation.expand(len(grid), -1), grid[:, None]).exp()
+        assert torch.trapezoid(density, grid).item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
+def test_gaussian_against_torch_distributions(name):
+    policy = build(name, gain=2.0).double()
+    space = policy.action_space
+    observation, action = torch.from_numpy(observations(VECTOR)), actions(space).double()
+    head = policy.head(observation)
+    if policy.log_std is None:
+        mean, raw = head[:, : policy.act_dim], head[:, policy.act_dim :]
+        log_std = (torch.tanh(raw) + 1) / 2 * (LOG_STD_MAX - LOG_STD_MIN) + LOG_STD_MIN
+    else:
+        mean, log_std = head, policy.log_std.expand_as(head)
+    low, high = (torch.from_numpy(bound.astype(np.float64).ravel()) for bound in (space.low, space.high))
+    bounded = low.isfinite() & high.isfinite()
+    centre = torch.where(bounded, (low + high) / 2, 0.0)
+    scale = torch.where(bounded, (high - low) / 2, 1.0)
+    reference = Independent(Normal(centre + scale * mean, scale * log_std.exp()), 1)
+    torch.testing.assert_close(policy.log_prob(observation, action), reference.log_prob(action.flatten(1)))
+    torch.testing.assert_close(policy.loss(observation, action), -reference.log_prob(action.flatten(1)))
+    torch.testing.assert_close(policy.entropy(observation), reference.entropy())
+    mode = torch.clamp(reference.mean, low, high).reshape(-1, *space.shape)
+    torch.testing.assert_close(policy.act(observation), mode)
+
+
+@pytest.mark.parametrize("std", ["free", "state"])
+def test_gaussian_draws_have_the_mean_and_deviation_of_the_density(std):
+    policy = build("gaussian-unbounded", std=std)
+    observation = torch.from_numpy(observations(VECTOR, 1)).expand(40_000, -1)
+    draws = policy.act(observation, deterministic=False).detach().double()
+    mean, log_std = policy.mean_and_log_std(policy.head(observation[:1]))
+    mean, sigma = mean[0].double().detach(), log_std.exp().double().detach().reshape(-1, 2)[0]
+    error = sigma / math.sqrt(len(draws))
+    assert ((draws.mean(0) - mean).abs() < 4.5 * error).all()
+    assert ((draws.std(0) - sigma).abs() < 4.5 * error).all()
+
+
+def test_gaussian_deviation_stays_in_its_range():
+    free, state = build("gaussian-free"), build("gaussian-state", gain=50.0)
+    observation = torch.from_numpy(observations(VECTOR)) * 100
+    for value, wanted in ((-50.0, LOG_STD_MIN), (50.0, LOG_STD_MAX)):
+        nn.init.constant_(free.log_std, value)
+        assert (free.mean_and_log_std(free.head(observation))[1] == wanted).all()
+    log_std = state.mean_and_log_std(state.head(observation))[1]
+    assert log_std.min() >= LOG_STD_MIN
+    assert log_std.max() <= LOG_STD_MAX
+    assert log_std.max() - log_std.min() > 6  # the state does reach both ends
+
+
+# The categorical.
+
+
+@pytest.mark.parametrize("name", ["categorical", "categorical-start"])
+def test_categorical_against_plain_softmax_and_torch_distributions(name):
+    policy = build(name, gain=3.0).double()
+    space = policy.action_space
+    observation, action = torch.from_numpy(observations(VECTOR, 30)), actions(space, 30)
+    logits = policy.head(observation).detach().numpy()
+    index = action.numpy() - space.start
+    assert set(index) == set(range(space.n))
+    plain = [math.log(sum(math.exp(z) for z in row)) - row[i] for row, i in zip(logits, index, strict=True)]
+    np.testing.assert_allclose(policy.loss(observation, action).detach().numpy(), plain, rtol=1e-10)
+    np.testing.assert_allclose(policy.log_prob(observation, action).detach().numpy(), -np.array(plain), rtol=1e-10)
+    entropy = Categorical(logits=torch.from_numpy(logits)).entropy()
+    torch.testing.assert_close(policy.entropy(observation).detach(), entropy)
+    assert policy.act(observation).tolist() == (logits.argmax(1) + space.start).tolist()
+
+
+def test_categorical_draws_have_the_probabilities_of_the_softmax():
+    policy = build("categorical-start", gain=2.0)
+    observation = torch.from_numpy(observations(VECTOR, 1)).expand(20_000, -1)
+    probability = policy.head(observation[:1]).softmax(-1)[0].detach().numpy()
+    counts = np.bincount(policy.act(observation, deterministic=False).numpy() - 3, minlength=5)
+    assert len(counts) == 5
+    wanted = len(observation) * probability
+    assert ((counts - wanted) ** 2 / wanted).sum() < 24  # χ² with 4 degrees of freedom: 1 in 10⁴
+
+
+# The regression losses.
+
+
+def residuals(policy, observation, action):
+    low, high = policy.action_space.low.astype(np.float64), policy.action_space.high.astype(np.float64)
+    z = policy.head(observation).detach().numpy()
+    if not np.isfinite(low).all():
+        return action.numpy() - z
+    return (action.numpy() - (low + high) / 2) / ((high - low) / 2) - np.tanh(z)
+
+
+@pytest.mark.parametrize("space", [ASYMMETRIC, UNBOUNDED], ids=["bounded", "unbounded"])
+def test_regression_losses_against_plain_formulas(space):
+    observation = torch.from_numpy(observations(VECTOR, 40))
+    for regression in ("mse", "huber", "log_cosh"):
+        torch.manual_seed(0)
+        policy = DeterministicPolicy(VECTOR, space, regression=regression, huber_delta=0.3, hidden_sizes=(8,)).double()
+        action = actions(space, 40).double()
+        r = residuals(policy, observation, action)
+        assert (np.abs(r) < 0.3).any()
+        assert (np.abs(r) > 0.3).any()
+        plain = {
+            "mse": r**2,
+            "huber": np.where(np.abs(r) <= 0.3, r**2 / 2, 0.3 * (np.abs(r) - 0.15)),
+            "log_cosh": np.log(np.cosh(r)),
+        }[regression]
+        got = policy.loss(observation, action).detach().numpy()
+        np.testing.assert_allclose(got, plain.sum(1), rtol=1e-9)
+        if regression == "huber":
+            np.testing.assert_allclose(got, scipy.special.huber(0.3, r).sum(1), rtol=1e-9)
+
+
+def test_log_cosh_at_its_ends():
+    policy = DeterministicPolicy(VECTOR, UNBOUNDED, regression="log_cosh", hidden_sizes=())
+    for parameter in policy.parameters():
+        nn.init.zeros_(parameter)
+    action = torch.tensor([[0.0, 0.0], [1e-2, 0.0], [1e5, 0.0], [-1e30, 1e30]])
+    loss = policy.loss(torch.zeros(4, 4), action)
+    assert loss[0].item() == pytest.approx(0, abs=1e-7)
+    assert loss[1].item() == pytest.approx(0.5e-4, abs=2e-7)  # float32 subtracts log 2
+    assert loss[2].item() == pytest.approx(1e5 - math.log(2))
+    assert loss[3].item() == pytest.approx(2e30)
+    loss.sum().backward()
+    assert policy.network.layers[-1].bias.grad.isfinite().all()
+
+
+def test_deterministic_policy_has_no_distribution():
+    with pytest.raises(TypeError, match="DeterministicPolicy has no distribution"):
+        build("mse").entropy(torch.zeros(1, 4))
+
+
+class Call(nn.Module):
+    """A method of a policy as a module's forward, for `functional_call`."""
+
+    def __init__(self, policy, method):
+        super().__init__()
+        self.policy, self.method = policy, method
+
+    def forward(self, *inputs):
+        return getattr(self.policy, self.method)(*inputs)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_gradients(name):
+    policy = build(name, hidden_sizes=(5,), activation="tanh").double()
+    policy.fit_normaliser(torch.from_numpy(observations(VECTOR)))
+    observation, action = torch.from_numpy(observations(VECTOR, 4, seed=1)), actions(policy.action_space, 4, seed=1)
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    parameters = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters)
+
+    def of(method, *inputs):
+        module = Call(policy, method)
+
+        def function(*values):
+            state = {f"policy.{name}": value for name, value in zip(names, values, strict=True)}
+            return functional_call(module, state, inputs)
+
+        return function
+
+    action = action.double() if action.is_floating_point() else action
+    assert torch.autograd.gradcheck(of("loss", observation, action), parameters)
+    if not isinstance(policy, DeterministicPolicy):
+        assert torch.autograd.gradcheck(of("entropy", observation), parameters)
+
+
+# Actions.
+
+
+@pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
+def test_the_box_is_the_unit_cube_inside(cls):
+    policy = cls(VECTOR, ASYMMETRIC)
+    u = torch.tensor([[-1.0, -1, -1], [1, 1, 1], [0, 0, 0], [-5, 5, 0.5]])
+    action = policy.to_action(u)
+    torch.testing.assert_close(action[0], torch.from_numpy(ASYMMETRIC.low))
+    torch.testing.assert_close(action[1], torch.from_numpy(ASYMMETRIC.high))
+    torch.testing.assert_close(action[2], torch.tensor([1.25, 2.25, -4.0]))
+    torch.testing.assert_close(action[3], torch.tensor([-0.5, 2.5, -2.5]))  # clipped, clipped, inside
+    torch.testing.assert_close(policy.from_action(action), u.clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def test_matrices_keep_their_order():
+    space = Box(np.float32([[0, 10, 20], [30, 40, 50]]), np.float32([[1, 11, 21], [31, 41, 51]]))
+    policy = GaussianPolicy(VECTOR, space)
+    torch.testing.assert_close(policy.to_action(torch.zeros(2, 6))[1], torch.from_numpy(space.low + 0.5))
+    u = torch.linspace(-1, 1, 12).reshape(2, 6)
+    torch.testing.assert_close(policy.from_action(policy.to_action(u)), u, atol=1e-4, rtol=0)
+
+
+# Of float64 bounds, such as leave float32 some room between them.
+bounds = st.tuples(
+    st.just(-np.inf) | st.floats(-1e4, 1e4, allow_subnormal=False), st.just(np.inf) | st.floats(0.01, 1e4)
+)
+
+
+@pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
+@settings(max_examples=60, deadline=None)
+@given(
+    limits=st.lists(bounds, min_size=1, max_size=3),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 99),
+)
+def test_actions_lie_in_the_box(cls, limits, dtype, seed):
+    low = np.array([low for low, _ in limits], dtype)
+    high = np.where(np.isinf(low), 0, low) + np.array([width for _, width in limits], dtype)
+    space = Box(low, high, dtype=dtype)
+    torch.manual_seed(seed)
+    policy = cls(VECTOR, space, hidden_sizes=(4,))
+    for parameter in policy.parameters():
+        nn.init.normal_(parameter, std=5.0)
+    observation = np.random.default_rng(seed).normal(size=(20, 4)).astype(np.float32) * 10
+    for deterministic in (True, False):
+        for action in (policy(observation, deterministic), policy.actor(deterministic)(observation)):
+            assert action.shape == (20, len(limits))
+            assert all(space.contains(row) for row in action)
+    loss = policy.loss(torch.from_numpy(observation), torch.from_numpy(action))
+    assert loss.isfinite().all()
+
+
+def test_bounds_that_float32_cannot_hold_are_kept():
+    """float32(0.1) > 0.1: an action clipped to it would be refused by a float64 box."""
+    space = Box(-0.1, 0.1, (2,), np.float64)
+    policy = GaussianPolicy(VECTOR, space)
+    nn.init.constant_(policy.log_std, 2.0)
+    drawn = policy(np.zeros((200, 4), np.float32), deterministic=False)
+    assert all(space.contains(action) for action in drawn)
+    assert np.abs(drawn).max() == pytest.approx(0.1, rel=1e-6)
+
+
+def test_a_dimension_with_one_value_does_no_harm():
+    policy = GaussianPolicy(VECTOR, Box(np.float32([0, 1]), np.float32([1, 1])))
+    action = policy(np.zeros((9, 4), np.float32), deterministic=False)
+    assert (action[:, 1] == 1).all()
+    loss = policy.loss(torch.zeros(9, 4), torch.from_numpy(action))
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in policy.parameters())
+
+
+@pytest.mark.parametrize("name", ["categorical", "categorical-start"])
+def test_discrete_actions_lie_in_the_space(name):
+    policy = build(name, gain=5.0)
+    for deterministic in (True, False):
+        drawn = policy(observations(VECTOR, 300), deterministic)
+        assert drawn.dtype == np.int64
+        assert all(policy.action_space.contains(action) for action in drawn)
+        assert len(set(drawn.tolist())) > 1
+
+
+def test_the_wrong_kind_of_actions_is_named():
+    with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs discrete actions.*Box"):
+        CategoricalPolicy(VECTOR, ASYMMETRIC)
+    for cls in (GaussianPolicy, DeterministicPolicy):
+        with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs continuous actions.*Discrete\(3\)"):
+            cls(VECTOR, Discrete(3))
+
+
+def test_default_policy_follows_the_action_space():
+    assert type(default_policy(VECTOR, Discrete(2))) is CategoricalPolicy
+    assert type(default_policy(VECTOR, ASYMMETRIC)) is GaussianPolicy
+
+
+# Doors: policy(observation), act, actor.
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("space_name", OBSERVATIONS)
+def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
+    space = OBSERVATIONS[space_name]
+    policy = build(name, space)
+    batch = observations(space)
+    shape = policy.action_space.shape
+    acted = policy(batch)
+    assert isinstance(acted, np.ndarray)
+    assert acted.shape == (7, *shape)
+    assert acted.dtype == (np.int64 if isinstance(policy.action_space, Discrete) else np.float32)
+
+    tensor = policy(torch.from_numpy(batch))
+    assert isinstance(tensor, torch.Tensor)
+    np.testing.assert_array_equal(tensor.numpy(), acted)
+    single = policy(batch[2])
+    assert isinstance(single, np.ndarray | np.generic)
+    assert single.shape == shape
+    np.testing.assert_allclose(single, acted[2], rtol=1e-4, atol=1e-5)
+    single = policy(torch.from_numpy(batch)[2])
+    assert single.shape == shape
+    np.testing.assert_allclose(single.numpy(), acted[2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(policy(batch.tolist()), acted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(policy(batch[2].tolist()), acted[2], rtol=1e-4, atol=1e-5)
+    assert policy(batch[:0]).shape == (0, *shape)
+
+
+def test_views_and_other_dtypes_are_taken():
+    policy = build("mse")
+    batch = observations(VECTOR)
+    acted = policy(batch)
+    np.testing.assert_allclose(policy(batch[::-1]), acted[::-1], rtol=1e-5)
+    np.testing.assert_allclose(policy(np.asfortranarray(batch)), acted, rtol=1e-5)
+    np.testing.assert_allclose(policy(batch.astype(np.float64)), acted, rtol=1e-5)
+
+
+def test_what_comes_out_may_go_into_a_loss():
+    teacher, pupil = build("categorical"), build("categorical", seed=1)
+    observation = torch.from_numpy(observations(VECTOR))
+    target = teacher(observation)
+    assert not target.requires_grad
+    pupil.loss(observation, target).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("space_name", "shape"),
+    [
+        ("vector", (3,)),
+        ("vector", (2, 5)),
+        ("vector", (2, 2, 4)),
+        ("vector", ()),
+        ("matrix", (3, 2)),
+        ("matrix", (6,)),
+        ("discrete", (2, 2)),
+        ("image-last", (3, 12, 10)),
+    ],
+)
+def test_a_wrong_shape_is_named(space_name, shape):
+    policy = build("mse", OBSERVATIONS[space_name])
+    dtype = OBSERVATIONS[space_name].dtype
+    for observation in (np.zeros(shape, dtype), torch.from_numpy(np.zeros(shape, dtype))):
+        with pytest.raises(ValueError, match="expected") as caught:
+            policy(observation)
+        assert str(list(shape)) in str(caught.value)
+        assert str(list(policy.observation_space.shape)) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["categorical", "gaussian-free", "mse"])
+def test_dropout_is_off_in_use_and_on_in_training(name):
+    policy = build(name, dropout=0.5).train()
+    observation, action = torch.from_numpy(observations(VECTOR)), actions(policy.action_space)
+    losses = [policy.loss(observation, action) for _ in range(2)]
+    assert not torch.equal(*losses)
+    first, again = policy(observation), policy(observation)
+    assert policy.training
+    assert torch.equal(first, again)
+    from_actor = policy.actor()(observation.numpy())
+    policy.eval()
+    assert torch.equal(first, policy.act(observation))
+    np.testing.assert_allclose(from_actor, first.numpy(), rtol=1e-5, atol=1e-6)
+    policy(observation)
+    assert not policy.training
+    assert torch.equal(policy.loss(observation, action), policy.loss(observation, action))
+
+
+def assert_actor_is_act(policy, actor, deterministic):
+    batch = observations(policy.observation_space, 5)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        wanted = policy.act(torch.from_numpy(batch), deterministic).numpy()
+    torch.manual_seed(3)
+    got = actor(batch)
+    assert got.dtype == wanted.dtype
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("space_name", OBSERVATIONS)
+def test_actor_is_act(space_name, name, deterministic):
+    space = OBSERVATIONS[space_name]
+    policy = build(name, space).eval()
+    policy.fit_normaliser(torch.from_numpy(observations(space, 50, seed=9)))
+    assert_actor_is_act(policy, policy.actor(deterministic), deterministic)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_actor_is_act_for_every_activation(activation, hidden_sizes):
+    for name in ("categorical", "gaussian-state", "mse"):
+        policy = build(name, gain=2.0, activation=activation, hidden_sizes=hidden_sizes)
+        policy.fit_normaliser(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
+        assert_actor_is_act(policy, policy.actor(), True)
+
+
+def test_activations_are_the_ones_named():
+    modules = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.ELU(), nn.LeakyReLU()]
+    x = torch.from_numpy(observations(VECTOR))
+    for activation, module in zip(ACTIVATIONS, modules, strict=True):
+        policy = build("mse", activation=activation, hidden_sizes=(6, 5), gain=2.0)
+        layers = policy.network.layers
+        plain = nn.Sequential(layers[0], module, layers[1], module, layers[2])
+        torch.testing.assert_close(policy.head(x), plain(x))
+
+
+def test_actor_sees_what_training_does_afterwards():
+    policy = build("gaussian-free")
+    actor = policy.actor()
+    batch = observations(VECTOR, 5)
+    before = actor(batch)
+    optimiser = torch.optim.SGD(policy.parameters(), lr=0.1)
+    policy.loss(torch.from_numpy(batch), actions(ASYMMETRIC, 5)).sum().backward()
+    optimiser.step()
+    policy.fit_normaliser(torch.randn(30, 4) * 4 + 2)
+    assert not np.allclose(actor(batch), before)
+    assert_actor_is_act(policy, actor, True)
+
+
+def test_actor_leaves_its_input_alone():
+    batch = observations(VECTOR, 5)
+    copy = batch.copy()
+    for name in POLICIES:
+        policy = build(name)
+        policy.actor(deterministic=False)(batch)
+        policy(batch)
+        np.testing.assert_array_equal(batch, copy)
+
+
+# Standardised inputs.
+
+
+def test_standardiser_takes_the_statistics_of_the_data():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(500, 4)) * [1, 0.01, 300, 2] + [0, 5, -40, 0.1]).astype(np.float32)
+    policy = build("mse")
+    policy.fit_normaliser(torch.from_numpy(x))
+    mean, std = x.astype(np.float64).mean(0), x.astype(np.float64).std(0)
+    standardise = policy.encoder.standardise
+    np.testing.assert_allclose(standardise.mean.numpy(), mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(standardise.inverse_std.numpy(), 1 / std, rtol=1e-6)
+    np.testing.assert_allclose(policy.encoder(torch.from_numpy(x)).numpy(), (x - mean) / std, rtol=1e-4, atol=1e-4)
+
+
+def test_constant_features_are_centred_and_not_blown_up():
+    x = torch.randn(100, 4)
+    x[:, 1] = 0.1
+    x[:, 2] = -3e8
+    x[:, 3] = 0
+    standardise = Standardise(4)
+    standardise.fit(x)
+    out = standardise(x)
+    assert out[:, 0].std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
+    assert out[:, 1:].abs().max() < 1e-6
+    assert (standardise.inverse_std[1:] == 1).all()
+    # What varies only by float32's rounding of a large number is no signal either.
+    nearly = torch.full((100, 1), 1e7).add_(torch.randint(0, 2, (100, 1)))
+    standardise = Standardise(1)
+    standardise.fit(nearly)
+    assert standardise.inverse_std.item() == 1
+
+
+def test_small_deviation_about_a_large_mean():
+    """In float32 the sum of squares would lose it all: 1e6² + 25 = 1e6² there."""
+    x = (1e6 + 5 * np.random.default_rng(0).normal(size=(1000, 1))).astype(np.float32)
+    standardise = Standardise(1)
+    standardise.fit(torch.from_numpy(x))
+    std = x.astype(np.float64).std()
+    assert standardise.inverse_std.item() == pytest.approx(1 / std, rel=1e-6)
+    out = standardise(torch.from_numpy(x)).double()
+    assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32's step at 1e6
+    assert out.std(unbiased=False).item() == pytest.approx(1, rel=1e-5)
+
+
+def test_small_scales_are_scaled_up():
+    x = torch.randn(1000, 1) * 1e-4
+    standardise = Standardise(1)
+    standardise.fit(x)
+    assert standardise(x).std(unbiased=False).item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["discrete", "discrete-start", "image-last", "image-first"])
+def test_images_and_discrete_observations_have_no_statistics(name):
+    space = OBSERVATIONS[name]
+    policy = build("mse", space)
+    before = {key: value.clone() for key, value in policy.state_dict().items()}
+    policy.fit_normaliser(torch.from_numpy(observations(space, 20)))
+    assert all(torch.equal(value, before[key]) for key, value in policy.state_dict().items())
+
+
+def test_discrete_observations_are_one_hot():
+    policy = build("mse", Discrete(4, start=-1))
+    features = policy.encoder(torch.tensor([-1, 0, 1, 2]))
+    assert torch.equal(features, torch.eye(4))
+
+
+def test_matrices_are_flattened_before_their_statistics():
+    space = OBSERVATIONS["matrix"]
+    x = torch.from_numpy(observations(space, 40))
+    policy = build("mse", space)
+    policy.fit_normaliser(x)
+    np.testing.assert_allclose(policy.encoder.standardise.mean, x.double().mean(0).flatten(), rtol=1e-5, atol=1e-7)
+
+
+def test_image_encoder_reads_channels_first_and_last_alike():
+    last, first = build("mse", OBSERVATIONS["image-last"]), build("mse", OBSERVATIONS["image-first"])
+    first.load_state_dict(last.state_dict())
+    images = observations(OBSERVATIONS["image-last"])
+    np.testing.assert_allclose(last(images), first(images.transpose(0, 3, 1, 2)), rtol=1e-5, atol=1e-6)
+    assert np.ptp(last(images), axis=0).min() > 0  # and do see them
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (9, 9, 1), (5, 4, 3), (84, 84, 4), (210, 160, 3)], ids=str)
+def test_image_encoder_takes_any_size(shape):
+    policy = build("categorical", Box(0, 255, shape, np.uint8))
+    assert policy(np.zeros((2, *shape), np.uint8)).shape == (2,)
+
+
+def test_images_are_scaled_to_one():
+    policy = build("mse", OBSERVATIONS["image-first"])
+    white = torch.full((1, 3, 12, 10), 255, dtype=torch.uint8)
+    torch.testing.assert_close(policy.encoder(white), policy.encoder.encode.layers(torch.ones(1, 3, 12, 10)))

@@ -1,0 +1,245 @@
+"""The command line, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from suites import BASE, METHODS, arguments
+
+from lit_imitation.cli import main
+from lit_imitation.data.demonstrations import read_demonstrations
+from lit_imitation.envs import make
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
+FIGURES += ("expert_return", "random_return", "episodes", "method", "env_id", "seed", "env_steps", "gradient_steps")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained")
+    main(arguments("bc-discrete", directory))
+    return directory
+
+
+def summary(directory: Path) -> dict[str, object]:
+    return json.loads((directory / "summary.json").read_text())
+
+
+def fails(capsys, *command: str) -> str:
+    """The one message with which a command ends that a user can mend."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(command))
+    assert stop.value.code in (1, 2)
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_test_gives_the_same_figures_from_the_checkpoint_alone(trained, tmp_path):
+    alone = tmp_path / "elsewhere.ckpt"
+    alone.write_bytes((trained / "checkpoints" / "best.ckpt").read_bytes())
+    main(["test", f"--ckpt_path={alone}", f"--trainer.default_root_dir={tmp_path / 'out'}"])
+    expected, actual = summary(trained), summary(tmp_path / "out")
+    assert {name: actual[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
+
+
+def test_a_directory_is_a_checkpoint(trained, tmp_path):
+    main(["test", "--ckpt_path", str(trained), f"--trainer.default_root_dir={tmp_path}"])
+    assert summary(tmp_path)["return_mean"] == summary(trained)["return_mean"]
+
+
+def test_validate_measures_held_out_loss_and_a_few_episodes(trained, tmp_path):
+    main(["validate", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"])
+    assert summary(tmp_path)["episodes"] == 4
+    assert "val/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_predict_writes_trajectories_that_are_demonstrations(trained, tmp_path):
+    main(["predict", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"])
+    envs = make("CartPole-v1", 1, seed=0)
+    spaces = envs.single_observation_space, envs.single_action_space
+    demonstrations = read_demonstrations(str(tmp_path / "trajectories.npz"), *spaces)
+    assert len(demonstrations.episode_returns) == 5
+    # CartPole pays 1 a step: every transition is there, and none of another kind.
+    assert len(demonstrations.transitions) == demonstrations.episode_returns.sum()
+    again = ["--data.expert=", f"--data.demonstrations={tmp_path / 'trajectories.npz'}"]
+    main(arguments("bc-discrete", tmp_path / "again", *again))
+    assert summary(tmp_path / "again")["expert_return"] == pytest.approx(float(demonstrations.episode_returns.mean()))
+
+
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_collect(suffix, tmp_path, capsys):
+    def collected(name: str, *more: str):
+        out = tmp_path / f"{name}.{suffix}"
+        main(["collect", "--env_id=CartPole-v1", "--expert=scripted", "--episodes=3", f"--out={out}", *more])
+        return read_demonstrations(str(out), *spaces)
+
+    envs = make("CartPole-v1", 1, seed=0)
+    spaces = envs.single_observation_space, envs.single_action_space
+    first, same, other = collected("a"), collected("b"), collected("c", "--seed=1")
+    assert first.episode_returns.tolist() == [500.0] * 3
+    assert (first.transitions.observation == same.transitions.observation).all()
+    assert (first.transitions.observation != other.transitions.observation).any()
+    thinned = collected("d", "--subsample=20")
+    assert len(thinned.transitions) == 75
+    assert thinned.episode_returns.tolist() == [500.0] * 3
+    assert "3 trajectories, 75 transitions, return 500.00" in capsys.readouterr().out
+
+
+def test_my_own_demonstrations(tmp_path):
+    """What the README shows: NumPy arrays of one's own, and one option."""
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(300, 4)).astype(np.float32)
+    np.savez(
+        tmp_path / "my.npz",
+        observations=observations,
+        actions=(observations[:, 2] > 0).astype(np.int64),
+        rewards=np.ones(300, np.float32),
+        terminals=np.zeros(300, bool),
+        timeouts=np.arange(300) % 100 == 99,
+    )
+    more = ["--data.expert=", f"--data.demonstrations={tmp_path / 'my.npz'}", "--data.num_trajectories=null"]
+    main(arguments("bc-discrete", tmp_path / "run", *more))
+    assert summary(tmp_path / "run")["expert_return"] == 100.0
+
+
+def test_an_expert_of_ones_own_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "my_expert.py").write_text("def act(observation):\n    return (observation[:, 2] > 0).astype(int)\n")
+    monkeypatch.chdir(tmp_path)
+    main(["collect", "--env_id=CartPole-v1", "--expert=my_expert:act", "--episodes=2", "--out=x.npz"])
+    main(["collect", "--env_id=CartPole-v1", "--expert=my_expert:act", "--episodes=2", "--out=y.npz", "--seed=5"])
+
+
+def test_one_of_our_checkpoints_as_expert(trained, tmp_path):
+    out = tmp_path / "x.npz"
+    main(["collect", "--env_id=CartPole-v1", f"--expert=checkpoint:{trained}", "--episodes=2", f"--out={out}"])
+    assert out.exists()
+
+
+def test_default_directory_and_going_on_with_last(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = [argument for argument in arguments("bc-discrete", tmp_path) if "default_root_dir" not in argument]
+    main(command)
+    (run,) = (tmp_path / "runs" / "bc" / "CartPole-v1").iterdir()
+    assert {"config.yaml", "checkpoints", "metrics.csv", "summary.json"} <= {path.name for path in run.iterdir()}
+    steps = summary(run)["gradient_steps"]
+    main([*command, "--ckpt_path=last", "--trainer.max_epochs=7"])
+    assert [path.name for path in (tmp_path / "runs" / "bc" / "CartPole-v1").iterdir()] == [run.name]
+    assert summary(run)["gradient_steps"] > steps
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 7
+
+
+def test_a_directory_with_a_run_is_not_overwritten(trained, capsys):
+    before = (trained / "checkpoints" / "best.ckpt").read_bytes()
+    assert "--ckpt_path last" in fails(capsys, *arguments("bc-discrete", trained))
+    assert (trained / "checkpoints" / "best.ckpt").read_bytes() == before
+
+
+def test_repeat_runs_seeds_and_goes_on(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text((ROOT / "configs" / "bc" / "cartpole.yaml").read_text())
+    command = ["repeat", f"--config={recipe}", "--seeds=2", "--jobs=2", f"--out={tmp_path / 'out'}"]
+    small = ["--trainer.max_epochs=1", "--data.num_trajectories=2", "--data.test_episodes=3", "--data.eval_episodes=1"]
+    main([*command, *small])
+    result = json.loads((tmp_path / "out" / "aggregate.json").read_text())
+    (task,) = result["tasks"]
+    assert task["seeds"] == [0, 1]
+    values = [summary(tmp_path / "out" / f"seed_{seed}")["return_mean"] for seed in (0, 1)]
+    assert task["return_mean"]["values"] == values
+    assert task["return_mean"]["mean"] == pytest.approx(np.mean(values))
+    started = time.perf_counter()
+    main([*command, *small])  # nothing left to run
+    assert time.perf_counter() - started < 2
+
+
+def test_help_and_print_config(capsys):
+    main(["--help"])
+    assert "collect" in capsys.readouterr().out
+    for command in ("fit", "collect", "repeat"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert "usage" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={ROOT}/configs/bc/cartpole.yaml", "--model.learning_rate=0.5", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["model"]["init_args"]["learning_rate"] == 0.5
+
+
+ERRORS = {
+    "unknown command": (["train"], "no command 'train'"),
+    "unknown environment": (["fit", *BASE[:1], "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
+    "no demonstrations": (["fit", *BASE[:1], "--data.env_id=CartPole-v1"], "nobody demonstrates"),
+    "missing file": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
+    "unknown expert": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=oracle"], "oracle"),
+    "no checkpoint to test": (["test", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=oracle"], "--ckpt_path"),
+    "checkpoint that is not there": (["test", "--ckpt_path=no.ckpt"], "no.ckpt does not exist"),
+    "no run to go on with": (["fit", *METHODS["bc-discrete"][:1], *BASE[:1], "--data.env_id=CartPole-v1",
+                              "--data.expert=scripted", "--ckpt_path=last"], "no run to continue"),
+    "wrong policy for the actions": (["fit", "--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy",
+                                      *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+                                      "--data.num_trajectories=2"], "needs continuous actions"),
+    "batch that is no number": (["fit", *BASE[:1], "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
+    "subsample of nothing": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+                              "--data.subsample=0"], "data.subsample is 0"),
+    "collect into a text file": (["collect", "--env_id=CartPole-v1", "--out=x.txt"], ".npz or .hdf5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(ERRORS))
+def test_errors_are_one_message(case, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command, expected = ERRORS[case]
+    if command[0] in ("fit", "test") and not any(a.startswith(("--model=", "--ckpt_path=no")) for a in command):
+        command = [command[0], "--model=lit_imitation.BC", *command[1:]]
+    error = fails(capsys, *command)
+    assert expected in error
+    assert list(tmp_path.rglob("*.ckpt")) == []
+
+
+def test_a_malicious_checkpoint_is_not_executed(capsys, tmp_path):
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    bomb = tmp_path / "bomb.ckpt"
+    bomb.write_bytes(pickle.dumps(Bomb()))
+    assert "cannot be read as a checkpoint" in fails(capsys, "test", f"--ckpt_path={bomb}")
+    small = ["--model=lit_imitation.BC", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted"]
+    for command in ("test", "fit"):  # with a configuration of the user's own, Lightning reads the checkpoint
+        with pytest.raises((SystemExit, Exception)):
+            main([command, *small, f"--ckpt_path={bomb}", f"--trainer.default_root_dir={tmp_path / command}"])
+    assert not (tmp_path / "executed").exists()
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, lit_imitation; lit_imitation.load_policy; " + (
+        "print([m for m in ('lightning', 'wandb', 'matplotlib') if m in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert output.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_help_answers_within_1_3_times_the_import_of_lightning():
+    def seconds(*command: str) -> float:
+        started = time.perf_counter()
+        subprocess.run([sys.executable, *command], capture_output=True, check=True, cwd=ROOT)
+        return time.perf_counter() - started
+
+    for command in (["train.py", "--help"], ["train.py", "fit", "--help"]):
+        ratios = [seconds(*command) / seconds("-c", "import lightning") for _ in range(5)]
+        assert statistics.median(ratios) <= 1.3, (command, ratios)

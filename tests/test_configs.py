@@ -1,0 +1,75 @@
+"""Every recipe runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from lit_imitation.cli import main
+from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
+from lit_imitation.envs import make
+from lit_imitation.rollout import collect
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "configs").glob("[!t]*/*.yaml"))
+OVERLAYS = sorted((ROOT / "configs" / "trainer").glob("*.yaml"))
+TASKS = {
+    "cartpole", "pendulum", "mountain_car", "mountain_car_continuous", "acrobot", "lunar_lander",
+    "lunar_lander_continuous", "hopper", "half_cheetah", "walker2d", "ant", "swimmer", "reacher",
+}  # fmt: skip
+
+
+def random_demonstrations(env_id: str, path: Path) -> None:
+    envs = make(env_id, 2, seed=0)
+    envs.action_space.seed(0)
+    transitions = collect(envs, lambda observation: np.asarray(envs.action_space.sample()), 4, seed=0)
+    envs.close()
+    write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": env_id}))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recipe_runs(recipe, tmp_path):
+    config = yaml.safe_load(recipe.read_text())
+    data = config["data"]["init_args"]
+    for module, ids in (("Box2D", "LunarLander"), ("mujoco", "Hopper HalfCheetah Walker2d Ant Swimmer Reacher")):
+        if data["env_id"].startswith(tuple(ids.split())) and find_spec(module) is None:
+            pytest.skip(f"{data['env_id']} needs {module}")
+    more = []
+    if str(data.get("demonstrations", "")).startswith("minari:"):  # a download; the recipe around it is what is tested
+        random_demonstrations(data["env_id"], tmp_path / "random.npz")
+        more = [f"--data.demonstrations={tmp_path / 'random.npz'}"]
+    main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
+    comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
+    assert "2 cores" in comment
+    assert "normalised score" in comment
+    assert recipe.stem in TASKS
+
+
+def test_every_task_has_its_behavioural_cloning_recipe():
+    assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_overlays_stack(overlay, tmp_path, capsys):
+    recipe = ROOT / "configs" / "bc" / "cartpole.yaml"
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--config={recipe}", f"--config={overlay}", "--print_config"])
+    assert stop.value.code == 0
+    merged = yaml.safe_load(capsys.readouterr().out)
+    assert merged["data"]["init_args"]["env_id"] == "CartPole-v1"
+    added = yaml.safe_load(overlay.read_text())["trainer"]
+    for key, value in added.items():
+        if key.endswith("+"):
+            names = [callback["class_path"].rpartition(".")[2] for callback in merged["trainer"][key[:-1]]]
+            assert names[:2] == ["EarlyStopping", "ModelCheckpoint"]
+            assert names[2:] == [callback["class_path"].rpartition(".")[2] for callback in value]
+        elif not isinstance(value, dict):
+            assert merged["trainer"][key] == value

@@ -1,0 +1,94 @@
+"""Several processes: identical weights on all, evaluation counted once, and the result of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from suites import METHODS, arguments
+
+# Without dropout: its noise is drawn per process. 30 episodes on 3 environments, so that shares are unequal.
+SHARED = ["--model.policy.dropout=0", "--data.num_envs=3", "--data.test_episodes=7", "--trainer.max_epochs=3"]
+DUMP = "--trainer.callbacks+=dump_weights.DumpWeights"
+
+
+def launch(command: list[str], *prefix: str, **environment: str) -> subprocess.Popen[str]:
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent)])
+    return subprocess.Popen(
+        [*(prefix or (sys.executable,)), "-m", "lit_imitation", *command],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, object]]:
+    ranks = [torch.load(file, weights_only=True) for file in sorted(directory.glob("weights_*.pt"))]
+    return ranks, json.loads((directory / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def one_process(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("one")
+    process = launch(arguments(request.param, directory, *SHARED, DUMP))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return request.param, outcome(directory)
+
+
+def check_same(outcome_of_one, directory: Path) -> None:
+    (alone,), summary_of_one = outcome_of_one
+    (first, second), summary = outcome(directory)
+    for name in alone:
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
+    assert summary["episodes"] == summary_of_one["episodes"] == 7
+    assert summary["gradient_steps"] == summary_of_one["gradient_steps"]
+    np.testing.assert_allclose(summary["expert_return"], summary_of_one["expert_return"])
+
+
+def test_two_processes_match_one(one_process, tmp_path):
+    method, expected = one_process
+    more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", DUMP]
+    process = launch([*arguments(method, tmp_path, *SHARED), *more])
+    output, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, output
+    check_same(expected, tmp_path)
+    if method == "bc-continuous":  # each environment has a stream of its own there: the very same episodes
+        np.testing.assert_allclose(outcome(tmp_path)[1]["return_mean"], expected[1]["return_mean"], rtol=0.05)
+
+
+def test_two_nodes_under_torchrun(one_process, tmp_path):
+    method, expected = one_process
+    if method != sorted(METHODS)[0]:
+        pytest.skip("one method is enough: what differs between nodes is not the method's")
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    more = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2", DUMP]
+    nodes = [
+        launch(
+            [*arguments(method, tmp_path, *SHARED), *more],
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes=2",
+            "--nproc-per-node=1",
+            f"--node-rank={node}",
+            "--master-addr=127.0.0.1",
+            f"--master-port={port}",
+        )
+        for node in range(2)
+    ]
+    outputs = [node.communicate(timeout=180)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], outputs
+    check_same(expected, tmp_path)

@@ -1,0 +1,100 @@
+"""Interrupted equals uninterrupted, for every method: bit-identical weights, metrics and figures."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from suites import METHODS, arguments
+
+EPOCHS = "--trainer.max_epochs=8"
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats"])
+
+
+def _run(arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    from lit_imitation.cli import main
+
+    main(arguments)
+
+
+def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
+    process = _context.Process(target=_run, args=(arguments,))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str]) -> None:
+    process = start(arguments)
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def outcome(directory: Path) -> dict[str, object]:
+    """All that a run leaves behind but the time that it took."""
+    result: dict[str, object] = {"metrics": (directory / "metrics.csv").read_text()}
+    for name in ("best", "last"):
+        checkpoint = torch.load(directory / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        result[name] = {key: value.numpy().tobytes() for key, value in checkpoint["state_dict"].items()}
+        result[f"{name} optimizer"] = str(checkpoint["optimizer_states"])
+        result[f"{name} random"] = str(checkpoint["random_states"])
+    summary = json.loads((directory / "summary.json").read_text())
+    del summary["wall_seconds"]
+    return result | {"summary": summary}
+
+
+@pytest.fixture(scope="module", params=sorted(METHODS))
+def uninterrupted(request, tmp_path_factory):
+    directory = tmp_path_factory.mktemp(request.param)
+    finish(arguments(request.param, directory, EPOCHS))  # once to fill the caches, so that what is timed is training
+    directory = tmp_path_factory.mktemp(request.param)
+    started = time.perf_counter()
+    finish(arguments(request.param, directory, EPOCHS))
+    return request.param, outcome(directory), time.perf_counter() - started
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_killed_at_random_points_and_resumed_is_bit_identical(uninterrupted, kill, tmp_path):
+    method, expected, seconds = uninterrupted
+    rng = random.Random(method)
+    directory = tmp_path / "run"
+    kills = 0
+    while kills < 4:
+        more = ["--ckpt_path=last"] if directory.is_dir() else []
+        process = start(arguments(method, directory, EPOCHS, *more))
+        process.join(rng.uniform(0.2, 0.7) * seconds)
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, kill)
+        process.join(60)
+        if process.exitcode == 0:  # there was nothing left to interrupt
+            break
+        kills += 1
+    finish(arguments(method, directory, EPOCHS, "--ckpt_path=last"))
+    assert kills
+    actual = outcome(directory)
+    for key, value in expected.items():
+        assert actual[key] == value, key
+
+
+def test_sigterm_keeps_the_batches_since_the_last_epoch(tmp_path):
+    """Killed within the first epoch, before any checkpoint of Lightning's own."""
+    directory = tmp_path / "run"
+    long = ["--data.passes_per_epoch=2000", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
+    process = start(arguments("bc-discrete", directory, *long))
+    while not (directory / "metrics.csv").exists():
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    checkpoint = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] > 0
+    assert checkpoint["epoch"] == 0

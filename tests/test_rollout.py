@@ -1,0 +1,366 @@
+"""Rollouts against a loop that cannot be wrong, on every backend and way of resetting."""
+
+from __future__ import annotations
+
+import random
+
+import counting
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_imitation.envs import make
+from lit_imitation.errors import ConfigError
+from lit_imitation.rollout import Episodes, collect, stream
+
+MAKERS = {
+    "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
+    "vector": lambda n, **kw: make("Counting-v0", n, 0, "vector", **kw),
+    "async": lambda n, **kw: make("Counting-v0", n, 0, "async", **kw),
+    "sync-next-step": lambda n, **kw: SyncVectorEnv(
+        [lambda: counting.CountingEnv(**kw)] * n, autoreset_mode=AutoresetMode.NEXT_STEP
+    ),
+    "async-next-step": lambda n, **kw: AsyncVectorEnv(
+        [lambda: counting.CountingEnv(**kw)] * n, autoreset_mode=AutoresetMode.NEXT_STEP
+    ),
+    "sync-same-step": lambda n, **kw: SyncVectorEnv(
+        [lambda: counting.CountingEnv(**kw)] * n, autoreset_mode=AutoresetMode.SAME_STEP
+    ),
+}
+PROCESSES = [name for name in MAKERS if name.startswith("async")]
+HERE = [name for name in MAKERS if name not in PROCESSES]
+
+
+@pytest.fixture(scope="module")
+def environments():
+    """Vector environments by backend and number, made once: each serves many rollouts, as it must be able to."""
+    made = {}
+
+    def get(kind, num_envs):
+        if (kind, num_envs) not in made:
+            made[kind, num_envs] = MAKERS[kind](num_envs)
+        return made[kind, num_envs]
+
+    yield get
+    for envs in made.values():
+        envs.close()
+
+
+def assert_exact(envs, num_envs, episodes, seed):
+    finished = []
+    record = collect(envs, counting.act, episodes, seed, finished.append)
+    wanted = counting.expected(num_envs, episodes, seed)
+    for name, column in wanted.items():
+        np.testing.assert_array_equal(getattr(record, name).numpy(), column, err_msg=name)
+    ends = np.flatnonzero(wanted["terminated"] | wanted["truncated"])
+    lengths = np.diff(ends, prepend=-1)
+    returns = [rows.sum() for rows in np.split(wanted["reward"], ends[:-1] + 1)]
+    np.testing.assert_array_equal(record.episode_lengths().numpy(), lengths)
+    np.testing.assert_array_equal(record.episode_returns().numpy(), returns)
+    # In the record the episodes stand environment by environment, in `finished` as they ended: same ones, same figures.
+    assert [e.env for e in sorted(finished, key=lambda e: e.env)] == np.repeat(
+        np.arange(num_envs), counting.share(num_envs, episodes)
+    ).tolist()
+    by_env = sorted(finished, key=lambda e: e.env)  # stable, so in time order within each
+    assert [e.length for e in by_env] == lengths.tolist()
+    assert [e.episode_return for e in by_env] == returns
+    assert all(np.isnan(e.success) for e in finished)
+
+
+@pytest.mark.parametrize("kind", HERE)
+@settings(max_examples=60, deadline=None)
+@given(num_envs=st.integers(1, 6), episodes=st.integers(1, 25), seed=st.integers(0, 2**31 - 10))
+def test_every_transition_is_the_known_one(environments, kind, num_envs, episodes, seed):
+    assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
+
+
+@pytest.mark.parametrize("kind", PROCESSES)
+@settings(max_examples=15, deadline=None)
+@given(num_envs=st.sampled_from([1, 3]), episodes=st.integers(1, 12), seed=st.integers(0, 2**31 - 10))
+def test_every_transition_is_the_known_one_in_processes(environments, kind, num_envs, episodes, seed):
+    assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_endings_stay_apart_and_both_at_once_stay_both(environments, kind):
+    """The known record that the property test compares with has all three endings, many of each."""
+    record = collect(environments(kind, 4), counting.act, 200, 0)
+    ends = torch.stack([record.terminated, record.truncated], -1)[record.done].long() @ torch.tensor([1, 2])
+    assert len(ends) == 200
+    assert (ends.bincount(minlength=4)[1:] > 40).all()
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_dead_steps_are_marked_and_only_they(environments, kind):
+    steps = stream(environments(kind, 3), counting.act, seed=5)
+    next_step = environments(kind, 3).metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    previous = np.zeros(3, bool)
+    seen = 0
+    for _ in range(100):
+        step = next(steps)
+        np.testing.assert_array_equal(step.valid, ~previous if next_step else np.ones(3, bool))
+        np.testing.assert_array_equal(step.done, step.terminated | step.truncated)
+        final = step.next_observation[:, 4] == 1
+        np.testing.assert_array_equal(final, step.done)
+        np.testing.assert_array_equal(step.observation[step.valid, 4], 0)
+        previous = step.done
+        seen += int(step.done.sum())
+    assert seen > 20
+
+
+def test_environments_that_do_not_reset_themselves_are_refused():
+    envs = SyncVectorEnv([counting.CountingEnv] * 2, autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(ConfigError, match="start the next episode themselves"):
+        collect(envs, counting.act, 2, 0)
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_episodes_is_an_error(environments, count):
+    with pytest.raises(ConfigError, match=f"{count} episodes"):
+        Episodes(environments("sync", 1), counting.act, count, 0)
+
+
+def test_episodes_knows_its_length_and_can_be_run_again(environments):
+    run = Episodes(environments("vector", 3), counting.act, 7, 1, record=True)
+    assert len(run) == 7
+    first = list(run)
+    assert len(first) == 7
+    assert list(map(str, run)) == list(map(str, first))  # NaN ≠ NaN
+    assert len(run.transitions()) == sum(episode.length for episode in first)
+
+
+# Short episodes finish first: counting whichever finish first counts too many of them.
+
+LENGTHS, MEAN, STD = (2, 30), 16.0, 14.0
+
+
+def first_to_finish(envs, count, seed):
+    """Lengths of the first `count` episodes that finish anywhere, which is what this package does not do."""
+    lengths, running = [], np.zeros(envs.num_envs, int)
+    for step in stream(envs, counting.act, seed):
+        running += step.valid
+        for env in np.flatnonzero(step.done):
+            lengths.append(running[env])
+            running[env] = 0
+            if len(lengths) == count:
+                return lengths
+
+
+def fixed_share(envs, count, seed):
+    return [episode.length for episode in Episodes(envs, counting.act, count, seed)]
+
+
+@pytest.mark.parametrize("kind", ["sync", "vector"])
+def test_short_episodes_are_not_preferred(kind):
+    envs = MAKERS[kind](8, lengths=LENGTHS)
+
+    def z(scheme):
+        lengths = np.concatenate([scheme(envs, 16, 1000 * repeat) for repeat in range(50)])
+        assert len(lengths) == 800
+        assert set(lengths) == set(LENGTHS)
+        return (lengths.mean() - MEAN) / (STD / np.sqrt(len(lengths)))
+
+    assert abs(z(fixed_share)) < 3.5
+    assert z(first_to_finish) < -7  # so that the check above can fail
+
+
+# Reproducible: the same seed gives the same rollouts, whatever ran before.
+
+
+def dice(observation):
+    """An actor that draws from each of the three global streams."""
+    draws = random.randrange(100) + np.random.randint(100) + int(torch.randint(100, ()))
+    return (observation[:, 0].astype(np.int64) + draws + np.random.randint(100, size=len(observation))) % 2
+
+
+def push(observation):
+    """The same for Pendulum."""
+    return (dice(observation)[:, None] * 2 - 1 + np.random.normal(size=(len(observation), 1)) * 0.1).astype(np.float32)
+
+
+SEEDED = {
+    "counting-sync": ("Counting-v0", "sync", dice),
+    "counting-async": ("Counting-v0", "async", dice),
+    "counting-vector": ("Counting-v0", "vector", dice),
+    "cartpole-vector": ("CartPole-v1", "vector", dice),
+    "cartpole-sync": ("CartPole-v1", "sync", dice),
+    "cartpole-envpool": ("CartPole-v1", "envpool", dice),
+    "pendulum-sync": ("Pendulum-v1", "sync", push),
+    "pendulum-envpool": ("Pendulum-v1", "envpool", push),
+}
+
+
+def same(a, b):
+    return a.batch_size == b.batch_size and all(
+        torch.equal(getattr(a, name), getattr(b, name)) for name in counting.expected(1, 1, 0)
+    )
+
+
+@pytest.mark.parametrize("case", SEEDED)
+def test_same_seed_same_rollouts_whatever_ran_before(case):
+    env_id, backend, actor = SEEDED[case]
+    if backend == "envpool":
+        pytest.importorskip("envpool")
+    envs = make(env_id, 3, 11, backend)
+    torch.manual_seed(0)
+    first = collect(envs, actor, 5, seed=7)
+
+    for draw in (random.random, np.random.rand, lambda: torch.rand(5)):
+        draw()
+    torch.manual_seed(123)
+    envs.action_space.sample()
+    other = collect(envs, actor, 4, seed=8)
+    next(iter(Episodes(envs, actor, 6, seed=9)))  # left in the middle, some environments at an episode's end
+    again = collect(envs, actor, 5, seed=7)
+    envs.close()
+    fresh_envs = make(env_id, 3, 99, backend)
+    fresh = collect(fresh_envs, actor, 5, seed=7)
+    fresh_envs.close()
+
+    assert same(first, again)
+    assert same(first, fresh)
+    assert not same(first, other)
+
+
+def test_parallel_environments_differ(environments):
+    for kind in HERE:
+        record = collect(environments(kind, 6), counting.act, 6, 0)
+        assert len(record.observation[:, 0].unique()) == 6, kind
+
+
+def streams():
+    return random.random(), np.random.random(), torch.rand(()).item()
+
+
+def reseed():
+    random.seed(1)
+    np.random.seed(2)
+    torch.manual_seed(3)
+
+
+def test_callers_random_streams_go_on_as_if_nothing_ran(environments):
+    reseed()
+    undisturbed = [streams() for _ in range(8)]
+
+    reseed()
+    run = Episodes(environments("sync", 2), dice, 6, seed=0)
+    seen = [streams() for _ in run] + [streams() for _ in range(2)]  # between episodes, and after
+    assert seen == undisturbed
+
+
+def test_callers_draws_between_episodes_do_not_reach_the_actor(environments):
+    envs = environments("sync", 2)
+    quiet = Episodes(envs, dice, 6, seed=0, record=True)
+    list(quiet)
+    noisy = Episodes(envs, dice, 6, seed=0, record=True)
+    for _ in noisy:
+        reseed()
+        streams()
+    assert same(quiet.transitions(), noisy.transitions())
+
+
+def test_callers_random_streams_survive_an_actor_that_raises(environments):
+    def broken(observation):
+        dice(observation)
+        raise RuntimeError("broken")
+
+    reseed()
+    undisturbed = streams()
+    reseed()
+    with pytest.raises(RuntimeError, match="broken"):
+        list(Episodes(environments("sync", 2), broken, 1, seed=0))
+    assert streams() == undisturbed
+
+
+# Success, told through info.
+
+
+@pytest.mark.parametrize("key", ["success", "is_success"])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_success_is_what_the_environment_said_at_the_end(kind, key):
+    told = [key] if kind == "vector" else [key, f"{key}*"]
+    for success in told:
+        envs = MAKERS[kind](3, success=success)
+        run = Episodes(envs, counting.act, 31, seed=2, record=True)
+        episodes = sorted(run, key=lambda episode: episode.env)
+        envs.close()
+        tags = run.transitions().observation[:, 0][run.transitions().done].long().tolist()
+        wanted = [counting.outcome(tag) for tag in tags]
+        assert {True, False, None} == set(wanted)
+        got = [None if np.isnan(episode.success) else bool(episode.success) for episode in episodes]
+        assert got == wanted, success
+
+
+# EnvPool hosts no environment of ours: what must hold on its own.
+
+
+@pytest.fixture(scope="module")
+def envpool():
+    return pytest.importorskip("envpool")
+
+
+@settings(max_examples=12, deadline=None)
+@given(num_envs=st.integers(1, 5), episodes=st.integers(1, 14), seed=st.integers(0, 2**31 - 10))
+def test_envpool_cartpole(envpool, num_envs, episodes, seed):
+    envs = make("CartPole-v1", num_envs, 0, "envpool")
+    finished = []
+
+    def swing(observation):  # balances for a while, in some episodes for long
+        return (observation[:, 2] + 0.3 * observation[:, 3] + 0.1 * observation[:, 1] > 0).astype(np.int64)
+
+    record = collect(envs, swing, episodes, seed, finished.append)
+    envs.close()
+    assert [e.env for e in sorted(finished, key=lambda e: e.env)] == np.repeat(
+        np.arange(num_envs), counting.share(num_envs, episodes)
+    ).tolist()
+    lengths = record.episode_lengths()
+    assert len(lengths) == episodes
+    assert (record.reward == 1).all()  # a dead step pays 0
+    assert record.episode_returns().tolist() == lengths.tolist()
+    assert lengths.max() <= 500
+    assert not (record.truncated & (record.done.long() == 0)).any()
+    going = ~record.done[:-1]
+    assert torch.equal(record.next_observation[:-1][going], record.observation[1:][going])
+    starts = torch.cat([torch.tensor([True]), record.done[:-1]])
+    assert (record.observation[starts].abs() <= 0.05).all()
+    out = (record.next_observation[:, 0].abs() > 2.4) | (record.next_observation[:, 2].abs() > 12 * 2 * np.pi / 360)
+    assert torch.equal(out, record.terminated)
+    assert torch.equal(record.truncated[record.done], lengths == 500)
+    assert not torch.equal(record.observation[starts][0], record.observation[starts][-1]) or episodes == 1
+
+
+def test_envpool_cartpole_is_cut_at_500_steps(envpool):
+    envs = make("CartPole-v1", 3, 0, "envpool")
+    balance = np.array([0.1, 0.3, 1.0, 0.5], dtype=np.float32)
+    record = collect(envs, lambda observation: (observation @ balance > 0).astype(np.int64), 7, 0)
+    envs.close()
+    lengths = record.episode_lengths()
+    assert (lengths == 500).any()
+    assert torch.equal(record.truncated[record.done], lengths == 500)
+
+
+@settings(max_examples=5, deadline=None)
+@given(num_envs=st.integers(1, 4), episodes=st.integers(1, 6), seed=st.integers(0, 2**31 - 10))
+def test_envpool_pendulum(envpool, num_envs, episodes, seed):
+    envs = make("Pendulum-v1", num_envs, 0, "envpool")
+    record = collect(envs, push, episodes, seed)
+    envs.close()
+    assert not record.terminated.any()
+    assert record.episode_lengths().tolist() == [200] * episodes
+    assert len(record) == 200 * episodes
+    going = ~record.done[:-1]
+    assert torch.equal(record.next_observation[:-1][going], record.observation[1:][going])
+    # Known dynamics: each transition follows from its own observation and action, the last of an episode too.
+    cos, sin, speed = record.observation.double().T
+    torque = record.action[:, 0].double().clamp(-2, 2)
+    theta = torch.atan2(sin, cos)
+    faster = (speed + 0.05 * (15.0 * sin + 3.0 * torque)).clamp(-8, 8)
+    assert torch.allclose(record.next_observation[:, 2].double(), faster, atol=1e-5)
+    # EnvPool bounds the speed after it has moved the angle, Gymnasium before.
+    angle = theta + 0.05 * (speed + 0.05 * (15.0 * sin + 3.0 * torque))
+    assert torch.allclose(record.next_observation[:, 0].double(), angle.cos(), atol=1e-5)
+    reward = -(theta**2 + 0.1 * speed**2 + 0.001 * torque**2)
+    assert torch.allclose(record.reward.double(), reward, atol=1e-4)
