@@ -15,6 +15,8 @@ import torch
 from suites import METHODS, arguments
 
 EPOCHS = "--trainer.max_epochs=8"
+RESUME = ["--ckpt_path=last"]
+KILLS = 4
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats"])
 
@@ -47,6 +49,7 @@ def outcome(directory: Path) -> dict[str, object]:
         result[name] = {key: value.numpy().tobytes() for key, value in checkpoint["state_dict"].items()}
         result[f"{name} optimizer"] = str(checkpoint["optimizer_states"])
         result[f"{name} random"] = str(checkpoint["random_states"])
+        result[f"{name} step"] = checkpoint["global_step"]
     summary = json.loads((directory / "summary.json").read_text())
     del summary["wall_seconds"]
     return result | {"summary": summary}
@@ -55,32 +58,28 @@ def outcome(directory: Path) -> dict[str, object]:
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def uninterrupted(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    finish(arguments(request.param, directory, EPOCHS))  # once to fill the caches, so that what is timed is training
-    directory = tmp_path_factory.mktemp(request.param)
-    started = time.perf_counter()
     finish(arguments(request.param, directory, EPOCHS))
-    return request.param, outcome(directory), time.perf_counter() - started
+    return request.param, outcome(directory)
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
 def test_killed_at_random_points_and_resumed_is_bit_identical(uninterrupted, kill, tmp_path):
-    method, expected, seconds = uninterrupted
+    method, expected = uninterrupted
     rng = random.Random(method)
     directory = tmp_path / "run"
-    kills = 0
-    while kills < 4:
-        more = ["--ckpt_path=last"] if directory.is_dir() else []
-        process = start(arguments(method, directory, EPOCHS, *more))
-        process.join(rng.uniform(0.2, 0.7) * seconds)
-        if process.exitcode is not None:
-            break
-        os.kill(process.pid, kill)
-        process.join(60)
-        if process.exitcode == 0:  # there was nothing left to interrupt
-            break
-        kills += 1
-    finish(arguments(method, directory, EPOCHS, "--ckpt_path=last"))
-    assert kills
+    # Points of training and not of time, so that each lies within the run however fast the machine is.
+    for number in range(KILLS):
+        step = int(expected["last step"] * (number + rng.random()) / (KILLS + 1))
+        interrupt = [
+            "--trainer.callbacks+=interrupt.Interrupt",
+            f"--trainer.callbacks.step={step}",
+            f"--trainer.callbacks.delay={rng.uniform(0.0, 0.05)}",
+            f"--trainer.callbacks.name={kill.name}",
+        ]
+        process = start(arguments(method, directory, EPOCHS, *interrupt, *RESUME[: number > 0]))
+        process.join(120)
+        assert process.exitcode == (-kill if kill == signal.SIGKILL else 128 + kill)
+    finish(arguments(method, directory, EPOCHS, *RESUME))
     actual = outcome(directory)
     for key, value in expected.items():
         assert actual[key] == value, key
