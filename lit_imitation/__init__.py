@@ -10,25 +10,39 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_imitation.callbacks import DAggerCallback, HumanLabels
     from lit_imitation.data.demonstration_module import DemonstrationDataModule
     from lit_imitation.data.demonstrations import Demonstrations, read_demonstrations, write_demonstrations
     from lit_imitation.data.module import EnvironmentDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.methods import BC
-    from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, load_policy
+    from lit_imitation.policies import (
+        CategoricalPolicy,
+        DeterministicPolicy,
+        EnsemblePolicy,
+        GaussianPolicy,
+        load_policy,
+    )
     from lit_imitation.rollout import Episodes, collect
+    from lit_imitation.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.transitions import Transitions
 
 _HOMES = {
     "BC": "methods",
     "CategoricalPolicy": "policies",
+    "DAggerCallback": "callbacks",
     "DemonstrationDataModule": "data.demonstration_module",
     "Demonstrations": "data.demonstrations",
     "DeterministicPolicy": "policies",
+    "EnsemblePolicy": "policies",
     "EnvironmentDataModule": "data.module",
     "Episodes": "rollout",
+    "ExponentialBeta": "schedules",
     "GaussianPolicy": "policies",
+    "HumanLabels": "callbacks",
+    "IndicatorBeta": "schedules",
+    "LinearBeta": "schedules",
     "Transitions": "transitions",
     "collect": "rollout",
     "load_expert": "experts",
@@ -42,12 +56,18 @@ __version__ = "0.1.0"
 __all__ = [
     "BC",
     "CategoricalPolicy",
+    "DAggerCallback",
     "DemonstrationDataModule",
     "Demonstrations",
     "DeterministicPolicy",
+    "EnsemblePolicy",
     "EnvironmentDataModule",
     "Episodes",
+    "ExponentialBeta",
     "GaussianPolicy",
+    "HumanLabels",
+    "IndicatorBeta",
+    "LinearBeta",
     "Transitions",
     "collect",
     "load_expert",

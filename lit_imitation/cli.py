@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test`, `predict`, and `collect` and `repeat` of our own."""
+"""The command line: Lightning's `fit`, `validate`, `test`, `predict`, and our own `collect`, `repeat`, `study`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ train, with Lightning:
 around it:
   collect    roll out an expert and write a demonstration file
   repeat     run a recipe for several seeds and put the results into one table
+  study      measure what the theory promises, with figures:   study horizon --out DIR
 
 COMMAND --help lists the options of a command; fit --config FILE --print_config shows every setting.
 """
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             collect(rest)
         elif command == "repeat":
             repeat(rest)
+        elif command == "study":
+            study(rest)
         else:
             print(f"lit-imitation: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
@@ -137,3 +140,27 @@ def repeat(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="lit-imitation repeat", description=repeat.__doc__, allow_abbrev=False)
     add_repeat_arguments(parser)
     run_repeat(*parser.parse_known_args(arguments))
+
+
+def study(arguments: Sequence[str]) -> None:
+    """Run a study: many small trainings, figures with the plotted numbers, and a page. Interrupted, it goes on."""
+    parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
+    parser.add_argument("name", choices=["horizon"], help="horizon: cost against the length of the task, BC and DAgger")
+    parser.add_argument("--out", required=True, help="directory to write")
+    parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")
+    parser.add_argument("--seeds", type=int, help="of every part (default: the study's own)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that train side by side (default: 1)")
+    options = parser.parse_args(arguments)
+    if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
+        raise ConfigError("--jobs and --seeds must be at least 1")
+
+    from dataclasses import replace
+    from pathlib import Path
+
+    from lit_imitation.studies.horizon import QUICK, Settings, run
+
+    settings = QUICK if options.quick else Settings()
+    if options.seeds is not None:
+        settings = replace(settings, seeds=options.seeds, corridor_seeds=options.seeds)
+    run(Path(options.out), settings, options.jobs)
+    print(f"{options.out}: horizon.md, horizon.json, and the figures with their numbers")

@@ -24,6 +24,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_imitation.callbacks import LastCheckpoint, ProgressBar, RunDirectory, TrajectoryWriter
+from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError
 from lit_imitation.loggers import MetricsCSV
@@ -191,7 +192,9 @@ class CLI(LightningCLI):
         loggers: list[Logger] = [] if logger is False else [MetricsCSV(directory)]
         loggers += [one for one in _as_list(logger) if isinstance(one, Logger)]
         self.run_directory = RunDirectory(self.kept_config)
-        callbacks = [*_as_list(trainer.callbacks), self.run_directory, ProgressBar()]
+        callbacks = [*_as_list(trainer.callbacks), self.run_directory]
+        if trainer.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
         if trainer.enable_checkpointing is not False:
             callbacks.append(LastCheckpoint())
         if self.subcommand == "predict":
@@ -219,11 +222,12 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test the best policy, and show what came out."""
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        best = last_checkpoint(self.trainer)
         # A callback that averages weights would load those before averaging; a checkpoint's policy is the average.
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         self.trainer.callbacks = [one for one in callbacks if not isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
-        if not self.trainer.interrupted:
+        paused = any(getattr(one, "paused", "") for one in callbacks)  # for a person to do something
+        if not self.trainer.interrupted and not paused:
             self.trainer.test(
                 self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
             )

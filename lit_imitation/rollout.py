@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -96,16 +96,20 @@ class Episodes:
         record: keep the transitions for `transitions()`.
     """
 
+    unit = "episodes"
+
     def __init__(
         self, envs: VectorEnv[Any, Any, Any], actor: Actor, count: int, seed: int, *, record: bool = False
     ) -> None:
         if count < 1:
-            raise ConfigError(f"{count} episodes were asked for; at least 1 is needed")
+            raise ConfigError(f"{count} {self.unit} were asked for; at least 1 is needed")
         self.envs, self.actor, self.count, self.seed, self.record = envs, actor, count, seed, record
+        self.live: NDArray[np.bool_] = np.ones(envs.num_envs, dtype=np.bool_)
+        """`[B]`: the environments whose coming step counts, for an actor that would rather not be asked for nothing."""
         self._recorded: list[tuple[NDArray[Any], ...]] = []
 
     def __len__(self) -> int:
-        """Number of episodes."""
+        """Number of episodes (of steps, for `Steps`)."""
         return self.count
 
     def __iter__(self) -> Iterator[Episode]:
@@ -127,34 +131,69 @@ class Episodes:
 
     def _run(self) -> Iterator[Episode]:
         envs = self.envs
+        next_step = envs.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
         share, rest = divmod(self.count, envs.num_envs)
         remaining = np.full(envs.num_envs, share)
         remaining[:rest] += 1
         active = remaining > 0
+        self.live = active
         returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
         for step in stream(envs, self.actor, self.seed):
-            live = step.valid & active
+            live = self.live
             np.add(returns, step.reward, out=returns, where=live)
             lengths += live
             if self.record:
                 self._recorded.append((*step[:6], live))
-            if not np.count_nonzero(step.done):
-                continue
-            ended = np.flatnonzero(step.done & live)
-            finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
-            for env, length, total in finished:
-                yield Episode(env, length, total, _success(step.info, env))
-            remaining[ended] -= 1
-            returns[step.done], lengths[step.done] = 0.0, 0
-            active = remaining > 0
-            if not np.count_nonzero(active):
-                return
+            any_done = np.count_nonzero(step.done)
+            if any_done:
+                ended = np.flatnonzero(step.done & live)
+                finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
+                for env, length, total in finished:
+                    yield Episode(env, length, total, _success(step.info, env))
+                returns[step.done], lengths[step.done] = 0.0, 0
+            if self._spend(remaining, live, step.done):
+                active = remaining > 0
+                if not np.count_nonzero(active):
+                    return
+            self.live = active & ~step.done if next_step and any_done else active
+
+    def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
+        """Take what a step used up off each environment's share `[B]`; whether any did."""
+        ended = done & live
+        remaining -= ended
+        return bool(np.count_nonzero(ended))
 
     def transitions(self) -> Transitions:
-        """`[N]`: the transitions of the recorded episodes, all of the first environment first, in time order."""
+        """`[N]`: the transitions recorded so far, all of the first environment first, in time order.
+
+        An episode that is not over yet counts as truncated at its last step.
+        """
         *columns, live = (np.stack(column, axis=1) for column in zip(*self._recorded, strict=True))
         names = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
-        return Transitions.from_numpy({name: column[live] for name, column in zip(names, columns, strict=True)})
+        arrays = {name: column[live] for name, column in zip(names, columns, strict=True)}
+        taken = live.sum(axis=1)
+        last = taken[taken > 0].cumsum() - 1
+        arrays["truncated"][last] |= ~arrays["terminated"][last]
+        return Transitions.from_numpy(arrays)
+
+    def flat(self, noted: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """`[N, *]`: what an actor noted at each recorded step, `[B, *]`, in the order of `transitions()`."""
+        live = np.stack([live for *_, live in self._recorded], axis=1)
+        flat: NDArray[Any] = np.stack(noted[: len(self._recorded)], axis=1)[live]
+        return flat
+
+
+class Steps(Episodes):
+    """Exactly `count` steps, as many in each environment (the first few one more), whatever episodes they cut.
+
+    Only episodes that finish are handed out; `transitions` has all steps.
+    """
+
+    unit = "steps"
+
+    def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
+        remaining -= live
+        return not remaining.all()
 
 
 def collect(

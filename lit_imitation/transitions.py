@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,16 @@ class Transitions(TensorClass):
                 tensors[name] = tensors[name].float()
         return cls(**tensors, batch_size=[len(tensors["reward"])])  # type: ignore[arg-type]
 
+    @classmethod
+    def joined(cls, records: Sequence[Transitions]) -> Transitions:
+        """Flat records one after another, with the optional fields that all of them have."""
+        records = [record.clone(recurse=False) for record in records]
+        for name in ("next_observation", "weight", "log_prob"):
+            if any(getattr(record, name) is None for record in records):
+                for record in records:
+                    setattr(record, name, None)
+        return torch.cat(records)  # type: ignore[arg-type, return-value]
+
     def episode_lengths(self) -> Tensor:
         """`[episodes]` int64: the number of transitions of each trajectory of a flat record, in order."""
         ends = self.done.nonzero().squeeze(-1)
@@ -85,3 +95,16 @@ class Transitions(TensorClass):
             for start, length in zip(starts[episodes].tolist(), lengths[episodes].tolist(), strict=True)
         ]
         return self[torch.cat(rows)] if rows else self[:0]
+
+    def keep(self, rows: Tensor) -> Transitions:
+        """The rows `[N]` bool of a flat record; where a trajectory loses its end, the last row kept is truncated.
+
+        Successors stay the true ones. A trajectory without a kept row is gone.
+        """
+        episode = self.episode_index()
+        kept = rows.nonzero().squeeze(-1)
+        last = torch.ones_like(kept, dtype=torch.bool)
+        last[:-1] = episode[kept[1:]] != episode[kept[:-1]]
+        result: Transitions = self[kept]
+        result.truncated = result.truncated | (last & ~result.done)
+        return result

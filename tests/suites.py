@@ -23,9 +23,24 @@ CHECKPOINTS = [
 DISCRETE = ["--data.env_id=CartPole-v1", "--data.expert=scripted", "--data.num_trajectories=4"]
 CONTINUOUS = ["--data.env_id=Pendulum-v1", "--data.expert=scripted", "--data.num_trajectories=4"]
 
+CATEGORICAL = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.CategoricalPolicy", *DISCRETE]
+GAUSSIAN = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy", *CONTINUOUS]
+ENSEMBLE = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.EnsemblePolicy", *CONTINUOUS]
+DAGGER = [
+    "--trainer.callbacks+=lit_imitation.DAggerCallback",
+    "--trainer.callbacks.rounds=3",
+    "--trainer.callbacks.epochs_per_round=2",
+    "--trainer.callbacks.beta=0.5",
+]
+# Environments that share one random stream would play other episodes on two processes than on one.
+ONE_BY_ONE = ["--data.backend=sync"]
+
 METHODS = {
-    "bc-discrete": ["--model=lit_imitation.BC", "--model.policy=lit_imitation.CategoricalPolicy", *DISCRETE],
-    "bc-continuous": ["--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy", *CONTINUOUS],
+    "bc-discrete": CATEGORICAL,
+    "bc-continuous": GAUSSIAN,
+    "dagger-discrete": [*CATEGORICAL, *DAGGER, *ONE_BY_ONE],
+    "dagger-continuous": [*GAUSSIAN, *DAGGER, "--trainer.callbacks.reinitialise=true"],
+    "dagger-asking-less": [*ENSEMBLE, *DAGGER, "--trainer.callbacks.query_budget=50"],
 }
 """Name to the arguments of a run that takes seconds."""
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
-from lit_imitation.rollout import Episodes, collect, stream
+from lit_imitation.rollout import Episodes, Steps, collect, stream
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -115,6 +115,54 @@ def test_environments_that_do_not_reset_themselves_are_refused():
     envs = SyncVectorEnv([counting.CountingEnv] * 2, autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ConfigError, match="start the next episode themselves"):
         collect(envs, counting.act, 2, 0)
+
+
+@pytest.mark.parametrize("kind", HERE)
+@pytest.mark.parametrize(("num_envs", "count"), [(1, 40), (3, 41), (3, 2)])
+def test_steps_are_the_first_of_each_environment_and_cut_what_they_end(environments, kind, num_envs, count):
+    run = Steps(environments(kind, num_envs), counting.act, count, seed=3, record=True)
+    finished = list(run)
+    transitions = run.transitions()
+    assert len(run) == len(transitions) == count
+    start = ends = 0
+    shares = [share for share in counting.share(num_envs, count) if share]  # with more environments than steps
+    for env, share in enumerate(shares):
+        wanted = {name: column[:share] for name, column in counting.expected(1, share, 3 + env).items()}
+        ends += int((wanted["terminated"] | wanted["truncated"]).sum())
+        wanted["truncated"][-1:] |= ~wanted["terminated"][-1:]
+        for name, column in wanted.items():
+            np.testing.assert_array_equal(getattr(transitions, name)[start : start + share], column, err_msg=name)
+        start += share
+    assert len(finished) == ends
+
+
+def test_what_an_actor_notes_comes_in_the_order_of_the_transitions(environments):
+    noted = []
+
+    def actor(observation):
+        noted.append(observation.copy())
+        return counting.act(observation)
+
+    run = Episodes(environments("vector", 3), actor, 7, 1, record=True)
+    list(run)
+    np.testing.assert_array_equal(run.flat(noted), run.transitions().observation)
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_live_tells_beforehand_which_steps_count(environments, kind):
+    told = []
+
+    def actor(observation):
+        told.append(run.live.copy())
+        return counting.act(observation)
+
+    run = Episodes(environments(kind, 3), actor, 7, 1, record=True)
+    list(run)
+    assert np.concatenate(told).sum() == len(run.transitions())
+    assert not told[-1].all()
+    # Whoever is live is not looking at the end of an episode (the flag in the observation's last place).
+    assert run.flat([np.ones(3)] * len(told)).all()
+    assert (run.transitions().observation[:, 4] == 0).all()
 
 
 @pytest.mark.parametrize("count", [0, -3])

@@ -134,3 +134,24 @@ def test_a_record_is_indexed_as_one():
     assert part.action.tolist() == [4, 0]
     assert part.truncated.tolist() == [True, False]
     assert torch.cat([part, transitions]).batch_size == torch.Size([7])
+
+
+def test_keep_cuts_trajectories_where_their_end_is_lost():
+    """Three trajectories of 3, 2 and 2 steps; the second disappears."""
+    done = torch.tensor([0, 0, 1, 0, 1, 0, 1], dtype=torch.bool)
+    transitions = Transitions(
+        observation=torch.arange(7.0)[:, None],
+        action=torch.zeros(7, dtype=torch.int64),
+        reward=torch.ones(7),
+        terminated=done,
+        truncated=torch.zeros(7, dtype=torch.bool),
+        next_observation=torch.arange(1.0, 8.0)[:, None],
+        batch_size=[7],
+    )
+    kept = transitions.keep(torch.tensor([1, 1, 0, 0, 0, 0, 1], dtype=torch.bool))
+    assert kept.observation.flatten().tolist() == [0, 1, 6]
+    assert kept.next_observation.flatten().tolist() == [1, 2, 7]
+    assert kept.terminated.tolist() == [False, False, True]
+    assert kept.truncated.tolist() == [False, True, False]
+    assert transitions.truncated.sum() == 0  # the record itself is as it was
+    assert len(transitions.keep(torch.zeros(7, dtype=torch.bool))) == 0

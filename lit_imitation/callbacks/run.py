@@ -39,8 +39,9 @@ class RunDirectory(Callback):
     `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
     gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
     normalized_score, normalized_score_ci95, expert_return, random_return, episodes, checkpoint, versions`. What was
-    not measured is null. `env_steps` and `gradient_steps` are those behind the evaluated policy, `wall_seconds` the
-    time spent in `fit`, evaluation included, over all its interruptions.
+    not measured is null; a callback with a method `summary_figures` adds its own. `env_steps` and `gradient_steps` are
+    those behind the evaluated policy, `wall_seconds` the time spent in `fit`, evaluation included, over all its
+    interruptions.
 
     Args:
         config: the run's configuration as YAML, without its directory: it can be given to `--config` again.
@@ -55,6 +56,7 @@ class RunDirectory(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`."""
+        self._fitting = stage == "fit"
         if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             directory = Path(trainer.default_root_dir)
             directory.mkdir(parents=True, exist_ok=True)
@@ -131,8 +133,9 @@ class RunDirectory(Callback):
         return {"wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse."""
-        self._wall_seconds = state_dict["wall_seconds"]
+        """The inverse; a checkpoint that is only tested does not turn the clock back."""
+        if self._fitting or not self._wall_seconds:
+            self._wall_seconds = state_dict["wall_seconds"]
 
     def _summarise(self, trainer: Trainer, module: LightningModule, checkpoint: Any) -> None:
         if not isinstance(module, ImitationModule):
@@ -164,6 +167,9 @@ class RunDirectory(Callback):
             "checkpoint": str(path.relative_to(directory.resolve()) if path and inside else path or ""),
             "versions": versions(),
         }
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if hasattr(callback, "summary_figures"):
+                self.summary |= callback.summary_figures()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             directory.mkdir(parents=True, exist_ok=True)
             atomic_write(directory / "summary.json", json.dumps(self.summary, indent=2) + "\n")
@@ -175,6 +181,8 @@ class RunDirectory(Callback):
         table.add_column("value", justify="right")
         for name, value in self.summary.items():
             if name in ("method", "env_id", "versions") or value is None or name.endswith("_ci95"):
+                continue
+            if isinstance(value, list):  # for machines
                 continue
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
             # The mean has its spread beside it, and so a row each is enough for a figure and its interval.
@@ -188,5 +196,8 @@ class RunDirectory(Callback):
 
 def last_checkpoint(trainer: Trainer) -> str:
     """The best checkpoint of the run that just ended, else the last, else nothing."""
-    callback = trainer.checkpoint_callback
-    return getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+    for kind in ("best_model_path", "last_model_path"):
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if path := getattr(callback, kind, ""):
+                return str(path)
+    return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -34,7 +33,7 @@ class TrajectoryWriter(BasePredictionWriter):
             shares = [share for process in gathered for share in process]
         if not trainer.is_global_zero:
             return
-        transitions: Transitions = torch.cat(shares)  # type: ignore[arg-type, assignment]
+        transitions = Transitions.joined(shares)
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, EnvironmentDataModule)
         metadata: Metadata = {"env_id": data.env_id, "expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}

@@ -14,7 +14,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from lit_imitation.data.sources import Array, Columns, Metadata, format_of, named, read_columns
+from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
 
@@ -54,8 +54,9 @@ def read_demonstrations(
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
     Args:
-        source: the path of an `.npz` or `.hdf5` file, in D4RL's layout or the `imitation` library's; `minari:ID` or
-            `minari:DIRECTORY`; `hf:NAME` or `hf:DIRECTORY`.
+        source: the path of an `.npz` or `.hdf5` file, in D4RL's layout or the `imitation` library's, or of a folder of
+            such files (DAgger's `dataset`), read in the order of their names; `minari:ID` or `minari:DIRECTORY`;
+            `hf:NAME` or `hf:DIRECTORY`.
         observation_space: of one environment.
         action_space: of one environment.
 
@@ -64,6 +65,12 @@ def read_demonstrations(
         UnsupportedSpaceError: a space that is neither Box nor Discrete.
         MissingExtraError: the library for a `minari:` or `hf:` source is not installed.
     """
+    folder = Path(source).expanduser()
+    files = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
+    if files:
+        parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
+        returns = torch.cat([part.episode_returns for part in parts])
+        return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, parts[0].metadata)
     columns = read_columns(source)
     transitions = _transitions(columns, observation_space, action_space)
     returns = transitions.episode_returns()
@@ -178,10 +185,7 @@ def subsample(demonstrations: Demonstrations, every: int, generator: torch.Gener
     offsets = (torch.rand(len(lengths), generator=generator, dtype=torch.float64).to(limits.device) * limits).long()
     step = torch.arange(len(transitions), device=episode.device) - (lengths.cumsum(0) - lengths)[episode]
     kept = ((step - offsets[episode]) % every == 0) & (step >= offsets[episode])
-    # Beyond this step of its trajectory there is no row left to keep.
-    last = kept & (step + every >= lengths[episode])
-    truncated = transitions.truncated | (last & ~transitions.done)
-    return demonstrations._replace(transitions=transitions.replace(truncated=truncated)[kept])
+    return demonstrations._replace(transitions=transitions.keep(kept))
 
 
 def take(demonstrations: Demonstrations, count: int, generator: torch.Generator) -> Demonstrations:

@@ -1,7 +1,27 @@
-"""Environments: from an id to a seeded vector environment on the fastest backend that has it."""
+"""Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
-from lit_imitation.envs.make import Backend, make, make_single
+Two are our own, for `lit_imitation.studies`, and registered here under `lit_imitation/`: `Corridor-v0` and
+`LaneKeeping-v0`.
+"""
+
+from gymnasium import register
+
+from lit_imitation.envs.make import Backend, episode_limit, make, make_single
 from lit_imitation.envs.random_return import random_return
 from lit_imitation.envs.spaces import check_spaces, space_from_dict, space_to_dict
 
-__all__ = ["Backend", "check_spaces", "make", "make_single", "random_return", "space_from_dict", "space_to_dict"]
+__all__ = [
+    "Backend",
+    "check_spaces",
+    "episode_limit",
+    "make",
+    "make_single",
+    "random_return",
+    "space_from_dict",
+    "space_to_dict",
+]
+
+# By name, so that nobody who does not ask for them imports them.
+for _module, _name in (("corridor", "Corridor"), ("lane_keeping", "LaneKeeping")):
+    _entry_point = f"lit_imitation.envs.{_module}:{_name}"
+    register(f"lit_imitation/{_name}-v0", f"{_entry_point}Env", vector_entry_point=f"{_entry_point}VectorEnv")

@@ -85,6 +85,12 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
     return FlattenObservation(env) if isinstance(env.observation_space, Dict | Tuple) else env
 
 
+def episode_limit(env_id: str, **env_kwargs: Any) -> int | None:
+    """Steps after which an environment's episodes are cut, where it says."""
+    limit: int | None = env_kwargs.get("max_episode_steps", _spec(env_id).max_episode_steps)
+    return limit
+
+
 def _spec(env_id: str) -> EnvSpec:
     """The registered specification, after making sure that what the environment needs is installed."""
     try:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from lit_imitation.envs import corridor as corridor_env
+from lit_imitation.envs import lane_keeping as lane
 from lit_imitation.experts.base import Array, Expert
 
 
@@ -132,6 +134,31 @@ def lunar_lander_continuous(observation: Array) -> Array:
     return np.clip(action, -1, 1).astype(np.float32)
 
 
+def corridor(observation: Array) -> Array:
+    """Corridor: the right action in each situation, by the environment's own table; return (4) in off.
+
+    `observation: [B]` to `[B]`.
+    """
+    return corridor_env.expert_action(observation)
+
+
+def lane_keeping(observation: Array) -> Array:
+    """LaneKeeping: steer towards a heading that leads back to the centre line.
+
+    `observation: [B, 4]` (x, y, cos ψ, sin ψ) to the steering `[B, 1]`, with c the centre line and the angle taken in
+    (−π, π]:
+
+        a = clip(4 ∠(arctan c′(x + 0.05) − arctan(3 (y − c(x))) − ψ), ±1)
+
+    The lane's direction is that at the end of the step, which makes up for most of the lag of the feedback.
+    """
+    x, _, cos, sin = observation.T.astype(np.float64)
+    wanted = lane.centre_heading(x + lane.SPEED) - np.arctan(3 * lane.lateral_offset(observation))
+    difference = np.arctan2(np.sin(wanted) * cos - np.cos(wanted) * sin, np.cos(wanted) * cos + np.sin(wanted) * sin)
+    action: Array = np.clip(4 * difference, -1, 1).astype(np.float32)[:, None]
+    return action
+
+
 CONTROLLERS: Mapping[str, Expert] = {
     "Acrobot-v1": acrobot,
     "CartPole-v1": cart_pole,
@@ -140,5 +167,7 @@ CONTROLLERS: Mapping[str, Expert] = {
     "MountainCar-v0": mountain_car,
     "MountainCarContinuous-v0": mountain_car_continuous,
     "Pendulum-v1": pendulum,
+    "lit_imitation/Corridor-v0": corridor,
+    "lit_imitation/LaneKeeping-v0": lane_keeping,
 }
 """What `scripted` means for each environment."""

@@ -208,6 +208,7 @@ class ImitationModule(LightningModule):
                 )
         checkpoint["policy"] = describe(self.policy)
         checkpoint["env_steps"] = self.env_steps
+        checkpoint["evaluation"] = self.evaluation  # between a validation and the end of its epoch
         checkpoint["random_states"] = get_states()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -215,6 +216,7 @@ class ImitationModule(LightningModule):
         if not hasattr(self, "policy"):
             self.policy = build(checkpoint["policy"])
         self.env_steps = checkpoint["env_steps"]
+        self.evaluation = checkpoint["evaluation"]
         self.gradient_steps = checkpoint["global_step"]
         self._random_states = checkpoint["random_states"]
 

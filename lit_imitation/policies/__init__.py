@@ -4,10 +4,12 @@ from lit_imitation.policies.base import Policy, PolicyFactory
 from lit_imitation.policies.categorical import CategoricalPolicy
 from lit_imitation.policies.checkpoints import default_policy, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
+from lit_imitation.policies.ensemble import EnsemblePolicy
 
 __all__ = [
     "CategoricalPolicy",
     "DeterministicPolicy",
+    "EnsemblePolicy",
     "GaussianPolicy",
     "Policy",
     "PolicyFactory",

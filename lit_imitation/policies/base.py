@@ -12,7 +12,7 @@ from gymnasium import Space
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lit_imitation.policies.networks import MLP, Activation, Encoder
+from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
 from lit_imitation.rollout import Actor
 
 
@@ -28,6 +28,7 @@ class Policy(nn.Module, ABC):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        network: builds the MLP from sizes, activation and dropout.
     """
 
     arguments: dict[str, Any]
@@ -48,11 +49,12 @@ class Policy(nn.Module, ABC):
         hidden_sizes: Sequence[int],
         activation: Activation,
         dropout: float,
+        network: Callable[[Sequence[int], Activation, float], MLP | EnsembleMLP] = MLP,
     ) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.encoder = Encoder(observation_space)
-        self.network = MLP([self.encoder.out_features, *hidden_sizes, outputs], activation, dropout)
+        self.network = network([self.encoder.out_features, *hidden_sizes, outputs], activation, dropout)
 
     @abstractmethod
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:

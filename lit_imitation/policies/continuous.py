@@ -21,8 +21,8 @@ LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of log σ in units of half the action range: a density may sharpen on noiseless demonstrations, not collapse."""
 
 
-class _ContinuousPolicy(Policy):
-    """What the two share: actions `[B, *act]` in a box, written as u = (action − centre) / scale, `[B, act_dim]`.
+class BoxActions(nn.Module):
+    """Actions `[B, *act]` in a box, written as u = (action − centre) / scale, `[B, act_dim]`.
 
     Centre and half-width of each bounded dimension map it to [−1, 1]; an unbounded one is left as it is.
     """
@@ -32,16 +32,10 @@ class _ContinuousPolicy(Policy):
     centre: Tensor
     scale: Tensor
 
-    def __init__(
-        self, observation_space: Space[Any], action_space: Space[Any], outputs_per_action: int, **arguments: Any
-    ) -> None:
-        if not isinstance(action_space, Box):
-            raise UnsupportedSpaceError(
-                f"{type(self).__name__} needs continuous actions; this environment's are {action_space}"
-            )
-        self.shape, self.act_dim = action_space.shape, math.prod(action_space.shape)
-        super().__init__(observation_space, action_space, outputs_per_action * self.act_dim, **arguments)
-        low, high = action_space.low.astype(np.float64).ravel(), action_space.high.astype(np.float64).ravel()
+    def set_box(self, space: Box) -> None:
+        """Take the bounds; buffers, so that they are where the parameters are."""
+        self.shape, self.act_dim = space.shape, math.prod(space.shape)
+        low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
         bounded = np.isfinite(low) & np.isfinite(high)
         wide = bounded & (high > low)  # a dimension with one value only has no scale
         with np.errstate(invalid="ignore"):
@@ -54,14 +48,33 @@ class _ContinuousPolicy(Policy):
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
         self.bounded = bool(bounded.all())
 
+    def to_box(self, u: Tensor) -> Tensor:
+        """`[..., act_dim]` to actions in the environment's units, flat as it came, clipped into the box."""
+        return torch.clamp(torch.addcmul(self.centre, u, self.scale), self.low, self.high)
+
     def to_action(self, u: Tensor) -> Tensor:
         """`[B, act_dim]` to `[B, *act]`, clipped into the box."""
-        action = torch.clamp(torch.addcmul(self.centre, u, self.scale), self.low, self.high)
+        action = self.to_box(u)
         return action if len(self.shape) == 1 else action.reshape(-1, *self.shape)
 
     def from_action(self, action: Tensor) -> Tensor:
         """`[B, *act]` to `[B, act_dim]`."""
         return (action.reshape(len(action), self.act_dim) - self.centre) / self.scale
+
+
+class _ContinuousPolicy(BoxActions, Policy):
+    """What the two share: a head with one or two outputs for each dimension of a box of actions."""
+
+    def __init__(
+        self, observation_space: Space[Any], action_space: Space[Any], outputs_per_action: int, **arguments: Any
+    ) -> None:
+        if not isinstance(action_space, Box):
+            raise UnsupportedSpaceError(
+                f"{type(self).__name__} needs continuous actions; this environment's are {action_space}"
+            )
+        outputs = outputs_per_action * math.prod(action_space.shape)
+        super().__init__(observation_space, action_space, outputs, **arguments)
+        self.set_box(action_space)
 
 
 class GaussianPolicy(_ContinuousPolicy):

@@ -100,6 +100,58 @@ class MLP(nn.Module):
         return forward
 
 
+class EnsembleMLP(nn.Module):
+    """M MLPs of one shape in one batched pass: the parameters of all have a leading axis, `[M, out, in]`, `[M, out]`.
+
+    Args:
+        members: M.
+        sizes: input, hidden and output sizes of each.
+        activation: name of the function in `torch.nn.functional`.
+        dropout: probability of zeroing a hidden unit while training, drawn for each member.
+    """
+
+    def __init__(
+        self, members: int, sizes: Sequence[int], activation: Activation = "relu", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        networks = [MLP(sizes, activation, dropout) for _ in range(members)]  # drawn as they would be on their own
+        layers = [nn.ModuleList(layers) for layers in zip(*(network.layers for network in networks), strict=True)]
+        self.weights, self.biases = (
+            nn.ParameterList(torch.stack([getattr(layer, name).detach() for layer in of_all]) for of_all in layers)
+            for name in ("weight", "bias")
+        )
+        self.members, self.activation, self.dropout = members, activation, dropout
+        self._activate = networks[0]._activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, sizes[0]]` to `[M, B, sizes[-1]]`."""
+        x = x.expand(self.members, -1, -1)
+        last = len(self.weights) - 1
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias[:, None], x, weight.mT)
+            if i < last:
+                x = self._activate(x)
+                if self.dropout:
+                    x = F.dropout(x, self.dropout, self.training)
+        return x
+
+    def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """`forward` on arrays, without dropout or gradients; parameters updated in place are seen."""
+        *hidden, (last_weight, last_bias) = [
+            (weight.detach().mT, bias.detach()[:, None]) for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+        members, activate = self.members, self._activate
+
+        def forward(x: NDArray[Any]) -> NDArray[Any]:
+            h = torch.from_numpy(x).expand(members, -1, -1)
+            for weight, bias in hidden:
+                h = activate(torch.baddbmm(bias, h, weight))
+            head: NDArray[Any] = torch.baddbmm(last_bias, h, last_weight).numpy()
+            return head
+
+        return forward
+
+
 class ImageEncoder(nn.Module):
     """Three strided convolutions (Mnih et al. 2015) on uint8 images scaled to [0, 1].
 

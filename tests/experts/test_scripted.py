@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+import lit_imitation.envs  # noqa: F401 - registers our own environments
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import CONTROLLERS, load_expert
 
@@ -16,6 +17,8 @@ LEVEL = {
     "MountainCar-v0": -103,
     "MountainCarContinuous-v0": 97,
     "Pendulum-v1": -150,
+    "lit_imitation/Corridor-v0": 0,
+    "lit_imitation/LaneKeeping-v0": 0,
 }
 
 
@@ -54,8 +57,12 @@ def test_return_beats_the_solved_threshold(env_id):
 @pytest.mark.parametrize("env_id", sorted(CONTROLLERS))
 def test_answers_each_row_alone_and_inside_the_space(env_id):
     observation_space, action_space = spaces_of(env_id)
-    width = np.minimum(observation_space.high, 10.0)  # far outside what an episode visits, as DAgger may ask
-    observation = np.random.default_rng(0).uniform(-width, width, (200, *observation_space.shape)).astype(np.float32)
+    if isinstance(observation_space, spaces.Discrete):
+        observation = np.random.default_rng(0).integers(observation_space.n, size=200)
+    else:
+        width = np.minimum(observation_space.high, 10.0)  # far outside what an episode visits, as DAgger may ask
+        observation = np.random.default_rng(0).uniform(-width, width, (200, *observation_space.shape))
+        observation = observation.astype(np.float32)
     if env_id in EXTRA:
         observation[:, 6:] = observation[:, 6:] > 0.5
     expert = load_expert("scripted", env_id, observation_space, action_space)

@@ -1,0 +1,112 @@
+"""What acts while DAgger collects: expert and learner mixed, with the expert's word on every state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from gymnasium import Space
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lit_imitation.errors import ExpertError
+from lit_imitation.rollout import Actor, Episodes
+from lit_imitation.transitions import Transitions
+
+Array: TypeAlias = NDArray[Any]
+
+DIFFERENCE = 0.05
+"""Continuous actions differ where they are further apart than this share of the action's range (of 1 if unbounded)."""
+
+
+class Mixture:
+    """π_i = β_i π* + (1 − β_i) π̂_i (Ross, Gordon & Bagnell 2011, algorithm 3.1), and π*'s label for each state.
+
+    Who acts is drawn anew at every step of every environment. The label is the expert's whoever acted.
+
+    Args:
+        expert: π*, asked once a step about all states that are to be labelled.
+        learner: π̂_i.
+        beta: β_i.
+        draw: a number in [0, 1) for each environment, `[B]`; the expert acts where it is below β_i.
+        uncertain: with it the expert is asked only where it says so (and where the expert acts): observations
+            `[n, *obs]` to `[n]` bool.
+
+    Attributes:
+        labels: `[B, *act]` of each step; the learner's action where nobody asked.
+        learnt: `[B, *act]` of each step, what the learner would do.
+        asked: `[B]` bool of each step.
+    """
+
+    rollout: Episodes
+    """The rollout in which this acts; it tells which environments count."""
+
+    def __init__(
+        self,
+        expert: Actor,
+        learner: Actor,
+        beta: float,
+        draw: Callable[[], NDArray[np.float64]],
+        uncertain: Callable[[Array], NDArray[np.bool_]] | None = None,
+    ) -> None:
+        self.expert, self.learner, self.beta, self.draw, self.uncertain = expert, learner, beta, draw, uncertain
+        self.labels: list[Array] = []
+        self.learnt: list[Array] = []
+        self.asked: list[NDArray[np.bool_]] = []
+
+    def __call__(self, observation: Array) -> Array:
+        """The actions to play, `[B, *act]`.
+
+        Raises:
+            ExpertError: the expert raised something; the text names the step.
+        """
+        live = self.rollout.live
+        learnt = self.learner(observation)
+        experts_turn = self.draw() < self.beta
+        ask = live
+        if self.uncertain is not None:
+            ask = live & experts_turn
+            unknown = np.flatnonzero(live & ~experts_turn)
+            if len(unknown):
+                ask[unknown] = self.uncertain(observation[unknown])
+        count = np.count_nonzero(ask)
+        labels = learnt
+        if count:
+            try:
+                if count == len(ask):
+                    labels = self.expert(observation)
+                else:
+                    labels = learnt.copy()
+                    labels[ask] = self.expert(observation[ask])
+            except Exception as error:  # an expert may be anybody's code
+                cause = str(error) if isinstance(error, ExpertError) else f"{type(error).__name__}: {error}"
+                raise ExpertError(f"step {len(self.labels)}: {cause}") from error
+        self.labels.append(labels)
+        self.learnt.append(learnt)
+        self.asked.append(ask)
+        if self.beta == 0.0:
+            return learnt
+        shape = (-1,) + (1,) * (learnt.ndim - 1)
+        return np.where(experts_turn.reshape(shape), labels, learnt)
+
+    def outcome(self) -> tuple[Transitions, Tensor, Tensor]:
+        """Transitions `[N]` with labels as actions, what the learner would have done `[N, *act]`, and `asked: [N]` bool.
+
+        Where nobody asked the action is the learner's.
+        """
+        flat = self.rollout.flat
+        transitions = self.rollout.transitions()
+        transitions.action = torch.from_numpy(flat(self.labels))
+        return transitions, torch.from_numpy(flat(self.learnt)), torch.from_numpy(flat(self.asked))
+
+
+def differ(a: Array, b: Array, action_space: Space[Any]) -> NDArray[np.bool_]:
+    """`[N]`: where two actions `[N, *act]` are not the same; continuous ones may be `DIFFERENCE` of the range apart."""
+    if not isinstance(action_space, Box):
+        return np.asarray(a != b)
+    width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)
+    tolerance = DIFFERENCE * np.where(np.isfinite(width), width, 1.0)
+    return np.asarray((np.abs(a - b) > tolerance).reshape(len(a), -1).any(axis=1))
