@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from lit_imitation.files import atomic_write
 
 ROOT = Path(__file__).parent.parent
@@ -74,19 +76,61 @@ def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def beside(rows: list[dict[str, Any]]) -> str:
+    """DAgger and, on as many labels, behavioural cloning."""
+    lines = [
+        "| task | seeds | labels | expert's return | DAgger's return | normalised score | cloning's return, same labels "
+        "| normalised score | labels to 0.95 |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        name = f"`dagger/{row['recipe']}`" if "recipe" in row else row["env_id"]
+        reached = row["labels_to_reach"]
+        took = f"{np.mean(reached):,.0f}" if None not in reached else "not on every seed"
+        lines.append(
+            f"| {name} | {len(row['seeds'])} | {row['labels']:,.0f} | {row['expert_return']:.1f} | "
+            f"{row['dagger']['return_mean']['mean']:.1f} | {_score(row['dagger'], '**')} | "
+            f"{row['bc']['return_mean']['mean']:.1f} | {_score(row['bc'])} | {took} |"
+        )
+    return "\n".join(lines)
+
+
+def _score(row: dict[str, Any], mark: str = "") -> str:
+    score = row["normalized_score"]
+    low, high = score["mean_ci95"]
+    return f"{mark}{score['mean']:.3f}{mark} [{low:.3f}, {high:.3f}]"
+
+
+def into_dagger_recipe(row: dict[str, Any]) -> None:
+    """Put the figures into a recipe's first comment."""
+    dagger, bc = row["dagger"], row["bc"]
+    _into_comment(
+        ROOT / "configs" / "dagger" / f"{row['recipe']}.yaml",
+        f"# Measured, {len(row['seeds'])} seeds: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# return {dagger['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
+        f"{_score(dagger)} from {row['labels']:,.0f} labels;\n"
+        f"# behavioural cloning on as many: return {bc['return_mean']['mean']:.1f}, {_score(bc)}.\n",
+    )
+
+
+def _into_comment(path: Path, line: str) -> None:
+    """Put `line` in place of the first comment's part from "# Measured" on, or at its end."""
+    text = path.read_text()
+    head, model, after = text.partition("model:")
+    atomic_write(path, head.partition("# Measured")[0] + line + model + after)
+
+
 def into_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
-    path = ROOT / "configs" / "bc" / f"{row['recipe']}.yaml"
     score = row["normalized_score"]
     low, high = score["mean_ci95"]
     expert = "" if row["expert"] == "scripted" else f" from 25 trajectories of the expert {row['expert']}"
-    line = (
+    _into_comment(
+        ROOT / "configs" / "bc" / f"{row['recipe']}.yaml",
         f"# Measured{expert}, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# return {row['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
-        f"{score['mean']:.3f} [{low:.3f}, {high:.3f}].\n"
+        f"{score['mean']:.3f} [{low:.3f}, {high:.3f}].\n",
     )
-    before, _, after = path.read_text().partition("# Measured")
-    atomic_write(path, before + line + after[after.index("\nmodel:") + 1 :])
 
 
 def refresh() -> None:
@@ -97,6 +141,12 @@ def refresh() -> None:
         tables["recipes"] = recipes(results["recipes"])
         for row in results["recipes"]:
             into_recipe(row)
+    if "dagger_recipes" in results:
+        tables["dagger_recipes"] = beside(results["dagger_recipes"])
+        for row in results["dagger_recipes"]:
+            into_dagger_recipe(row)
+    if "dagger_mujoco" in results:
+        tables["dagger_mujoco"] = beside(results["dagger_mujoco"])
     if "bc_table" in results:
         tables["bc_table"] = bc_table(results["bc_table"])
     if {"bc", "rollout"} <= set(results):
