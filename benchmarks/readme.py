@@ -79,8 +79,8 @@ def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
 def beside(rows: list[dict[str, Any]]) -> str:
     """DAgger and, on as many labels, behavioural cloning."""
     lines = [
-        "| task | seeds | labels | expert's return | DAgger's return | normalised score | cloning's return, same labels "
-        "| normalised score | labels to 0.95 |",
+        "| task | seeds | labels | expert's return | DAgger's return | normalised score | cloning's return, as many "
+        "labels | normalised score | labels to 0.95 |",
         "|---" * 9 + "|",
     ]
     for row in rows:

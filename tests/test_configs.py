@@ -50,11 +50,18 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
     comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     assert "2 cores" in comment
     assert "normalised score" in comment
-    assert recipe.stem in TASKS
+    assert recipe.stem.removesuffix("_planner") in TASKS
 
 
 def test_every_task_has_its_behavioural_cloning_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS
+
+
+def test_the_dagger_recipes():
+    named = {"cartpole", "pendulum", "mountain_car_continuous", "lunar_lander", "lunar_lander_continuous"}
+    recipes = {path.stem for path in RECIPES if path.parent.name == "dagger"}
+    assert named < recipes
+    assert any(name.endswith("_planner") for name in recipes)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)

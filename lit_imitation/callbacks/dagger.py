@@ -128,8 +128,9 @@ class DAggerCallback(Checkpoint):
         self.best_model_path = ""
         self.paused = ""
         """What a person has to do before the run can go on; empty while it can."""
-        self._epochs = 0
-        self._fresh = False
+        self._best_return = -math.inf
+        self._epochs = 0  # of the running round
+        self._fresh = False  # a new round's data wait for their first epoch
         self._envs: VectorEnv[Any, Any, Any] | None = None
         self._resumed = False
 
@@ -267,8 +268,10 @@ class DAggerCallback(Checkpoint):
         if self._resumed:
             if self.best_round is not None:
                 self.best_model_path = str(self._directory / "checkpoints" / "best.ckpt")
-            for i in range(1, len(self.records)):
-                self._add(read_demonstrations(str(self._file(i)), *data.spaces).transitions, i)
+            for before, record in itertools.pairwise(self.records):
+                if record["dataset_size"] > before["dataset_size"]:
+                    file = self._file(record["round"])
+                    self._add(read_demonstrations(str(file), *data.spaces).transitions, record["round"])
             if self.paused:
                 self._take_labels()
             return
@@ -302,8 +305,9 @@ class DAggerCallback(Checkpoint):
             return
         record = self.records[-1]
         record["return_mean"] = value = self.module.evaluation["return_mean"]
-        best = self.best_round is None or value > (self.records[self.best_round]["return_mean"] or -math.inf)
+        best = value > self._best_return
         if best:
+            self._best_return = value
             self.best_round = self.round
         figures = {f"dagger/{name}": cast("float", value) for name, value in record.items() if value is not None}
         for logger in trainer.loggers:  # by hand: what Lightning logs at the end of an epoch comes after checkpoints
@@ -388,7 +392,7 @@ class DAggerCallback(Checkpoint):
         )
         kind = Steps if self.steps_per_round else Episodes
         mixture.rollout = rollout = kind(self._envs, mixture, share, self._seed("round", i) + first, record=True)
-        if getattr(self._envs, "render_mode", None) == "rgb_array":
+        if getattr(self._envs, "render_mode", None) == "rgb_array" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             recorder = FrameRecorder(self._envs, self._directory / "to_label" / f".round_{i:03d}.frames")
             rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
         failure = ""
@@ -455,7 +459,8 @@ class DAggerCallback(Checkpoint):
         failure = ""
         if self.trainer.is_global_zero and len(observation):
             try:
-                answers = [torch.from_numpy(self._ask(observation.numpy()))]  # type: ignore[operator]
+                with RandomStream(self._seed("answers", i)):
+                    answers = [torch.from_numpy(self._ask(observation.numpy()))]  # type: ignore[operator]
             except Exception as error:  # an expert may be anybody's code
                 failure = f"round {i}, after its {len(observation)} most uncertain states were chosen: {error}"
         self._agree_on(failure, i)
@@ -534,10 +539,10 @@ class DAggerCallback(Checkpoint):
         assert isinstance(self._ask, HumanLabels)
         data = self.data
         metadata: Metadata = {"env_id": data.env_id, "expert": "HumanLabels", "seed": data.seed, "round": i}
+        self.trainer.should_stop = True
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._ask.write(directory, states, metadata, frames)
-        self.paused = self._ask.instructions(directory, self._directory, len(states), data.action_space)
-        self.trainer.should_stop = True
+            self.paused = self._ask.instructions(directory, self._directory, len(states), data.action_space)
 
     def _take_labels(self) -> None:
         """Go on with the labels that a person gave."""
@@ -580,6 +585,7 @@ class DAggerCallback(Checkpoint):
             "records": [dict(record) for record in self.records],
             "visited": self.visited,
             "best_round": self.best_round,
+            "best_return": self._best_return,
             "epochs": self._epochs,
             "fresh": self._fresh,
             "paused": self.paused,
@@ -590,7 +596,8 @@ class DAggerCallback(Checkpoint):
         if not self._fitting:
             return
         self.records = [cast("RoundRecord", record) for record in state_dict["records"]]
-        self.visited, self.best_round = state_dict["visited"], state_dict["best_round"]
+        self.visited = state_dict["visited"]
+        self.best_round, self._best_return = state_dict["best_round"], state_dict["best_return"]
         self._epochs, self._fresh = state_dict["epochs"], state_dict["fresh"]
         self.paused = state_dict["paused"]
         self._resumed = True

@@ -268,6 +268,10 @@ def test_threshold(tmp_path):
     assert [record["expert_queries"] for record in never.records] == [never.records[0]["expert_queries"]] * 3
     assert never.records[1]["disagreement"] is None
     assert never.summary_figures()["queries_saved"] == never.visited
+    resumed, _, data = run(
+        tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0, ckpt_path=last(tmp_path / "never")
+    )
+    assert resumed.records == never.records  # rounds without a label have no file to be read
     always, _, data = run(tmp_path / "always", policy=EnsemblePolicy, uncertainty_threshold=0.0)
     some, module, data = run(tmp_path / "some", policy=EnsemblePolicy, uncertainty_threshold=0.05, rounds=1)
     assert 0 < some.summary_figures()["queries_saved"] < some.visited
@@ -464,3 +468,16 @@ def test_summary_log_and_pause_from_the_command_line(tmp_path, capsys):
     fill_in(tmp_path / "b" / "to_label" / "round_001")
     main([*human, "--ckpt_path=last"])
     assert (tmp_path / "b" / "to_label" / "round_002" / "labels.csv").exists()
+
+
+def test_a_return_of_zero_can_be_the_best(tmp_path):
+    """And what comes after it has to be better than that."""
+
+    class Judge(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            pl_module.evaluation = {"return_mean": next(returns)}
+
+    returns = iter([-3.0, 0.0, -1.0])
+    dagger, _, _ = run(tmp_path, callbacks=[Judge()])
+    assert [record["return_mean"] for record in dagger.records] == [-3.0, 0.0, -1.0]
+    assert dagger.best_round == 1

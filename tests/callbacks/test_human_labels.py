@@ -223,7 +223,13 @@ def test_continuous_labels(round_of):
     assert action.tolist() == [-2, 2, 0, 0.5, 1]
 
 
-@given(st.lists(st.tuples(st.floats(-0.7, 0.7, width=32), st.floats(0, 1e30, width=32)), min_size=2, max_size=9))
+@given(
+    st.lists(
+        st.tuples(st.floats(-0.7, 0.7, allow_subnormal=False), st.floats(0, 1e30, allow_subnormal=False)),
+        min_size=2,
+        max_size=9,
+    )
+)
 def test_every_number_comes_back(tmp_path_factory, labels):
     directory = tmp_path_factory.mktemp("run") / "round_001"
     HumanLabels().write(directory, states(TORQUES, len(labels)), METADATA)
