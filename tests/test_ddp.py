@@ -92,3 +92,15 @@ def test_two_nodes_under_torchrun(one_process, tmp_path):
     outputs = [node.communicate(timeout=180)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
     check_same(expected, tmp_path)
+
+
+def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
+    more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu"]
+    more += ["--trainer.callbacks.expert=unreliable:expert"]
+    process = launch([*arguments("dagger-discrete", tmp_path, *SHARED), *more])
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert "round 1, step 7: RuntimeError: the pilot has left" in output
+    assert (tmp_path / "dataset" / "round_000.npz").exists()
+    assert (tmp_path / "dataset" / "partial_001_1.npz").exists()
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()

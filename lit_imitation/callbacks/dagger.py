@@ -6,18 +6,17 @@ import itertools
 import math
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from gymnasium.vector import VectorEnv
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
-from lit_imitation.callbacks.human_labels import FrameRecorder, HumanLabels, can_render
+from lit_imitation.callbacks.collector import Collector
+from lit_imitation.callbacks.human_labels import HumanLabels
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import (
     Demonstrations,
@@ -27,18 +26,14 @@ from lit_imitation.data.demonstrations import (
     write_demonstrations,
 )
 from lit_imitation.data.sources import Metadata
-from lit_imitation.envs import episode_limit, make
-from lit_imitation.errors import ConfigError, ExpertError
+from lit_imitation.errors import ConfigError
 from lit_imitation.experts import Expert, checked, load_expert
 from lit_imitation.methods.base import ImitationModule
-from lit_imitation.mixture import Mixture, differ
+from lit_imitation.mixture import differ
 from lit_imitation.policies import EnsemblePolicy
-from lit_imitation.rollout import Episodes, Steps
 from lit_imitation.schedules import BetaSchedule
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
-
-T = TypeVar("T")
 
 
 class RoundRecord(TypedDict):
@@ -131,7 +126,6 @@ class DAggerCallback(Checkpoint):
         self._best_return = -math.inf
         self._epochs = 0  # of the running round
         self._fresh = False  # a new round's data wait for their first epoch
-        self._envs: VectorEnv[Any, Any, Any] | None = None
         self._resumed = False
 
     # Before training
@@ -156,6 +150,19 @@ class DAggerCallback(Checkpoint):
             self.rounds, self._limit = 1, 1
         trainer.fit_loop.max_epochs = (self.rounds + 1) * self._limit
         self._take_charge_of_checkpoints()
+        human = isinstance(self._ask, HumanLabels)
+        self._collector = Collector(
+            trainer,
+            pl_module,
+            data,
+            None if isinstance(self._ask, HumanLabels) else self._ask,
+            episodes=self.episodes_per_round or data.num_envs,
+            steps=self.steps_per_round,
+            threshold=self.uncertainty_threshold,
+            budget=self.query_budget,
+            frames=self._directory / "to_label" / ".frames" if human and not trainer.fast_dev_run else None,  # type: ignore[attr-defined]
+            rescue=self._rescue,
+        )
         if self.initial_episodes is not None:
             self._start_from(data, self.initial_episodes)
 
@@ -332,142 +339,21 @@ class DAggerCallback(Checkpoint):
         return len(self.records) - 1
 
     def _collect(self, i: int) -> None:
-        """Play π_i, have the visited states labelled, and add them."""
-        mixture, recorder = self._play(i)
-        parts, learnts, askeds = zip(*self._gather(mixture.outcome()), strict=True)
-        visited, learnt, asked = Transitions.joined(parts), torch.cat(learnts), torch.cat(askeds)
-        self.visited += len(visited)
-        self.module.env_steps += len(visited)
-        if self.query_budget is not None:
-            chosen = self._most_uncertain(visited.observation, asked)
-            if not isinstance(self._ask, HumanLabels):
-                visited.action[chosen] = self._answers(visited.observation[chosen], i)
-            asked[chosen] = True
-        elif isinstance(self._ask, HumanLabels):
-            asked[:] = True
+        """Let π_i act, have the visited states labelled, and add them."""
+        transitions, learnt, asked, recorder = self._collector.collect(i, self.betas[i])
+        self.visited += len(transitions)
+        self.module.env_steps += len(transitions)
         if isinstance(self._ask, HumanLabels):
             frames = recorder.finish(asked.nonzero().squeeze(-1).tolist()) if recorder is not None else None
-            self._pause(visited.keep(asked), i, frames)
+            self._pause(transitions.keep(asked), i, frames)
         else:
-            self._take_in(visited.keep(asked), learnt[asked], i)
+            self._take_in(transitions.keep(asked), learnt[asked], i)
 
-    def _play(self, i: int) -> tuple[Mixture, FrameRecorder | None]:
-        """This process's share of round i, on environments that are its own; what it is does not depend on others."""
-        trainer, data = self.trainer, self.data
-        rank, world = trainer.global_rank, trainer.world_size
-        count = self.steps_per_round or self.episodes_per_round or data.num_envs
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            count = min(count, data.num_envs)
-        total = min(data.num_envs, count)
-        limit = episode_limit(data.env_id, **data.env_kwargs)
-        if self.steps_per_round and limit:  # so many that each gets beyond the first moments of an episode
-            total = min(total, max(1, count // limit))
-        if total < world:
-            raise ConfigError(
-                f"DAgger collects a round on {total} environments, which cannot be shared out over {world} processes; "
-                "raise data.num_envs and what it collects in a round"
-            )
-        first, last = total * rank // world, total * (rank + 1) // world
-        share = sum(count // total + (env < count % total) for env in range(first, last))
-        recorder = None
-        if self._envs is None:
-            rendered = isinstance(self._ask, HumanLabels) and can_render(data.env_id, data.env_kwargs)
-            self._envs = (
-                make(data.env_id, last - first, 0, "sync", render_mode="rgb_array", **data.env_kwargs)
-                if rendered
-                else data.make(last - first)
-            )
-        generator = np.random.default_rng(self._seed("beta", i))
-        uncertain = None
-        if self.query_budget is not None or isinstance(self._ask, HumanLabels):
-            uncertain = _nowhere  # yet: asked when it is known where the learner goes
-        elif self.uncertainty_threshold is not None:
-            uncertain = self._uncertain
-        mixture = Mixture(
-            self._ask if not isinstance(self._ask, HumanLabels) else _nobody,
-            self.module.actor(),
-            self.betas[i],
-            lambda: generator.random(total)[first:last],
-            uncertain,
-        )
-        kind = Steps if self.steps_per_round else Episodes
-        mixture.rollout = rollout = kind(self._envs, mixture, share, self._seed("round", i) + first, record=True)
-        if getattr(self._envs, "render_mode", None) == "rgb_array" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            recorder = FrameRecorder(self._envs, self._directory / "to_label" / f".round_{i:03d}.frames")
-            rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
-        failure = ""
-        try:
-            for _ in rollout:
-                pass
-        except ExpertError as error:
-            failure = f"round {i}, {error}"
-        except Exception as error:  # an environment may be anybody's code
-            failure = f"round {i}, step {len(mixture.labels)}: {type(error).__name__} in the rollout: {error}"
-        if failure:
-            failure += self._rescue(mixture, i)
-        self._agree_on(failure, i)
-        return mixture, recorder
-
-    def _rescue(self, mixture: Mixture, i: int) -> str:
-        """Write what an interrupted round had so far, and say so."""
-        if not any(mixture.asked) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return ""
-        visited, _, asked = mixture.outcome()
-        if not asked.any():
-            return ""
+    def _rescue(self, labelled: Transitions, i: int) -> str:
+        """Keep what a round that failed had so far."""
         path = self._file(i).with_name(f"partial_{i:03d}_{self.trainer.global_rank}.npz")
-        self._write(visited.keep(asked), i, path)
-        return f"\nthe {int(asked.sum())} labels of this round so far are in {path}"
-
-    def _agree_on(self, failure: str, i: int) -> None:
-        """Stop on all processes if it failed on one."""
-        failures = [text for text in self._gather(failure) if text]
-        if failures:
-            raise ExpertError(
-                f"{failures[0]}\nrounds 0 to {i - 1} are in {self._directory / 'dataset'}; when it is mended go on "
-                "with --ckpt_path last"
-            )
-
-    def _uncertain(self, observation: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """`[n]` bool: where the members of the ensemble disagree too much."""
-        assert self.uncertainty_threshold is not None
-        return (self._disagreement(torch.from_numpy(observation)) > self.uncertainty_threshold).numpy()
-
-    @torch.no_grad()
-    def _disagreement(self, observation: Tensor) -> Tensor:
-        policy = self.module.policy
-        assert isinstance(policy, EnsemblePolicy)
-        training = policy.training
-        policy.eval()  # dropout is no disagreement
-        result = policy.disagreement(observation.to(policy.device)).cpu()
-        policy.train(training)
-        return result
-
-    def _most_uncertain(self, observation: Tensor, asked: Tensor) -> Tensor:
-        """Indices of the states to ask about, within what is left of the budget."""
-        assert self.query_budget is not None
-        doubt = self._disagreement(observation).masked_fill(asked, -1.0)
-        left = min(max(self.query_budget - int(asked.sum()), 0), int((~asked).sum()))
-        chosen = doubt.argsort(descending=True, stable=True)[:left]
-        if self.uncertainty_threshold is not None:
-            chosen = chosen[doubt[chosen] > self.uncertainty_threshold]
-        return chosen.sort().values
-
-    def _answers(self, observation: Tensor, i: int) -> Tensor:
-        """The expert's actions at `[n, *obs]`; the first process asks for all."""
-        answers: list[Any] = [None]
-        failure = ""
-        if self.trainer.is_global_zero and len(observation):
-            try:
-                with RandomStream(self._seed("answers", i)):
-                    answers = [torch.from_numpy(self._ask(observation.numpy()))]  # type: ignore[operator]
-            except Exception as error:  # an expert may be anybody's code
-                failure = f"round {i}, after its {len(observation)} most uncertain states were chosen: {error}"
-        self._agree_on(failure, i)
-        if self.trainer.world_size > 1:
-            dist.broadcast_object_list(answers)
-        labels: Tensor = answers[0] if answers[0] is not None else self.module.policy(observation)  # of no rows
-        return labels
+        self._write(labelled, i, path)
+        return f"the {len(labelled)} labels of this round so far are in {path}"
 
     # What was collected
 
@@ -557,9 +443,7 @@ class DAggerCallback(Checkpoint):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Close the environments; tell a person what there is to do."""
-        if self._envs is not None:
-            self._envs.close()
-            self._envs = None
+        self._collector.close()
         if self.paused and trainer.is_global_zero:
             print(self.paused)
 
@@ -605,15 +489,6 @@ class DAggerCallback(Checkpoint):
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self.data.seed, "dagger", *purpose)
 
-    def _gather(self, mine: T) -> list[T]:
-        """What each process has, in their order."""
-        world = self.trainer.world_size
-        if world == 1:
-            return [mine]
-        everybodys: list[Any] = [None] * world
-        dist.all_gather_object(everybodys, mine)
-        return everybodys
-
 
 def _beta(beta: float | BetaSchedule, i: int) -> float:
     value = float(beta(i) if callable(beta) else beta)
@@ -634,11 +509,3 @@ def _is_log(expert: str) -> bool:
             return "observations" in arrays or "obs" in arrays
     except (OSError, ValueError):  # to load it will say what is wrong
         return False
-
-
-def _nowhere(observation: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.zeros(len(observation), dtype=np.bool_)
-
-
-def _nobody(observation: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    raise AssertionError("a person is not asked while the learner acts")

@@ -25,6 +25,7 @@ from lit_imitation import (
     read_demonstrations,
 )
 from lit_imitation.callbacks import LastCheckpoint
+from lit_imitation.callbacks.collector import Collector
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError
 from lit_imitation.experts.scripted import cart_pole
@@ -244,18 +245,18 @@ def test_budget(tmp_path, beta):
     assert len(data.train) + len(data.held_out) == others[-1]["dataset_size"]
 
 
-def test_the_budget_goes_where_disagreement_is_largest(tmp_path):
+def test_the_budget_goes_where_disagreement_is_largest(tmp_path, monkeypatch):
     """With one round, the learner that chose is the one of round 0."""
     states, doubts = [], []
 
-    class Watch(DAggerCallback):
-        def _most_uncertain(self, observation, asked):
-            states.append(observation)
-            doubts.append(self._disagreement(observation))
-            return super()._most_uncertain(observation, asked)
+    def watch(self, observation, asked):
+        states.append(observation)
+        doubts.append(self._disagreement(observation))
+        return choose(self, observation, asked)
 
-    callback = Watch(rounds=1, epochs_per_round=2, episodes_per_round=3, query_budget=25)
-    _, _, data = run(tmp_path, callback=callback, policy=EnsemblePolicy)
+    choose = Collector._most_uncertain
+    monkeypatch.setattr(Collector, "_most_uncertain", watch)
+    _, _, data = run(tmp_path, rounds=1, policy=EnsemblePolicy, query_budget=25)
     labelled = dataset(tmp_path, data)[1].observation
     least = doubts[0].sort(descending=True).values[24]
     chosen = states[0][doubts[0] >= least]
