@@ -161,7 +161,7 @@ class Collector:
         data, number = self.data, self.last - self.first
         if self._envs is None:
             if self.frames is not None and can_render(data.env_id, data.env_kwargs):
-                self._envs = make(data.env_id, number, 0, "sync", render_mode="rgb_array", **data.env_kwargs)
+                self._envs = make(data.env_id, number, 0, "sync", **{**data.env_kwargs, "render_mode": "rgb_array"})
             else:
                 self._envs = data.make(number)
         return self._envs

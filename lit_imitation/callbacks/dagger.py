@@ -319,6 +319,7 @@ class DAggerCallback(Checkpoint):
         figures = {f"dagger/{name}": cast("float", value) for name, value in record.items() if value is not None}
         for logger in trainer.loggers:  # by hand: what Lightning logs at the end of an epoch comes after checkpoints
             logger.log_metrics(figures, step=trainer.global_step - 1)
+        rank_zero_info(f"round {self.round}: {record['expert_queries']} labels, return {value:.4g}")
         if self.round == self.rounds:
             trainer.should_stop = True
         else:
