@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
 
-.PHONY: setup run test test-slow test-floors lint bench bench-table clean
+.PHONY: setup run test test-slow test-floors lint bench bench-table figures clean
 
 # The stamp is newer than what it was made from unless something changed.
 .venv/.stamp: pyproject.toml constraints.txt
@@ -41,6 +41,12 @@ bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL
 	$(BIN)/python benchmarks/recipes.py
 	$(BIN)/python benchmarks/bc_table.py
 	$(BIN)/python benchmarks/figure.py
+
+figures: setup  ## the studies' figures, their numbers and pages; goes on where it was interrupted
+	OMP_NUM_THREADS=1 $(BIN)/lit-imitation study horizon --out runs/studies/horizon --jobs 2
+	mkdir -p docs/figures/horizon
+	for suffix in png svg csv json; do cp runs/studies/horizon/*.$$suffix docs/figures/horizon; done
+	sed 's,](\([a-z_]*\.[a-z]*\)),](figures/horizon/\1),g' runs/studies/horizon/horizon.md > docs/horizon.md
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

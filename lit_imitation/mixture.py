@@ -93,7 +93,7 @@ class Mixture:
         return np.where(experts_turn.reshape(shape), labels, learnt)
 
     def outcome(self) -> tuple[Transitions, Tensor, Tensor]:
-        """Transitions `[N]` with labels as actions, what the learner would have done `[N, *act]`, and `asked: [N]` bool.
+        """Transitions `[N]` with labels as actions, the learner's own actions `[N, *act]`, and `asked: [N]` bool.
 
         Where nobody asked the action is the learner's.
         """

@@ -101,7 +101,7 @@ def quiet() -> Iterator[None]:
 def fit(
     module: ImitationModule, data: EnvironmentDataModule, epochs: int, directory: str, callback: Callback | None = None
 ) -> None:
-    """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or where a round of `callback` does."""
+    """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or at each round's."""
     from lightning import Trainer
     from lightning.pytorch.callbacks import Checkpoint
 
@@ -224,6 +224,7 @@ def new_figure(width: float, height: float, *args: Any, **kwargs: Any) -> tuple[
     )
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[union-attr, call-arg]
     return figure, figure.subplots(*args, **kwargs)
 
 
@@ -241,7 +242,9 @@ def draw(
 def letter(axes: Sequence[Axes]) -> None:
     """Number the panels (a), (b), … before their titles."""
     for index, one in enumerate(axes):
-        one.set_title(f"({chr(ord('a') + index)}) {one.get_title()}", loc="left")
+        title = one.get_title()
+        one.set_title("")
+        one.set_title(f"({chr(ord('a') + index)}) {title}", loc="left")
 
 
 def save_figure(figure: Figure, path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

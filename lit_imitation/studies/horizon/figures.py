@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,29 +51,32 @@ def _hazard(axes: Axes, left: float, right: float, reach: float) -> None:
     """Shade both hazards, hatched so that they are seen in grey, and draw the lane's centre."""
     x = np.linspace(left, right, 400)
     centre = centre_line(x)
-    style: dict[str, Any] = {"facecolor": "#f0e6d8", "edgecolor": "#bfae97", "hatch": "////", "linewidth": 0.0}
+    style: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": "#cccccc", "hatch": "////", "linewidth": 0.0}
     axes.fill_between(x, centre + HALF_WIDTH, reach, **style, label="hazard")
     axes.fill_between(x, centre - HALF_WIDTH, -reach, **style)
     axes.plot(x, centre, color=REFERENCE, linewidth=0.6, linestyle=(0, (6, 4)))
 
 
 def trajectories(results: Sequence[Result], path: Path) -> None:
-    """Where expert, BC and DAgger drive on LaneKeeping: every seed's learners, the same starts and disturbances."""
+    """Where expert, BC and DAgger drive on LaneKeeping: the first drives of every seed, the same starts for all."""
     figure, panels = new_figure(PAGE, 4.7, 3, 1, sharex=True, sharey=True)
-    each = max(1, 15 // len(results))
+    each = max(1, 30 // len(results))
     rows: list[tuple[Any, ...]] = []
     for axes, name in zip(panels, ALL, strict=True):
         style = STYLES[name]
         _hazard(axes, -0.05, 8.6, 1.0)
         for seed, result in enumerate(results):
-            for number, line in enumerate(result[f"{name}_paths"][:each]):
+            for number, line in enumerate(result[f"{name}_paths"][:each, ::2]):
                 axes.plot(*line.T, color=style.colour, linewidth=0.7, alpha=0.8)
-                rows += [(name, seed, number, t, float(x), float(y)) for t, (x, y) in enumerate(line)]
+                rows += [(name, seed, number, 2 * t, float(x), float(y)) for t, (x, y) in enumerate(line)]
                 outside = np.abs(line[:, 1] - centre_line(line[:, 0])) > HALF_WIDTH
                 axes.plot(*line[outside].T, color="black", marker=".", markersize=1.6, linestyle="none", zorder=4)
         left, low, high = mean([float(result[f"{name}_left"]) for result in results])
-        share = "no car leaves the lane" if left == high == 0 else f"{left:.0%} [{low:.0%}, {high:.0%}] leave the lane"
+        share = "no car leaves the lane" if high == 0 else f"{left:.1%} [{low:.1%}, {high:.1%}] of cars leave the lane"
         axes.set(ylabel="y", ylim=(-1.0, 1.0), xlim=(-0.05, 8.6), yticks=(-1, 0, 1), title=f"{style.label}: {share}")
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+        text = "hazard (dots: a car in it)" if name == "bc" else "hazard"
+        axes.text(3.0, 0.62, text, fontsize=7, ha="center", bbox=box)
     panels[-1].set_xlabel("x")
     letter(panels)
     columns = ("driver", "seed", "trajectory", "step", "x", "y")
@@ -113,10 +117,10 @@ def state_distributions(lanes: Sequence[Result], landers: Sequence[Result], path
             floor = 1e-5  # shares of 0 have no place on a logarithmic axis
             draw(axes, middle, tuple(np.maximum(part, floor) for part in band), STYLES[name])
             rows += [(panel, name, float(x), "", *(float(v) for v in b)) for x, *b in zip(middle, *band, strict=True)]
-        axes.set(yscale="log", ylim=(1e-5, 1))
+        axes.set(yscale="log", ylim=(2e-5, 1))
     for side in (-HALF_WIDTH, HALF_WIDTH):
         offsets.axvline(side, color=REFERENCE, linewidth=0.8)
-    offsets.set(title="LaneKeeping", xlabel="lateral offset y − c(x)", ylabel="share of steps in a bin")
+    offsets.set(title="LaneKeeping", xlabel="offset y − c(x) (ends: and beyond)", ylabel="share of steps in a bin")
     angles.set(title="LunarLander", xlabel="angle in flight (rad)")
     legend.legend(*offsets.get_legend_handles_labels(), loc="center left", title="mean over seeds, 95 % interval")
     letter([*grid[0], offsets, angles])
@@ -139,6 +143,8 @@ def compounding_error(
         summary: what the study's JSON holds: horizons, slopes, and the corridor's closed forms.
         path: without suffix.
     """
+    from matplotlib.ticker import LogLocator
+
     figure, grid = new_figure(PAGE, 4.8, 2, 3)
     rows: list[tuple[Any, ...]] = []
     (step_corridor, step_lane, step_lander), (cost_corridor, cost_lane, cost_lander) = grid
@@ -153,6 +159,9 @@ def compounding_error(
         rows += _rows("corridor, cost per step", name, t, band)
     step_corridor.set(title=f"Corridor, p = {rates[0]:g}", xlabel="step t", ylabel="probability of being off")
     step_corridor.set_ylim(bottom=0)
+    step_corridor.text(
+        0.99, 0.05, "DAgger; BC, recoverable", transform=step_corridor.transAxes, ha="right", fontsize=6.5
+    )
 
     for axes, results, panel in ((step_lane, lanes, "LaneKeeping"), (step_lander, landers, "LunarLander")):
         for name in BOTH:
@@ -170,23 +179,31 @@ def compounding_error(
     step_lane.set_ylabel("mean |a − expert's a|")
     step_lander.set_ylabel("share not the expert's")
 
-    for p, fill in zip(rates, ("full", "none"), strict=False):
-        for name in (*BOTH, "recoverable"):
+    for p, fill in zip(rates, itertools.cycle(("full", "none")), strict=False):
+        # A little apart, or one hides the other.
+        for name, shift in (("bc", 1.0), ("dagger", 1 / 1.05), ("recoverable", 1.05)):
             costs = np.stack([stacked(corridor[p, T], f"{name}_cost").sum(axis=1) for T in horizons], axis=1)
             value, low, high = band = mean(costs)
             style = STYLES[name]
             cost_corridor.errorbar(
-                horizons, value, (value - low, high - value), color=style.colour, marker=style.marker, fillstyle=fill,
-                linestyle=style.dashes, linewidth=1.0, elinewidth=0.8,
-            )  # fmt: skip
+                np.array(horizons) * shift,
+                value,
+                (value - low, high - value),
+                color=style.colour,
+                marker=style.marker,
+                fillstyle=fill,
+                linestyle=style.dashes,
+                linewidth=1.0,
+                elinewidth=0.8,
+            )
             rows += _rows(f"corridor, cost against T, p = {p:g}", name, horizons, band)
             forms = [c["closed_form_cost"] for c in summary["corridor"] if (c["p"], c["learner"]) == (p, name)]
-            cost_corridor.plot(horizons, forms, color=REFERENCE, linewidth=0.5, zorder=1)
+            cost_corridor.plot(horizons, forms, color="#cccccc", linewidth=4, zorder=0)
             rows += [
                 (f"corridor, closed form, p = {p:g}", name, float(T), form, "", "")
                 for T, form in zip(horizons, forms, strict=True)
             ]
-    _slopes(cost_corridor, [slopes[f"corridor p={p:g}"] for p in rates])
+    _slopes(cost_corridor, [slopes[f"corridor p={p:g}"] for p in rates], rates)
     cost_corridor.set(title="Corridor", xlabel="horizon T", ylabel="cost of an episode", xticks=horizons)
 
     ticks = {cost_corridor: list(horizons)}
@@ -205,8 +222,11 @@ def compounding_error(
         axes.set(xscale="log", yscale="log")
         axes.set_xticks(at, [str(tick) for tick in at])
         axes.minorticks_off()
+        if axes is not cost_corridor:  # one or two decades
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:g}")
         low, high = axes.get_ylim()
-        axes.set_ylim(low, high * (high / low) ** 0.35)  # room for the slopes
+        axes.set_ylim(low, high * (high / low) ** 0.4)  # room for the slopes
     cost_lane.set_ylabel("summed |a − expert's a|")
     cost_lander.set_ylabel("cost of a flight")
     letter(list(grid.flat))
@@ -215,11 +235,16 @@ def compounding_error(
     save_figure(figure, path, ("panel", "series", "x", "mean", "low", "high"), rows)
 
 
-def _slopes(axes: Axes, parts: Sequence[Mapping[str, Any]]) -> None:
+def _slopes(axes: Axes, parts: Sequence[Mapping[str, Any]], rates: Sequence[float] = ()) -> None:
     """The fitted exponents, one series a line, in the corner that rising curves leave free."""
-    lines = ["slope"]
+    which = " / ".join(f"{p:g} {dot}" for p, dot in zip(rates, "●○", strict=False))
+    lines = [f"slope (p = {which})" if which else "slope"]
     for name in ("bc", "dagger", "recoverable"):
         if name in parts[0]:
             exponents = " / ".join(f"{part[name]['slope']:.2f}" for part in parts)
+            if len(parts) == 1:
+                exponents += " [{:.2f}, {:.2f}]".format(*parts[0][name]["ci95"])
             lines += [f"{STYLES[name].label}: {exponents}"]
+    if which:
+        lines += ["broad grey lines: closed form"]
     axes.text(0.04, 0.98, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=6.5, linespacing=1.15)

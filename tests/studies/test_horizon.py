@@ -1,0 +1,166 @@
+"""The horizon study, from training to the page, on as little as shows that each part does its work."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lit_imitation.cli import main
+from lit_imitation.envs.corridor import OFF, RARE
+from lit_imitation.experts import CONTROLLERS
+from lit_imitation.studies.common import quiet
+from lit_imitation.studies.horizon import QUICK, Settings, closed_form, corridor, halvings, run
+
+FIGURES = ("trajectories", "state_distributions", "compounding_error")
+TINY = Settings(
+    horizons=(5, 10),
+    labels=((0.05, 200),),
+    situations=10,
+    corridor_seeds=2,
+    corridor_steps=20_000,
+    lane={"labels": 120, "initial": 40, "rounds": 2, "epochs": 5, "learning_rate": 3e-3, "batch_size": 32},
+    lane_horizon=40,
+    lane_episodes=4,
+    lander={
+        "labels": 200, "initial": 100, "rounds": 1, "episode": 100, "epochs": 4, "learning_rate": 3e-3,
+        "batch_size": 32,
+    },
+    lander_horizon=60,
+    lander_episodes=2,
+    seeds=2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    pytest.importorskip("Box2D")
+    out = tmp_path_factory.mktemp("study")
+    return out, run(out, TINY)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(study):
+    out, summary = study
+    for name in FIGURES:
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+        assert len(table(out / f"{name}.csv")) > 50
+    assert json.loads((out / "horizon.json").read_text()) == json.loads(json.dumps(summary))
+    page = (out / "horizon.md").read_text()
+    assert all(f"]({name}.{suffix})" in page for name in FIGURES for suffix in ("png", "svg", "csv"))
+    assert f"{summary['slopes']['corridor p=0.05']['bc']['slope']:.2f}" in page
+    assert "nan" not in page
+
+
+def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+    out, summary = study
+    runs = sorted((out / "runs").iterdir())
+    assert len(runs) == 2 * 2 + 2 * 2
+    kept = {file: file.stat().st_mtime_ns for file in runs}
+    lost = [next(file for file in runs if file.name.startswith(part)) for part in ("corridor", "lane", "lunar")]
+    before = {file: np.load(file) for file in lost}
+    before = {file: {name: archive[name] for name in archive.files} for file, archive in before.items()}
+    for file in lost:
+        file.unlink()
+    assert run(out, TINY) == summary
+    assert all(file.stat().st_mtime_ns == time for file, time in kept.items() if file not in lost)
+    for file, arrays in before.items():
+        after = np.load(file)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
+def test_both_get_equally_many_labels(study):
+    out, _ = study
+    for part, labels, rounds in (("corridor", 200, 4), ("lane", 120, 2), ("lunar", 200, 1)):
+        for file in (out / "runs").glob(f"{part}*"):
+            counts = np.load(file)["labels"]
+            assert counts[-1] == labels
+            assert len(counts) == rounds + 1
+            assert len(set(np.diff(counts))) == 1
+
+
+def test_plotted_costs_are_those_of_the_json(study):
+    out, summary = study
+    rows = table(out / "compounding_error.csv")
+    plotted = {
+        (row["series"], float(row["x"])): float(row["mean"])
+        for row in rows
+        if row["panel"] == "corridor, cost against T, p = 0.05"
+    }
+    assert len(plotted) == len(summary["corridor"]) == 6
+    for cell in summary["corridor"]:
+        assert plotted[cell["learner"], cell["T"]] == pytest.approx(cell["cost"]["mean"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("epsilon", "horizon"), [(0.01, 10), (0.2, 7), (0.0, 5)])
+def test_closed_forms(epsilon, horizon):
+    stays = sum(1 - (1 - epsilon) ** t for t in range(1, horizon + 1))
+    assert closed_form(epsilon, horizon, recovers=False) == pytest.approx(stays)
+    # x_t = ε (1 − x_{t−1}) has x_t = ε/(1+ε) (1 − (−ε)^t).
+    back = sum(epsilon / (1 + epsilon) * (1 - (-epsilon) ** t) for t in range(1, horizon + 1))
+    assert closed_form(epsilon, horizon, recovers=True) == pytest.approx(back)
+
+
+def test_costs_are_read_off_at_halvings():
+    assert halvings(320) == [20, 40, 80, 160, 320]
+
+
+def test_a_corridors_measures_are_those_of_a_known_learner():
+    """One that errs in one of four rare situations, and does not return."""
+    expert = CONTROLLERS[corridor.ENV]
+    kwargs = {"horizon": 20, "probability": 0.2, "situations": 4}
+
+    def learner(observation):
+        return np.where((observation == RARE) | (observation == OFF), 0, expert(observation))
+
+    epsilon = corridor.error_rate(learner, kwargs, 400_000, seed=0)
+    assert epsilon == pytest.approx(0.05, abs=5 * np.sqrt(0.05 / 400_000))
+    cost, error = corridor.measure(learner, kwargs, 400_000, seed=1)
+    wanted = 1 - 0.95 ** np.arange(1, 21)
+    np.testing.assert_allclose(cost, wanted, atol=5 * 0.5 / np.sqrt(20_000))
+    np.testing.assert_allclose(error, wanted, atol=5 * 0.5 / np.sqrt(20_000))  # wrong in off too
+
+
+@pytest.mark.slow
+def test_the_clone_errs_on_what_it_has_not_seen_and_on_nothing_else():
+    """ε is p (1 − p/R)ⁿ on average, and the costs are those of errors at the measured rate, independent per step."""
+    recipe = {"labels": 3200, "initial": 640, "rounds": 4, "epochs": 8, "learning_rate": 0.05, "batch_size": 256}
+    rates = []
+    for T in (10, 40):
+        with quiet():
+            results = [corridor.run(T, 0.006, 20, recipe, 1_000_000, seed) for seed in range(8)]
+        assert all(result["bc_training_error"] == 0 for result in results)
+        assert not any(result["bc_returns"] for result in results)
+        assert all(result["dagger_returns"] for result in results)
+        rates += [float(result["bc_epsilon"]) for result in results]
+        for name, learner in (("bc", "bc"), ("dagger", "dagger"), ("recoverable", "bc")):
+            measured = np.mean([result[f"{name}_cost"].sum() for result in results])
+            forms = [closed_form(float(result[f"{learner}_epsilon"]), T, recovers=name != "bc") for result in results]
+            assert measured == pytest.approx(np.mean(forms), rel=0.06)
+    # The number of unseen situations is about binomial: its standard deviation over 16 runs is 7 % of its mean.
+    assert np.mean(rates) == pytest.approx(0.006 * (1 - 0.006 / 20) ** 3200, rel=0.3)
+
+
+@pytest.mark.slow
+def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+    pytest.importorskip("Box2D")
+    main(["study", "horizon", "--quick", "--out", str(tmp_path), "--jobs", "2", "--seeds", "2"])
+    summary = json.loads((tmp_path / "horizon.json").read_text())
+    assert summary["settings"] == json.loads(json.dumps(dataclasses.asdict(QUICK) | {"corridor_seeds": 2, "seeds": 2}))
+    assert all((tmp_path / f"{name}.png").exists() for name in FIGURES)
+
+
+def test_numbers_that_make_no_study_are_refused(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stop:
+        main(["study", "horizon", "--out", str(tmp_path), "--jobs", "0"])
+    assert stop.value.code == 1
+    assert "--jobs and --seeds must be at least 1" in capsys.readouterr().err
