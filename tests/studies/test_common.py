@@ -28,6 +28,27 @@ def test_runs_are_kept_and_only_missing_ones_run_again(tmp_path):
     assert int(common.execute([other], tmp_path / "runs", jobs=1)[0]["square"]) == 49
 
 
+def test_an_interrupted_study_keeps_what_was_done_and_goes_on_there(tmp_path):
+    out = tmp_path / "runs"
+    runs = [
+        common.Run(f"run{i}", counted, {"directory": str(tmp_path / part), "value": i})
+        for i, part in enumerate((".", "missing", "."))
+    ]
+    with pytest.raises(FileNotFoundError):
+        common.execute(runs, out, jobs=1)
+    assert list(out.iterdir()) == [runs[0].file(out)]
+    (tmp_path / "missing").mkdir()
+    assert [int(result["square"]) for result in common.execute(runs, out, jobs=1)] == [0, 1, 4]
+    assert (tmp_path / "trace").read_text().split() == ["0", "2"]
+
+
+@pytest.mark.slow  # two interpreters that import torch
+def test_processes_side_by_side_give_results_in_the_order_of_the_runs(tmp_path):
+    runs = [common.Run(f"run{i}", counted, {"directory": str(tmp_path), "value": i}) for i in (3, 1, 2)]
+    assert [int(result["square"]) for result in common.execute(runs, tmp_path / "runs", jobs=2)] == [9, 1, 4]
+    assert sorted((tmp_path / "trace").read_text().split()) == ["1", "2", "3"]
+
+
 def test_the_slope_of_a_power_law_is_its_exponent():
     x = np.array([10, 20, 40, 80])
     scales = np.array([[0.5], [1.0], [3.0]])  # seeds that differ by a factor only have no spread of slopes

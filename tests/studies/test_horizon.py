@@ -101,6 +101,38 @@ def test_plotted_costs_are_those_of_the_json(study):
         assert plotted[cell["learner"], cell["T"]] == pytest.approx(cell["cost"]["mean"], rel=1e-4)
 
 
+def test_plotted_slopes_are_those_of_the_plotted_costs(study):
+    """A line through the points in the file, on double logarithmic paper."""
+    out, summary = study
+    rows = table(out / "compounding_error.csv")
+    for panel, part in (
+        ("corridor, cost against T, p = 0.05", "corridor p=0.05"),
+        ("LaneKeeping, cost against T", "lane_keeping"),
+        ("LunarLander, cost against T", "lunar_lander"),
+    ):
+        for name in ("bc", "dagger"):
+            points = [(float(r["x"]), float(r["mean"])) for r in rows if (r["panel"], r["series"]) == (panel, name)]
+            slope, _ = np.polyfit(*np.log(points).T, 1)
+            assert summary["slopes"][part][name]["slope"] == pytest.approx(slope, abs=1e-3)
+
+
+def test_plotted_trajectories_and_distributions_are_those_of_the_runs(study):
+    out, _ = study
+    lanes = [np.load(file) for file in sorted((out / "runs").glob("lane*"))]
+    drawn = table(out / "trajectories.csv")
+    for row in drawn[:: len(drawn) // 50]:
+        path = lanes[int(row["seed"])][f"{row['driver']}_paths"][int(row["trajectory"]), int(row["step"])]
+        np.testing.assert_allclose([float(row["x"]), float(row["y"])], path, rtol=1e-5, atol=1e-6)
+    assert {row["seed"] for row in drawn} == {"0", "1"}
+    rows = table(out / "state_distributions.csv")
+    for name in ("expert", "bc", "dagger"):
+        offsets = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == ("offset", name)]
+        np.testing.assert_allclose(offsets, np.mean([lane[f"{name}_offsets"] for lane in lanes], axis=0), atol=1e-6)
+        for panel in ("offset", "angle"):
+            shares = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == (panel, name)]
+            assert sum(shares) == pytest.approx(1.0, abs=1e-4)
+
+
 @pytest.mark.parametrize(("epsilon", "horizon"), [(0.01, 10), (0.2, 7), (0.0, 5)])
 def test_closed_forms(epsilon, horizon):
     stays = sum(1 - (1 - epsilon) ** t for t in range(1, horizon + 1))

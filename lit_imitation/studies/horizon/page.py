@@ -30,8 +30,10 @@ def page(summary: Mapping[str, Any]) -> str:
 A clone that errs at a rate ε on the expert's states can pay up to εT² over T steps, for one error leads to states in
 which it never saw the expert act (Ross & Bagnell 2010). DAgger, which has the expert label the states that the learner
 visits, pays at most about uTε, where u bounds what a single error costs an expert who goes on from there (Ross, Gordon
-& Bagnell 2011). Here both are trained on **equally many labels** and their cost is measured by rollouts. Shaded bands
-and brackets are 95 % bootstrap intervals over seeds.
+& Bagnell 2011). Here both are trained on **equally many labels** and their cost is measured by rollouts: DAgger starts
+from a part of them as demonstrations and asks for the others in rounds, at the states that it drives itself into; the
+policy of its last round is measured. BC passes as often over all of its data as DAgger over its growing ones, and so
+takes more gradient steps. Shaded bands and brackets are 95 % bootstrap intervals over seeds.
 
 ## Compounding error
 
