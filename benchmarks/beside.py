@@ -14,6 +14,7 @@ from lit_imitation.repeat import repeat
 
 REACHED = 0.95
 """The share of the expert's score at which the labels it took are counted."""
+KEPT = ("return_mean", "normalized_score", "wall_seconds")
 
 
 def compare(
@@ -21,7 +22,8 @@ def compare(
 ) -> dict[str, Any]:
     """One row: DAgger with its recipe, then cloning with its own on as many labels.
 
-    Cloning gets the fewest whole trajectories of the expert that hold at least as many labels as DAgger used.
+    Cloning gets the fewest whole trajectories of the expert that hold at least as many labels as DAgger used: in all,
+    and until it had reached `REACHED`.
 
     Args:
         dagger: DAgger's recipe, and arguments of `fit`.
@@ -35,23 +37,26 @@ def compare(
     """
     (task,) = repeat([dagger[0]], seeds, jobs, out / "dagger", [*dagger[1:], *batch])["tasks"]
     summaries = [json.loads((out / "dagger" / f"seed_{seed}" / "summary.json").read_text()) for seed in range(seeds)]
+    length = _length(env_id, expert)
+
+    def clone(name: str, labels: float) -> dict[str, Any]:
+        trajectories = math.ceil(labels / length - 1e-9)
+        arguments = [*bc[1:], *batch, f"--data.num_trajectories={trajectories}"]
+        (cloned,) = repeat([bc[0]], seeds, jobs, out / name, arguments)["tasks"]
+        return {"trajectories": trajectories, "expert_return": cloned["expert_return"], **{k: cloned[k] for k in KEPT}}
+
     labels = float(np.mean([summary["expert_queries"] for summary in summaries]))
-    trajectories = math.ceil(labels / _length(env_id, expert) - 1e-9)
-    (cloned,) = repeat([bc[0]], seeds, jobs, out / "bc", [*bc[1:], *batch, f"--data.num_trajectories={trajectories}"])[
-        "tasks"
-    ]
+    reached = [_labels_to_reach(summary) for summary in summaries]
+    known = [labels for labels in reached if labels is not None]
     return {
         "env_id": env_id,
         "seeds": task["seeds"],
         "expert_return": task["expert_return"],
         "labels": labels,
-        "labels_to_reach": [_labels_to_reach(summary) for summary in summaries],
-        "dagger": {name: task[name] for name in ("return_mean", "normalized_score", "wall_seconds")},
-        "bc": {
-            "trajectories": trajectories,
-            "expert_return": cloned["expert_return"],
-            **{name: cloned[name] for name in ("return_mean", "normalized_score", "wall_seconds")},
-        },
+        "labels_to_reach": reached,
+        "dagger": {name: task[name] for name in KEPT},
+        "bc": clone("bc", labels),
+        "bc_at_reach": clone("bc_at_reach", float(np.mean(known))) if len(known) == seeds else None,
         "versions": task["versions"],
     }
 

@@ -79,18 +79,18 @@ def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
 def beside(rows: list[dict[str, Any]]) -> str:
     """DAgger and, on as many labels, behavioural cloning."""
     lines = [
-        "| task | seeds | labels | expert's return | DAgger's return | normalised score | cloning's return, as many "
-        "labels | normalised score | labels to 0.95 |",
-        "|---" * 9 + "|",
+        "| task | seeds | labels | expert's return | DAgger's return | score | cloning's return, as many labels "
+        "| score | labels to 0.95 | cloning's score there |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
         name = f"`dagger/{row['recipe']}`" if "recipe" in row else row["env_id"]
         reached = row["labels_to_reach"]
-        took = f"{np.mean(reached):,.0f}" if None not in reached else "not on every seed"
+        there = f"{np.mean(reached):,.0f} | {_score(row['bc_at_reach'])}" if row["bc_at_reach"] else "not every seed |"
         lines.append(
             f"| {name} | {len(row['seeds'])} | {row['labels']:,.0f} | {row['expert_return']:.1f} | "
             f"{row['dagger']['return_mean']['mean']:.1f} | {_score(row['dagger'], '**')} | "
-            f"{row['bc']['return_mean']['mean']:.1f} | {_score(row['bc'])} | {took} |"
+            f"{row['bc']['return_mean']['mean']:.1f} | {_score(row['bc'])} | {there} |"
         )
     return "\n".join(lines)
 

@@ -347,6 +347,24 @@ def test_no_file_and_a_directory(tmp_path):
         read_demonstrations(str(tmp_path), VECTOR, PAIR)
 
 
+def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
+    parts = {"b.hdf5": record((4, 6), seed=1), "a.npz": record((3, 2), seed=2, successors=False)}
+    for name, part in parts.items():
+        write_demonstrations(tmp_path / name, part)
+    (tmp_path / ".a.npz.tmp.npz").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("not a demonstration")
+    read = read_demonstrations(str(tmp_path), VECTOR, PAIR)
+    for field in ("observation", "action", "reward", "terminated", "truncated"):
+        wanted = torch.cat([getattr(parts[name].transitions, field) for name in ("a.npz", "b.hdf5")])
+        assert torch.equal(getattr(read.transitions, field), wanted), field
+    assert read.transitions.next_observation is None  # which not all of them have
+    wanted = torch.cat([parts["a.npz"].episode_returns, parts["b.hdf5"].episode_returns])
+    assert torch.equal(read.episode_returns, wanted)
+    (tmp_path / "c.npz").write_bytes(b"half")
+    with pytest.raises(DemonstrationError, match=r"c\.npz"):
+        read_demonstrations(str(tmp_path), VECTOR, PAIR)
+
+
 class Malice:
     """Unpickling it makes a file."""
 
