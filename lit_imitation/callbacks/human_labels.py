@@ -20,7 +20,6 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
-from PIL import Image
 
 from lit_imitation.data.demonstrations import (
     ACTION_TOLERANCE,
@@ -149,6 +148,8 @@ class FrameRecorder:
 
     def __call__(self, live: NDArray[np.bool_]) -> None:
         """Write a frame of each environment that `live: [B]` names (`Episodes.live`), as it looks now."""
+        from PIL import Image  # here, for the command line imports this module
+
         for env in np.flatnonzero(live).tolist():
             frame = Image.fromarray(np.asarray(self.envs.envs[env].render()))
             frame.save(self._file(env, int(self._taken[env])), compress_level=1)
