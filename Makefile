@@ -36,6 +36,7 @@ lint: setup
 bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
 	$(BIN)/python benchmarks/bc.py
 	$(BIN)/python benchmarks/rollout.py
+	$(BIN)/python benchmarks/dagger.py
 
 bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL paper's column (needs its experts)
 	$(BIN)/python benchmarks/recipes.py

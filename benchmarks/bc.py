@@ -17,13 +17,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 import argparse
 import contextlib
 import cProfile
-import json
 import pstats
 import shutil
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -33,11 +30,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import yaml
-from common import machine, ratios, save, table
+from baseline import Worker, baseline_python
+from common import machine, ratios, save, table, turns
 from torch import Tensor, nn
 
 from lit_imitation import lightning_cli
-from lit_imitation.cache import cache_dir
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.transitions import Transitions
 
@@ -45,7 +42,6 @@ TRANSITIONS, OBSERVATION, ACTIONS, EPISODE = 20_000, 8, 4, 200
 HIDDEN, BATCH, LEARNING_RATE = [256, 256], 64, 1e-3
 STEPS_PER_EPOCH = TRANSITIONS // BATCH
 BARE_LIMIT, IMITATION_LIMIT = 1.35, 4.0
-BASELINE = ["torch==2.13.0", "imitation==1.0.1", "gymnasium[mujoco]", "setuptools<80"]
 
 
 def make_data() -> Transitions:
@@ -138,82 +134,6 @@ def ours(demonstrations: Path, directory: Path, epochs: int) -> float:
     return TimedFit.seconds_per_step
 
 
-class Imitation:
-    """The worker in `imitation_bc.py`, kept running between the turns."""
-
-    def __init__(self, python: str, demonstrations: Path) -> None:
-        worker = Path(__file__).with_name("imitation_bc.py")
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
-        self._process = subprocess.Popen(
-            [python, "-W", "ignore", str(worker)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
-        )
-        answer = self._ask({"data": str(demonstrations), "batch_size": BATCH, "hidden_sizes": HIDDEN})
-        self.versions: dict[str, str] = answer["versions"]
-
-    def __call__(self, epochs: int) -> float:
-        """Seconds per gradient step of `BC.train`, its logging and progress bar on as they are by default."""
-        return float(self._ask({"steps": epochs * STEPS_PER_EPOCH})["seconds_per_step"])
-
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            self._errors.seek(0)
-            raise RuntimeError(f"the worker ended with exit code {code}: {self._errors.read()[-2000:]}")
-        return dict(json.loads(line))
-
-    def close(self) -> None:
-        """End the worker."""
-        self._process.communicate()
-
-
-def baseline_python() -> str:
-    """The interpreter of an environment with `imitation`, made if there is none yet.
-
-    Raises:
-        RuntimeError: it cannot be made here.
-    """
-    given = os.environ.get("LIT_IMITATION_BASELINE_PYTHON")
-    if given:
-        return given
-    directory = cache_dir() / "benchmarks" / "imitation-1.0.1"
-    python = directory / "bin" / "python"
-    if python.exists():
-        return str(python)
-    host = shutil.which("python3.11")
-    if host is None:
-        raise RuntimeError("it needs Python 3.11, and there is no python3.11 on the PATH")
-    print(f"installing imitation 1.0.1 into {directory}, once")
-    partial = directory.with_name(f"{directory.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for command in (
-        [host, "-m", "venv", str(partial)],
-        [str(partial / "bin" / "python"), "-m", "pip", "install", "--quiet", *BASELINE],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
-    partial.rename(directory)  # whole, or not there
-    return str(python)
-
-
-def turns(contenders: dict[str, Any], repeats: int) -> Iterator[tuple[str, Any]]:
-    """Every contender once a repeat, each repeat beginning with another one."""
-    names = list(contenders)
-    for i in range(repeats):
-        for name in names[i % len(names) :] + names[: i % len(names)]:
-            yield name, contenders[name]
-
-
 def main() -> None:
     """Measure, print a table, write `results/bc.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -235,11 +155,13 @@ def main() -> None:
         imitation = None
         if not arguments.no_imitation:
             try:
-                imitation = Imitation(baseline_python(), file)
+                request = {"data": str(file), "batch_size": BATCH, "hidden_sizes": HIDDEN}
+                imitation = Worker(baseline_python(), "imitation_bc.py", request)
             except (RuntimeError, OSError) as error:
                 print(f"the imitation library is skipped: {error}")
             else:
-                contenders["imitation"] = imitation
+                ask = imitation.ask
+                contenders["imitation"] = lambda epochs: ask({"steps": epochs * STEPS_PER_EPOCH})["seconds_per_step"]
                 result["imitation_versions"] = imitation.versions
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         for contender in contenders.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,14 @@ def ratios(numerator: list[float], denominator: list[float]) -> dict[str, Any]:
     """The ratio within each repeat, where both ran one after the other, and the median of these."""
     pairs = [a / b for a, b in zip(numerator, denominator, strict=True)]
     return {"median": median(pairs), "pairs": pairs}
+
+
+def turns(contenders: dict[str, Any], repeats: int) -> Iterator[tuple[str, Any]]:
+    """Every contender once a repeat, each repeat beginning with another one."""
+    names = list(contenders)
+    for i in range(repeats):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            yield name, contenders[name]
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

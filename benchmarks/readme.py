@@ -56,7 +56,7 @@ def bc_table(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
+def speed(bc: dict[str, Any], rollout: dict[str, Any], dagger: dict[str, Any] | None) -> str:
     """One line a comparison."""
     lines = ["| work | compared with | ratio |", "|---|---|---|"]
     work = "a gradient step of `fit`, 2×256 at batch 64, logging and progress bar on"
@@ -72,6 +72,21 @@ def speed(bc: dict[str, Any], rollout: dict[str, Any]) -> str:
             lines.append(
                 f"| rolling out a 2×64 policy, 64 × {row['env_id']}, {what} | bare `env.step`, "
                 f"{row['backend']} | {100 * median(row['share_of_bare']['pairs']):.0f} % of its rate |"
+            )
+    if dagger is not None:
+        work = f"DAgger, {dagger['rounds']} rounds of {dagger['episodes_per_round']} episodes of LunarLander-v3"
+        for backend, ratio in dagger.get("imitation_over_ours", {}).items():
+            name = f"`imitation` {dagger['imitation_versions']['imitation']}, evaluation left out on both sides"
+            figures = {key: value["median"] for key, value in ratio["seconds"].items()}
+            lines.append(
+                f"| {work}, {backend} | {name} | {figures['as_it_is']:.1f} × as fast, at equal counts of labels and "
+                f"gradient steps {figures['at_equal_counts']:.1f} × |"
+            )
+        for backend, measured in dagger["collection"].items():
+            share = measured["share_of_bare"]["median"]
+            lines.append(
+                f"| collecting in it, expert and learner asked, recorded, written | bare `env.step`, {backend} | "
+                f"{100 * share:.0f} % of its rate |"
             )
     return "\n".join(lines)
 
@@ -150,7 +165,7 @@ def refresh() -> None:
     if "bc_table" in results:
         tables["bc_table"] = bc_table(results["bc_table"])
     if {"bc", "rollout"} <= set(results):
-        tables["speed"] = speed(results["bc"], results["rollout"])
+        tables["speed"] = speed(results["bc"], results["rollout"], results.get("dagger"))
     text = (ROOT / "README.md").read_text()
     for name, table in tables.items():
         before, mark, rest = text.partition(f"<!-- {name} -->\n")
