@@ -32,6 +32,9 @@ class LastCheckpoint(ModelCheckpoint):
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
+    # It never saves between epochs, so the training loop need not ask it after every batch (see `skip_empty_hooks`).
+    on_train_batch_end = Callback.on_train_batch_end
+
 
 class RunDirectory(Callback):
     """Keeps `DIR`, the Trainer's `default_root_dir`: `config.yaml`, `checkpoints/last.ckpt` on SIGTERM, `summary.json`.

@@ -117,7 +117,8 @@ def lunar_lander(observation: Array) -> Array:
         observation, lean=(0.45, 0.9, 0.38), turn=(0.563, 1.24), slope=0.497, climb=(0.508, 0.636)
     )
     main = thrust > np.maximum(np.abs(rotation), 0.05)
-    return np.select([main, rotation < -0.05, rotation > 0.05], [2, 3, 1], 0).astype(np.int64)
+    action: Array = np.where(main, 2, np.where(rotation < -0.05, 3, rotation > 0.05)).astype(np.int64)
+    return action
 
 
 def lunar_lander_continuous(observation: Array) -> Array:
