@@ -40,6 +40,8 @@ bench: setup  ## speed, side by side with bare torch, the bare environments and 
 
 bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL paper's column (needs its experts)
 	$(BIN)/python benchmarks/recipes.py
+	$(BIN)/python benchmarks/dagger_recipes.py
+	$(BIN)/python benchmarks/dagger_mujoco.py
 	$(BIN)/python benchmarks/bc_table.py
 	$(BIN)/python benchmarks/figure.py
 
