@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from lit_imitation.data.demonstration_module import DemonstrationDataModule
     from lit_imitation.data.demonstrations import Demonstrations, read_demonstrations, write_demonstrations
     from lit_imitation.data.module import EnvironmentDataModule
+    from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.methods import BC
+    from lit_imitation.generators import PPO
+    from lit_imitation.methods import BC, RL
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         GaussianPolicy,
         load_policy,
     )
+    from lit_imitation.rewards import RewardModel
     from lit_imitation.rollout import Episodes, collect
     from lit_imitation.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.transitions import Transitions
@@ -43,6 +46,10 @@ _HOMES = {
     "HumanLabels": "callbacks",
     "IndicatorBeta": "schedules",
     "LinearBeta": "schedules",
+    "PPO": "generators",
+    "RL": "methods",
+    "RewardModel": "rewards",
+    "RolloutDataModule": "data.rollout_module",
     "Transitions": "transitions",
     "collect": "rollout",
     "load_expert": "experts",
@@ -55,6 +62,8 @@ _HOMES = {
 __version__ = "0.1.0"
 __all__ = [
     "BC",
+    "PPO",
+    "RL",
     "CategoricalPolicy",
     "DAggerCallback",
     "DemonstrationDataModule",
@@ -68,6 +77,8 @@ __all__ = [
     "HumanLabels",
     "IndicatorBeta",
     "LinearBeta",
+    "RewardModel",
+    "RolloutDataModule",
     "Transitions",
     "collect",
     "load_expert",

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lit_imitation.errors import ConfigError
+from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.seeding import RandomStream
 from lit_imitation.transitions import Transitions
 
@@ -209,6 +211,86 @@ def collect(
         if progress is not None:
             progress(episode)
     return run.transitions()
+
+
+class Round(NamedTuple):
+    """What a policy did in a fixed number of steps, for it to learn from."""
+
+    rollout: Transitions
+    """`[time, env]` on the policy's device; `action` as drawn, before it is clipped into the action space."""
+    valid: Tensor
+    """`[time, env]` bool: false where the environment only started a new episode (see `Step.valid`)."""
+    episodes: list[Episode]
+    """Those that ended."""
+
+
+def rounds(
+    envs: VectorEnv[Any, Any, Any],
+    explorer: Callable[[NDArray[Any]], NDArray[Any]],
+    drawn: list[Tensor],
+    steps: int,
+    count: int,
+    seed: int,
+) -> Iterator[Round]:
+    """`count` rounds of `steps` steps in each environment, one going on where the one before stopped.
+
+    Args:
+        envs: vector environment from `make`; it is reset with `seed` first.
+        explorer: what acts.
+        drawn: where `explorer` appends each action `[B, *act]` as it drew it; emptied after each round.
+        steps: of each environment in a round.
+        count: number of rounds.
+        seed: of the environments, and of everything that the explorer draws.
+
+    Raises:
+        TrainingError: an environment broke, or gave a reward or an observation that is not finite; names environment
+            and step.
+    """
+    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
+    random_stream = RandomStream(seed)
+    run = stream(envs, explorer, seed)
+    names = ("observation", "reward", "terminated", "truncated", "next_observation")
+    for number in range(count):
+        recorded: list[tuple[NDArray[Any], ...]] = []
+        episodes: list[Episode] = []
+        with random_stream:
+            for i in range(steps):
+                try:
+                    step = next(run)
+                except (LitImitationError, KeyboardInterrupt):
+                    raise
+                except Exception as error:  # somebody else's code, or a process that is gone
+                    at = number * steps + i
+                    raise TrainingError(
+                        f"an environment failed at step {at} since the last reset: {type(error).__name__}: {error}"
+                    ) from error
+                np.add(returns, step.reward, out=returns, where=step.valid)
+                lengths += step.valid
+                recorded.append(
+                    (step.observation, step.reward, step.terminated, step.truncated, step.next_observation, step.valid)
+                )
+                if np.count_nonzero(step.done):
+                    ended = np.flatnonzero(step.done & step.valid).tolist()
+                    episodes += [Episode(e, int(lengths[e]), float(returns[e]), _success(step.info, e)) for e in ended]
+                    returns[step.done], lengths[step.done] = 0.0, 0
+        *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
+        _check_finite(dict(zip(names, columns, strict=True)), number * steps)
+        action = torch.stack(drawn)
+        drawn.clear()
+        rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action.cpu())
+        yield Round(rollout.to(action.device), torch.from_numpy(valid).to(action.device), episodes)
+
+
+def _check_finite(columns: dict[str, NDArray[Any]], first: int) -> None:
+    """Raise `TrainingError` at the first reward or observation `[time, env, *]` that is not finite."""
+    for name in ("reward", "next_observation", "observation"):
+        column = columns[name]
+        if column.dtype.kind == "f" and not np.isfinite(column).all():
+            step, env = np.argwhere(~np.isfinite(column).reshape(*column.shape[:2], -1).all(-1))[0]
+            raise TrainingError(
+                f"environment {env} gave a {name} that is not finite at step {first + step} since the last reset: "
+                f"{column[step, env].tolist()}"
+            )
 
 
 def _success(info: dict[str, Any], env: int) -> float:

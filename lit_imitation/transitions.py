@@ -44,9 +44,11 @@ class Transitions(TensorClass):
         return self.terminated | self.truncated
 
     @classmethod
-    def from_numpy(cls, arrays: Mapping[str, np.ndarray[Any, Any]]) -> Transitions:
-        """From arrays under this class's names; float64 becomes float32, integers int64 (uint8 observations stay)."""
-        tensors = {}
+    def from_numpy(cls, arrays: Mapping[str, np.ndarray[Any, Any]], **tensors: Tensor) -> Transitions:
+        """From arrays under this class's names; float64 becomes float32, integers int64 (uint8 observations stay).
+
+        `tensors` are taken as they are.
+        """
         for name, array in arrays.items():
             if name in ("terminated", "truncated"):
                 array = array.astype(np.bool_)
@@ -56,7 +58,7 @@ class Transitions(TensorClass):
         for name in ("reward", "weight", "log_prob"):
             if name in tensors:
                 tensors[name] = tensors[name].float()
-        return cls(**tensors, batch_size=[len(tensors["reward"])])  # type: ignore[arg-type]
+        return cls(**tensors, batch_size=tensors["reward"].shape)  # type: ignore[arg-type]
 
     @classmethod
     def joined(cls, records: Sequence[Transitions]) -> Transitions:

@@ -81,7 +81,7 @@ class RunDirectory(Callback):
         """Stop the clock; sum up the last validation, until a test says more."""
         self._wall_seconds, self._started = self.wall_seconds, None
         if isinstance(pl_module, ImitationModule):
-            pl_module.gradient_steps = trainer.global_step
+            pl_module.gradient_steps = pl_module.count_gradient_steps()
         self._summarise(trainer, pl_module, last_checkpoint(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -152,7 +152,7 @@ class RunDirectory(Callback):
         path = Path(checkpoint).resolve() if checkpoint else None
         inside = path is not None and path.is_relative_to(directory.resolve())
         self.summary = {
-            "method": type(module).__name__.lower(),
+            "method": module.method,
             "env_id": data.env_id,
             "seed": data.seed,
             "env_steps": module.env_steps,

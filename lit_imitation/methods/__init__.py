@@ -2,5 +2,6 @@
 
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.bc import BC
+from lit_imitation.methods.rl import RL
 
-__all__ = ["BC", "ImitationModule"]
+__all__ = ["BC", "RL", "ImitationModule"]

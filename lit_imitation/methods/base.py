@@ -17,7 +17,7 @@ from lit_imitation.errors import TrainingError
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy, PolicyFactory, default_policy
 from lit_imitation.policies.checkpoints import build, describe
-from lit_imitation.rollout import Actor, Episode
+from lit_imitation.rollout import Actor, Episode, Round
 from lit_imitation.seeding import get_states, set_states
 from lit_imitation.transitions import Transitions
 
@@ -88,6 +88,15 @@ class ImitationModule(LightningModule):
         """
         if not hasattr(self, "policy") and self._trainer is not None:
             self.policy = self._policy_factory(self.datamodule.observation_space, self.datamodule.action_space)
+
+    @property
+    def method(self) -> str:
+        """What the summary calls it."""
+        return type(self).__name__.lower()
+
+    def count_gradient_steps(self) -> int:
+        """Optimiser steps that the policy has behind it by now."""
+        return self.trainer.global_step
 
     def actor(self) -> Actor:
         """What acts in evaluation rollouts: the policy's mode."""
@@ -190,7 +199,7 @@ class ImitationModule(LightningModule):
 
     def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
         """So Lightning need not look, in every step, which of its three transfer hooks somebody has overridden."""
-        if isinstance(batch, Transitions | Episode):
+        if isinstance(batch, Transitions | Episode | Round):
             return batch
         return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
 
@@ -208,6 +217,7 @@ class ImitationModule(LightningModule):
                 )
         checkpoint["policy"] = describe(self.policy)
         checkpoint["env_steps"] = self.env_steps
+        checkpoint["gradient_steps"] = self.count_gradient_steps()
         checkpoint["evaluation"] = self.evaluation  # between a validation and the end of its epoch
         checkpoint["random_states"] = get_states()
 
@@ -217,7 +227,7 @@ class ImitationModule(LightningModule):
             self.policy = build(checkpoint["policy"])
         self.env_steps = checkpoint["env_steps"]
         self.evaluation = checkpoint["evaluation"]
-        self.gradient_steps = checkpoint["global_step"]
+        self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])
         self._random_states = checkpoint["random_states"]
 
     # The loop around a training step

@@ -4,6 +4,7 @@ from lit_imitation.policies.base import Policy, PolicyFactory
 from lit_imitation.policies.categorical import CategoricalPolicy
 from lit_imitation.policies.checkpoints import default_policy, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
+from lit_imitation.policies.critic import Value
 from lit_imitation.policies.ensemble import EnsemblePolicy
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "GaussianPolicy",
     "Policy",
     "PolicyFactory",
+    "Value",
     "default_policy",
     "load_policy",
 ]

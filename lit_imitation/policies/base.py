@@ -70,7 +70,35 @@ class Policy(nn.Module, ABC):
 
     def entropy(self, observation: Tensor) -> Tensor:
         """`[B]`: the entropy of π(· | observation) in nats; raises `TypeError` where π is a function, no density."""
-        raise TypeError(f"{type(self).__name__} has no distribution, so no entropy")
+        return self.head_entropy(self.head(observation))
+
+    # What reinforcement learning asks of the head, once computed. A policy without a distribution cannot answer.
+
+    def sample(self, head: Tensor) -> Tensor:
+        """A draw from π, `[B, outputs]` to `[B, *act]`: the value of which `head_log_prob` is the density.
+
+        It may lie outside the action space; `clip` brings it in.
+        """
+        raise self._no_distribution("draws")
+
+    def clip(self, action: Tensor) -> Tensor:
+        """The nearest action inside the action space, `[B, *act]` to `[B, *act]`."""
+        return action
+
+    def head_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: log π(action | observation) from the head `[B, outputs]`."""
+        raise self._no_distribution("log-probability")
+
+    def head_entropy(self, head: Tensor) -> Tensor:
+        """`[B]`: the entropy of π(· | observation) in nats from the head."""
+        raise self._no_distribution("entropy")
+
+    def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
+        """`[B]`: KL(π ‖ π_reference) in nats from the heads of two policies of this class."""
+        raise self._no_distribution("divergence")
+
+    def _no_distribution(self, what: str) -> TypeError:
+        return TypeError(f"{type(self).__name__} has no distribution, so no {what}")
 
     def act(self, observation: Tensor, deterministic: bool = True) -> Tensor:
         """Actions inside the action space, `[B, *obs]` to `[B, *act]`: the mode of the distribution, or a draw."""
@@ -97,6 +125,10 @@ class Policy(nn.Module, ABC):
             return lambda observation: self(observation, deterministic)
         network, decode = self.network.inference(), self.decode_array
         return lambda observation: decode(network(encode(observation)), deterministic)
+
+    def explorer(self) -> Explorer:
+        """This policy as an actor that draws its actions and keeps what it drew, for learning from the rollout."""
+        return Explorer(self)
 
     def decode_array(self, head: NDArray[Any], deterministic: bool) -> NDArray[Any]:
         """`decode` on arrays; a subclass may have a faster way."""
@@ -133,6 +165,34 @@ class Policy(nn.Module, ABC):
         self.train(training)
         action = action[0] if single else action
         return action.to(observation.device) if is_tensor else action.cpu().numpy()
+
+
+class Explorer:
+    """An `Actor` that draws from a policy and notes the draws, before they are clipped into the action space.
+
+    Updates of the policy's parameters in place are seen. Nothing but the observation and the action to be played
+    crosses between the host and the policy's device.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.drawn: list[Tensor] = []
+        """`[B, *act]` each, on the policy's device."""
+        self._encode = policy.encoder.inference() if policy.device.type == "cpu" else None
+        self._network = policy.network.inference() if self._encode is not None else None
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """`[B, *obs]` to `[B, *act]`."""
+        with torch.no_grad():
+            action = self.policy.sample(self._head(observation))
+            self.drawn.append(action)
+            played: NDArray[Any] = self.policy.clip(action).cpu().numpy()
+        return played
+
+    def _head(self, observation: NDArray[Any]) -> Tensor:
+        if self._encode is not None and self._network is not None:
+            return torch.from_numpy(self._network(self._encode(observation)))
+        return self.policy.head(torch.from_numpy(observation).to(self.policy.device))
 
 
 PolicyFactory: TypeAlias = Callable[[Space[Any], Space[Any]], Policy]

@@ -53,7 +53,14 @@ class CategoricalPolicy(Policy):
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """Logits `[B, n]` to actions `[B]` int64."""
-        index = head.argmax(-1) if deterministic else torch.multinomial(head.softmax(-1), 1).squeeze(-1)
+        if not deterministic:
+            return self.sample(head)
+        index = head.argmax(-1)
+        return index + self.start if self.start else index
+
+    def sample(self, head: Tensor) -> Tensor:
+        """Logits `[B, n]` to drawn actions `[B]` int64."""
+        index = torch.multinomial(head.softmax(-1), 1).squeeze(-1)
         return index + self.start if self.start else index
 
     def decode_array(self, head: NDArray[Any], deterministic: bool) -> NDArray[Any]:
@@ -74,7 +81,16 @@ class CategoricalPolicy(Policy):
         """`[]`: −log π(action | observation), averaged over the batch."""
         return F.cross_entropy(self.head(observation), action - self.start if self.start else action)
 
-    def entropy(self, observation: Tensor) -> Tensor:
+    def head_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: log softmax(z)_a."""
+        return -F.cross_entropy(head, action - self.start if self.start else action, reduction="none")
+
+    def head_entropy(self, head: Tensor) -> Tensor:
         """`[B]`: −Σ_a π(a | s) log π(a | s)."""
-        log_prob = self.head(observation).log_softmax(-1)
+        log_prob = head.log_softmax(-1)
         return -(log_prob.exp() * log_prob).sum(-1)
+
+    def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
+        """`[B]`: Σ_a π(a | s) (log π(a | s) − log π_reference(a | s))."""
+        log_prob = head.log_softmax(-1)
+        return (log_prob.exp() * (log_prob - reference_head.log_softmax(-1))).sum(-1)

@@ -52,6 +52,12 @@ class BoxActions(nn.Module):
         """`[..., act_dim]` to actions in the environment's units, flat as it came, clipped into the box."""
         return torch.clamp(torch.addcmul(self.centre, u, self.scale), self.low, self.high)
 
+    def clip(self, action: Tensor) -> Tensor:
+        """`[B, *act]`, clipped into the box."""
+        if len(self.shape) == 1:
+            return torch.clamp(action, self.low, self.high)
+        return torch.clamp(action.flatten(1), self.low, self.high).reshape(action.shape)
+
     def to_action(self, u: Tensor) -> Tensor:
         """`[B, act_dim]` to `[B, *act]`, clipped into the box."""
         action = self.to_box(u)
@@ -126,19 +132,37 @@ class GaussianPolicy(_ContinuousPolicy):
         mean, log_std = self.mean_and_log_std(head)
         return self.to_action(mean if deterministic else mean + log_std.exp() * torch.randn_like(mean))
 
+    def sample(self, head: Tensor) -> Tensor:
+        """`[B, outputs]` to drawn actions `[B, *act]` in the environment's own units, before they are clipped."""
+        mean, log_std = self.mean_and_log_std(head)
+        u = mean + log_std.exp() * torch.randn_like(mean)
+        return torch.addcmul(self.centre, u, self.scale).reshape(-1, *self.shape)
+
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """`[B]`: log π(action | observation), the density over actions in the environment's own units."""
-        mean, log_std = self.mean_and_log_std(self.head(observation))
+        return self.head_log_prob(self.head(observation), action)
+
+    def head_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: Σ_i log N(a_i; μ_i, σ_i²), in the environment's own units."""
+        mean, log_std = self.mean_and_log_std(head)
         z = (self.from_action(action) - mean) * torch.exp(-log_std)
         return -(0.5 * z.square() + log_std + (0.5 * math.log(2 * math.pi)) + self.scale.log()).sum(-1)
+
+    def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
+        """`[B]`: Σ_i log σ'_i/σ_i + (σ_i² + (μ_i − μ'_i)²) / 2σ'_i² − ½, μ' and σ' being the reference's."""
+        assert isinstance(reference, GaussianPolicy)
+        mean, log_std = self.mean_and_log_std(head)
+        other_mean, other_log_std = reference.mean_and_log_std(reference_head)
+        squares = (2 * log_std).exp() + (mean - other_mean).square()
+        return (other_log_std - log_std + 0.5 * squares * torch.exp(-2 * other_log_std) - 0.5).sum(-1)
 
     def loss(self, observation: Tensor, action: Tensor) -> Tensor:
         """`[B]`: −log π(action | observation)."""
         return -self.log_prob(observation, action)
 
-    def entropy(self, observation: Tensor) -> Tensor:
+    def head_entropy(self, head: Tensor) -> Tensor:
         """`[B]`: Σ_i log σ_i + ½ log 2πe, in the environment's own units, before clipping."""
-        mean, log_std = self.mean_and_log_std(self.head(observation))
+        mean, log_std = self.mean_and_log_std(head)
         return (log_std.expand_as(mean) + 0.5 * math.log(2 * math.pi * math.e) + self.scale.log()).sum(-1)
 
 

@@ -68,6 +68,14 @@ class MLP(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         return F.linear(x, last.weight, last.bias)  # type: ignore[arg-type]
 
+    @torch.no_grad()
+    def orthogonal(self, last_gain: float) -> None:
+        """Draw orthogonal weights of gain √2, of `last_gain` in the last layer, and zero biases (Andrychowicz 2021)."""
+        for layer in self.layers:
+            gain = last_gain if layer is self.layers[-1] else 2.0**0.5
+            nn.init.orthogonal_(layer.weight, gain)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """`forward` on arrays, without dropout or gradients, for batches so small that calls cost more than arithmetic.
 

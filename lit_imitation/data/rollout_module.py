@@ -1,0 +1,113 @@
+"""`RolloutDataModule`: rounds of the current policy in its environments, for methods that learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gymnasium.vector import VectorEnv
+
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.envs import Backend
+from lit_imitation.errors import ConfigError
+from lit_imitation.policies.base import Explorer
+from lit_imitation.rollout import Round, rounds
+from lit_imitation.seeding import derive_seed
+
+
+class RolloutDataModule(EnvironmentDataModule):
+    """Rounds `[time, env]` of whatever policy the Trainer holds when they are played.
+
+    Every epoch starts with a reset of all environments, seeded by seed, process and epoch. So a run goes on exactly
+    from a checkpoint, which falls at an epoch's end, although most simulators cannot save their state; the episodes
+    that run at that moment are cut, as `truncated` would cut them.
+
+    Args:
+        env_id: a registered Gymnasium id, or `module:Id-v0`.
+        env_steps: of the whole training, over all environments; rounded up to whole epochs, it sets their number. None
+            to leave that to `trainer.max_epochs`.
+        steps_per_round: steps of each environment between two updates.
+        rounds_per_epoch: rounds between two points at which validation and checkpoints may fall.
+        env_kwargs: passed to the environment.
+        num_envs: environments that step together, over all processes.
+        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
+        eval_episodes: episodes of each validation; 0 for none.
+        test_episodes: episodes of `test` and `predict`.
+        expert_return: where the normalised score shall be 1, if anywhere.
+        seed: of everything drawn here; by default that of `seed_everything`.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        env_steps: int | None = None,
+        steps_per_round: int = 256,
+        rounds_per_epoch: int = 10,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 8,
+        backend: Backend = "auto",
+        eval_episodes: int = 10,
+        test_episodes: int = 100,
+        expert_return: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        for name, value in (
+            ("env_steps", env_steps),
+            ("steps_per_round", steps_per_round),
+            ("rounds_per_epoch", rounds_per_epoch),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name} is {value}; it must be at least 1")
+        self.env_steps, self.steps_per_round, self.rounds_per_epoch = env_steps, steps_per_round, rounds_per_epoch
+        self.expert_return = expert_return
+        self._training_envs: VectorEnv[Any, Any, Any] | None = None
+
+    def setup(self, stage: str) -> None:
+        """Turn `env_steps` into epochs."""
+        assert self.trainer is not None
+        if stage != "fit":
+            return
+        world = self.trainer.world_size
+        if self.num_envs % world:
+            raise ConfigError(f"data.num_envs {self.num_envs} cannot be shared out equally over {world} processes")
+        if self.env_steps is not None:
+            per_epoch = self.rounds_per_epoch * self.steps_per_round * self.num_envs
+            self.trainer.fit_loop.max_epochs = -(-self.env_steps // per_epoch)
+
+    def train_dataloader(self) -> Rounds:
+        """The rounds of one epoch."""
+        return Rounds(self)
+
+    def training_envs(self, seed: int) -> VectorEnv[Any, Any, Any]:
+        """This process's environments, kept open from one epoch to the next."""
+        if self._training_envs is None:
+            assert self.trainer is not None
+            self._training_envs = self.make(self.num_envs // self.trainer.world_size, seed)
+        return self._training_envs
+
+    def teardown(self, stage: str) -> None:
+        """Close the environments."""
+        super().teardown(stage)
+        if self._training_envs is not None:
+            self._training_envs.close()
+            self._training_envs = None
+
+
+class Rounds:
+    """A loader of the rounds of one epoch."""
+
+    def __init__(self, datamodule: RolloutDataModule) -> None:
+        self.datamodule = datamodule
+
+    def __len__(self) -> int:
+        """Rounds of an epoch."""
+        return self.datamodule.rounds_per_epoch
+
+    def __iter__(self) -> Iterator[Round]:
+        data, trainer = self.datamodule, self.datamodule.trainer
+        assert trainer is not None
+        seed = derive_seed(data.seed, "rounds", trainer.global_rank, trainer.current_epoch)
+        explorer: Explorer = trainer.lightning_module.explorer()  # type: ignore[operator]
+        envs = data.training_envs(seed)
+        return rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)

@@ -1,0 +1,41 @@
+"""What a generator is: a policy, and a way to improve it under a reward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from gymnasium import Space
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_imitation.policies import Policy
+
+Experience = TypeVar("Experience")
+
+
+class Generator(nn.Module, ABC, Generic[Experience]):
+    """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
+
+    policy: Policy
+
+    @abstractmethod
+    def optimizers(self) -> list[Optimizer]:
+        """Made once, when the parameters are on the device where they stay; `update` steps them itself."""
+
+    @abstractmethod
+    def update(self, experience: Experience, progress: float) -> dict[str, Tensor]:
+        """Improve the policy; `progress` in [0, 1) is the share of training that is over. Returns what to log, `[]`."""
+
+    def begin(self) -> None:
+        """The environments were reset: what is carried from one round to the next is so no longer."""
+
+    rounds: int = 0
+    """Rounds learnt from so far."""
+    gradient_steps: int = 0
+    """Optimiser steps so far."""
+
+
+GeneratorFactory: TypeAlias = Callable[[Space[Any], Space[Any], "Policy | None"], Generator[Any]]
+"""Builds a generator from the spaces, around a policy that is there already or one of its own choice."""

@@ -1,0 +1,86 @@
+"""Running means and variances, the same on all processes."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def all_reduced(x: Tensor) -> Tensor:
+    """The sum of `x` over the processes; `x` itself where there is one."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+class RunningMoments(nn.Module):
+    """Mean and variance of all rows seen so far, each weighted, merged batch by batch (Chan et al. 1983).
+
+    float64, so that 10⁹ rows lose nothing; the batches of several processes count as one.
+
+    Args:
+        size: of a row.
+    """
+
+    count: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
+        self.register_buffer("variance", torch.ones(size, dtype=torch.float64))
+
+    @torch.no_grad()
+    def update(self, x: Tensor, weight: Tensor) -> None:
+        """Take in the rows `x: [N, size]`, each `weight: [N]` times.
+
+        The sums are taken about the mean so far: about zero they would cancel where the mean is large.
+        """
+        x, weight = x.double() - self.mean, weight.double()
+        sums = torch.cat([weight.sum()[None], weight @ x, weight @ x.square()])
+        count, first, second = torch.split(all_reduced(sums), [1, x.shape[1], x.shape[1]])
+        total = self.count + count.squeeze()
+        shift = first / total
+        squares = torch.where(self.count > 0, self.variance * self.count, torch.zeros_like(self.variance))
+        self.variance.copy_((squares + second) / total - shift.square())
+        self.mean.add_(shift)
+        self.count.copy_(total)
+
+
+class RewardScale(nn.Module):
+    """Rewards over the running standard deviation of the discounted return, r_t / σ(G), G_t = γ G_{t−1} + r_t.
+
+    The scale alone is changed: to take off a mean would pay or punish staying alive.
+
+    Args:
+        gamma: discount γ of G.
+        limit: scaled rewards are clipped to ±`limit`.
+    """
+
+    def __init__(self, gamma: float, limit: float = 10.0) -> None:
+        super().__init__()
+        self.gamma, self.limit = gamma, limit
+        self.moments = RunningMoments(1)
+        self._discounted: Tensor | None = None
+
+    def begin(self) -> None:
+        """The environments were reset: nothing is carried over."""
+        self._discounted = None
+
+    @torch.no_grad()
+    def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
+        """`[time, env]` rewards to `[time, env]` scaled ones, after taking their discounted returns in."""
+        returns = torch.empty_like(reward)
+        carried = torch.zeros_like(reward[0]) if self._discounted is None else self._discounted
+        paid = reward * valid
+        for t in range(len(reward)):
+            returns[t] = self.gamma * carried + paid[t]
+            carried = returns[t] * ~done[t]
+        self._discounted = carried
+        self.moments.update(returns.reshape(-1, 1), valid.reshape(-1))
+        scale = (self.moments.variance + 1e-8).rsqrt().to(reward.dtype)
+        return (reward * scale).clamp(-self.limit, self.limit)

@@ -1,0 +1,248 @@
+"""Proximal policy optimisation (Schulman et al. 2017), with what matters of its practice (Andrychowicz et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from gymnasium import Space
+from gymnasium.spaces import Discrete
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.generators.advantages import generalised_advantages
+from lit_imitation.generators.base import Generator
+from lit_imitation.generators.gradients import Descent
+from lit_imitation.generators.normalisation import RewardScale, RunningMoments, all_reduced
+from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, Value
+from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.rollout import Round
+
+STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
+
+class PPO(Generator[Round]):
+    """With r_t(θ) = π_θ(a_t | s_t) / π_old(a_t | s_t) and advantages Â_t of the rollout, several epochs of descent on
+
+        L(θ) = −E_t[ min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) ] − c_H E_t[H(π_θ(· | s_t))]
+               + c_V E_t[(V_θ(s_t) − R_t)²] + c_KL E_t[KL(π_θ ‖ π_start)],        R_t = Â_t + V_old(s_t).
+
+    Advantages are standardised over the whole round, of all processes. Observations are standardised by their running
+    statistics, which move between rounds and never within one, so that r_t = 1 where a round's descent begins.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box or Discrete.
+        policy: to start from; by default a fresh Gaussian or categorical one of 2×64 tanh, orthogonally initialised.
+        hidden_sizes: of the value network, and of a fresh policy.
+        activation: likewise.
+        learning_rate: of Adam.
+        anneal: let the learning rate fall linearly to 0 over the training.
+        gamma: discount.
+        gae_lambda: λ of the advantages.
+        clip_range: ε.
+        value_clip_range: keep V within this of V_old in the value loss; None for no such thing.
+        epochs: passes over a round.
+        batch_size: transitions of a gradient step, on each process.
+        entropy_coefficient: c_H.
+        value_coefficient: c_V.
+        kl_coefficient: c_KL, for a policy that was given.
+        max_grad_norm: of all parameters together.
+        target_kl: end a round's epochs once π_θ is further than 1.5 times this from π_old; None for never.
+        normalise_observations: by running statistics, unless the policy that was given has its own.
+        normalise_rewards: by the running deviation of the discounted return.
+        warmup_rounds: rounds in which only the value function learns, for a policy that was given.
+        initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
+            to none. None to leave it.
+        compile: compile the gradient: half a minute at the start, and then about a third of the time of a step.
+    """
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        policy: Policy | None = None,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Activation = "tanh",
+        learning_rate: float = 3e-4,
+        anneal: bool = True,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float = 0.2,
+        value_clip_range: float | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        entropy_coefficient: float = 0.0,
+        value_coefficient: float = 0.5,
+        kl_coefficient: float = 0.0,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        normalise_observations: bool = True,
+        normalise_rewards: bool = True,
+        warmup_rounds: int = 0,
+        initial_std: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("epochs", epochs, 1),
+            ("batch_size", batch_size, 1),
+            ("warmup_rounds", warmup_rounds, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+        for name, rate in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0.0 <= rate <= 1.0:
+                raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+        given = policy is not None
+        if policy is None:
+            cls = CategoricalPolicy if isinstance(action_space, Discrete) else GaussianPolicy
+            policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
+            assert isinstance(policy.network, MLP)
+            policy.network.orthogonal(0.01)
+        self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation)
+        self.value.network.orthogonal(1.0)
+        try:
+            policy.sample(policy.head(torch.zeros(1, *(observation_space.shape or ()))))
+        except TypeError as error:
+            raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
+        if initial_std is not None:
+            if not isinstance(policy, GaussianPolicy) or policy.log_std is None:
+                raise ConfigError("generator.initial_std needs a GaussianPolicy with std: free")
+            policy.log_std.data.fill_(float(torch.tensor(initial_std).log()))
+        self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
+        self.learning_rate, self.anneal = learning_rate, anneal
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.clip_range, self.value_clip_range = clip_range, value_clip_range
+        self.epochs, self.batch_size = epochs, batch_size
+        self.entropy_coefficient, self.value_coefficient = entropy_coefficient, value_coefficient
+        self.kl_coefficient, self.max_grad_norm, self.target_kl = kl_coefficient, max_grad_norm, target_kl
+        self.warmup_rounds, self.compile_gradient = warmup_rounds, compile
+        standardise = policy.encoder.standardise
+        self.moments = RunningMoments(policy.encoder.out_features) if standardise and normalise_observations else None
+        self.keeps_normaliser = given
+        if given and standardise is not None:  # the policy was trained with these: to move them would change it
+            self._standardise(standardise.mean, standardise.inverse_std)
+        self.reward_scale = RewardScale(gamma) if normalise_rewards else None
+
+    def optimizers(self) -> list[Optimizer]:
+        """One Adam for policy and value function."""
+        parameters = [*self.policy.parameters(), *self.value.parameters()]
+        self.descent = Descent(self, parameters, self.learning_rate, 1e-5, self.max_grad_norm, self.compile_gradient)
+        return [self.descent.optimizer]
+
+    def forward(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        log_prob: Tensor,
+        advantage: Tensor,
+        target: Tensor,
+        old_value: Tensor,
+        weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """L(θ), `[]`, and its parts `[5]` (see `STATISTICS`) on a minibatch, `[B]` each; `weight` is 0 for no step."""
+        share = weight / weight.sum().clamp(min=1.0)
+        head = self.policy.head(observation)
+        log_ratio = self.policy.head_log_prob(head, action) - log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
+        policy_loss = -(torch.minimum(ratio * advantage, clipped * advantage) * share).sum()
+        value = self.value(observation)
+        value_error = (value - target).square()
+        if self.value_clip_range is not None:
+            near = old_value + (value - old_value).clamp(-self.value_clip_range, self.value_clip_range)
+            value_error = torch.maximum(value_error, (near - target).square())
+        value_loss = (value_error * share).sum()
+        entropy = (self.policy.head_entropy(head) * share).sum()
+        loss = policy_loss - self.entropy_coefficient * entropy + self.value_coefficient * value_loss
+        if self.start is not None:
+            divergence = self.policy.head_kl(head, self.start, self.start.head(observation))
+            loss = loss + self.kl_coefficient * (divergence * share).sum()
+        # r − 1 − log r ≥ 0 has the expectation KL(π_old ‖ π_θ), and less variance than −log r (Schulman 2020).
+        approx_kl = ((ratio - 1.0 - log_ratio) * share).sum()
+        clip_fraction = (((ratio - 1.0).abs() > self.clip_range) * share).sum()
+        return loss, torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
+
+    def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
+        """Learn from one round `[time, env]`."""
+        rollout, valid, _ = experience
+        if self.moments is not None and self.rounds == 0 and not self.keeps_normaliser:
+            self._observe(rollout.observation, valid)
+        batch, logged = self.prepare(experience)
+        if self.anneal:
+            self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * (1.0 - progress)
+        mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
+        rows = len(batch[0])
+        size = min(self.batch_size, rows)
+        sums = torch.zeros(len(STATISTICS), device=valid.device)
+        steps = 0
+        for _ in range(self.epochs):
+            order = torch.randperm(rows, device=valid.device)[: rows // size * size]
+            shuffled = [torch.split(column[order], size) for column in batch]
+            for minibatch in zip(*shuffled, strict=True):
+                statistics = self.descent.step(*minibatch, mask=mask)
+                sums += statistics
+                steps += 1
+            if self.target_kl is not None:
+                kl = all_reduced(statistics[STATISTICS.index("approx_kl")]) / all_reduced(
+                    torch.ones_like(statistics[0])
+                )
+                if kl > 1.5 * self.target_kl:
+                    break
+        self.gradient_steps += steps
+        self.rounds += 1
+        if self.moments is not None and self.rounds > 1 and not self.keeps_normaliser:
+            self._observe(rollout.observation, valid)
+        return logged | dict(zip(STATISTICS, sums / steps, strict=True))
+
+    @torch.no_grad()
+    def prepare(self, experience: Round) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The columns that `forward` reads, `[time · env]` each, and what can be said of the round."""
+        rollout, valid, _ = experience
+        assert rollout.next_observation is not None
+        observation = rollout.observation.flatten(0, 1)
+        action = rollout.action.flatten(0, 1)
+        log_prob = self.policy.head_log_prob(self.policy.head(observation), action)
+        value = self.value(observation).view_as(rollout.reward)
+        next_value = self.value(rollout.next_observation.flatten(0, 1)).view_as(rollout.reward)
+        done, reward = rollout.done, rollout.reward
+        if self.reward_scale is not None:
+            reward = self.reward_scale(reward, done, valid)
+        advantage = generalised_advantages(
+            reward, value, next_value, rollout.terminated, done, self.gamma, self.gae_lambda
+        )
+        target = advantage + value
+        weight = valid.to(reward.dtype)
+        # As sums, so that the rounds of several processes are one.
+        sums = torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
+        count, first, second = all_reduced(sums.double())
+        mean = first / count
+        std = (second / count - mean.square()).clamp(min=0.0).sqrt()
+        standardised = (advantage - mean.to(advantage.dtype)) / (std.to(advantage.dtype) + 1e-8)
+        columns = (log_prob, standardised.flatten(), target.flatten(), value.flatten(), weight.flatten())
+        error, spread = (target - value)[valid].var(), target[valid].var()
+        return (observation, action, *columns), {"explained_variance": 1.0 - error / spread}
+
+    def begin(self) -> None:
+        """The environments were reset."""
+        if self.reward_scale is not None:
+            self.reward_scale.begin()
+
+    def _observe(self, observation: Tensor, valid: Tensor) -> None:
+        """Let the running statistics take in `[time, env, *obs]`, and standardise by them from now on."""
+        assert self.moments is not None
+        self.moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
+        std = self.moments.variance.sqrt()
+        std = torch.where(std > 1e-6 * self.moments.mean.abs().clamp(min=1.0), std, torch.ones_like(std))
+        self._standardise(self.moments.mean, 1.0 / std)
+
+    def _standardise(self, mean: Tensor, inverse_std: Tensor) -> None:
+        for encoder in (self.policy.encoder, self.value.encoder):
+            assert encoder.standardise is not None
+            encoder.standardise.mean.copy_(mean)
+            encoder.standardise.inverse_std.copy_(inverse_std)

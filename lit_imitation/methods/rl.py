@@ -1,0 +1,162 @@
+"""Reinforcement learning: a generator under a reward, the environment's own or a model of one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from gymnasium import Space
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_imitation.data.rollout_module import RolloutDataModule
+from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.experts.base import space_mismatch
+from lit_imitation.generators import PPO, GeneratorFactory
+from lit_imitation.generators.normalisation import all_reduced
+from lit_imitation.methods.base import ImitationModule
+from lit_imitation.policies import Policy, PolicyFactory, load_policy
+from lit_imitation.policies.base import Explorer
+from lit_imitation.policies.checkpoints import build
+from lit_imitation.rewards import RewardModel
+from lit_imitation.rollout import Round
+
+
+class RL(ImitationModule):
+    """Maximise E_π[Σ_t γᵗ r(s_t, a_t)], round by round: play, reward, improve.
+
+    The generator is how the policy improves, `PPO` or `SAC`; the reward is the environment's own unless a model of
+    one is given. A policy that was trained before, by whatever method, is where it starts if one is named.
+
+    Args:
+        generator: builds the generator from the two spaces and the policy it shall improve.
+        policy: builds the policy; by default the generator's own choice.
+        reward: a model of the reward, in place of the environment's own.
+        start: directory or checkpoint of a policy to start from.
+    """
+
+    def __init__(
+        self,
+        generator: GeneratorFactory = PPO,
+        policy: PolicyFactory | None = None,
+        reward: RewardModel | None = None,
+        start: str | None = None,
+    ) -> None:
+        super().__init__(policy)
+        if policy is not None and start is not None:
+            raise ConfigError("model.policy and model.start both say where the policy comes from; leave one out")
+        self.automatic_optimization = False
+        self._given_policy, self._generator_factory, self.start = policy, generator, start
+        self.reward = reward
+
+    @property
+    def method(self) -> str:
+        """The generator's name."""
+        return type(self.generator).__name__.lower()
+
+    def configure_model(self) -> None:
+        """Build generator and policy, once the spaces are known."""
+        if hasattr(self, "policy") or self._trainer is None:
+            return
+        spaces = self.datamodule.spaces
+        policy = self._policy(*spaces)
+        self.build(*spaces, policy)
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
+        """The generator for these spaces, around this policy."""
+        self.generator = self._generator_factory(observation_space, action_space, policy)
+        self.policy = self.generator.policy
+
+    def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
+        """The policy to begin with, where somebody named one."""
+        if self.start is None:
+            return self._given_policy(observation_space, action_space) if self._given_policy else None
+        # A checkpoint of this run has what `start` had, which may be gone by now.
+        policy = load_policy(self.trainer.ckpt_path or self.start)
+        for made_for, given, bounds in (
+            (policy.observation_space, observation_space, False),
+            (policy.action_space, action_space, True),
+        ):
+            if space_mismatch(made_for, given, bounds=bounds):
+                raise ConfigError(
+                    f"model.start {self.start} was made for {made_for}; {self.datamodule.env_id} has {given}"
+                )
+        return policy
+
+    def setup(self, stage: str) -> None:
+        """Check what it takes to train, and have every round logged."""
+        self.configure_model()
+        if stage != "fit":
+            return
+        if not isinstance(self.datamodule, RolloutDataModule):
+            raise ConfigError(f"RL learns from rollouts; {type(self.datamodule).__name__} gives none")
+        if self.trainer.precision.startswith("16"):
+            raise ConfigError(
+                f"trainer.precision {self.trainer.precision} needs scaled gradients; use bf16-mixed or 32"
+            )
+        if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:  # type: ignore[attr-defined]
+            raise ConfigError(
+                "RL clips by generator.max_grad_norm; leave trainer.gradient_clip_val and accumulation out"
+            )
+        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
+
+    def explorer(self) -> Explorer:
+        """What acts in the rounds of an epoch, which starts with a reset of the environments."""
+        self.generator.begin()
+        return self.policy.explorer()
+
+    def training_step(self, batch: Round, batch_idx: int) -> None:
+        """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
+        if self.reward is not None:
+            with torch.no_grad():
+                rollout = batch.rollout.clone(recurse=False)
+                rollout.reward = self.reward.reward(batch.rollout)
+            batch = batch._replace(rollout=rollout)
+        rounds = len(self.trainer.train_dataloader) * self.trainer.max_epochs  # type: ignore[arg-type, operator]
+        logged = self.generator.update(batch, self.trainer.global_step / rounds)
+        self._count(batch, logged)
+        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+
+    def count_gradient_steps(self) -> int:
+        """The generator's own count."""
+        return self.generator.gradient_steps
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The generator's."""
+        return self.generator.optimizers()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without a Trainer (`load_from_checkpoint`) the policy is built from its description, and the rest around it."""
+        if not hasattr(self, "policy"):
+            policy = build(checkpoint["policy"])
+            self.build(policy.observation_space, policy.action_space, policy)
+        super().on_load_checkpoint(checkpoint)
+        self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every method, and the generator's count of rounds."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["rounds"] = self.generator.rounds
+
+    def _count(self, batch: Round, logged: dict[str, Tensor]) -> None:
+        """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
+        returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
+        counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
+        steps, loss = batch.valid.sum()[None], logged["loss"][None]
+        sums = all_reduced(torch.cat([counts, steps.float(), loss.float()]))
+        total_return, total_length, episodes, steps, loss = sums.tolist()  # the one wait for the device in a round
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} after round {self.generator.rounds} ({self.env_steps} environment steps)\n"
+                f"{self._last_good()}"
+            )
+        self.env_steps += int(steps)
+        # Lightning saves no checkpoint where no optimiser step was counted, and counts those of its own wrapper alone.
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+        if episodes:
+            logged["return_mean"] = torch.tensor(total_return / episodes)
+            logged["length_mean"] = torch.tensor(total_length / episodes)
+        logged["env_steps"] = torch.tensor(float(self.env_steps))
