@@ -106,6 +106,9 @@ class RunDirectory(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """On SIGTERM keep everything up to the batch that just ended."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit" and not trainer.validating:
+            if not pl_module.automatic_optimization:  # rounds: environments cannot be saved in the middle of an epoch
+                rank_zero_info("terminated; continue from the last epoch's end with --ckpt_path last")
+                return
             # A signal in the last moments of a validation batch can still end the validation: then the checkpoint of
             # the epoch before stands, from which the whole epoch is run again.
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")

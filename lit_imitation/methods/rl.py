@@ -95,7 +95,7 @@ class RL(ImitationModule):
             raise ConfigError(
                 f"trainer.precision {self.trainer.precision} needs scaled gradients; use bf16-mixed or 32"
             )
-        if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:  # type: ignore[attr-defined]
+        if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
             raise ConfigError(
                 "RL clips by generator.max_grad_norm; leave trainer.gradient_clip_val and accumulation out"
             )
@@ -127,7 +127,7 @@ class RL(ImitationModule):
         return self.generator.optimizers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer (`load_from_checkpoint`) the policy is built from its description, and the rest around it."""
+        """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
         if not hasattr(self, "policy"):
             policy = build(checkpoint["policy"])
             self.build(policy.observation_space, policy.action_space, policy)
