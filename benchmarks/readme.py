@@ -111,6 +111,45 @@ def beside(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def experts(rows: list[dict[str, Any]]) -> str:
+    """What the package ships."""
+    lines = [
+        "| environment | return, mean ± standard deviation | aim | environment steps | recipe, seed | minutes | kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        reached = "" if row["return_mean"] >= row["aim"] else " (not reached)"
+        lines.append(
+            f"| {row['env_id']} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | {row['aim']}{reached} | "
+            f"{row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | {row['wall_seconds'] / 60:.0f} | "
+            f"{row['kilobytes']} |"
+        )
+    return "\n".join(lines)
+
+
+def rl_returns(rows: list[dict[str, Any]]) -> str:
+    """Ours beside Stable-Baselines3's at equal environment steps."""
+    lines = ["| task | environment steps | seeds | ours | Stable-Baselines3 |", "|---|---|---|---|---|"]
+    for row in rows:
+        mine, theirs = (
+            f"{row[side]['mean']:.1f} [{row[side]['ci95'][0]:.1f}, {row[side]['ci95'][1]:.1f}]"
+            for side in ("ours", "sb3")
+        )
+        name = f"{row['algorithm'].upper()}, {row['env_id']}"
+        lines.append(f"| {name} | {row['env_steps']:,} | {row['seeds']} | {mine} | {theirs} |")
+    return "\n".join(lines)
+
+
+def into_rl_recipe(row: dict[str, Any]) -> None:
+    """Put an expert's figures into the comment of the recipe that made it."""
+    _into_comment(
+        ROOT / "configs" / f"{row['recipe']}.yaml",
+        f"# Measured, seed {row['seed']}: {row['wall_seconds'] / 60:.0f} minutes on 2 cores that did other work too;\n"
+        f"# return {row['return_mean']:.1f} ± {row['return_std']:.1f} over {row['episodes']} episodes after "
+        f"{row['env_steps']:,} environment steps.\n",
+    )
+
+
 def _score(row: dict[str, Any], mark: str = "") -> str:
     score = row["normalized_score"]
     low, high = score["mean_ci95"]
@@ -167,12 +206,20 @@ def refresh() -> None:
         tables["bc_table"] = bc_table(results["bc_table"])
     if {"bc", "rollout"} <= set(results):
         tables["speed"] = speed(results["bc"], results["rollout"], results.get("dagger"))
-    text = (ROOT / "README.md").read_text()
-    for name, table in tables.items():
-        before, mark, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}{mark}{table}\n{end}{after}"
-    atomic_write(ROOT / "README.md", text)
+    if "experts" in results:
+        tables["experts"] = experts(results["experts"])
+        for row in results["experts"]:
+            into_rl_recipe(row)
+    if "rl_returns" in results:
+        tables["rl_returns"] = rl_returns(results["rl_returns"])
+    for page in (ROOT / "README.md", ROOT / "docs" / "reinforcement_learning.md"):
+        text = page.read_text()
+        for name, table in tables.items():
+            before, mark, rest = text.partition(f"<!-- {name} -->\n")
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            if mark:
+                text = f"{before}{mark}{table}\n{end}{after}"
+        atomic_write(page, text)
 
 
 if __name__ == "__main__":
