@@ -1,6 +1,6 @@
 """Stable-Baselines3's side of `rl_returns.py`: one task and seed, as its user would train it, written as one JSON.
 
-    python benchmarks/sb3_returns.py TASK SEED DIRECTORY
+python benchmarks/sb3_returns.py TASK SEED DIRECTORY
 """
 
 from __future__ import annotations
