@@ -105,8 +105,8 @@ def beside(rows: list[dict[str, Any]]) -> str:
         there = f"{np.mean(reached):,.0f} | {_score(row['bc_at_reach'])}" if row["bc_at_reach"] else "not every seed |"
         lines.append(
             f"| {name} | {len(row['seeds'])} | {row['labels']:,.0f} | {row['expert_return']:.1f} | "
-            f"{row['dagger']['return_mean']['mean']:.1f} | {_score(row['dagger'], '**')} | "
-            f"{row['bc']['return_mean']['mean']:.1f} | {_score(row['bc'])} | {there} |"
+            f"{_return(row['dagger'])} | {_score(row['dagger'], '**')} | "
+            f"{_return(row['bc'])} | {_score(row['bc'])} | {there} |"
         )
     return "\n".join(lines)
 
@@ -156,15 +156,20 @@ def _score(row: dict[str, Any], mark: str = "") -> str:
     return f"{mark}{score['mean']:.3f}{mark} [{low:.3f}, {high:.3f}]"
 
 
+def _return(row: dict[str, Any]) -> str:
+    mean = row["return_mean"]
+    low, high = mean["mean_ci95"]
+    return f"{mean['mean']:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def into_dagger_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     dagger, bc = row["dagger"], row["bc"]
     _into_comment(
         ROOT / "configs" / "dagger" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
-        f"# return {dagger['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
-        f"{_score(dagger)} from {row['labels']:,.0f} labels;\n"
-        f"# behavioural cloning on as many: return {bc['return_mean']['mean']:.1f}, {_score(bc)}.\n",
+        f"# return {_return(dagger)} (expert {row['expert_return']:.1f}), normalised score {_score(dagger)}\n"
+        f"# from {row['labels']:,.0f} labels; behavioural cloning on as many: return {_return(bc)}, {_score(bc)}.\n",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
     assert "2 cores" in comment
     assert "normalised score" in comment
     assert recipe.stem.removesuffix("_planner") in TASKS
+    if recipe.parent.name == "dagger":
+        interval = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
+        assert re.search(rf"return {interval} .* behavioural cloning on as many: return {interval}", comment)
 
 
 def test_every_task_has_its_behavioural_cloning_recipe():
