@@ -49,6 +49,7 @@ class RL(ImitationModule):
         self.automatic_optimization = False
         self._given_policy, self._generator_factory, self.start = policy, generator, start
         self.reward = reward
+        self._unbuilt: ConfigError | None = None
 
     @property
     def method(self) -> str:
@@ -60,7 +61,11 @@ class RL(ImitationModule):
         if hasattr(self, "policy") or self._trainer is None:
             return
         spaces = self.datamodule.spaces
-        policy = self._policy(*spaces)
+        try:
+            policy = self._policy(*spaces)
+        except ConfigError as error:  # a checkpoint of this run, about to be read, has what `start` had
+            self._unbuilt = error
+            return
         self.build(*spaces, policy)
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
@@ -72,8 +77,7 @@ class RL(ImitationModule):
         """The policy to begin with, where somebody named one."""
         if self.start is None:
             return self._given_policy(observation_space, action_space) if self._given_policy else None
-        # A checkpoint of this run has what `start` had, which may be gone by now.
-        policy = load_policy(self.trainer.ckpt_path or self.start)
+        policy = load_policy(self.start).train()
         for made_for, given, bounds in (
             (policy.observation_space, observation_space, False),
             (policy.action_space, action_space, True),
@@ -94,10 +98,6 @@ class RL(ImitationModule):
         if self.trainer.precision.startswith("16"):
             raise ConfigError(
                 f"trainer.precision {self.trainer.precision} needs scaled gradients; use bf16-mixed or 32"
-            )
-        if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
-            raise ConfigError(
-                "RL clips by generator.max_grad_norm; leave trainer.gradient_clip_val and accumulation out"
             )
         self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
 
@@ -125,12 +125,16 @@ class RL(ImitationModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's."""
+        if self._unbuilt is not None and not hasattr(self, "policy"):
+            raise self._unbuilt
         return self.generator.optimizers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
         if not hasattr(self, "policy"):
             policy = build(checkpoint["policy"])
+            weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
+            policy.load_state_dict(weights)
             self.build(policy.observation_space, policy.action_space, policy)
         super().on_load_checkpoint(checkpoint)
         self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]

@@ -68,7 +68,7 @@ def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, 
     generator.optimizers()
     columns = batch(generator.policy)
     loss, _ = generator(*columns)
-    assert float(loss) == pytest.approx(reference(generator, columns, 0.2, value_clip, 0.3, 0.7), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(reference(generator, columns, 0.2, value_clip, 0.3, 0.7), rel=1e-5)
     gradient, _ = generator.descent.gradient(*columns)
     rng = np.random.default_rng(0)
     for i in rng.choice(len(gradient), 25, replace=False):
