@@ -31,6 +31,8 @@ class Policy(nn.Module, ABC):
         network: builds the MLP from sizes, activation and dropout.
     """
 
+    trained = False
+    """It comes from a checkpoint: its weights are of use, and with no other normaliser than its own."""
     arguments: dict[str, Any]
     """The hyper-parameters as given: `type(policy)(*spaces, **policy.arguments)` builds the same network again."""
 
