@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DeterministicPolicy,
         EnsemblePolicy,
         GaussianPolicy,
+        MultiCategoricalPolicy,
         load_policy,
     )
     from lit_imitation.rewards import RewardModel
@@ -46,6 +47,7 @@ _HOMES = {
     "HumanLabels": "callbacks",
     "IndicatorBeta": "schedules",
     "LinearBeta": "schedules",
+    "MultiCategoricalPolicy": "policies",
     "PPO": "generators",
     "RL": "methods",
     "RewardModel": "rewards",
@@ -77,6 +79,7 @@ __all__ = [
     "HumanLabels",
     "IndicatorBeta",
     "LinearBeta",
+    "MultiCategoricalPolicy",
     "RewardModel",
     "RolloutDataModule",
     "Transitions",

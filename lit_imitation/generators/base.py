@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lit_imitation.policies import Policy
 
 Experience = TypeVar("Experience")
+_Self = TypeVar("_Self", bound="Generator[Any]")
 
 
 class Generator(nn.Module, ABC, Generic[Experience]):
@@ -30,6 +31,10 @@ class Generator(nn.Module, ABC, Generic[Experience]):
 
     def begin(self) -> None:
         """The environments were reset: what is carried from one round to the next is so no longer."""
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """Dropout stays off: what is learnt from is what the policy said as it acted, and that was without."""
+        return super().train(False)
 
     rounds: int = 0
     """Rounds learnt from so far."""

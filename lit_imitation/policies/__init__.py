@@ -1,8 +1,8 @@
 """Policies: observation to action distribution."""
 
 from lit_imitation.policies.base import Policy, PolicyFactory
-from lit_imitation.policies.categorical import CategoricalPolicy
-from lit_imitation.policies.checkpoints import default_policy, load_policy
+from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
+from lit_imitation.policies.checkpoints import default_policy, default_policy_class, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
 from lit_imitation.policies.critic import Value
 from lit_imitation.policies.ensemble import EnsemblePolicy
@@ -12,9 +12,11 @@ __all__ = [
     "DeterministicPolicy",
     "EnsemblePolicy",
     "GaussianPolicy",
+    "MultiCategoricalPolicy",
     "Policy",
     "PolicyFactory",
     "Value",
     "default_policy",
+    "default_policy_class",
     "load_policy",
 ]
