@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.generators import PPO
+    from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import BC, RL
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
         EnsemblePolicy,
         GaussianPolicy,
+        SquashedGaussianPolicy,
         load_policy,
     )
     from lit_imitation.rewards import RewardModel
@@ -50,6 +51,8 @@ _HOMES = {
     "RL": "methods",
     "RewardModel": "rewards",
     "RolloutDataModule": "data.rollout_module",
+    "SAC": "generators",
+    "SquashedGaussianPolicy": "policies",
     "Transitions": "transitions",
     "collect": "rollout",
     "load_expert": "experts",
@@ -64,6 +67,7 @@ __all__ = [
     "BC",
     "PPO",
     "RL",
+    "SAC",
     "CategoricalPolicy",
     "DAggerCallback",
     "DemonstrationDataModule",
@@ -79,6 +83,7 @@ __all__ = [
     "LinearBeta",
     "RewardModel",
     "RolloutDataModule",
+    "SquashedGaussianPolicy",
     "Transitions",
     "collect",
     "load_expert",

@@ -4,8 +4,9 @@ from lit_imitation.policies.base import Policy, PolicyFactory
 from lit_imitation.policies.categorical import CategoricalPolicy
 from lit_imitation.policies.checkpoints import default_policy, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
-from lit_imitation.policies.critic import Value
+from lit_imitation.policies.critic import QFunctions, Value
 from lit_imitation.policies.ensemble import EnsemblePolicy
+from lit_imitation.policies.squashed import SquashedGaussianPolicy
 
 __all__ = [
     "CategoricalPolicy",
@@ -14,6 +15,8 @@ __all__ = [
     "GaussianPolicy",
     "Policy",
     "PolicyFactory",
+    "QFunctions",
+    "SquashedGaussianPolicy",
     "Value",
     "default_policy",
     "load_policy",
