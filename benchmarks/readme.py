@@ -105,10 +105,49 @@ def beside(rows: list[dict[str, Any]]) -> str:
         there = f"{np.mean(reached):,.0f} | {_score(row['bc_at_reach'])}" if row["bc_at_reach"] else "not every seed |"
         lines.append(
             f"| {name} | {len(row['seeds'])} | {row['labels']:,.0f} | {row['expert_return']:.1f} | "
-            f"{row['dagger']['return_mean']['mean']:.1f} | {_score(row['dagger'], '**')} | "
-            f"{row['bc']['return_mean']['mean']:.1f} | {_score(row['bc'])} | {there} |"
+            f"{_return(row['dagger'])} | {_score(row['dagger'], '**')} | "
+            f"{_return(row['bc'])} | {_score(row['bc'])} | {there} |"
         )
     return "\n".join(lines)
+
+
+def experts(rows: list[dict[str, Any]]) -> str:
+    """What the package ships."""
+    lines = [
+        "| environment | return, mean ± standard deviation | aim | environment steps | recipe, seed | minutes | kB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        reached = "" if row["return_mean"] >= row["aim"] else " (not reached)"
+        lines.append(
+            f"| {row['env_id']} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | {row['aim']}{reached} | "
+            f"{row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | {row['wall_seconds'] / 60:.0f} | "
+            f"{row['kilobytes']} |"
+        )
+    return "\n".join(lines)
+
+
+def rl_returns(rows: list[dict[str, Any]]) -> str:
+    """Ours beside Stable-Baselines3's at equal environment steps."""
+    lines = ["| task | environment steps | seeds | ours | Stable-Baselines3 |", "|---|---|---|---|---|"]
+    for row in rows:
+        mine, theirs = (
+            f"{row[side]['mean']:.1f} [{row[side]['ci95'][0]:.1f}, {row[side]['ci95'][1]:.1f}]"
+            for side in ("ours", "sb3")
+        )
+        name = f"{row['algorithm'].upper()}, {row['env_id']}"
+        lines.append(f"| {name} | {row['env_steps']:,} | {row['seeds']} | {mine} | {theirs} |")
+    return "\n".join(lines)
+
+
+def into_rl_recipe(row: dict[str, Any]) -> None:
+    """Put an expert's figures into the comment of the recipe that made it."""
+    _into_comment(
+        ROOT / "configs" / f"{row['recipe']}.yaml",
+        f"# Measured, seed {row['seed']}: {row['wall_seconds'] / 60:.0f} minutes on 2 cores that did other work too;\n"
+        f"# return {row['return_mean']:.1f} ± {row['return_std']:.1f} over {row['episodes']} episodes after "
+        f"{row['env_steps']:,} environment steps.\n",
+    )
 
 
 def _score(row: dict[str, Any], mark: str = "") -> str:
@@ -117,15 +156,20 @@ def _score(row: dict[str, Any], mark: str = "") -> str:
     return f"{mark}{score['mean']:.3f}{mark} [{low:.3f}, {high:.3f}]"
 
 
+def _return(row: dict[str, Any]) -> str:
+    mean = row["return_mean"]
+    low, high = mean["mean_ci95"]
+    return f"{mean['mean']:.1f} [{low:.1f}, {high:.1f}]"
+
+
 def into_dagger_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     dagger, bc = row["dagger"], row["bc"]
     _into_comment(
         ROOT / "configs" / "dagger" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
-        f"# return {dagger['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
-        f"{_score(dagger)} from {row['labels']:,.0f} labels;\n"
-        f"# behavioural cloning on as many: return {bc['return_mean']['mean']:.1f}, {_score(bc)}.\n",
+        f"# return {_return(dagger)} (expert {row['expert_return']:.1f}), normalised score {_score(dagger)}\n"
+        f"# from {row['labels']:,.0f} labels; behavioural cloning on as many: return {_return(bc)}, {_score(bc)}.\n",
     )
 
 
@@ -167,12 +211,20 @@ def refresh() -> None:
         tables["bc_table"] = bc_table(results["bc_table"])
     if {"bc", "rollout"} <= set(results):
         tables["speed"] = speed(results["bc"], results["rollout"], results.get("dagger"))
-    text = (ROOT / "README.md").read_text()
-    for name, table in tables.items():
-        before, mark, rest = text.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- /{name} -->")
-        text = f"{before}{mark}{table}\n{end}{after}"
-    atomic_write(ROOT / "README.md", text)
+    if "experts" in results:
+        tables["experts"] = experts(results["experts"])
+        for row in results["experts"]:
+            into_rl_recipe(row)
+    if "rl_returns" in results:
+        tables["rl_returns"] = rl_returns(results["rl_returns"])
+    for page in (ROOT / "README.md", ROOT / "docs" / "reinforcement_learning.md"):
+        text = page.read_text()
+        for name, table in tables.items():
+            before, mark, rest = text.partition(f"<!-- {name} -->\n")
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            if mark:
+                text = f"{before}{mark}{table}\n{end}{after}"
+        atomic_write(page, text)
 
 
 if __name__ == "__main__":

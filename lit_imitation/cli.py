@@ -64,11 +64,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _mendable(error: BaseException | None) -> LitImitationError | None:
-    """The error of ours that is behind another: the parser wraps what a class raises when it is instantiated."""
-    while error is not None and not isinstance(error, LitImitationError):
-        error = error.__cause__ or error.__context__
-    return error
+def _mendable(error: Exception) -> BaseException | None:
+    """The error of ours that is behind another: the parser wraps what a class raises when it is instantiated.
+
+    Else one of the file system's that names a file: a folder that cannot be written, a full disk.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LitImitationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None and isinstance(error, OSError) and error.filename is not None:
+        return error
+    return cause
 
 
 def collect(arguments: Sequence[str]) -> None:
@@ -108,6 +114,7 @@ def collect(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
         raise ConfigError("--episodes and --subsample must be at least 1")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
     envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend)
     expert = load_expert(
         options.expert,
@@ -124,7 +131,6 @@ def collect(arguments: Sequence[str]) -> None:
     demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
     generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
     demonstrations = subsample(demonstrations, options.subsample, generator)
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_demonstrations(out, demonstrations)
     returns = demonstrations.episode_returns
     print(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -28,6 +29,7 @@ from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError
 from lit_imitation.loggers import MetricsCSV
+from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
@@ -39,16 +41,22 @@ TRAINER_DEFAULTS = {
     "max_epochs": 100,
 }
 
+NO_CHECKPOINT = "{} needs a trained policy: --ckpt_path FILE, or the directory of a run"
+
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Run one of `fit`, `validate`, `test`, `predict`."""
-    _quieten()
+    _quieten(command)
     if "OMP_NUM_THREADS" not in os.environ:
         # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
         torch.set_num_threads(1)
     arguments = list(arguments)
     if command != "fit":
-        arguments = with_config_of_checkpoint(arguments)
+        arguments = with_config_of_checkpoint(command, arguments)
+    elif not any(argument.startswith("-") for argument in arguments):
+        raise ConfigError(
+            "fit needs a recipe: --config FILE (those of this project are in configs/), or --model and --data"
+        )
     CLI.command = command
     try:
         CLI(
@@ -62,15 +70,22 @@ def run(command: str, arguments: Sequence[str]) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
+            parser_kwargs={command: {"usage": "%(prog)s --config FILE [options]"}},  # all of them are 90 lines
             args=[command, *arguments],
         )
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning's Trainer: {error}") from error
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's exception by itself would end the process with success
 
 
-def _quieten() -> None:
+def _quieten(command: str) -> None:
     """Silence what Lightning says of torch's DataLoader, of its own insides, and of other products."""
+    # What a run needs to go on is not missed where its checkpoint is only measured.
+    unneeded = ("Be aware that when using `ckpt_path`", "The dirpath has changed") if command != "fit" else ()
     for text in (
+        *unneeded,
+        "Couldn't infer the batch indices",
         "does not have many workers",
         "LightningCLI's args parameter",
         "isinstance\\(treespec, LeafSpec\\)",
@@ -82,10 +97,12 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
 
 
-def with_config_of_checkpoint(arguments: list[str]) -> list[str]:
+def with_config_of_checkpoint(command: str, arguments: list[str]) -> list[str]:
     """With a checkpoint and no `--config`, put first the configuration that the checkpoint carries."""
     path = option(arguments, "--ckpt_path")
-    given = any(a.split("=")[0] in ("--config", "-c", "--help", "-h") for a in arguments)
+    given = any(a.split("=")[0] in ("--config", "-c", "--print_config", "--help", "-h") for a in arguments)
+    if path is None and not given:
+        raise ConfigError(NO_CHECKPOINT.format(command))
     if path is None or given or path in ("last", "best"):
         return arguments
     file = find_checkpoint(path)
@@ -109,9 +126,17 @@ def option(arguments: Sequence[str], name: str) -> str | None:
 
 
 class FastTrainer(Trainer):
-    """Lightning's Trainer, which asks itself a dozen times a step whether it trains: here without comparing strings."""
+    """Lightning's Trainer with what costs a small network most of a step left out: its loop, see `PlainEpochLoop`.
+
+    It asks itself a dozen times a step whether it trains, too: here without comparing strings.
+    """
 
     training = Trainer.training.getter(lambda self: self.state.stage is RunningStage.TRAINING)  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        loop = self.fit_loop.epoch_loop
+        self.fit_loop.epoch_loop = PlainEpochLoop(self, loop.min_steps, loop.max_steps)
 
 
 class NoProfiler(PassThroughProfiler):
@@ -136,6 +161,13 @@ class CLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Lightning would merge hyper-parameters from the checkpoint; ours come from its configuration."""
+
+    def _set_seed(self) -> None:
+        """Seed everything, if it can be."""
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}; it must lie in [0, 2^32)")
+        super()._set_seed()
 
     @property
     def settings(self) -> Any:
@@ -174,7 +206,7 @@ class CLI(LightningCLI):
                 "--trainer.default_root_dir"
             )
         elif self.subcommand != "fit":
-            raise ConfigError(f"{self.subcommand} needs a trained policy: --ckpt_path FILE, or the directory of a run")
+            raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
         for logger in _as_list(trainer.logger):
             if hasattr(logger, "init_args") and logger.init_args.get("save_dir", "") in (None, "."):
                 logger.init_args.save_dir = str(directory)

@@ -70,6 +70,8 @@ def repeat(
     """
     if seeds < 1 or jobs < 1:
         raise ConfigError(f"--seeds {seeds} --jobs {jobs}: both must be at least 1")
+    if first_seed < 0:
+        raise ConfigError(f"--first_seed {first_seed}: it must be at least 0")
     for argument in overrides:
         if argument.split("=")[0] in _OURS:
             raise ConfigError(f"{argument}: repeat sets this itself for every seed; leave it out")

@@ -274,6 +274,7 @@ def rounds(
                     episodes += [Episode(e, int(lengths[e]), float(returns[e]), _success(step.info, e)) for e in ended]
                     returns[step.done], lengths[step.done] = 0.0, 0
         *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
+        columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
         _check_finite(dict(zip(names, columns, strict=True)), number * steps)
         action = torch.stack(drawn)
         drawn.clear()

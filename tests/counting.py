@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 ACTIONS = 5
@@ -125,8 +126,18 @@ class SpacesEnv(gymnasium.Env):
         return self.observation_space.sample(), 1.0, self.t == 3, False, {}
 
 
+def spaces_vector(mode: AutoresetMode, num_envs: int, **kwargs: Any) -> SyncVectorEnv:
+    return SyncVectorEnv([partial(SpacesEnv, **kwargs)] * num_envs, autoreset_mode=mode)
+
+
 gymnasium.register("Counting-v0", "counting:CountingEnv", vector_entry_point="counting:CountingVectorEnv")
 gymnasium.register("Spaces-v0", "counting:SpacesEnv")
+for _mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):  # batched, with observations of any space
+    gymnasium.register(
+        f"Batched{_mode.name.title().replace('_', '')}-v0",
+        "counting:SpacesEnv",
+        vector_entry_point=partial(spaces_vector, _mode),
+    )
 
 
 def act(observation: np.ndarray) -> np.ndarray:

@@ -35,14 +35,31 @@ DAGGER = [
 # Environments that share one random stream would play other episodes on two processes than on one.
 ONE_BY_ONE = ["--data.backend=sync"]
 
+RL = [
+    "--model=lit_imitation.RL",
+    "--model.generator=lit_imitation.PPO",
+    "--data=lit_imitation.RolloutDataModule",
+    "--data.steps_per_round=32",
+    "--data.rounds_per_epoch=3",
+    "--trainer.callbacks.monitor=val/return_mean",
+    "--trainer.callbacks.mode=max",
+]
+PPO_CATEGORICAL = [*RL, "--model.policy=lit_imitation.CategoricalPolicy", "--data.env_id=CartPole-v1"]
+PPO_GAUSSIAN = [*RL, "--model.policy=lit_imitation.GaussianPolicy", "--data.env_id=Pendulum-v1"]
+
 METHODS = {
     "bc-discrete": CATEGORICAL,
     "bc-continuous": GAUSSIAN,
     "dagger-discrete": [*CATEGORICAL, *DAGGER, *ONE_BY_ONE],
     "dagger-continuous": [*GAUSSIAN, *DAGGER, "--trainer.callbacks.reinitialise=true"],
     "dagger-asking-less": [*ENSEMBLE, *DAGGER, "--trainer.callbacks.query_budget=50"],
+    "ppo-discrete": PPO_CATEGORICAL,
+    "ppo-continuous": PPO_GAUSSIAN,
 }
 """Name to the arguments of a run that takes seconds."""
+
+ROUNDS = {method for method, line in METHODS.items() if line[: len(RL)] == RL}
+"""Those that play rounds in environments of each process's own: two processes see other episodes than one."""
 
 SMALL = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
 

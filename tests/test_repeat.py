@@ -228,11 +228,12 @@ def test_a_folder_of_somebody_else_is_left_alone(recipe, fake, tmp_path):
     [
         ({"seeds": 0}, "--seeds 0"),
         ({"jobs": 0}, "--jobs 0"),
+        ({"first_seed": -1}, "--first_seed -1"),
         ({"config": ["absent.yaml"]}, "absent.yaml"),
         ({"overrides": ["--seed_everything", "3"]}, "--seed_everything"),
         ({"overrides": ["--trainer.default_root_dir=x"]}, "--trainer.default_root_dir=x"),
     ],
-    ids=["seeds", "jobs", "recipe", "seed", "folder"],
+    ids=["seeds", "jobs", "first", "recipe", "seed", "folder"],
 )
 def test_a_request_that_cannot_work_is_refused_before_anything_is_written(recipe, tmp_path, arguments, text):
     out = tmp_path / "out"

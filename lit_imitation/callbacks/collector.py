@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_imitation.callbacks.human_labels import FrameRecorder, can_render
+from lit_imitation.callbacks.progress import ProgressBar
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.envs import episode_limit, make
 from lit_imitation.errors import ConfigError, ExpertError
@@ -142,10 +144,13 @@ class Collector:
         if self.frames is not None and getattr(envs, "render_mode", None) == "rgb_array":
             recorder = FrameRecorder(envs, self.frames)
             rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
-        failure = ""
+        bar, failure = self.trainer.progress_bar_callback, ""
+        shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ProgressBar) else nullcontext()
         try:
-            for _ in rollout:
-                pass
+            with shown as progress:
+                for episode in rollout:
+                    if progress is not None:
+                        progress(episode)
         except ExpertError as error:
             failure = f"round {i}, {error}"
         except Exception as error:  # an environment may be anybody's code

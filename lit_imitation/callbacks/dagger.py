@@ -294,6 +294,7 @@ class DAggerCallback(Checkpoint):
         if not self._fresh:
             return
         self._fresh = False
+        self.module.env_steps = self.visited  # only now are they behind the policy
         policy = self.module.policy
         if self.reinitialise:
             with RandomStream(self._seed("reinitialise", self.round)):
@@ -343,7 +344,6 @@ class DAggerCallback(Checkpoint):
         """Let π_i act, have the visited states labelled, and add them."""
         transitions, learnt, asked, recorder = self._collector.collect(i, self.betas[i])
         self.visited += len(transitions)
-        self.module.env_steps += len(transitions)
         if isinstance(self._ask, HumanLabels):
             frames = recorder.finish(asked.nonzero().squeeze(-1).tolist()) if recorder is not None else None
             self._pause(transitions.keep(asked), i, frames)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from lit_imitation.rollout import Episode
+from lit_imitation.rollout import Episode, Episodes, Steps
 
 
 class ProgressBar(TQDMProgressBar):
-    """Bars that show the return of the last evaluation while training, and of the episodes so far while evaluating.
+    """Bars that show the return of the last evaluation while training, and of the episodes so far while rolling out.
 
     Args:
         refresh_rate: batches between updates; a bar redrawn for every batch would take as long as the batch.
@@ -29,6 +33,39 @@ class ProgressBar(TQDMProgressBar):
         names = {"val/return_mean": "return", "val/loss": "val_loss"}
         return {names.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
 
+    def init_predict_tqdm(self) -> Tqdm:
+        """None: prediction is one batch, whose episodes have a bar of their own."""
+        return Tqdm(disable=True)
+
+    @contextmanager
+    def collecting(self, description: str, rollout: Episodes) -> Iterator[Callable[[Episode], None]]:
+        """A bar below that of training, while `rollout` runs; what it yields is to hear of each finished episode."""
+        self._start_evaluation()
+        bar = Tqdm(
+            desc=description,
+            total=len(rollout),
+            position=2 * self.process_position + 1,
+            disable=self.is_disabled,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stdout,
+            bar_format=self.BAR_FORMAT,
+        )
+
+        def progress(episode: Episode) -> None:
+            self._show_episode(bar, episode)
+            bar.update(episode.length if isinstance(rollout, Steps) else 1)
+
+        try:
+            yield progress
+            if isinstance(rollout, Steps):  # those of episodes that were cut as well
+                self._steps = len(rollout)
+                self._show(bar)
+                bar.update(len(rollout) - bar.n)
+        finally:
+            bar.refresh()
+            bar.close()
+
     def _start_evaluation(self) -> None:
         self._returns, self._steps, self._started = [], 0, time.perf_counter()
 
@@ -37,9 +74,13 @@ class ProgressBar(TQDMProgressBar):
             return
         self._returns.append(batch.episode_return)
         self._steps += batch.length
+        self._show(bar)
+
+    def _show(self, bar: Any) -> None:
         rate = self._steps / (time.perf_counter() - self._started)
+        mean = f"return={sum(self._returns) / len(self._returns):.1f}, " if self._returns else ""
         # `refresh=False`: the bar draws itself at its own pace.
-        bar.set_postfix_str(f"return={sum(self._returns) / len(self._returns):.1f}, steps/s={rate:,.0f}", refresh=False)
+        bar.set_postfix_str(f"{mean}steps/s={rate:,.0f}", refresh=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting."""

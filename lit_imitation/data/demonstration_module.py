@@ -154,7 +154,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
             "versions": {name: installed(name) for name in ("gymnasium", "envpool", "mujoco", "box2d")},
         }
         content = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode())
-        source = source_file(self.expert)
+        source = source_file(self.expert, self.env_id)
         if source is not None and source.is_file():  # the same name may mean another expert tomorrow
             content.update(source.read_bytes())
         name = self.env_id.rpartition(":")[2].replace("/", "_")

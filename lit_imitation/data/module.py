@@ -49,6 +49,8 @@ class EnvironmentDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if seed is not None and seed < 0:
+            raise ConfigError(f"data.seed is {seed}; it must be at least 0")
         self.env_id, self.env_kwargs = env_id, env_kwargs or {}
         self.num_envs, self.backend = num_envs, backend
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -12,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Dict, Tuple
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
 
 from lit_imitation.envs.spaces import check_spaces
 from lit_imitation.errors import ConfigError, MissingExtraError, require
@@ -40,12 +43,14 @@ def make(
         flattened to vectors.
 
     Raises:
-        ConfigError: unknown id, or a backend that does not have it.
+        ConfigError: unknown id, a backend that does not have it, or arguments that the environment does not take.
         MissingExtraError: the environment needs an extra that is not installed.
         UnsupportedSpaceError: no policy can read its observations or write its actions.
     """
     if num_envs < 1:
         raise ConfigError(f"num_envs is {num_envs}; at least 1 environment is needed")
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; it must be at least 0")
     if backend not in get_args(Backend):
         raise ConfigError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
     spec = _spec(env_id)
@@ -55,7 +60,15 @@ def make(
     if backend == "vector":
         if spec.vector_entry_point is None:
             raise ConfigError(f"{env_id} has no batched version of Gymnasium's own; choose another backend than vector")
-        envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+        with _arguments_named(env_id, env_kwargs):
+            envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+        if isinstance(envs.single_observation_space, Dict | Tuple) and envs.single_observation_space.is_np_flattenable:
+            if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:  # all that Gymnasium's wrapper can do
+                raise ConfigError(
+                    f"{env_id}: the observations {envs.single_observation_space} of its batched version cannot be "
+                    "flattened, since it starts episodes on the step that ends one; choose backend sync"
+                )
+            envs = FlattenVectorObservation(envs)
     elif backend == "envpool":
         from lit_imitation.envs.envpool import EnvPoolVectorEnv
 
@@ -79,10 +92,22 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
     """One environment, with the observations that `make` would give."""
     _spec(env_id)  # first, for its error messages
     try:
-        env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+        with _arguments_named(env_id, env_kwargs):
+            env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except ImportError as error:  # ids that Gymnasium still lists but has moved elsewhere
         raise ConfigError(f"env_id: {error}") from error
     return FlattenObservation(env) if isinstance(env.observation_space, Dict | Tuple) else env
+
+
+@contextmanager
+def _arguments_named(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
+    """Say which arguments an environment was made with, where it does not take them."""
+    try:
+        yield
+    except TypeError as error:
+        if not env_kwargs:
+            raise
+        raise ConfigError(f"{env_id} cannot be made with the arguments {env_kwargs}: {error}") from error
 
 
 def episode_limit(env_id: str, **env_kwargs: Any) -> int | None:

@@ -22,18 +22,24 @@ from lit_imitation.experts.scripted import CONTROLLERS
 
 __all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "source_file"]
 
+SHIPPED = Path(__file__).parent / "shipped"
+"""Policies that were trained here, as arrays: one `.npz` for each environment's id."""
+
 FORMS = """scripted                  a hand-written controller
+  shipped                   a policy that was trained with this package and comes with it
   npz:PATH                  an MLP as arrays
   checkpoint:PATH           a run or checkpoint of this package
   sb3:PATH.zip              a Stable-Baselines3 model
   package.module:function   your own, from observations [B, *obs] to actions [B, *act]"""
 
 
-def source_file(spec: str) -> Path | None:
+def source_file(spec: str, env_id: str) -> Path | None:
     """The file whose content decides what an expert does, where there is one: for caches of what it did."""
     form, _, rest = spec.partition(":")
     if spec == "scripted":
         return Path(scripted.__file__)
+    if spec == "shipped":
+        return SHIPPED / f"{env_id}.npz"
     if form == "checkpoint":
         from lit_imitation.policies.checkpoints import find_checkpoint
 
@@ -59,8 +65,8 @@ def load_expert(
     """The expert that `spec` names, for one environment.
 
     Args:
-        spec: `scripted`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
-        env_id: which controller `scripted` means.
+        spec: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
+        env_id: which controller `scripted` means, which policy `shipped`.
         observation_space: of a single environment.
         action_space: of a single environment.
         deterministic: the mode of the expert's distribution, else a draw from it, by the global random streams of
@@ -74,6 +80,12 @@ def load_expert(
     form, _, rest = spec.partition(":")
     if spec == "scripted":
         return _scripted(env_id, observation_space, action_space)
+    if spec == "shipped":
+        file = SHIPPED / f"{env_id}.npz"
+        if not file.is_file():
+            there = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.npz")))
+            raise ExpertError(f"no expert for {env_id} is shipped; there is one for {there}")
+        return load_arrays(file, observation_space, action_space, deterministic=deterministic)
     if form == "npz" and rest:
         return load_arrays(rest, observation_space, action_space, deterministic=deterministic)
     if form == "checkpoint" and rest:

@@ -14,16 +14,21 @@ Other keys are notes for the reader.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
+from lit_imitation.files import atomic_write
+
+if TYPE_CHECKING:
+    from lit_imitation.policies import Policy
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
@@ -105,6 +110,50 @@ def load_arrays(
         return np.clip(x, low, high).astype(np.float32).reshape(-1, *action_space.shape)
 
     return act
+
+
+def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
+    """Write a trained policy in this format; `notes` say where it comes from.
+
+    Args:
+        policy: of one MLP on vector observations: a Gaussian with a free σ, a categorical, or a deterministic one.
+        path: of the `.npz` to write.
+        notes: further keys.
+
+    Raises:
+        ExpertError: the policy is of another kind.
+    """
+    from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy
+    from lit_imitation.policies.networks import MLP
+
+    network, standardise = policy.network, policy.encoder.standardise
+    if not isinstance(network, MLP) or standardise is None or network.activation not in ("tanh", "relu"):
+        raise ExpertError(
+            f"{path}: only a policy of one tanh or relu MLP on vector observations can be written as arrays"
+        )
+    arrays: dict[str, Any] = {"n_layers": len(network.layers), "activation": network.activation}
+    weights = [(layer.weight.detach().T, layer.bias.detach()) for layer in network.layers]  # type: ignore[operator]
+    if isinstance(policy, CategoricalPolicy):
+        arrays["output"] = "argmax"
+    elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
+        squashed = isinstance(policy, DeterministicPolicy) and policy.bounded
+        arrays["output"] = "tanh" if squashed else "linear"
+        if isinstance(policy, GaussianPolicy):
+            if policy.log_std is None:
+                raise ExpertError(f"{path}: a σ that depends on the state cannot be written as arrays")
+            arrays["log_std"] = (policy.log_std.detach() + policy.scale.log()).numpy()
+        if not squashed:  # the format's last layer gives actions in the environment's units
+            weight, bias = weights[-1]
+            weights[-1] = weight * policy.scale, bias * policy.scale + policy.centre
+    else:
+        raise ExpertError(f"{path}: a {type(policy).__name__} cannot be written as arrays")
+    for i, (weight, bias) in enumerate(weights):
+        arrays[f"W{i}"], arrays[f"b{i}"] = weight.numpy(), bias.numpy()
+    arrays["obs_mean"] = standardise.mean.numpy()
+    arrays["obs_std"] = (1.0 / standardise.inverse_std).numpy()
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays, **notes)  # type: ignore[arg-type]
+    atomic_write(path, buffer.getvalue())
 
 
 class _Arrays:

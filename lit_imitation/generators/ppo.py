@@ -124,8 +124,9 @@ class PPO(Generator[Round]):
         self.warmup_rounds, self.compile_gradient = warmup_rounds, compile
         standardise = policy.encoder.standardise
         self.moments = RunningMoments(policy.encoder.out_features) if standardise and normalise_observations else None
-        self.keeps_normaliser = given
-        if given and standardise is not None:  # the policy was trained with these: to move them would change it
+        fitted = standardise is not None and bool(standardise.mean.any() or (standardise.inverse_std != 1.0).any())
+        self.keeps_normaliser = fitted
+        if fitted and standardise is not None:  # the policy was trained with these: to move them would change it
             self._standardise(standardise.mean, standardise.inverse_std)
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,9 @@ class BC(ImitationModule):
         learning_rate: of Adam.
         entropy_coefficient: c_H; above 0 keeps the policy from becoming certain.
         l2_coefficient: c_2, over all trained parameters.
+
+    Raises:
+        ConfigError: a learning rate that is not positive, or a negative c_2.
     """
 
     def __init__(
@@ -35,6 +40,10 @@ class BC(ImitationModule):
         entropy_coefficient: float = 0.0,
         l2_coefficient: float = 0.0,
     ) -> None:
+        if not 0.0 < learning_rate < math.inf:
+            raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
+        if not 0.0 <= l2_coefficient < math.inf:
+            raise ConfigError(f"model.l2_coefficient is {l2_coefficient}; it must be 0 or more")
         super().__init__(policy)
         self.save_hyperparameters(ignore=["policy"])
         self.learning_rate = learning_rate

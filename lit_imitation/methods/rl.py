@@ -115,8 +115,9 @@ class RL(ImitationModule):
                 rollout = batch.rollout.clone(recurse=False)
                 rollout.reward = self.reward.reward(batch.rollout)
             batch = batch._replace(rollout=rollout)
-        rounds = len(self.trainer.train_dataloader) * self.trainer.max_epochs  # type: ignore[arg-type, operator]
-        logged = self.generator.update(batch, self.trainer.global_step / rounds)
+        # Without an end (`max_epochs: -1`) nothing is ever over, and nothing annealed.
+        rounds = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
+        logged = self.generator.update(batch, max(0.0, self.trainer.global_step / rounds))
         self._count(batch, logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
 

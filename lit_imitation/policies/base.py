@@ -12,6 +12,7 @@ from gymnasium import Space
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
 from lit_imitation.rollout import Actor
 
@@ -29,6 +30,9 @@ class Policy(nn.Module, ABC):
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
         network: builds the MLP from sizes, activation and dropout.
+
+    Raises:
+        ConfigError: a size below 1, or a probability outside [0, 1).
     """
 
     arguments: dict[str, Any]
@@ -51,6 +55,11 @@ class Policy(nn.Module, ABC):
         dropout: float,
         network: Callable[[Sequence[int], Activation, float], MLP | EnsembleMLP] = MLP,
     ) -> None:
+        name = type(self).__name__
+        if any(size < 1 for size in hidden_sizes):
+            raise ConfigError(f"{name}: hidden_sizes is {list(hidden_sizes)}; each must be at least 1")
+        if not 0.0 <= dropout < 1.0:
+            raise ConfigError(f"{name}: dropout is {dropout}; it must lie in [0, 1)")
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
         self.encoder = Encoder(observation_space)
@@ -155,8 +164,9 @@ class Policy(nn.Module, ABC):
         shape = tuple(self.observation_space.shape or ())
         single = batch.ndim == len(shape)
         if tuple(batch.shape if single else batch.shape[1:]) != shape:
+            of_many = ", ".join(map(str, ("B", *shape)))
             raise ValueError(
-                f"observation has shape {list(batch.shape)}; expected {list(shape)} or [B, *{list(shape)}]"
+                f"observation has shape {list(batch.shape)}; expected {list(shape)} for one, or [{of_many}] for a batch"
             )
         batch = (batch[None] if single else batch).to(self.device)
         training = self.training

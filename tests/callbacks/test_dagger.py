@@ -138,9 +138,14 @@ def test_the_best_round_is_kept(tmp_path):
     returns = [record["return_mean"] for record in dagger.records]
     assert dagger.best_round == int(np.argmax(returns))
     assert len(set(returns)) > 1
+    assert dagger.best_round < 4
     kept = load_policy(tmp_path).state_dict()
     for name, value in noted.ends[dagger.best_round].items():
         assert torch.equal(kept[name], value), name
+    # Its steps are those of the rounds that it was trained on, though the next was collected before it was written.
+    for name, i in (("best", dagger.best_round), ("last", 4)):
+        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["env_steps"] == dagger.records[i]["dataset_size"] - dagger.records[0]["dataset_size"]
 
 
 def test_monitored_checkpoints_of_the_recipe_give_way(tmp_path):

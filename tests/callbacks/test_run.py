@@ -264,10 +264,22 @@ def test_bars_show_return_and_steps_per_second_of_experts_and_of_predictions(run
     )
     assert len(written.episode_returns) == 3
     mean = f"return {float(written.episode_returns.mean()):.1f}"
-    assert_progress(capsys.readouterr().out, "policy on CartPole-v1", "3/3", mean)
+    out = capsys.readouterr().out
+    assert_progress(out, "policy on CartPole-v1", "3/3", mean)
+    assert "Predicting" not in out  # a second bar on the same line
     policy = torch.load(directory / "checkpoints" / "best.ckpt", weights_only=True)["policy"]
     assert policy["class"].endswith("CategoricalPolicy")
     assert np.isin(written.transitions.action, [0, 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "done"), [("episodes_per_round=3", "3/3"), ("steps_per_round=600", "600/600")], ids=["episodes", "steps"]
+)
+def test_bars_show_return_and_steps_per_second_of_what_dagger_collects(share, done, tmp_path, capsys):
+    rounds = ["--trainer.callbacks.rounds=1", f"--trainer.callbacks.{share}"]
+    main(arguments("dagger-discrete", tmp_path, *rounds, "--trainer.callbacks.beta=0"))
+    lines = [line for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if "Round 1" in line]
+    assert any(done in line and "return=" in line and "steps/s=" in line for line in lines), lines
 
 
 def assert_progress(text: str, title: str, *parts: str) -> None:

@@ -302,6 +302,7 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
         ({"return_temperature": float("nan")}, r"data\.return_temperature is nan; it must be positive"),
         ({"num_envs": 0}, r"data\.num_envs is 0; it must be at least 1"),
         ({"eval_episodes": -1}, r"data\.eval_episodes is -1; it must be at least 0"),
+        ({"seed": -1}, r"data\.seed is -1; it must be at least 0"),
         ({"test_episodes": 0}, r"data\.test_episodes is 0; it must be at least 1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -25,7 +26,7 @@ from lit_imitation.data.demonstrations import (
     take,
     write_demonstrations,
 )
-from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
+from lit_imitation.errors import ConfigError, DemonstrationError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
 
 VECTOR = Box(-np.inf, np.inf, (3,), np.float32)
@@ -790,6 +791,16 @@ def test_hugging_face_that_is_not_there(tmp_path, monkeypatch):
     with pytest.raises(DemonstrationError, match=r"hf:somebody/something.*no network"):
         read_demonstrations("hf:somebody/something", VECTOR, CHOICE)
     assert asked == [(("somebody/something",), {"split": "train"})]
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "extra"), [("datasets", "hf:a/b", "hf"), ("minari", "minari:c", "minari")]
+)
+def test_a_missing_extra_is_one_line_with_its_cure(monkeypatch, module, source, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError) as caught:
+        read_demonstrations(source, VECTOR, CHOICE)
+    assert str(caught.value) == f'{source} needs {module}: pip install "lit-imitation[{extra}]"'
 
 
 # --- Minari ----------------------------------------------------------------------------------------------------------

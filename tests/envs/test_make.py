@@ -147,6 +147,26 @@ def test_dictionaries_and_tuples_arrive_flattened():
     assert record.observation.dtype == torch.float32
 
 
+def test_dictionaries_of_a_batched_version_arrive_flattened():
+    env_id = "BatchedNextStep-v0"
+    nested = spaces.Dict(a=spaces.Box(-1, 1, (2,), np.float32), b=spaces.Discrete(3))
+    envs = make(env_id, 2, 0, "vector", observation_space=nested)
+    assert envs.single_observation_space == make_single(env_id, observation_space=nested).observation_space
+    record = collect(envs, lambda observation: np.zeros(len(observation), np.int64), 4, 0)
+    envs.close()
+    assert record.observation.shape == record.next_observation.shape == (12, 5)
+    for observation in (record.observation, record.next_observation):
+        np.testing.assert_array_equal(observation[:, 2:].sum(1), 1)
+    inside = ~record.done[:-1]
+    assert torch.equal(record.next_observation[:-1][inside], record.observation[1:][inside])
+    assert not (record.next_observation[:-1][~inside] == record.observation[1:][~inside]).all(1).any()
+    with pytest.raises(UnsupportedSpaceError, match="observation space"):
+        make(env_id, 2, 0, "vector", observation_space=spaces.Dict(a=ODD["Sequence"]))
+    with pytest.raises(ConfigError, match=r"BatchedSameStep-v0: the observations Dict.*choose backend sync"):
+        make("BatchedSameStep-v0", 2, 0, observation_space=nested)
+    assert make("BatchedSameStep-v0", 2, 0, "sync", observation_space=nested).single_observation_space.shape == (5,)
+
+
 @pytest.mark.parametrize("backend", ["auto", "sync", "async"])
 def test_discrete_observations(backend):
     """FrozenLake, where the cells of a walk to the goal are known."""
@@ -271,6 +291,11 @@ def test_settings_that_cannot_work():
         make("MountainCar-v0", 2, 0, "vector")
     with pytest.raises(ConfigError, match=r"'multi'.*sync, async"):
         make("CartPole-v1", 2, 0, "multi")
+    with pytest.raises(ConfigError, match="seed is -1"):
+        make("CartPole-v1", 2, -1)
+    for backend in ("vector", "sync", "async"):
+        with pytest.raises(ConfigError, match=r"CartPole-v1 cannot be made with the arguments \{'gravity': 3\}"):
+            make("CartPole-v1", 2, 0, backend, gravity=3)
 
 
 def test_settings_that_envpool_cannot_do():

@@ -187,6 +187,14 @@ def test_an_entropy_term_without_an_entropy_is_an_error_before_training(tmp_path
     assert model.global_step == 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("learning_rate", 0.0), ("learning_rate", float("nan")), ("l2_coefficient", -1.0)]
+)
+def test_settings_that_cannot_work(setting, value):
+    with pytest.raises(ConfigError, match=rf"model\.{setting} is {value}; it must be"):
+        BC(**{setting: value})
+
+
 def test_a_callback_that_waits_for_a_held_out_loss_where_nothing_is_held_out(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments("bc-discrete", tmp_path, "--data.num_trajectories=1"))

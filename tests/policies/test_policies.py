@@ -15,7 +15,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, Normal
 from torch.func import functional_call
 
-from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, default_policy
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
 from lit_imitation.policies.networks import Standardise
@@ -337,6 +337,15 @@ def test_the_wrong_kind_of_actions_is_named():
     for cls in (GaussianPolicy, DeterministicPolicy):
         with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs continuous actions.*Discrete\(3\)"):
             cls(VECTOR, Discrete(3))
+
+
+def test_networks_that_cannot_be_are_named():
+    for sizes in ([0], [8, -3]):
+        with pytest.raises(ConfigError, match=r"CategoricalPolicy: hidden_sizes is \["):
+            CategoricalPolicy(VECTOR, Discrete(3), hidden_sizes=sizes)
+    for dropout in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ConfigError, match=r"GaussianPolicy: dropout is .*; it must lie in \[0, 1\)"):
+            GaussianPolicy(VECTOR, ASYMMETRIC, dropout=dropout)
 
 
 def test_default_policy_follows_the_action_space():

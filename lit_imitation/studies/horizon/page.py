@@ -100,7 +100,8 @@ the table is of {settings["lane_episodes"]} drives a seed.
 
 ![Distributions of visited states](state_distributions.png)
 
-On LunarLander, the angle while in flight; {settings["lander_episodes"]} flights a seed.
+Panels (a) to (d) are of LaneKeeping, with the edges of the lane as thin lines; (e) is of LunarLander, the angle
+while in flight, {settings["lander_episodes"]} flights a seed.
 
 {_lander(lander)}
 
