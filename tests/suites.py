@@ -46,6 +46,14 @@ RL = [
 ]
 PPO_CATEGORICAL = [*RL, "--model.policy=lit_imitation.CategoricalPolicy", "--data.env_id=CartPole-v1"]
 PPO_GAUSSIAN = [*RL, "--model.policy=lit_imitation.GaussianPolicy", "--data.env_id=Pendulum-v1"]
+SAC = ["--model.generator=lit_imitation.SAC", "--model.generator.learning_starts=100"]
+SAC_CATEGORICAL = [
+    *PPO_CATEGORICAL,
+    *SAC,
+    "--model.generator.updates_per_step=0.1",
+    "--model.generator.random_steps=50",
+]
+SAC_SQUASHED = [*RL, *SAC, "--model.policy=lit_imitation.SquashedGaussianPolicy", "--data.env_id=Pendulum-v1"]
 
 METHODS = {
     "bc-discrete": CATEGORICAL,
@@ -55,6 +63,8 @@ METHODS = {
     "dagger-asking-less": [*ENSEMBLE, *DAGGER, "--trainer.callbacks.query_budget=50"],
     "ppo-discrete": PPO_CATEGORICAL,
     "ppo-continuous": PPO_GAUSSIAN,
+    "sac-discrete": SAC_CATEGORICAL,
+    "sac-continuous": [*SAC_SQUASHED, "--model.generator.updates_per_step=0.1", "--model.generator.buffer_size=500"],
 }
 """Name to the arguments of a run that takes seconds."""
 

@@ -54,7 +54,9 @@ def check_same(outcome_of_one, directory: Path) -> None:
             torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
     assert summary["episodes"] == summary_of_one["episodes"] == 7
     if method in ROUNDS:  # each process takes minibatches from its own share of the environments
-        assert 2 * summary["gradient_steps"] == summary_of_one["gradient_steps"]
+        # A replay buffer's are due for environment steps, of which episodes of other lengths leave others.
+        rel = 0.1 if method.startswith("sac") else 0.0
+        assert 2 * summary["gradient_steps"] == pytest.approx(summary_of_one["gradient_steps"], rel=rel, abs=0.0)
         assert abs(summary["env_steps"] / summary_of_one["env_steps"] - 1) < 0.1
         return
     assert summary["gradient_steps"] == summary_of_one["gradient_steps"]

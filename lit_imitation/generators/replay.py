@@ -12,7 +12,7 @@ from lit_imitation.transitions import Transitions
 
 
 class Replayed(NamedTuple):
-    """Transitions `[B]` as they were drawn. Of an end only `terminated` is known: after a truncation a value follows."""
+    """Transitions `[B]` as they were drawn. A truncated one is like any other: a value follows."""
 
     observation: Tensor
     """`[B, *obs]`."""

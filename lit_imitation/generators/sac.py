@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), on replayed transitions."""
+"""Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), learning by replay."""
 
 from __future__ import annotations
 
@@ -222,8 +222,8 @@ class SAC(Generator[Round]):
         ):
             if not positive > 0.0:
                 raise ConfigError(f"generator.{name} is {positive}; it must be above 0")
-        given, discrete = policy is not None, isinstance(action_space, Discrete)
-        cls = CategoricalPolicy if discrete else SquashedGaussianPolicy
+        given = policy is not None
+        cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
             policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
         if not isinstance(policy, CategoricalPolicy | SquashedGaussianPolicy):
@@ -232,19 +232,17 @@ class SAC(Generator[Round]):
                 f"--model.policy=lit_imitation.{cls.__name__}, or improve this one by PPO"
             )
         self.policy = policy
-        self.act_dim = 0 if isinstance(policy, CategoricalPolicy) else policy.act_dim
-        outputs = policy.network.layers[-1].out_features if discrete else 1  # type: ignore[union-attr]
-        self.critic = QFunctions(observation_space, self.act_dim, int(outputs), hidden_sizes, activation)  # type: ignore[arg-type]
+        if isinstance(action_space, Discrete):
+            self.act_dim, outputs, usual = 0, int(action_space.n), 0.98 * math.log(int(action_space.n))
+        else:
+            self.act_dim, outputs = math.prod(action_space.shape or ()), 1
+            usual = -float(self.act_dim)
+        self.critic = QFunctions(observation_space, self.act_dim, outputs, hidden_sizes, activation)
         self.target = deepcopy(self.critic).requires_grad_(False)
-        self.temperature = Temperature(temperature)
+        self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
+        self.target_entropy = usual if target_entropy is None else target_entropy
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
-        if target_entropy is None:
-            target_entropy = 0.98 * math.log(int(outputs)) if discrete else -float(self.act_dim)  # type: ignore[arg-type]
-        self.target_entropy, self.kl_coefficient, self.learn_temperature = (
-            target_entropy,
-            kl_coefficient,
-            learn_temperature,
-        )
+        self.kl_coefficient = kl_coefficient
         self.learning_rate, self.gamma, self.tau, self.batch_size = learning_rate, gamma, tau, batch_size
         self.updates_per_step, self.max_grad_norm, self.compile_gradient = updates_per_step, max_grad_norm, compile
         self.learning_starts, self.warmup_steps = learning_starts, warmup_steps if given else 0
@@ -253,9 +251,10 @@ class SAC(Generator[Round]):
         self.env_steps = 0
         """Transitions of all processes so far."""
         standardise = policy.encoder.standardise
-        moves = standardise is not None and normalise_observations and not given
+        fitted = standardise is not None and bool(standardise.mean.any() or (standardise.inverse_std != 1.0).any())
+        moves = standardise is not None and normalise_observations and not fitted
         self.moments = RunningMoments(policy.encoder.out_features) if moves else None
-        if given and standardise is not None:  # the policy was trained with these: to move them would change it
+        if fitted and standardise is not None:  # the policy was trained with these: to move them would change it
             self._standardise(standardise.mean, standardise.inverse_std)
 
     def optimizers(self) -> list[Optimizer]:
@@ -265,9 +264,7 @@ class SAC(Generator[Round]):
         common = (self.learning_rate, 1e-8, self.max_grad_norm, self.compile_gradient)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
         self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
-        policy_loss = PolicyLoss(
-            policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient
-        )
+        policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
         learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
         self.policy_descent = Descent(policy_loss, learning, *common)
         self.target_vector = flattened(list(self.target.parameters()))
@@ -349,7 +346,7 @@ class SAC(Generator[Round]):
             return batch
         unknown = torch.zeros_like(batch.terminated)
         with torch.no_grad():
-            transitions = Transitions(**batch._asdict(), truncated=unknown, batch_size=unknown.shape)  # type: ignore[call-arg]
+            transitions = Transitions(**batch._asdict(), truncated=unknown, batch_size=unknown.shape)
             return batch._replace(reward=self.reward(transitions))
 
     def _observe(self, observation: Tensor, valid: Tensor) -> None:
