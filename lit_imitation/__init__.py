@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.generators import PPO
+    from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import BC, RL
     from lit_imitation.policies import (
         CategoricalPolicy,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         EnsemblePolicy,
         GaussianPolicy,
         MultiCategoricalPolicy,
+        SquashedGaussianPolicy,
         load_policy,
     )
     from lit_imitation.rewards import RewardModel
@@ -52,6 +53,8 @@ _HOMES = {
     "RL": "methods",
     "RewardModel": "rewards",
     "RolloutDataModule": "data.rollout_module",
+    "SAC": "generators",
+    "SquashedGaussianPolicy": "policies",
     "Transitions": "transitions",
     "collect": "rollout",
     "load_expert": "experts",
@@ -66,6 +69,7 @@ __all__ = [
     "BC",
     "PPO",
     "RL",
+    "SAC",
     "CategoricalPolicy",
     "DAggerCallback",
     "DemonstrationDataModule",
@@ -82,6 +86,7 @@ __all__ = [
     "MultiCategoricalPolicy",
     "RewardModel",
     "RolloutDataModule",
+    "SquashedGaussianPolicy",
     "Transitions",
     "collect",
     "load_expert",

@@ -68,6 +68,7 @@ DAGGER = (
 # Environments that share one random stream would play other episodes on two processes than on one.
 ONE_BY_ONE = "--data.backend=sync"
 PPO = ("--model.generator.epochs=2", "--model.generator.batch_size=16")
+SAC = ("--model.generator.learning_starts=100", "--model.generator.updates_per_step=0.1")
 
 METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
@@ -77,6 +78,8 @@ METHODS = {
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
     "ppo-discrete": online("PPO", DISCRETE, more=PPO),
     "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
+    "sac-discrete": online("SAC", DISCRETE, more=SAC),
+    "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
 }
 OFFLINE = sorted(name for name, method in METHODS.items() if not method.online)
 

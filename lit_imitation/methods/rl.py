@@ -72,6 +72,8 @@ class RL(ImitationModule):
         """The generator for these spaces, around this policy."""
         self.generator = self._generator_factory(observation_space, action_space, policy)
         self.policy = self.generator.policy
+        if self.reward is not None:
+            self.generator.reward = self.reward.reward
 
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""
@@ -104,11 +106,11 @@ class RL(ImitationModule):
     def explorer(self) -> Explorer:
         """What acts in the rounds of an epoch, which starts with a reset of the environments."""
         self.generator.begin()
-        return self.policy.explorer()
+        return self.generator.explorer()
 
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
-        if self.reward is not None:
+        if self.reward is not None and not self.generator.replays:
             with torch.no_grad():
                 rollout = batch.rollout.clone(recurse=False)
                 rollout.reward = self.reward.reward(batch.rollout)
@@ -138,17 +140,20 @@ class RL(ImitationModule):
             self.build(policy.observation_space, policy.action_space, policy)
         super().on_load_checkpoint(checkpoint)
         self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
+        if self._trainer is not None and self._trainer.state.fn == "fit":  # a replay buffer is of no use elsewhere
+            self.generator.load_state(checkpoint.get("generator", {}))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As every method, and the generator's count of rounds."""
+        """As every method, and what the generator carries from one round to the next."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["rounds"] = self.generator.rounds
+        checkpoint["generator"] = self.generator.state()
 
     def _count(self, batch: Round, logged: dict[str, Tensor]) -> None:
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
         returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
-        steps, loss = batch.valid.sum()[None], logged["loss"][None]
+        steps, loss = batch.valid.sum()[None], logged.get("loss", counts.new_zeros(())).detach()[None]
         sums = all_reduced(torch.cat([counts, steps.float(), loss.float()]))
         total_return, total_length, episodes, steps, loss = sums.tolist()  # the one wait for the device in a round
         if not math.isfinite(loss):

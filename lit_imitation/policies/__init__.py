@@ -4,8 +4,9 @@ from lit_imitation.policies.base import Policy, PolicyFactory
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.checkpoints import default_policy, default_policy_class, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
-from lit_imitation.policies.critic import Value
+from lit_imitation.policies.critic import QFunctions, Value
 from lit_imitation.policies.ensemble import EnsemblePolicy
+from lit_imitation.policies.squashed import SquashedGaussianPolicy
 
 __all__ = [
     "CategoricalPolicy",
@@ -15,6 +16,8 @@ __all__ = [
     "MultiCategoricalPolicy",
     "Policy",
     "PolicyFactory",
+    "QFunctions",
+    "SquashedGaussianPolicy",
     "Value",
     "default_policy",
     "default_policy_class",

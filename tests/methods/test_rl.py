@@ -70,7 +70,8 @@ def test_a_reward_model_is_the_only_reward_that_is_learnt_from(tmp_path):
     data = collect(envs, policy.actor(deterministic=False), 40, 0)
     envs.close()
     torch.manual_seed(0)
-    assert float(data.next_observation[data.done, 0].mean()) < -0.1  # left, where nothing in CartPole draws it
+    # Left is where nothing in CartPole draws it: half of all episodes would end there by chance.
+    assert float((data.next_observation[data.done, 0] < 0).float().mean()) > 0.9
 
 
 def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
