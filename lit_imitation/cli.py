@@ -151,7 +151,12 @@ def repeat(arguments: Sequence[str]) -> None:
 def study(arguments: Sequence[str]) -> None:
     """Run a study: many small trainings, figures with the plotted numbers, and a page. Interrupted, it goes on."""
     parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
-    parser.add_argument("name", choices=["horizon"], help="horizon: cost against the length of the task, BC and DAgger")
+    parser.add_argument(
+        "name",
+        choices=["horizon", "finetune"],
+        help="horizon: cost against the length of the task, BC and DAgger; finetune: past a mediocre expert, by PPO "
+        "from its clone",
+    )
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")
     parser.add_argument("--seeds", type=int, help="of every part (default: the study's own)")
@@ -160,13 +165,12 @@ def study(arguments: Sequence[str]) -> None:
     if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
         raise ConfigError("--jobs and --seeds must be at least 1")
 
-    from dataclasses import replace
+    from importlib import import_module
     from pathlib import Path
 
-    from lit_imitation.studies.horizon import QUICK, Settings, run
-
-    settings = QUICK if options.quick else Settings()
+    module = import_module(f"lit_imitation.studies.{options.name}")
+    settings = module.QUICK if options.quick else module.Settings()
     if options.seeds is not None:
-        settings = replace(settings, seeds=options.seeds, corridor_seeds=options.seeds)
-    run(Path(options.out), settings, options.jobs)
-    print(f"{options.out}: horizon.md, horizon.json, and the figures with their numbers")
+        settings = settings.with_seeds(options.seeds)
+    module.run(Path(options.out), settings, options.jobs)
+    print(f"{options.out}: {options.name}.md, {options.name}.json, and the figures with their numbers")

@@ -184,6 +184,10 @@ class PPO(Generator[Round]):
         if self.anneal:
             self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * (1.0 - progress)
         mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
+        if 0 < self.rounds == self.warmup_rounds:
+            # Adam has seen only zeros for the policy, long ago corrected for: its first steps would be several times
+            # the learning rate and undo the start.
+            self.descent.optimizer.state.clear()
         rows = len(batch[0])
         size = min(self.batch_size, rows)
         sums = torch.zeros(len(STATISTICS), device=valid.device)

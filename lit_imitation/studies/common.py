@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -36,11 +37,13 @@ COLUMN, PAGE = 3.4, 7.0
 
 
 class Run(NamedTuple):
-    """One training run of a study: `function(**arguments)` gives its result."""
+    """One training run of a study: `function(**arguments, **inputs)` gives its result."""
 
     name: str
     function: Callable[..., Result]
     arguments: Mapping[str, Any]
+    inputs: Mapping[str, Path] = MappingProxyType({})
+    """Results of other runs to start from; what those are must follow from `arguments`, which alone name the file."""
 
     def file(self, directory: Path) -> Path:
         """Where its result is kept; other arguments under the same name are another file."""
@@ -54,7 +57,7 @@ class Run(NamedTuple):
         torch.set_num_threads(1)
         buffer = io.BytesIO()
         with quiet():
-            np.savez_compressed(buffer, **self.function(**self.arguments))  # type: ignore[arg-type]
+            np.savez_compressed(buffer, **self.function(**self.arguments, **self.inputs))  # type: ignore[arg-type]
         atomic_write(self.file(directory), buffer.getvalue())
 
 
@@ -99,9 +102,12 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: ImitationModule, data: EnvironmentDataModule, epochs: int, directory: str, callback: Callback | None = None
+    module: ImitationModule, data: EnvironmentDataModule, epochs: int, directory: str, *callbacks: Callback
 ) -> None:
-    """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or at each round's."""
+    """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or at each round's.
+
+    A DataModule that counts its epochs by itself (`RolloutDataModule.env_steps`) has as many of them as it says.
+    """
     from lightning import Trainer
     from lightning.pytorch.callbacks import Checkpoint
 
@@ -112,11 +118,12 @@ def fit(
         check_val_every_n_epoch=epochs,
         num_sanity_val_steps=0,
         logger=False,
-        enable_checkpointing=isinstance(callback, Checkpoint),  # no other than the callback's own
+        # no other than the callbacks' own
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=directory,
-        callbacks=[callback] if callback is not None else [],
+        callbacks=list(callbacks),
     )
     trainer.fit(module, datamodule=data)
 
@@ -197,6 +204,8 @@ EXPERT = Style("expert", "#000000", (0, (1, 1)), "s")
 BC = Style("BC", "#D55E00", (0, ()), "o")
 DAGGER = Style("DAgger", "#0072B2", (0, (5, 2)), "^")
 RECOVERABLE = Style("BC, recoverable", "#E69F00", (0, (4, 1, 1, 1)), "D")
+FINETUNED = Style("BC, then PPO", "#009E73", (0, ()), "v")
+SCRATCH = Style("PPO from scratch", "#0072B2", (0, (5, 2)), "P")
 REFERENCE = "#666666"
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,10 @@ class Settings:
     lander_episodes: int = 100
     seeds: int = 10
     """Of LaneKeeping and LunarLander."""
+
+    def with_seeds(self, seeds: int) -> Settings:
+        """So many in every part."""
+        return replace(self, seeds=seeds, corridor_seeds=seeds)
 
 
 QUICK = Settings(

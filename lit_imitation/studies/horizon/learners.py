@@ -94,7 +94,7 @@ def train(
             seed=seed,
         )
         with RandomStream(derive_seed(seed, "learner")), tempfile.TemporaryDirectory() as directory:
-            fit(module, datamodule, epochs, directory, callback)
+            fit(module, datamodule, epochs, directory, *(() if callback is None else (callback,)))
         return module.policy.eval()
 
     callback = DAggerCallback(rounds=recipe.rounds, steps_per_round=share, epochs_per_round=recipe.epochs)
