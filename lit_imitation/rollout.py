@@ -279,9 +279,8 @@ def rounds(
                     ) from error
                 np.add(returns, step.reward, out=returns, where=step.valid)
                 lengths += step.valid
-                reward = np.where(step.valid, step.reward, 0.0)  # no transition, no reward, whatever stood there
                 recorded.append(
-                    (step.observation, reward, step.terminated, step.truncated, step.next_observation, step.valid)
+                    (step.observation, step.reward, step.terminated, step.truncated, step.next_observation, step.valid)
                 )
                 if np.count_nonzero(step.done):
                     ended = np.flatnonzero(step.done & step.valid).tolist()
@@ -317,11 +316,13 @@ def _broken(envs: VectorEnv[Any, Any, Any], error: Exception) -> str:
 
 def _check_finite(columns: dict[str, NDArray[Any]], first: int) -> None:
     """Raise `TrainingError` at the first reward or observation `[time, env, *]` that is not finite."""
-    for name, column in columns.items():
+    names = {"reward": "a reward", "next_observation": "a next_observation", "observation": "an observation"}
+    for name, what in names.items():
+        column = columns.get(name, np.zeros(0, np.bool_))
         if column.dtype.kind == "f" and not np.isfinite(column).all():
             step, env = np.argwhere(~np.isfinite(column).reshape(*column.shape[:2], -1).all(-1))[0]
             raise TrainingError(
-                f"environment {env} gave a {name} that is not finite at step {first + step} since the last reset: "
+                f"environment {env} gave {what} that is not finite at step {first + step} since the last reset: "
                 f"{column[step, env].tolist()}"
             )
 

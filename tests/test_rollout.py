@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+from functools import partial
 
 import counting
 import gymnasium
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.policies import GaussianPolicy
 from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
 
 MAKERS = {
@@ -438,24 +442,155 @@ class Faulty(gymnasium.Env):
         return observation, float("inf") if bad and self.fault == "reward" else 1.0, False, False, {}
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("raises", r"an environment failed at step 6 .*ValueError: the wheel came off"),
-        ("reward", r"environment 1 gave a reward that is not finite at step 6 .*inf"),
-        ("observation", r"environment 1 gave a next_observation that is not finite at step 6 .*nan"),
-    ],
-)
-def test_a_round_names_the_environment_and_the_step_that_failed(fault, message):
-    envs = SyncVectorEnv([lambda: Faulty(""), lambda: Faulty(fault)], autoreset_mode=AutoresetMode.SAME_STEP)
+def still(num_envs):
+    """An explorer that does nothing, and where it notes that."""
     drawn = []
 
     def explorer(observation):
+        drawn.append(torch.zeros(num_envs, dtype=torch.int64))
+        return np.zeros(num_envs, np.int64)
+
+    return explorer, drawn
+
+
+FAULTS = {
+    "raises": r"environment 1 failed at step 6 since the last reset: ValueError: the wheel came off",
+    "reward": r"environment 1 gave a reward that is not finite at step 6 .*inf",
+    "observation": r"environment 1 gave a next_observation that is not finite at step 6 .*nan",
+}
+
+
+@pytest.mark.parametrize("cls", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_round_names_the_environment_and_the_step_that_failed(fault, cls):
+    envs = cls([partial(Faulty, ""), partial(Faulty, fault)], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(TrainingError, match=FAULTS[fault]):
+        list(rounds(envs, *still(2), 4, 3, seed=0))
+    envs.close(terminate=True) if cls is AsyncVectorEnv else envs.close()
+
+
+def test_a_round_names_the_environment_whose_process_is_gone():
+    envs = AsyncVectorEnv([partial(Faulty, "")] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
+    running = rounds(envs, *still(3), 4, 3, seed=0)
+    next(running)
+    os.kill(envs.processes[2].pid, signal.SIGKILL)
+    envs.processes[2].join()
+    with pytest.raises(TrainingError, match=r"environment 2, whose process ended with exit code -9, failed at step 4"):
+        next(running)
+    envs.close(terminate=True)
+
+
+def test_what_the_explorer_cannot_answer_is_the_environments_fault_and_the_rest_is_its_own():
+    def explorer(observation):
         drawn.append(torch.zeros(2, dtype=torch.int64))
+        if np.isnan(observation).any() or len(drawn) == at:
+            raise RuntimeError("lost")
         return np.zeros(2, np.int64)
 
-    with pytest.raises(TrainingError, match=message):
-        list(rounds(envs, explorer, drawn, 4, 3, seed=0))
+    envs = SyncVectorEnv([lambda: Faulty(""), lambda: Faulty("observation")], autoreset_mode=AutoresetMode.SAME_STEP)
+    drawn, at = [], 0
+    with pytest.raises(TrainingError, match=r"environment 1 gave an observation that is not finite at step 7"):
+        list(rounds(envs, explorer, drawn, 12, 1, seed=0))
+    drawn, at = [], 3
+    with pytest.raises(RuntimeError, match="lost"):
+        list(rounds(envs, explorer, drawn, 12, 1, seed=0))
+
+
+@pytest.mark.parametrize("kind", HERE)
+def test_rounds_hold_the_known_transitions_and_episodes(environments, kind):
+    """Each environment's valid rows are the beginning of its known record, whatever rounds they lie in."""
+    drawn = []
+
+    def explorer(observation):
+        drawn.append(torch.from_numpy(act(observation)))
+        return act(observation)
+
+    played = list(rounds(environments(kind, 3), explorer, drawn, 25, 4, seed=6))
+    dead = sum(int((~one.valid).sum()) for one in played)
+    assert (dead > 10) == (environments(kind, 3).metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP)
+    for env in range(3):
+        rows = torch.cat([one.rollout[:, env][one.valid[:, env]] for one in played])
+        wanted = counting.expected(1, 100, 6 + env)
+        for name, column in wanted.items():
+            np.testing.assert_array_equal(getattr(rows, name), column[: len(rows)], err_msg=name)
+        ends = np.flatnonzero(wanted["terminated"] | wanted["truncated"])
+        ends = ends[ends < len(rows)]
+        returns = np.cumsum(wanted["reward"])[ends]
+        episodes = [episode for one in played for episode in one.episodes if episode.env == env]
+        assert [episode.length for episode in episodes] == np.diff(ends, prepend=-1).tolist()
+        assert [episode.episode_return for episode in episodes] == np.diff(returns, prepend=0.0).tolist()
+    assert all((one.rollout.reward[~one.valid] == 0).all() for one in played)  # and not the poison that stood there
+
+
+def test_same_seed_same_rounds_whatever_ran_before(environments):
+    def play(seed):
+        drawn = []
+
+        def explorer(observation):
+            action = dice(observation)
+            drawn.append(torch.from_numpy(action))
+            torch.manual_seed(torch.randint(1 << 30, ()).item())
+            return action
+
+        return torch.cat([one.rollout for one in rounds(environments("sync", 3), explorer, drawn, 9, 3, seed)])
+
+    reseed()
+    first, after = play(1), streams()
+    random.random()
+    assert same(first, play(1))
+    assert not same(first, play(2))
+    reseed()
+    assert after == streams()  # and the caller's own streams have not moved
+
+
+def test_the_draw_is_noted_and_the_clipped_action_played():
+    class Played(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
+        action_space = gymnasium.spaces.Box(np.float32([-1, 0]), np.float32([1, 0.5]))
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            return action, 0.0, False, False, {}
+
+    envs = SyncVectorEnv([Played] * 4, autoreset_mode=AutoresetMode.SAME_STEP)
+    policy = GaussianPolicy(envs.single_observation_space, envs.single_action_space, hidden_sizes=[8])
+    explorer = policy.explorer()
+    (one,) = rounds(envs, explorer, explorer.drawn, 50, 1, seed=0)
+    drawn, played = one.rollout.action, one.rollout.next_observation
+    low, high = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 0.5])
+    assert ((drawn < low) | (drawn > high)).float().mean() > 0.2
+    assert torch.equal(drawn.clamp(low, high), played)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_envpools_rounds_hold_whole_episodes(envpool, env_id):
+    envs = make(env_id, 3, 0, "envpool")
+    drawn = []
+    actor = dice if env_id == "CartPole-v1" else push
+
+    def explorer(observation):
+        drawn.append(torch.from_numpy(actor(observation)))
+        return actor(observation)
+
+    first, second = rounds(envs, explorer, drawn, 300, 2, seed=3)
+    envs.close()
+    rollout, valid = torch.cat([first.rollout, second.rollout]), torch.cat([first.valid, second.valid])
+    episodes = first.episodes + second.episodes
+    assert len(episodes) == int((rollout.done & valid).sum()) > 5
+    for env in range(3):
+        rows = rollout[:, env][valid[:, env]]
+        ends = rows.done.nonzero().squeeze(-1)
+        lengths = torch.diff(ends, prepend=ends.new_tensor([-1])).tolist()
+        mine = [episode for episode in episodes if episode.env == env]
+        assert [episode.length for episode in mine] == lengths
+        sums = [part.double().sum().item() for part in torch.split(rows.reward[: sum(lengths)], lengths)]
+        np.testing.assert_allclose([episode.episode_return for episode in mine], sums, rtol=1e-6)
+        going = ~rows.done[:-1]
+        assert torch.equal(rows.next_observation[:-1][going], rows.observation[1:][going])
+        assert not torch.equal(rows.next_observation[:-1][~going], rows.observation[1:][~going])
+        assert not valid[1:, env][rollout.done[:-1, env]].any()
 
 
 def test_rounds_go_on_where_the_one_before_stopped():

@@ -137,6 +137,7 @@ class RL(ImitationModule):
             policy = build(checkpoint["policy"])
             weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
             policy.load_state_dict(weights)
+            policy.trained = True
             self.build(policy.observation_space, policy.action_space, policy)
         super().on_load_checkpoint(checkpoint)
         self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
