@@ -12,14 +12,19 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from lit_imitation.rollout import Episode, Episodes, Steps
+from lit_imitation.methods.base import ImitationModule
+from lit_imitation.rollout import Episode, Episodes, Round, Steps
 
 
 class ProgressBar(TQDMProgressBar):
     """Bars that show the return of the last evaluation while training, and of the episodes so far while rolling out.
 
+    Where a batch is a round of rollouts, also the mean return of the episodes that ended in it (in the last one in
+    which any did) and the environment steps a second, learning included.
+
     Args:
-        refresh_rate: batches between updates; a bar redrawn for every batch would take as long as the batch.
+        refresh_rate: batches between updates; a bar redrawn for every batch would take as long as the batch. Rounds
+            are all shown.
     """
 
     def __init__(self, refresh_rate: int = 50) -> None:
@@ -27,11 +32,38 @@ class ProgressBar(TQDMProgressBar):
         self._returns: list[float] = []
         self._steps = 0
         self._started = 0.0
+        self._round: dict[str, str] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The logged metrics under short names."""
         names = {"val/return_mean": "return", "val/loss": "val_loss"}
-        return {names.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        metrics = {names.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        return metrics | self._round
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show each batch if it is a round."""
+        super().on_train_start(trainer, pl_module)
+        if not pl_module.automatic_optimization:
+            self._refresh_rate = min(self._refresh_rate, 1)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock: evaluation in between is not counted."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self._started = time.perf_counter()
+        self._steps = getattr(pl_module, "env_steps", 0)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Note what came out of a round. It stays on the bar: two runs' `metrics.csv` could not be equal with a rate."""
+        batch = args[1]
+        if isinstance(batch, Round) and isinstance(pl_module, ImitationModule):
+            now, seen = time.perf_counter(), self._steps
+            self._steps = pl_module.env_steps
+            if batch.episodes:
+                mean = sum(episode.episode_return for episode in batch.episodes) / len(batch.episodes)
+                self._round["train_return"] = f"{mean:.1f}"
+            self._round["steps/s"] = f"{(self._steps - seen) / (now - self._started):,.0f}"
+            self._started = now
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
 
     def init_predict_tqdm(self) -> Tqdm:
         """None: prediction is one batch, whose episodes have a bar of their own."""
