@@ -53,7 +53,7 @@ class ProgressBar(TQDMProgressBar):
         self._steps = getattr(pl_module, "env_steps", 0)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Note what came out of a round. It stays on the bar: two runs' `metrics.csv` could not be equal with a rate."""
+        """Note what came out of a round, for the bar alone: a rate in `metrics.csv` would be another each time."""
         batch = args[1]
         if isinstance(batch, Round) and isinstance(pl_module, ImitationModule):
             now, seen = time.perf_counter(), self._steps

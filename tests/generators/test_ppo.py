@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_imitation import PPO, CategoricalPolicy, DeterministicPolicy, GaussianPolicy
+from lit_imitation import PPO, CategoricalPolicy, DeterministicPolicy, GaussianPolicy, MultiCategoricalPolicy
 from lit_imitation.errors import ConfigError
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
 OBSERVATION = Box(-np.inf, np.inf, (3,))
 ACTIONS = {"discrete": Discrete(4, start=2), "continuous": Box(np.float32([-1, -2]), np.float32([1, 6]))}
+EVERY = ACTIONS | {"several": MultiDiscrete([2, 3], start=[1, -1])}
 
 
 def batch(policy, n=12, seed=0):
@@ -35,7 +37,7 @@ def batch(policy, n=12, seed=0):
 
 def ppo(kind, policy=None, **settings):
     torch.manual_seed(0)
-    return PPO(OBSERVATION, ACTIONS[kind], policy, hidden_sizes=[8], **settings).double()
+    return PPO(OBSERVATION, EVERY[kind], policy, hidden_sizes=[8], **settings).double()
 
 
 def reference(generator, columns, clip, value_clip, c_entropy, c_value):
@@ -46,6 +48,11 @@ def reference(generator, columns, clip, value_clip, c_entropy, c_value):
         if isinstance(generator.policy, CategoricalPolicy):
             distribution = Categorical(logits=head)
             new, entropy = distribution.log_prob(columns[1] - 2).numpy(), distribution.entropy().numpy()
+        elif isinstance(generator.policy, MultiCategoricalPolicy):
+            parts = [Categorical(logits=logits) for logits in (head[:, :2], head[:, 2:])]
+            index = columns[1] - torch.tensor([1, -1])
+            new = sum(part.log_prob(index[:, i]) for i, part in enumerate(parts)).numpy()
+            entropy = sum(part.entropy() for part in parts).numpy()
         else:
             distribution = Normal(head * torch.tensor([1.0, 4.0]) + torch.tensor([0.0, 2.0]), torch.tensor([1.0, 4.0]))
             new, entropy = distribution.log_prob(columns[1]).sum(-1).numpy(), distribution.entropy().sum(-1).numpy()
@@ -59,7 +66,7 @@ def reference(generator, columns, clip, value_clip, c_entropy, c_value):
 
 
 @pytest.mark.parametrize("value_clip", [None, 0.3])
-@pytest.mark.parametrize("kind", sorted(ACTIONS))
+@pytest.mark.parametrize("kind", sorted(EVERY))
 def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, value_clip):
     generator = ppo(
         kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9
@@ -143,10 +150,10 @@ def round_of(generator, kind, steps=32, envs=4, seed=0):
     return Round(rollout, torch.rand(steps, envs) < 0.9, [])
 
 
-@pytest.mark.parametrize("kind", sorted(ACTIONS))
+@pytest.mark.parametrize("kind", sorted(EVERY))
 def test_the_ratio_is_one_where_a_rounds_descent_begins(kind):
     torch.manual_seed(0)
-    generator = PPO(OBSERVATION, ACTIONS[kind], hidden_sizes=[8], epochs=2, batch_size=32)
+    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, batch_size=32)
     generator.optimizers()
     seen = []
     step = generator.descent.step
@@ -209,6 +216,114 @@ def test_the_learning_rate_falls_and_epochs_end_at_the_target_divergence():
     assert generator.gradient_steps < 20 * 4
 
 
+def weights_after(one, kind, **settings):
+    """All that a generator ends with after two rounds."""
+    torch.manual_seed(0)
+    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, **settings)
+    generator.optimizers()
+    logged = [generator.update(one, 0.0) for _ in range(2)]
+    return generator.state_dict() | {f"logged {name} {i}": value for i in (0, 1) for name, value in logged[i].items()}
+
+
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_what_stands_in_dead_rows_is_of_no_influence(kind):
+    """As `NEXT_STEP` environments have them: after each end, with no end of their own and no reward."""
+    torch.manual_seed(0)
+    one = round_of(PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8]), kind)
+    rollout, valid = one.rollout, torch.ones(32, 4, dtype=torch.bool)
+    for t in range(1, 32):
+        valid[t] = ~(rollout.done[t - 1] & valid[t - 1])
+    for flags in (rollout.terminated, rollout.truncated):
+        flags &= valid
+    rollout.reward *= valid
+    assert 5 < int((~valid).sum()) < 40
+    expected = weights_after(one._replace(valid=valid), kind)
+    other = round_of(PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8]), kind, seed=9).rollout
+    changed = rollout.clone()
+    for name in ("observation", "next_observation", "action", "reward"):
+        getattr(changed, name)[~valid] = (3 * getattr(other, name) if name != "action" else other.action)[~valid]
+    for name, value in weights_after(one._replace(rollout=changed, valid=valid), kind).items():
+        # The batch's products round by all their rows.
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    valid[3] = False  # and so that the above can fail
+    assert not torch.equal(
+        weights_after(one._replace(valid=valid), kind)["value.network.layers.0.weight"],
+        expected["value.network.layers.0.weight"],
+    )
+
+
+def test_explained_variance_counts_what_counts():
+    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    one = round_of(generator, "continuous")
+    (_, _, _, _, target, value, _), logged = generator.prepare(one)
+    target, value = (x[one.valid.flatten()] for x in (target, value))
+    assert float(logged["explained_variance"]) == pytest.approx(float(1 - (target - value).var() / target.var()))
+
+
+def test_dropout_is_off_whatever_mode_somebody_sets():
+    torch.manual_seed(0)
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], dropout=0.5)
+    generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, kl_coefficient=0.1).train()
+    x = torch.randn(20, 3)
+    for one in (generator.policy, generator.start):
+        assert torch.equal(one.head(x), one.head(x))
+
+
+def test_only_a_policy_that_was_trained_keeps_its_normaliser():
+    def moves(policy, **settings):
+        generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, epochs=1, **settings)
+        generator.optimizers()
+        mean = policy.encoder.standardise.mean.clone()
+        generator.update(round_of(generator, "continuous"), 0.0)
+        assert torch.equal(policy.encoder.standardise.mean, generator.value.encoder.standardise.mean)
+        return not torch.equal(policy.encoder.standardise.mean, mean)
+
+    def fresh():
+        return GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+
+    assert moves(fresh())  # of the user's own class, say
+    assert not moves(fresh(), normalise_observations=False)
+    fitted = fresh()
+    fitted.fit_normaliser(7.0 + torch.randn(100, 3))
+    assert not moves(fitted)
+    loaded = fresh()
+    loaded.trained = True  # on raw observations
+    assert not moves(loaded)
+
+
+def test_a_run_that_goes_on_goes_on_with_its_statistics():
+    one, two = (PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1) for _ in range(2))
+    one.optimizers()
+    one.update(round_of(one, "continuous"), 0.0)
+    two.load_state_dict(one.state_dict())
+    (mine,), (theirs,) = two.optimizers(), [one.descent.optimizer]
+    mine.load_state_dict(deepcopy(theirs.state_dict()))
+    two.rounds = one.rounds
+    for generator in (one, two):
+        generator.begin()
+        again = round_of(generator, "continuous", seed=5)
+        torch.manual_seed(1)
+        generator.update(again, 0.5)
+    for name, value in two.state_dict().items():
+        assert torch.equal(value, one.state_dict()[name]), name
+
+
+@pytest.mark.slow  # compiles
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_a_compiled_gradient_is_the_eager_one(kind):
+    torch.manual_seed(0)
+    start = type(PPO(OBSERVATION, EVERY[kind]).policy)(OBSERVATION, EVERY[kind], hidden_sizes=[8])
+    settings = {"value_clip_range": 0.3, "entropy_coefficient": 0.1, "kl_coefficient": 0.2}
+    generator = PPO(OBSERVATION, EVERY[kind], start, hidden_sizes=[8], **settings, compile=True)
+    generator.optimizers()
+    columns = [c.float() if c.dtype == torch.float64 else c for c in batch(generator.policy.double(), 64)]
+    generator.float()
+    compiled = generator.descent.gradient(*columns)
+    generator.descent._functional = None
+    for mine, eager in zip(compiled, generator.descent.gradient(*columns), strict=True):
+        torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
+
+
 class Reads(TorchDispatchMode):
     """Counts what takes a number from the device to the host."""
 
@@ -217,7 +332,16 @@ class Reads(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero)
+        aten = torch.ops.aten
+        self.count += func.overloadpacket in (
+            aten._local_scalar_dense,
+            aten.is_nonzero,
+            aten.nonzero,
+            aten.masked_select,
+        )
+        # To pick rows by a mask is to count them first, which the host waits for.
+        picked = args[1] if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) else []
+        self.count += any(index is not None and index.dtype == torch.bool for index in picked)
         return func(*args, **(kwargs or {}))
 
 
@@ -239,6 +363,8 @@ def test_what_cannot_work_is_said():
         PPO(OBSERVATION, ACTIONS["continuous"], gamma=1.5)
     with pytest.raises(ConfigError, match=r"generator.epochs is 0"):
         PPO(OBSERVATION, ACTIONS["continuous"], epochs=0)
+    with pytest.raises(ConfigError, match=r"generator.initial_std is 0.0"):
+        PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.0)
     with pytest.raises(ConfigError, match="std: free"):
         PPO(OBSERVATION, ACTIONS["discrete"], initial_std=0.3)
 
