@@ -287,6 +287,17 @@ def test_images_are_uint8(tmp_path):
         read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels / 255)), IMAGE, PAIR)
 
 
+def test_several_discrete_actions_are_read_and_checked(tmp_path):
+    space = gymnasium.spaces.MultiDiscrete([3, 2], start=[0, 4])
+    actions = np.array([0, 4]) + np.arange(2) * (np.arange(len(columns()["observations"])) % 2)[:, None]
+    read = read_demonstrations(save(tmp_path / "d.npz", columns(actions=actions.astype(np.float64))), VECTOR, space)
+    assert read.transitions.action.dtype == torch.int64
+    np.testing.assert_array_equal(read.transitions.action, actions)
+    actions[3, 1] = 6
+    with pytest.raises(DemonstrationError, match=r"'actions', row 3 is .*outside MultiDiscrete.*\[0 4\] to \[2 5\]"):
+        read_demonstrations(save(tmp_path / "d.npz", columns(actions=actions)), VECTOR, space)
+
+
 def test_other_spaces_are_named(tmp_path):
     with pytest.raises(
         UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); Box, Discrete and MultiDiscrete can"

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from lit_imitation.errors import ExpertError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.experts import checked, load_expert, source_file
+from lit_imitation.experts.base import space_mismatch
 from lit_imitation.seeding import RandomStream
 
 OBSERVATION, DISCRETE = spaces.Box(-np.inf, np.inf, (3,)), spaces.Discrete(4)
@@ -68,6 +69,19 @@ def test_checked_gives_the_protocols_dtypes():
     answer = checked(lambda o: [[1, 4], [-1, -2]], BOX, "mine")(np.zeros((2, 3)))
     assert answer.dtype == np.float32
     np.testing.assert_array_equal(answer, [[1, 4], [-1, -2]])
+
+
+def test_checked_knows_several_discrete_actions():
+    several = spaces.MultiDiscrete([2, 3], start=[0, 5])
+    answer = checked(lambda o: np.int32([[0, 5], [1, 7]]), several, "mine")(np.zeros((2, 3)))
+    assert answer.dtype == np.int64
+    with pytest.raises(ExpertError, match=r"row 1, action \[1, 8\] is not in MultiDiscrete"):
+        checked(lambda o: np.array([[0, 5], [1, 8]]), several, "mine")(np.zeros((2, 3)))
+    with pytest.raises(ExpertError, match=r"dtype float64 where integers"):
+        checked(lambda o: np.array([[0.0, 5], [1, 7]]), several, "mine")(np.zeros((2, 3)))
+    assert not space_mismatch(several, spaces.MultiDiscrete([2, 3], start=[0, 5]), bounds=True)
+    for other in (spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2], start=[0]), spaces.Discrete(2), BOX):
+        assert space_mismatch(several, other, bounds=False)
 
 
 def test_checked_refuses_other_action_spaces():

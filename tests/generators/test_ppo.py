@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 
+import lamps
 import numpy as np
 import pytest
 import torch
@@ -13,8 +14,9 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_imitation import PPO, CategoricalPolicy, DeterministicPolicy, GaussianPolicy, MultiCategoricalPolicy
+from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
-from lit_imitation.rollout import Round
+from lit_imitation.rollout import Round, collect, rounds
 from lit_imitation.transitions import Transitions
 
 OBSERVATION = Box(-np.inf, np.inf, (3,))
@@ -322,6 +324,22 @@ def test_a_compiled_gradient_is_the_eager_one(kind):
     generator.descent._functional = None
     for mine, eager in zip(compiled, generator.descent.gradient(*columns), strict=True):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
+
+
+def test_it_learns_several_discrete_actions_at_once():
+    envs = make("Lamps-v0", 8, 0, "sync")
+    torch.manual_seed(0)
+    settings = {"gamma": 0.0, "learning_rate": 3e-3, "batch_size": 128}
+    generator = PPO(envs.single_observation_space, envs.single_action_space, hidden_sizes=[32], **settings)
+    generator.optimizers()
+    explorer = generator.policy.explorer()
+    for one in rounds(envs, explorer, explorer.drawn, 64, 8, seed=0):
+        generator.update(one, 0.0)
+    record = collect(envs, generator.policy.actor(), 16, seed=1)
+    envs.close()
+    chance = np.mean([1 / n for n in lamps.CHOICES])
+    assert chance < 0.4
+    assert float(record.reward.mean()) > 0.95
 
 
 class Reads(TorchDispatchMode):

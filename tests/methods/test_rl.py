@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from suites import arguments
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_imitation import RewardModel, load_policy
+from lit_imitation import RL, RewardModel, load_policy
 from lit_imitation.cli import main
 from lit_imitation.policies.checkpoints import read_checkpoint
 
@@ -97,6 +99,58 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     main(["test", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
     main(["predict", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
     assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
+
+
+def test_several_discrete_actions_from_demonstrations_to_fine_tuning(tmp_path):
+    """The expert is asked, a policy cloned, and the clone improved by PPO."""
+    clone, tuned = tmp_path / "clone", tmp_path / "tuned"
+    data = ["--data.env_id=lamps:Lamps-v0", "--data.test_episodes=8", "--data.eval_episodes=0"]
+    bc = ["fit", "--model=lit_imitation.BC", "--data=lit_imitation.DemonstrationDataModule", *data]
+    bc += ["--data.expert=lamps:expert", "--data.num_trajectories=20", "--trainer.max_epochs=20"]
+    main([*bc, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={clone}"])
+    cloned = json.loads((clone / "summary.json").read_text())["return_mean"]
+    assert cloned > 0.7 * 8
+    policy = load_policy(clone)
+    assert type(policy).__name__ == "MultiCategoricalPolicy"
+    rl = ["fit", "--model=lit_imitation.RL", f"--model.start={clone}", "--data=lit_imitation.RolloutDataModule", *data]
+    rl += ["--data.rounds_per_epoch=4", "--data.steps_per_round=64", "--trainer.max_epochs=1"]
+    main([*rl, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tuned}"])
+    assert json.loads((tuned / "summary.json").read_text())["return_mean"] > 0.7 * 8
+
+
+class Reads(TorchDispatchMode):
+    """Counts what takes a number from the device to the host."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_round_waits_for_the_device_once(tmp_path, monkeypatch):
+    """`tolist` of the counts is that once; it does not show in the dispatcher, and is counted by its name."""
+    reads, lists = [], []
+    step, tolist = RL.training_step, torch.Tensor.tolist
+
+    def counted(self, batch, batch_idx):
+        lists.append(0)
+        # What the logger reads of a metric is a number on the host already or waits for the round's end.
+        monkeypatch.setattr(self, "log_dict", lambda *args, **kwargs: None)
+        with Reads() as mode:
+            step(self, batch, batch_idx)
+        reads.append(mode.count)
+
+    def listed(tensor):
+        lists[-1:] = [lists[-1] + 1] if lists else []
+        return tolist(tensor)
+
+    counted.__signature__ = inspect.signature(step)
+    monkeypatch.setattr(RL, "training_step", counted)
+    monkeypatch.setattr(torch.Tensor, "tolist", listed)
+    run("ppo-continuous", tmp_path, "--data.eval_episodes=0", "--trainer.callbacks=null")
+    assert reads == [0, 0, 0]
+    assert lists == [1, 1, 1]
 
 
 def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):

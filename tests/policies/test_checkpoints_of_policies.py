@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from lit_imitation.errors import ConfigError, LitImitationError
-from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, load_policy
+from lit_imitation.policies import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    MultiCategoricalPolicy,
+    load_policy,
+)
 from lit_imitation.policies.checkpoints import build, describe, find_checkpoint, read_checkpoint
 
 VECTOR = Box(np.float32([-1, -np.inf]), np.float32([0.1, np.inf]))
@@ -24,6 +30,7 @@ POLICIES = {
     "categorical": lambda: CategoricalPolicy(
         Box(0, 255, (9, 9, 3), np.uint8), Discrete(3, start=2), hidden_sizes=[5], activation="gelu", dropout=0.25
     ),
+    "multi-categorical": lambda: MultiCategoricalPolicy(VECTOR, MultiDiscrete([2, 5], start=[0, -3]), hidden_sizes=[5]),
     "categorical-defaults": lambda: CategoricalPolicy(Discrete(4, start=-1), Discrete(2)),
     "gaussian": lambda: GaussianPolicy(VECTOR, Box(-2, 3, (2, 3), np.float64), std="state", hidden_sizes=(4, 3)),
     "gaussian-free": lambda: GaussianPolicy(VECTOR, Box(-np.inf, np.inf, (1,), np.float32), activation="tanh"),

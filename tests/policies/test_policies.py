@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.distributions import Categorical, Independent, Normal
+from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import functional_call
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, default_policy
+from lit_imitation.policies import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    MultiCategoricalPolicy,
+    default_policy,
+)
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
 from lit_imitation.policies.networks import Standardise
 
@@ -38,6 +44,8 @@ HALF = Box(np.float32([0, -np.inf, -1]), np.float32([np.inf, 2, 1]))
 POLICIES = {
     "categorical": (CategoricalPolicy, Discrete(3), {}),
     "categorical-start": (CategoricalPolicy, Discrete(5, start=3), {}),
+    "multi-categorical": (MultiCategoricalPolicy, MultiDiscrete([3, 1, 4]), {}),
+    "multi-categorical-start": (MultiCategoricalPolicy, MultiDiscrete([2, 3], start=[1, -2]), {}),
     "gaussian-free": (GaussianPolicy, ASYMMETRIC, {"std": "free"}),
     "gaussian-state": (GaussianPolicy, ASYMMETRIC, {"std": "state"}),
     "gaussian-matrix": (GaussianPolicy, Box(-2, 1, (2, 3), np.float32), {"std": "state"}),
@@ -195,6 +203,64 @@ def test_regression_losses_against_plain_formulas(space):
             np.testing.assert_allclose(got, scipy.special.huber(0.3, r).sum(1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["multi-categorical", "multi-categorical-start"])
+def test_several_categoricals_are_their_product(name):
+    policy, other = build(name, gain=4.0).double(), build(name, seed=1, gain=4.0).double()
+    space = policy.action_space
+    x = torch.randn(30, 4, dtype=torch.float64)
+    head, sizes = policy.head(x), space.nvec.tolist()
+    parts = [Categorical(logits=logits) for logits in head.split(sizes, -1)]
+    others = [Categorical(logits=logits) for logits in other.head(x).split(sizes, -1)]
+    action = torch.from_numpy(np.stack([space.sample() for _ in range(30)]))
+    index = action - torch.from_numpy(space.start)
+    log_prob = sum(part.log_prob(index[:, i]) for i, part in enumerate(parts))
+    torch.testing.assert_close(policy.log_prob(x, action), log_prob)
+    torch.testing.assert_close(policy.loss(x, action), -log_prob)
+    torch.testing.assert_close(policy.entropy(x), sum(part.entropy() for part in parts))
+    divergence = sum(kl_divergence(p, q) for p, q in zip(parts, others, strict=True))
+    torch.testing.assert_close(policy.head_kl(head, other, other.head(x)), divergence)
+    # The probabilities of all actions there are sum to one.
+    every = torch.cartesian_prod(*(torch.arange(n) for n in sizes)) + torch.from_numpy(space.start)
+    total = policy.head_log_prob(head[:1].expand(len(every), -1), every).exp().sum()
+    assert float(total.detach()) == pytest.approx(1.0)
+    mode = policy.act(x)
+    assert all(space.contains(action) for action in mode.numpy())
+    assert (policy.log_prob(x, mode) >= policy.log_prob(x, action)).all()
+    drawn = policy.sample(head[:1].expand(20_000, -1))
+    assert all(space.contains(action) for action in drawn[:50].numpy())
+    for i, part in enumerate(parts):
+        share = torch.bincount(drawn[:, i] - int(space.start[i]), minlength=sizes[i]) / len(drawn)
+        np.testing.assert_allclose(share, part.probs[0].detach(), atol=0.015)
+
+
+DENSITIES = [name for name, (cls, *_) in POLICIES.items() if cls is not DeterministicPolicy]
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_what_the_head_says_is_what_the_policy_says(name):
+    policy = build(name, gain=2.0)
+    x = torch.randn(40, 4)
+    head = policy.head(x)
+    action = policy.sample(head)
+    assert action.shape[1:] == policy.action_space.shape
+    torch.testing.assert_close(policy.head_log_prob(head, action), policy.log_prob(x, action))
+    torch.testing.assert_close(-policy.head_log_prob(head, action), policy.loss(x, action))
+    torch.testing.assert_close(policy.loss(x, action).mean(), policy.mean_loss(x, action))
+    torch.testing.assert_close(policy.head_entropy(head), policy.entropy(x))
+    torch.testing.assert_close(policy.head_kl(head, policy, head), torch.zeros(40), atol=1e-6, rtol=0)
+    assert (policy.head_kl(head, policy, head.roll(1, 0)) >= -1e-6).all()
+    torch.manual_seed(3)
+    drawn = policy.sample(head)
+    torch.manual_seed(3)
+    torch.testing.assert_close(policy.clip(drawn), policy.act(x, deterministic=False))
+    assert all(
+        policy.action_space.contains(one)
+        for one in policy.clip(drawn).detach().numpy().astype(policy.action_space.dtype)
+    )
+    torch.manual_seed(3)
+    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(drawn).detach(), rtol=1e-5, atol=1e-5)
+
+
 def test_log_cosh_at_its_ends():
     policy = DeterministicPolicy(VECTOR, UNBOUNDED, regression="log_cosh", hidden_sizes=())
     for parameter in policy.parameters():
@@ -334,6 +400,9 @@ def test_discrete_actions_lie_in_the_space(name):
 def test_the_wrong_kind_of_actions_is_named():
     with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs discrete actions.*Box"):
         CategoricalPolicy(VECTOR, ASYMMETRIC)
+    for space in (Discrete(3), MultiDiscrete([[2, 3]])):
+        with pytest.raises(UnsupportedSpaceError, match=r"MultiCategoricalPolicy needs a vector of discrete actions"):
+            MultiCategoricalPolicy(VECTOR, space)
     for cls in (GaussianPolicy, DeterministicPolicy):
         with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs continuous actions.*Discrete\(3\)"):
             cls(VECTOR, Discrete(3))
@@ -350,6 +419,7 @@ def test_networks_that_cannot_be_are_named():
 
 def test_default_policy_follows_the_action_space():
     assert type(default_policy(VECTOR, Discrete(2))) is CategoricalPolicy
+    assert type(default_policy(VECTOR, MultiDiscrete([2, 3]))) is MultiCategoricalPolicy
     assert type(default_policy(VECTOR, ASYMMETRIC)) is GaussianPolicy
 
 
@@ -366,7 +436,7 @@ def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
     acted = policy(batch)
     assert isinstance(acted, np.ndarray)
     assert acted.shape == (7, *shape)
-    assert acted.dtype == (np.int64 if isinstance(policy.action_space, Discrete) else np.float32)
+    assert acted.dtype == (np.int64 if isinstance(policy.action_space, Discrete | MultiDiscrete) else np.float32)
 
     tensor = policy(torch.from_numpy(batch))
     assert isinstance(tensor, torch.Tensor)
