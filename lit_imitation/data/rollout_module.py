@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch.distributed as dist
 from gymnasium.vector import VectorEnv
 
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs import Backend
-from lit_imitation.errors import ConfigError
+from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.seeding import derive_seed
@@ -112,4 +113,24 @@ class Rounds:
         seed = derive_seed(data.seed, "rounds", trainer.global_rank, trainer.current_epoch)
         explorer: Explorer = trainer.lightning_module.explorer()  # type: ignore[operator]
         envs = data.training_envs(seed)
-        yield from rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)
+        played = rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)
+        for _ in range(len(self)):
+            failure: TrainingError | None = None
+            try:
+                one = next(played)
+            except TrainingError as error:
+                failure = error
+            if dist.is_available() and dist.is_initialized():
+                _agree(failure)
+            if failure is not None:
+                raise failure
+            yield one
+
+
+def _agree(failure: TrainingError | None) -> None:
+    """Stop on all processes if an environment of any failed: the others would wait for it for ever."""
+    failures: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(failures, None if failure is None else str(failure))
+    for process, text in enumerate(failures):
+        if text is not None:
+            raise TrainingError(f"process {process}: {text}") from failure
