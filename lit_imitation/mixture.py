@@ -105,8 +105,9 @@ class Mixture:
 
 def differ(a: Array, b: Array, action_space: Space[Any]) -> NDArray[np.bool_]:
     """`[N]`: where two actions `[N, *act]` are not the same; continuous ones may be `DIFFERENCE` of the range apart."""
-    if not isinstance(action_space, Box):
-        return np.asarray((a != b).reshape(len(a), -1).any(axis=1))
-    width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)
-    tolerance = DIFFERENCE * np.where(np.isfinite(width), width, 1.0)
-    return np.asarray((np.abs(a - b) > tolerance).reshape(len(a), -1).any(axis=1))
+    if isinstance(action_space, Box):
+        width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)
+        apart = np.abs(a - b) > DIFFERENCE * np.where(np.isfinite(width), width, 1.0)
+    else:
+        apart = np.asarray(a != b)
+    return np.asarray(apart.any(axis=tuple(range(1, apart.ndim))))

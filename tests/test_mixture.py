@@ -5,7 +5,7 @@ from __future__ import annotations
 import counting
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from lit_imitation.envs import make
@@ -109,3 +109,8 @@ def test_where_actions_differ():
     a = np.array([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     b = np.array([[0.09, 0.0], [0.11, 0.0], [0.0, 0.04], [0.0, -0.06]])  # 5 % of 2, and of 1 where unbounded
     np.testing.assert_array_equal(differ(a, b, box), [False, True, False, True])
+    several = np.array([[0, 1], [2, 1]]), np.array([[0, 1], [2, 0]])
+    np.testing.assert_array_equal(differ(*several, MultiDiscrete([3, 2])), [False, True])
+    for space in (Discrete(3), box, MultiDiscrete([3, 2])):  # nobody was asked
+        none = np.zeros((0, *space.shape))
+        assert differ(none, none, space).shape == (0,)
