@@ -56,7 +56,8 @@ def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     smaller = ["--model.generator.hidden_sizes=[16,16]"]
     monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     model = ["--model=lit_imitation.RL", f"--model.generator=lit_imitation.{generator}"]
-    return Method([*data, *model, *task], list(more), smaller, monitor, [], online=True)
+    exact = ["--data.num_envs=4"]  # as many on each of two processes
+    return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
 DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
