@@ -28,15 +28,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "experts.json"
 AIMS = {
     "hopper": 3000,
-    "half_cheetah": 4000,
     "walker2d": 3500,
-    "ant": 3500,
-    "swimmer": 300,
-    "reacher": -5,
-    "inverted_double_pendulum": 9000,
-    "lunar_lander": 240,
-    "lunar_lander_continuous": 240,
-    "bipedal_walker": 280,
 }
 """Recipes, and the return that each should reach."""
 EPISODES, SEED = 100, 12345

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
     from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.generators import PPO
+    from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import BC, RL
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
         EnsemblePolicy,
         GaussianPolicy,
+        MultiCategoricalPolicy,
+        SquashedGaussianPolicy,
         load_policy,
     )
     from lit_imitation.rewards import RewardModel
@@ -46,10 +48,13 @@ _HOMES = {
     "HumanLabels": "callbacks",
     "IndicatorBeta": "schedules",
     "LinearBeta": "schedules",
+    "MultiCategoricalPolicy": "policies",
     "PPO": "generators",
     "RL": "methods",
     "RewardModel": "rewards",
     "RolloutDataModule": "data.rollout_module",
+    "SAC": "generators",
+    "SquashedGaussianPolicy": "policies",
     "Transitions": "transitions",
     "collect": "rollout",
     "load_expert": "experts",
@@ -64,6 +69,7 @@ __all__ = [
     "BC",
     "PPO",
     "RL",
+    "SAC",
     "CategoricalPolicy",
     "DAggerCallback",
     "DemonstrationDataModule",
@@ -77,8 +83,10 @@ __all__ = [
     "HumanLabels",
     "IndicatorBeta",
     "LinearBeta",
+    "MultiCategoricalPolicy",
     "RewardModel",
     "RolloutDataModule",
+    "SquashedGaussianPolicy",
     "Transitions",
     "collect",
     "load_expert",

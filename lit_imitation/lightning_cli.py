@@ -29,6 +29,7 @@ from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError
 from lit_imitation.loggers import MetricsCSV
+from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
@@ -125,9 +126,17 @@ def option(arguments: Sequence[str], name: str) -> str | None:
 
 
 class FastTrainer(Trainer):
-    """Lightning's Trainer, which asks itself a dozen times a step whether it trains: here without comparing strings."""
+    """Lightning's Trainer with what costs a small network most of a step left out: its loop, see `PlainEpochLoop`.
+
+    It asks itself a dozen times a step whether it trains, too: here without comparing strings.
+    """
 
     training = Trainer.training.getter(lambda self: self.state.stage is RunningStage.TRAINING)  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        loop = self.fit_loop.epoch_loop
+        self.fit_loop.epoch_loop = PlainEpochLoop(self, loop.min_steps, loop.max_steps)
 
 
 class NoProfiler(PassThroughProfiler):

@@ -106,7 +106,7 @@ class Mixture:
 def differ(a: Array, b: Array, action_space: Space[Any]) -> NDArray[np.bool_]:
     """`[N]`: where two actions `[N, *act]` are not the same; continuous ones may be `DIFFERENCE` of the range apart."""
     if not isinstance(action_space, Box):
-        return np.asarray(a != b)
+        return np.asarray((a != b).reshape(len(a), -1).any(axis=1))
     width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)
     tolerance = DIFFERENCE * np.where(np.isfinite(width), width, 1.0)
     return np.asarray((np.abs(a - b) > tolerance).reshape(len(a), -1).any(axis=1))

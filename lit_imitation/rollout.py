@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -248,7 +248,16 @@ def rounds(
     """
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
     random_stream = RandomStream(seed)
-    run = stream(envs, explorer, seed)
+    seen: list[NDArray[Any]] = []
+    """The observation that the explorer is looking at; empty while the environments act."""
+
+    def actor(observation: NDArray[Any]) -> NDArray[Any]:
+        seen.append(observation)
+        action = explorer(observation)
+        seen.clear()
+        return action
+
+    run = stream(envs, actor, seed)
     names = ("observation", "reward", "terminated", "truncated", "next_observation")
     for number in range(count):
         recorded: list[tuple[NDArray[Any], ...]] = []
@@ -261,19 +270,25 @@ def rounds(
                     raise
                 except Exception as error:  # somebody else's code, or a process that is gone
                     at = number * steps + i
+                    if seen:  # the explorer's own fault, unless it was shown what nobody can answer
+                        _check_finite({"observation": seen[0][None]}, at)
+                        raise
                     raise TrainingError(
-                        f"an environment failed at step {at} since the last reset: {type(error).__name__}: {error}"
+                        f"{_broken(envs, error)} failed at step {at} since the last reset: "
+                        f"{type(error).__name__}: {error}"
                     ) from error
                 np.add(returns, step.reward, out=returns, where=step.valid)
                 lengths += step.valid
+                reward = np.where(step.valid, step.reward, 0.0)  # no transition, no reward, whatever stood there
                 recorded.append(
-                    (step.observation, step.reward, step.terminated, step.truncated, step.next_observation, step.valid)
+                    (step.observation, reward, step.terminated, step.truncated, step.next_observation, step.valid)
                 )
                 if np.count_nonzero(step.done):
                     ended = np.flatnonzero(step.done & step.valid).tolist()
                     episodes += [Episode(e, int(lengths[e]), float(returns[e]), _success(step.info, e)) for e in ended]
                     returns[step.done], lengths[step.done] = 0.0, 0
         *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
+        columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
         _check_finite(dict(zip(names, columns, strict=True)), number * steps)
         action = torch.stack(drawn)
         drawn.clear()
@@ -281,10 +296,28 @@ def rounds(
         yield Round(rollout.to(action.device), torch.from_numpy(valid).to(action.device), episodes)
 
 
+def _broken(envs: VectorEnv[Any, Any, Any], error: Exception) -> str:
+    """Which environment an error of `envs.step` came from, as far as that can be told."""
+    if isinstance(envs, AsyncVectorEnv):
+        pipes: list[Any] = list(envs.parent_pipes)
+        for env, (pipe, process) in enumerate(zip(pipes, envs.processes, strict=True)):
+            if pipe is None:  # Gymnasium takes away that of one whose environment raised
+                return f"environment {env}"
+            process.join(0.1)
+            if not process.is_alive():
+                return f"environment {env}, whose process ended with exit code {process.exitcode},"
+    trace = error.__traceback__
+    while trace is not None:
+        local = trace.tb_frame.f_locals
+        if isinstance(envs, SyncVectorEnv) and local.get("self") is envs and "i" in local:  # its loop over them
+            return f"environment {local['i']}"
+        trace = trace.tb_next
+    return f"an environment of {envs}"
+
+
 def _check_finite(columns: dict[str, NDArray[Any]], first: int) -> None:
     """Raise `TrainingError` at the first reward or observation `[time, env, *]` that is not finite."""
-    for name in ("reward", "next_observation", "observation"):
-        column = columns[name]
+    for name, column in columns.items():
         if column.dtype.kind == "f" and not np.isfinite(column).all():
             step, env = np.argwhere(~np.isfinite(column).reshape(*column.shape[:2], -1).all(-1))[0]
             raise TrainingError(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 BASE = [
-    "--data=lit_imitation.DemonstrationDataModule",
     "--data.num_envs=3",
     "--data.eval_episodes=4",
     "--data.test_episodes=5",
@@ -15,38 +15,87 @@ BASE = [
 ]
 CHECKPOINTS = [
     "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
-    "--trainer.callbacks.monitor=val/loss",
     "--trainer.callbacks.filename=best",
     "--trainer.callbacks.save_on_train_epoch_end=true",
     "--trainer.callbacks.enable_version_counter=false",
 ]
-DISCRETE = ["--data.env_id=CartPole-v1", "--data.expert=scripted", "--data.num_trajectories=4"]
-CONTINUOUS = ["--data.env_id=Pendulum-v1", "--data.expert=scripted", "--data.num_trajectories=4"]
 
-CATEGORICAL = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.CategoricalPolicy", *DISCRETE]
-GAUSSIAN = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy", *CONTINUOUS]
-ENSEMBLE = ["--model=lit_imitation.BC", "--model.policy=lit_imitation.EnsemblePolicy", *CONTINUOUS]
-DAGGER = [
+
+class Method(NamedTuple):
+    """The arguments of a run that takes seconds."""
+
+    task: list[str]
+    """Data and model."""
+    more: list[str]
+    """What makes it this method; callbacks last."""
+    smaller: list[str]
+    """Small networks."""
+    monitor: list[str]
+    """What is best."""
+    exact: list[str]
+    """What makes two processes compute what one does, or comparable with it."""
+    online: bool
+    """It learns from environments of its own: on each process others, so that two processes are not as one."""
+
+
+def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A method that learns from demonstrations."""
+    data = ["--data=lit_imitation.DemonstrationDataModule", "--data.expert=scripted", "--data.num_trajectories=4"]
+    smaller = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
+    monitor = ["--trainer.callbacks.monitor=val/loss"]
+    # Without dropout: its noise is drawn per process.
+    exact = ["--model.policy.dropout=0"]
+    policy = ["--model=lit_imitation.BC", f"--model.policy=lit_imitation.{model}"]
+    return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
+
+
+def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Reinforcement learning by a generator."""
+    data = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=3", "--data.steps_per_round=24"]
+    smaller = ["--model.generator.hidden_sizes=[16,16]"]
+    monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
+    model = ["--model=lit_imitation.RL", f"--model.generator=lit_imitation.{generator}"]
+    return Method([*data, *model, *task], list(more), smaller, monitor, [], online=True)
+
+
+DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
+DAGGER = (
     "--trainer.callbacks+=lit_imitation.DAggerCallback",
     "--trainer.callbacks.rounds=3",
     "--trainer.callbacks.epochs_per_round=2",
     "--trainer.callbacks.beta=0.5",
-]
+)
 # Environments that share one random stream would play other episodes on two processes than on one.
-ONE_BY_ONE = ["--data.backend=sync"]
+ONE_BY_ONE = "--data.backend=sync"
+PPO = ("--model.generator.epochs=2", "--model.generator.batch_size=16")
+SAC = ("--model.generator.learning_starts=100", "--model.generator.updates_per_step=0.1")
 
 METHODS = {
-    "bc-discrete": CATEGORICAL,
-    "bc-continuous": GAUSSIAN,
-    "dagger-discrete": [*CATEGORICAL, *DAGGER, *ONE_BY_ONE],
-    "dagger-continuous": [*GAUSSIAN, *DAGGER, "--trainer.callbacks.reinitialise=true"],
-    "dagger-asking-less": [*ENSEMBLE, *DAGGER, "--trainer.callbacks.query_budget=50"],
+    "bc-discrete": offline("CategoricalPolicy", DISCRETE),
+    "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
+    "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
+    "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialise=true")),
+    "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
+    "ppo-discrete": online("PPO", DISCRETE, more=PPO),
+    "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
+    "sac-discrete": online("SAC", DISCRETE, more=SAC),
+    "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
 }
-"""Name to the arguments of a run that takes seconds."""
-
-SMALL = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
+OFFLINE = sorted(name for name, method in METHODS.items() if not method.online)
 
 
 def arguments(method: str, directory: Path, *more: str) -> list[str]:
     """The command line of a small run of a method."""
-    return ["fit", *BASE, *CHECKPOINTS, *METHODS[method], *SMALL, f"--trainer.default_root_dir={directory}", *more]
+    of = METHODS[method]
+    # `task` first, for the classes whose arguments the others are.
+    checkpoints = [*CHECKPOINTS, *of.monitor]
+    return [
+        "fit",
+        *of.task,
+        *BASE,
+        *checkpoints,
+        *of.more,
+        *of.smaller,
+        f"--trainer.default_root_dir={directory}",
+        *more,
+    ]

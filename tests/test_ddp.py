@@ -14,8 +14,8 @@ import pytest
 import torch
 from suites import METHODS, arguments
 
-# Without dropout: its noise is drawn per process. 30 episodes on 3 environments, so that shares are unequal.
-SHARED = ["--model.policy.dropout=0", "--data.num_envs=3", "--data.test_episodes=7", "--trainer.max_epochs=3"]
+# 7 episodes on 4 environments, so that shares are unequal.
+SHARED = ["--data.num_envs=4", "--data.test_episodes=7", "--trainer.max_epochs=3"]
 DUMP = "--trainer.callbacks+=dump_weights.DumpWeights"
 
 
@@ -39,19 +39,23 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def one_process(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("one")
-    process = launch(arguments(request.param, directory, *SHARED, DUMP))
+    process = launch(arguments(request.param, directory, *SHARED, *METHODS[request.param].exact, DUMP))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     return request.param, outcome(directory)
 
 
 def check_same(outcome_of_one, directory: Path) -> None:
-    (alone,), summary_of_one = outcome_of_one
+    method, ((alone,), summary_of_one) = outcome_of_one
     (first, second), summary = outcome(directory)
     for name in alone:
         assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
+        if not METHODS[method].online:
+            torch.testing.assert_close(first[name], alone[name], rtol=1e-4, atol=1e-5)
     assert summary["episodes"] == summary_of_one["episodes"] == 7
+    if METHODS[method].online:  # what the best checkpoint has behind it differs with the episodes that were played
+        assert summary["env_steps"] > 0
+        return
     assert summary["gradient_steps"] == summary_of_one["gradient_steps"]
     np.testing.assert_allclose(summary["expert_return"], summary_of_one["expert_return"])
 
@@ -59,10 +63,10 @@ def check_same(outcome_of_one, directory: Path) -> None:
 def test_two_processes_match_one(one_process, tmp_path):
     method, expected = one_process
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", DUMP]
-    process = launch([*arguments(method, tmp_path, *SHARED), *more])
+    process = launch([*arguments(method, tmp_path, *SHARED, *METHODS[method].exact), *more])
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
-    check_same(expected, tmp_path)
+    check_same((method, expected), tmp_path)
     if method == "bc-continuous":  # each environment has a stream of its own there: the very same episodes
         np.testing.assert_allclose(outcome(tmp_path)[1]["return_mean"], expected[1]["return_mean"], rtol=0.05)
 
@@ -77,7 +81,7 @@ def test_two_nodes_under_torchrun(one_process, tmp_path):
     more = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2", DUMP]
     nodes = [
         launch(
-            [*arguments(method, tmp_path, *SHARED), *more],
+            [*arguments(method, tmp_path, *SHARED, *METHODS[method].exact), *more],
             sys.executable,
             "-m",
             "torch.distributed.run",
@@ -91,13 +95,13 @@ def test_two_nodes_under_torchrun(one_process, tmp_path):
     ]
     outputs = [node.communicate(timeout=180)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
-    check_same(expected, tmp_path)
+    check_same((method, expected), tmp_path)
 
 
 def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu"]
     more += ["--trainer.callbacks.expert=unreliable:expert"]
-    process = launch([*arguments("dagger-discrete", tmp_path, *SHARED), *more])
+    process = launch([*arguments("dagger-discrete", tmp_path, *SHARED, *METHODS["dagger-discrete"].exact), *more])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "round 1, step 7: RuntimeError: the pilot has left" in output

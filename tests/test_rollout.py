@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 
 import counting
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from counting import act
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_imitation.envs import make
-from lit_imitation.errors import ConfigError
-from lit_imitation.rollout import Episodes, Steps, collect, stream
+from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -412,3 +414,64 @@ def test_envpool_pendulum(envpool, num_envs, episodes, seed):
     assert torch.allclose(record.next_observation[:, 0].double(), angle.cos(), atol=1e-5)
     reward = -(theta**2 + 0.1 * speed**2 + 0.001 * torque**2)
     assert torch.allclose(record.reward.double(), reward, atol=1e-4)
+
+
+class Faulty(gymnasium.Env):
+    """Goes wrong at its seventh step in the way that `fault` says."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fault):
+        self.fault, self.t = fault, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        bad = self.t == 7
+        if bad and self.fault == "raises":
+            raise ValueError("the wheel came off")
+        observation = np.full(2, np.nan if bad and self.fault == "observation" else 0.0, np.float32)
+        return observation, float("inf") if bad and self.fault == "reward" else 1.0, False, False, {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raises", r"an environment failed at step 6 .*ValueError: the wheel came off"),
+        ("reward", r"environment 1 gave a reward that is not finite at step 6 .*inf"),
+        ("observation", r"environment 1 gave a next_observation that is not finite at step 6 .*nan"),
+    ],
+)
+def test_a_round_names_the_environment_and_the_step_that_failed(fault, message):
+    envs = SyncVectorEnv([lambda: Faulty(""), lambda: Faulty(fault)], autoreset_mode=AutoresetMode.SAME_STEP)
+    drawn = []
+
+    def explorer(observation):
+        drawn.append(torch.zeros(2, dtype=torch.int64))
+        return np.zeros(2, np.int64)
+
+    with pytest.raises(TrainingError, match=message):
+        list(rounds(envs, explorer, drawn, 4, 3, seed=0))
+
+
+def test_rounds_go_on_where_the_one_before_stopped():
+    envs = make("Counting-v0", 3, 0, "sync")
+    drawn = []
+
+    def explorer(observation):
+        drawn.append(torch.from_numpy(act(observation)))
+        return act(observation)
+
+    first, second = rounds(envs, explorer, drawn, 20, 2, seed=3)
+    (whole,) = rounds(envs, explorer, drawn, 40, 1, seed=3)
+    envs.close()
+    for name in ("observation", "action", "reward", "terminated", "truncated", "next_observation"):
+        joined = torch.cat([getattr(one.rollout, name) for one in (first, second)])
+        assert torch.equal(joined, getattr(whole.rollout, name)), name
+    joined = [episode[:3] for episode in first.episodes + second.episodes]
+    assert joined == [episode[:3] for episode in whole.episodes]  # the fourth is NaN
+    assert sum(episode.length for episode in whole.episodes) <= 40 * 3

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor
 
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
@@ -63,7 +63,7 @@ def read_demonstrations(
 
     Raises:
         DemonstrationError: something is wrong with it; the text names file, key and row.
-        UnsupportedSpaceError: a space that is neither Box nor Discrete.
+        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete.
         MissingExtraError: the library for a `minari:` or `hf:` source is not installed.
     """
     folder = Path(source).expanduser()
@@ -156,7 +156,7 @@ def check(
     Raises:
         DemonstrationError: not flat, not the dtypes and shapes that `Transitions` names, values that are not finite or
             outside their space, or rows that no episode end closes; the text names field and row.
-        UnsupportedSpaceError: a space that is neither Box nor Discrete.
+        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete.
     """
     if transitions.batch_dims != 1:
         raise DemonstrationError(
@@ -283,8 +283,10 @@ def _transitions(
 def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     """A column of observations or actions in the dtype and shape that its space asks for."""
     array = columns.arrays[key]
-    if not isinstance(space, Box | Discrete):
-        raise UnsupportedSpaceError(f"{columns.where(key, None)} is for {space}; Box and Discrete can be read")
+    if not isinstance(space, Box | Discrete | MultiDiscrete):
+        raise UnsupportedSpaceError(
+            f"{columns.where(key, None)} is for {space}; Box, Discrete and MultiDiscrete can be read"
+        )
     _numeric(key, array, columns)
     shape = (len(array), *(space.shape or ()))
     single = space.shape in ((), (1,)) and array.shape in ((len(array),), (len(array), 1))
@@ -294,7 +296,7 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             "are these demonstrations of another environment?"
         )
     array = array.reshape(shape)
-    if isinstance(space, Discrete):
+    if isinstance(space, Discrete | MultiDiscrete):
         return _choices(key, array, columns, space)
     if space.dtype == np.uint8 and key != "actions":
         if array.dtype.kind not in "iu":
@@ -309,12 +311,12 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     return _finite(key, array, np.float32, columns)
 
 
-def _choices(key: str, array: Array, columns: Columns, space: Discrete) -> Array:
-    """`[N]` int64, each one of the space's values; whole numbers in float arrays will do."""
+def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDiscrete) -> Array:
+    """`[N]` or `[N, components]` int64, each one of the space's values; whole numbers in float arrays will do."""
     if array.dtype.kind == "f":
         array = _finite(key, array, array.dtype, columns)
         _no_row(key, array != np.floor(array), columns, lambda row: f"is {array[row]}; {space} has whole numbers only")
-    low, high = int(space.start), int(space.start + space.n - 1)
+    low, high = space.start, space.start + (space.n if isinstance(space, Discrete) else space.nvec) - 1
     outside = (array < low) | (array > high)
     _no_row(key, outside, columns, lambda row: f"is {array[row]}, outside {space}, whose values are {low} to {high}")
     return array.astype(np.int64, copy=False)

@@ -71,7 +71,7 @@ class RolloutDataModule(EnvironmentDataModule):
         world = self.trainer.world_size
         if self.num_envs % world:
             raise ConfigError(f"data.num_envs {self.num_envs} cannot be shared out equally over {world} processes")
-        if self.env_steps is not None:
+        if self.env_steps is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             per_epoch = self.rounds_per_epoch * self.steps_per_round * self.num_envs
             self.trainer.fit_loop.max_epochs = -(-self.env_steps // per_epoch)
 
@@ -105,9 +105,11 @@ class Rounds:
         return self.datamodule.rounds_per_epoch
 
     def __iter__(self) -> Iterator[Round]:
+        # A generator: Lightning asks for the iterator more than once, and before it knows the epoch of a resumed run;
+        # what is here runs when the first round is asked for.
         data, trainer = self.datamodule, self.datamodule.trainer
         assert trainer is not None
         seed = derive_seed(data.seed, "rounds", trainer.global_rank, trainer.current_epoch)
         explorer: Explorer = trainer.lightning_module.explorer()  # type: ignore[operator]
         envs = data.training_envs(seed)
-        return rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)
+        yield from rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)

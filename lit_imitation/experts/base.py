@@ -15,29 +15,35 @@ Array: TypeAlias = np.ndarray[Any, Any]
 Expert: TypeAlias = Callable[[Array], Array]
 """Anything that can be asked, at any state, what it would do there.
 
-`observation: [B, *obs]` to actions, `[B]` int64 for a Discrete space or `[B, *act]` float32 inside a Box.
+`observation: [B, *obs]` to actions: `[B]` int64 for a Discrete space, `[B, components]` int64 for a MultiDiscrete, or
+`[B, *act]` float32 inside a Box.
 """
 
 
 def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
-    """`expert` with every answer verified and given its dtype: int64 `[B]` or float32 `[B, *act]`, all in the space.
+    """`expert` with every answer verified and given its dtype: int64 or, in a Box, float32; all in the space.
 
     For experts whose code is not ours. Nothing is clipped: an action outside the space is a fault of the expert or a
     mix-up of environments, and a demonstration that hid it would be wrong.
 
     Raises:
-        UnsupportedSpaceError: `action_space` is neither Discrete nor Box.
+        UnsupportedSpaceError: `action_space` is none of Discrete, MultiDiscrete, Box.
         ExpertError: on a call, when the answer is not one action for each observation; names `name`, row and value.
     """
     dtype: type[np.generic]
     if isinstance(action_space, spaces.Discrete):
         dtype, kinds, kind_name = np.int64, "iu", "integers"
         low, high = action_space.start, action_space.start + action_space.n - 1
+    elif isinstance(action_space, spaces.MultiDiscrete):
+        dtype, kinds, kind_name = np.int64, "iu", "integers"
+        low, high = action_space.start, action_space.start + action_space.nvec - 1
     elif isinstance(action_space, spaces.Box):
         dtype, kinds, kind_name = np.float32, "fiu", "numbers"
         low, high = action_space.low, action_space.high
     else:
-        raise UnsupportedSpaceError(f"expert {name}: action space {action_space} is neither Discrete nor Box")
+        raise UnsupportedSpaceError(
+            f"expert {name}: action space {action_space} is not supported; Discrete, MultiDiscrete and Box are"
+        )
     shape = action_space.shape or ()
 
     def answer(observation: Array) -> Array:
@@ -61,6 +67,8 @@ def space_mismatch(made_for: Space[Any], given: Space[Any], *, bounds: bool) -> 
     """Whether a model made for one space cannot serve another; `bounds` counts those of a Box as well."""
     if isinstance(made_for, spaces.Discrete) and isinstance(given, spaces.Discrete):
         return bool(made_for.n != given.n or made_for.start != given.start)
+    if isinstance(made_for, spaces.MultiDiscrete) and isinstance(given, spaces.MultiDiscrete):
+        return not (np.array_equal(made_for.nvec, given.nvec) and np.array_equal(made_for.start, given.start))
     if isinstance(made_for, spaces.Box) and isinstance(given, spaces.Box):
         return made_for.shape != given.shape or (
             bounds and not (np.allclose(made_for.low, given.low) and np.allclose(made_for.high, given.high))

@@ -30,7 +30,7 @@ def generalised_advantages(
         gae_lambda: λ; 1 gives Monte Carlo returns, 0 one-step differences.
     """
     delta = reward + gamma * next_value * ~terminated - value
-    carried = (gamma * gae_lambda) * ~done
+    carried = (gamma * gae_lambda) * (~done).to(delta.dtype)
     advantage = torch.empty_like(delta)
     following = torch.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):

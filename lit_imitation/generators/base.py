@@ -11,14 +11,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_imitation.policies import Policy
+from lit_imitation.policies.base import Explorer
+from lit_imitation.transitions import Transitions
 
 Experience = TypeVar("Experience")
+_Self = TypeVar("_Self", bound="Generator[Any]")
 
 
 class Generator(nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
     policy: Policy
+    replays: bool = False
+    """Whether it learns from transitions of earlier rounds too. It asks `reward` for theirs itself then, each time:
+    what a model of the reward says of a transition changes while the model learns."""
+    reward: Callable[[Transitions], Tensor] | None = None
+    """`[*batch]` transitions to `[*batch]` rewards, where they are not the environment's own."""
 
     @abstractmethod
     def optimizers(self) -> list[Optimizer]:
@@ -30,6 +38,21 @@ class Generator(nn.Module, ABC, Generic[Experience]):
 
     def begin(self) -> None:
         """The environments were reset: what is carried from one round to the next is so no longer."""
+
+    def train(self: _Self, mode: bool = True) -> _Self:
+        """Dropout stays off: what is learnt from is what the policy said as it acted, and that was without."""
+        return super().train(False)
+
+    def explorer(self) -> Explorer:
+        """What acts in the rounds that `update` is given."""
+        return self.policy.explorer()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside parameters, buffers and optimisers, as tensors and primitives."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse."""
 
     rounds: int = 0
     """Rounds learnt from so far."""

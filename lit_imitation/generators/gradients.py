@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from lit_imitation.generators.normalisation import all_reduced
+
+
+def flattened(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """The parameters laid into one vector `[numel]`, of which they become views."""
+    vector = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    parts = torch.split(vector, [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.data = part.view(parameter.shape)
+    return vector
 
 
 class Descent:
@@ -46,13 +56,17 @@ class Descent:
         self.parameters = list(mine.values())
         self.names, self.shapes = list(mine), [parameter.shape for parameter in mine.values()]
         self.sizes = [parameter.numel() for parameter in mine.values()]
-        self.vector = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in mine.values()]))
-        for parameter, view in zip(mine.values(), self._views(self.vector.detach()), strict=True):
-            parameter.data = view
-        self.others = {name: p for name, p in named.items() if name not in mine} | dict(module.named_buffers())
+        self.vector = nn.Parameter(flattened(self.parameters))
         self.optimizer = torch.optim.Adam([self.vector], learning_rate, eps=eps, fused=True)
         self.processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
         self._functional = torch.compile(self._functional_gradient, dynamic=False) if compiled else None
+
+    @cached_property
+    def others(self) -> dict[str, Tensor]:
+        """The rest of what the loss reads, as constants; taken at the first step, when all of it is where it stays."""
+        named = dict(self.module.named_parameters())
+        rest = {name: p.detach() for name, p in named.items() if name not in self.names}
+        return rest | dict(self.module.named_buffers())
 
     def step(self, *args: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take one step down the loss at `args`; returns `[1 + K + 1]`: loss, statistics, norm of the gradient.

@@ -38,16 +38,18 @@ class RunningMoments(nn.Module):
     def update(self, x: Tensor, weight: Tensor) -> None:
         """Take in the rows `x: [N, size]`, each `weight: [N]` times.
 
-        The sums are taken about the mean so far: about zero they would cancel where the mean is large.
+        The squares are taken about the batch's own mean: about any other they would cancel where the mean is large.
         """
-        x, weight = x.double() - self.mean, weight.double()
-        sums = torch.cat([weight.sum()[None], weight @ x, weight @ x.square()])
-        count, first, second = torch.split(all_reduced(sums), [1, x.shape[1], x.shape[1]])
-        total = self.count + count.squeeze()
-        shift = first / total
-        squares = torch.where(self.count > 0, self.variance * self.count, torch.zeros_like(self.variance))
-        self.variance.copy_((squares + second) / total - shift.square())
-        self.mean.add_(shift)
+        x, weight = x.double(), weight.double()
+        sums = all_reduced(torch.cat([weight.sum()[None], weight @ x]))
+        count = sums[0]
+        mean = sums[1:] / count
+        squares = all_reduced(weight @ (x - mean).square())
+        total = self.count + count
+        shift = mean - self.mean
+        between = shift.square() * (self.count * count / total)
+        self.variance.copy_((self.variance * self.count + squares + between) / total)
+        self.mean.add_(shift * (count / total))
         self.count.copy_(total)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from gymnasium import Space
-from gymnasium.spaces import Discrete
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,7 +16,7 @@ from lit_imitation.generators.advantages import generalised_advantages
 from lit_imitation.generators.base import Generator
 from lit_imitation.generators.gradients import Descent
 from lit_imitation.generators.normalisation import RewardScale, RunningMoments, all_reduced
-from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, Value
+from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.policies.networks import MLP, Activation
 from lit_imitation.rollout import Round
 
@@ -35,7 +34,7 @@ class PPO(Generator[Round]):
 
     Args:
         observation_space: Box or Discrete.
-        action_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
         policy: to start from; by default a fresh Gaussian or categorical one of 2×64 tanh, orthogonally initialised.
         hidden_sizes: of the value network, and of a fresh policy.
         activation: likewise.
@@ -52,7 +51,7 @@ class PPO(Generator[Round]):
         kl_coefficient: c_KL, for a policy that was given.
         max_grad_norm: of all parameters together.
         target_kl: end a round's epochs once π_θ is further than 1.5 times this from π_old; None for never.
-        normalise_observations: by running statistics, unless the policy that was given has its own.
+        normalise_observations: by running statistics, unless the policy that was given was trained with others.
         normalise_rewards: by the running deviation of the discounted return.
         warmup_rounds: rounds in which only the value function learns, for a policy that was given.
         initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
@@ -98,9 +97,11 @@ class PPO(Generator[Round]):
         for name, rate in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0.0 <= rate <= 1.0:
                 raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+        if initial_std is not None and not initial_std > 0.0:
+            raise ConfigError(f"generator.initial_std is {initial_std}; it must be above 0")
         given = policy is not None
         if policy is None:
-            cls = CategoricalPolicy if isinstance(action_space, Discrete) else GaussianPolicy
+            cls = default_policy_class(action_space)
             policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
             assert isinstance(policy.network, MLP)
             policy.network.orthogonal(0.01)
@@ -122,15 +123,21 @@ class PPO(Generator[Round]):
         self.entropy_coefficient, self.value_coefficient = entropy_coefficient, value_coefficient
         self.kl_coefficient, self.max_grad_norm, self.target_kl = kl_coefficient, max_grad_norm, target_kl
         self.warmup_rounds, self.compile_gradient = warmup_rounds, compile
-        standardise = policy.encoder.standardise
-        self.moments = RunningMoments(policy.encoder.out_features) if standardise and normalise_observations else None
-        self.keeps_normaliser = given
-        if given and standardise is not None:  # the policy was trained with these: to move them would change it
-            self._standardise(standardise.mean, standardise.inverse_std)
+        standardised = policy.encoder.standardise is not None
+        self.moments = RunningMoments(policy.encoder.out_features) if standardised and normalise_observations else None
+        self.keeps_normaliser = False
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
+        self.eval()
 
     def optimizers(self) -> list[Optimizer]:
         """One Adam for policy and value function."""
+        own = self.policy.encoder.standardise
+        # A policy that was trained with a normaliser would be another with one that moves; the value function shares
+        # it. Running statistics that are there already, from a checkpoint of this very run, go on.
+        if own is not None and (self.moments is None or not self.moments.count):
+            fitted = bool((own.mean != 0.0).any() or (own.inverse_std != 1.0).any())
+            self.keeps_normaliser = self.policy.trained or fitted
+            self._standardise(own.mean, own.inverse_std)
         parameters = [*self.policy.parameters(), *self.value.parameters()]
         self.descent = Descent(self, parameters, self.learning_rate, 1e-5, self.max_grad_norm, self.compile_gradient)
         return [self.descent.optimizer]
@@ -229,8 +236,8 @@ class PPO(Generator[Round]):
         std = (second / count - mean.square()).clamp(min=0.0).sqrt()
         standardised = (advantage - mean.to(advantage.dtype)) / (std.to(advantage.dtype) + 1e-8)
         columns = (log_prob, standardised.flatten(), target.flatten(), value.flatten(), weight.flatten())
-        error, spread = (target - value)[valid].var(), target[valid].var()
-        return (observation, action, *columns), {"explained_variance": 1.0 - error / spread}
+        explained = 1.0 - _variance(target - value, weight) / _variance(target, weight)
+        return (observation, action, *columns), {"explained_variance": explained}
 
     def begin(self) -> None:
         """The environments were reset."""
@@ -250,3 +257,9 @@ class PPO(Generator[Round]):
             assert encoder.standardise is not None
             encoder.standardise.mean.copy_(mean)
             encoder.standardise.inverse_std.copy_(inverse_std)
+
+
+def _variance(x: Tensor, weight: Tensor) -> Tensor:
+    """`[]`: of all entries, by weights of 0 and 1; to pick them out would have the host wait for the device."""
+    count = weight.sum()
+    return ((x - (x * weight).sum() / count).square() * weight).sum() / count

@@ -159,7 +159,7 @@ class ImitationModule(LightningModule):
         """`[B]`: wrong or right for discrete actions (1 or 0), mean absolute error over dimensions for continuous."""
         action = self.policy.act(batch.observation)
         if action.dtype == torch.int64:
-            return (action == batch.action).float()
+            return (action == batch.action).reshape(len(action), -1).all(1).float()
         return (action - batch.action).abs().flatten(1).mean(1)
 
     def on_validation_epoch_end(self) -> None:

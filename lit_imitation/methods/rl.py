@@ -49,6 +49,7 @@ class RL(ImitationModule):
         self.automatic_optimization = False
         self._given_policy, self._generator_factory, self.start = policy, generator, start
         self.reward = reward
+        self._unbuilt: ConfigError | None = None
 
     @property
     def method(self) -> str:
@@ -60,20 +61,25 @@ class RL(ImitationModule):
         if hasattr(self, "policy") or self._trainer is None:
             return
         spaces = self.datamodule.spaces
-        policy = self._policy(*spaces)
+        try:
+            policy = self._policy(*spaces)
+        except ConfigError as error:  # a checkpoint of this run, about to be read, has what `start` had
+            self._unbuilt = error
+            return
         self.build(*spaces, policy)
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
         """The generator for these spaces, around this policy."""
         self.generator = self._generator_factory(observation_space, action_space, policy)
         self.policy = self.generator.policy
+        if self.reward is not None:
+            self.generator.reward = self.reward.reward
 
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""
         if self.start is None:
             return self._given_policy(observation_space, action_space) if self._given_policy else None
-        # A checkpoint of this run has what `start` had, which may be gone by now.
-        policy = load_policy(self.trainer.ckpt_path or self.start)
+        policy = load_policy(self.start).train()
         for made_for, given, bounds in (
             (policy.observation_space, observation_space, False),
             (policy.action_space, action_space, True),
@@ -95,20 +101,16 @@ class RL(ImitationModule):
             raise ConfigError(
                 f"trainer.precision {self.trainer.precision} needs scaled gradients; use bf16-mixed or 32"
             )
-        if self.trainer.gradient_clip_val or self.trainer.accumulate_grad_batches != 1:
-            raise ConfigError(
-                "RL clips by generator.max_grad_norm; leave trainer.gradient_clip_val and accumulation out"
-            )
         self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
 
     def explorer(self) -> Explorer:
         """What acts in the rounds of an epoch, which starts with a reset of the environments."""
         self.generator.begin()
-        return self.policy.explorer()
+        return self.generator.explorer()
 
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
-        if self.reward is not None:
+        if self.reward is not None and not self.generator.replays:
             with torch.no_grad():
                 rollout = batch.rollout.clone(recurse=False)
                 rollout.reward = self.reward.reward(batch.rollout)
@@ -125,26 +127,33 @@ class RL(ImitationModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's."""
+        if self._unbuilt is not None and not hasattr(self, "policy"):
+            raise self._unbuilt
         return self.generator.optimizers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
         if not hasattr(self, "policy"):
             policy = build(checkpoint["policy"])
+            weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
+            policy.load_state_dict(weights)
             self.build(policy.observation_space, policy.action_space, policy)
         super().on_load_checkpoint(checkpoint)
         self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
+        if self._trainer is not None and self._trainer.state.fn == "fit":  # a replay buffer is of no use elsewhere
+            self.generator.load_state(checkpoint.get("generator", {}))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As every method, and the generator's count of rounds."""
+        """As every method, and what the generator carries from one round to the next."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["rounds"] = self.generator.rounds
+        checkpoint["generator"] = self.generator.state()
 
     def _count(self, batch: Round, logged: dict[str, Tensor]) -> None:
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
         returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
-        steps, loss = batch.valid.sum()[None], logged["loss"][None]
+        steps, loss = batch.valid.sum()[None], logged.get("loss", counts.new_zeros(())).detach()[None]
         sums = all_reduced(torch.cat([counts, steps.float(), loss.float()]))
         total_return, total_length, episodes, steps, loss = sums.tolist()  # the one wait for the device in a round
         if not math.isfinite(loss):

@@ -35,6 +35,8 @@ class Policy(nn.Module, ABC):
         ConfigError: a size below 1, or a probability outside [0, 1).
     """
 
+    trained = False
+    """It comes from a checkpoint: its weights are of use, and with no other normaliser than its own."""
     arguments: dict[str, Any]
     """The hyper-parameters as given: `type(policy)(*spaces, **policy.arguments)` builds the same network again."""
 

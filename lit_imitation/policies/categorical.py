@@ -1,4 +1,4 @@
-"""Discrete actions."""
+"""Discrete actions, one at a time or several at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,3 +94,88 @@ class CategoricalPolicy(Policy):
         """`[B]`: Σ_a π(a | s) (log π(a | s) − log π_reference(a | s))."""
         log_prob = head.log_softmax(-1)
         return (log_prob.exp() * (log_prob - reference_head.log_softmax(-1))).sum(-1)
+
+
+class MultiCategoricalPolicy(Policy):
+    """π(a | s) = Π_i softmax(z_i(s))_{a_i}: the components of an action are independent given the observation.
+
+    Loss: −log π(a | s), the sum of the components' cross-entropies.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: MultiDiscrete, flat.
+        hidden_sizes: of the MLP.
+        activation: between its layers.
+        dropout: probability of zeroing a hidden unit while training.
+    """
+
+    start: Tensor
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        dropout: float = 0.0,
+    ) -> None:
+        if not isinstance(action_space, MultiDiscrete) or len(action_space.shape) != 1:
+            raise UnsupportedSpaceError(
+                f"MultiCategoricalPolicy needs a vector of discrete actions; this environment's are {action_space}"
+            )
+        self.choices = [int(n) for n in action_space.nvec]
+        super().__init__(
+            observation_space,
+            action_space,
+            sum(self.choices),
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            dropout=dropout,
+        )
+        self.register_buffer("start", torch.as_tensor(action_space.start, dtype=torch.int64))
+
+    def decode(self, head: Tensor, deterministic: bool) -> Tensor:
+        """Logits `[B, Σ n_i]` to actions `[B, components]` int64."""
+        if not deterministic:
+            return self.sample(head)
+        return torch.stack([logits.argmax(-1) for logits in self._components(head)], -1) + self.start
+
+    def sample(self, head: Tensor) -> Tensor:
+        """Logits `[B, Σ n_i]` to drawn actions `[B, components]` int64."""
+        drawn = [torch.multinomial(logits.softmax(-1), 1) for logits in self._components(head)]
+        return torch.cat(drawn, -1) + self.start
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: log π(action | observation)."""
+        return self.head_log_prob(self.head(observation), action)
+
+    def loss(self, observation: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: −log π(action | observation)."""
+        return -self.log_prob(observation, action)
+
+    def head_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: Σ_i log softmax(z_i)_{a_i}."""
+        index = (action - self.start).unbind(-1)
+        losses = [
+            F.cross_entropy(logits, i, reduction="none")
+            for logits, i in zip(self._components(head), index, strict=True)
+        ]
+        return -torch.stack(losses).sum(0)
+
+    def head_entropy(self, head: Tensor) -> Tensor:
+        """`[B]`: the sum of the components' entropies."""
+        log_prob = self._log_probs(head)
+        return -(log_prob.exp() * log_prob).sum(-1)
+
+    def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
+        """`[B]`: the sum of the components' divergences."""
+        log_prob = self._log_probs(head)
+        return (log_prob.exp() * (log_prob - self._log_probs(reference_head))).sum(-1)
+
+    def _components(self, head: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(head, self.choices, -1)
+
+    def _log_probs(self, head: Tensor) -> Tensor:
+        """`[B, Σ n_i]`: logits to log-probabilities, each component by itself."""
+        return torch.cat([logits.log_softmax(-1) for logits in self._components(head)], -1)

@@ -8,19 +8,27 @@ from typing import Any
 
 import torch
 from gymnasium import Space
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Discrete, MultiDiscrete
 
 from lit_imitation.envs.spaces import space_from_dict, space_to_dict
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.categorical import CategoricalPolicy
+from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
 
 
+def default_policy_class(
+    action_space: Space[Any],
+) -> type[CategoricalPolicy] | type[MultiCategoricalPolicy] | type[GaussianPolicy]:
+    """Categorical for discrete actions, one categorical a component for several at once, Gaussian for continuous."""
+    if isinstance(action_space, Discrete):
+        return CategoricalPolicy
+    return MultiCategoricalPolicy if isinstance(action_space, MultiDiscrete) else GaussianPolicy
+
+
 def default_policy(observation_space: Space[Any], action_space: Space[Any]) -> Policy:
-    """Categorical for discrete actions, Gaussian for continuous ones, with default hyper-parameters."""
-    cls = CategoricalPolicy if isinstance(action_space, Discrete) else GaussianPolicy
-    return cls(observation_space, action_space)
+    """One of `default_policy_class` with default hyper-parameters."""
+    return default_policy_class(action_space)(observation_space, action_space)
 
 
 def describe(policy: Policy) -> dict[str, Any]:
@@ -112,4 +120,5 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         policy.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{file} holds a damaged or foreign policy: {type(error).__name__}: {error}") from error
+    policy.trained = True
     return policy.to(device).eval()

@@ -288,8 +288,10 @@ def test_images_are_uint8(tmp_path):
 
 
 def test_other_spaces_are_named(tmp_path):
-    with pytest.raises(UnsupportedSpaceError, match=r"'actions'.*MultiDiscrete"):
-        read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiDiscrete([2, 2]))
+    with pytest.raises(
+        UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); Box, Discrete and MultiDiscrete can"
+    ):
+        read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiBinary(2))
 
 
 # --- faults in the file itself -------------------------------------------------------------------------------------

@@ -254,6 +254,7 @@ def test_unsupported_observations_are_named(name, backend):
 @pytest.mark.parametrize("name", [*ODD, "Dict", "Tuple"])
 def test_unsupported_actions_are_named(name):
     more = {"Dict": spaces.Dict(a=spaces.Discrete(2)), "Tuple": spaces.Tuple([spaces.Discrete(2)])}
+    more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only a vector of them will do
     with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the action space {name}"):
         make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
 

@@ -15,6 +15,8 @@ from lit_imitation.errors import UnsupportedSpaceError
 SPACES = {
     "discrete": spaces.Discrete(4),
     "discrete-start": spaces.Discrete(3, start=-7),
+    "multi-discrete": spaces.MultiDiscrete([2, 3]),
+    "multi-discrete-start": spaces.MultiDiscrete([4, 1, 2], start=[0, -3, 5]),
     "box": spaces.Box(-1, 1, (3,), np.float32),
     "box-asymmetric": spaces.Box(np.float32([-0.1, 0, 3]), np.float32([0.3, 1e-30, 3.3])),
     "box-unbounded": spaces.Box(-np.inf, np.inf, (2,), np.float64),
@@ -62,7 +64,9 @@ def test_other_spaces_are_named(space):
         space_to_dict(space)
 
 
-@pytest.mark.parametrize("observation", SPACES)
-@pytest.mark.parametrize("action", ["discrete", "discrete-start", "box", "box-unbounded", "box-matrix", "box-scalar"])
+@pytest.mark.parametrize("observation", [name for name in SPACES if not name.startswith("multi")])
+@pytest.mark.parametrize(
+    "action", ["discrete", "discrete-start", "multi-discrete", "box", "box-unbounded", "box-matrix", "box-scalar"]
+)
 def test_supported_spaces_pass(observation, action):
     check_spaces(SPACES[observation], SPACES[action], "X-v0")

@@ -1,0 +1,385 @@
+"""Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), learning by replay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from gymnasium import Space
+from gymnasium.spaces import Discrete
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.generators.base import Generator
+from lit_imitation.generators.gradients import Descent, flattened
+from lit_imitation.generators.normalisation import RunningMoments, all_reduced
+from lit_imitation.generators.replay import Replay, Replayed
+from lit_imitation.policies import CategoricalPolicy, Policy, QFunctions, SquashedGaussianPolicy
+from lit_imitation.policies.base import Explorer
+from lit_imitation.policies.networks import Activation
+from lit_imitation.rollout import Round
+from lit_imitation.transitions import Transitions
+
+CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
+POLICY_STATISTICS = ("objective", "policy_loss", "entropy", "temperature", "policy_grad_norm")
+
+
+class Temperature(nn.Module):
+    """α = exp(log α), which stays positive whatever the step."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(math.log(value)))
+
+    def forward(self) -> Tensor:
+        """`[]`."""
+        return self.log_alpha.exp()
+
+
+class SoftValue(nn.Module):
+    """E_{a~π(·|s)}[min_i Q_i(s, a)] and E_{a~π(·|s)}[log π(a | s)], of which both losses are made.
+
+    By one draw for continuous actions; exactly, by summing over all actions, for discrete ones (Christodoulou 2019,
+    "Soft Actor-Critic for Discrete Action Settings", equations 10 to 12). Densities of continuous actions are taken in
+    units of half the action range, so that entropies, and the target of them, do not depend on the environment's units.
+    """
+
+    def __init__(self, policy: SquashedGaussianPolicy | CategoricalPolicy, critic: QFunctions) -> None:
+        super().__init__()
+        self.policy, self.critic = policy, critic
+
+    def forward(self, observation: Tensor, head: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B]` each, from the policy's head `[B, outputs]` and N(0, 1) noise `[B, act_dim]`."""
+        if isinstance(self.policy, CategoricalPolicy):
+            log_prob = head.log_softmax(-1)
+            prob = log_prob.exp()
+            return (prob * self.critic(observation).amin(0)).sum(-1), (prob * log_prob).sum(-1)
+        action, log_density = self.policy.rsample_with_log_prob(head, noise)
+        q = self.critic(observation, self.policy.from_action(action)).amin(0).squeeze(-1)
+        return q, log_density + self.policy.scale.log().sum()
+
+
+class CriticLoss(nn.Module):
+    """½ Σ_i E[(Q_i(s, a) − y)²], y = r + γ (1 − terminated) (min_i Q̄_i(s', a') − α log π(a' | s')), a' ~ π(· | s').
+
+    A truncated transition has the future that was cut off. In expectation over a' where actions are discrete.
+    """
+
+    def __init__(
+        self,
+        policy: SquashedGaussianPolicy | CategoricalPolicy,
+        critic: QFunctions,
+        target: QFunctions,
+        temperature: Temperature,
+        gamma: float,
+    ) -> None:
+        super().__init__()
+        self.policy, self.critic, self.temperature, self.gamma = policy, critic, temperature, gamma
+        self.next_value = SoftValue(policy, target)
+
+    def forward(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_observation: Tensor,
+        terminated: Tensor,
+        noise: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss `[]` and the mean Q `[1]` of transitions `[B]`; `noise: [B, act_dim]` makes a'."""
+        with torch.no_grad():
+            q, log_prob = self.next_value(next_observation, self.policy.head(next_observation), noise)
+            target = reward + self.gamma * ~terminated * (q - self.temperature() * log_prob)
+        if isinstance(self.policy, CategoricalPolicy):
+            index = (action - self.policy.start)[None, :, None].expand(self.critic.network.members, -1, -1)
+            value = self.critic(observation).gather(-1, index).squeeze(-1)
+        else:
+            value = self.critic(observation, self.policy.from_action(action)).squeeze(-1)
+        return 0.5 * (value - target).square().mean(-1).sum(), value.detach().mean()[None]
+
+
+class PolicyLoss(nn.Module):
+    """E_s[α log π(a | s) − min_i Q_i(s, a)] + c_KL E_s[KL(π ‖ π_start)] + log α · (H(π) − H̄), a ~ π(· | s).
+
+    α counts as a constant in the first part and H(π) = −E[log π] in the last, whose gradient in log α is H(π) − H̄: too
+    much entropy lowers the temperature. (Haarnoja's equation 18 has α for log α there: the same sign, another rate.)
+    """
+
+    def __init__(
+        self,
+        policy: SquashedGaussianPolicy | CategoricalPolicy,
+        critic: QFunctions,
+        temperature: Temperature,
+        target_entropy: float,
+        start: Policy | None,
+        kl_coefficient: float,
+    ) -> None:
+        super().__init__()
+        self.policy, self.temperature, self.start = policy, temperature, start
+        self.value = SoftValue(policy, critic)
+        self.target_entropy, self.kl_coefficient = target_entropy, kl_coefficient
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss `[]` and policy loss, entropy and temperature `[3]` at `observation: [B, *obs]`."""
+        head = self.policy.head(observation)
+        q, log_prob = self.value(observation, head, noise)
+        alpha = self.temperature().detach()
+        policy_loss = (alpha * log_prob - q).mean()
+        if self.start is not None:
+            divergence = self.policy.head_kl(head, self.start, self.start.head(observation))
+            policy_loss = policy_loss + self.kl_coefficient * divergence.mean()
+        entropy = -log_prob.detach().mean()
+        loss = policy_loss + self.temperature.log_alpha * (entropy - self.target_entropy)
+        return loss, torch.stack([policy_loss.detach(), entropy, alpha])
+
+
+class SAC(Generator[Round]):
+    """Maximise E_π[Σ_t γᵗ (r_t + α H(π(· | s_t)))], with α such that the entropy H is at its target H̄.
+
+    A round is a block of environment steps, which go into a replay buffer, and the gradient steps that are due for
+    them. A gradient step is one of Adam on `CriticLoss`, one on `PolicyLoss` (policy and temperature), and one of the
+    target networks' Polyak average, Q̄ ← Q̄ + τ (Q − Q̄). The policy that acts is the one at the block's beginning.
+
+    Continuous actions take a `SquashedGaussianPolicy`, discrete ones a `CategoricalPolicy`.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: bounded Box or Discrete.
+        policy: to start from; by default a fresh one of 2×256 relu.
+        hidden_sizes: of the Q-functions, and of a fresh policy.
+        activation: likewise.
+        learning_rate: of Adam, for Q-functions, policy and log α.
+        gamma: discount.
+        tau: τ.
+        batch_size: transitions of a gradient step, on each process.
+        updates_per_step: gradient steps for each environment step of a process; a fraction is one too.
+        buffer_size: transitions kept, on each process; see `Replay` for their memory.
+        learning_starts: environment steps before the first gradient step.
+        random_steps: environment steps at the start whose actions are uniformly random, rounded up to whole rounds;
+            by default `learning_starts` for a fresh policy and none for one that was given.
+        warmup_steps: environment steps after `learning_starts`, rounded up to whole rounds, in which the Q-functions
+            alone learn, for a policy that was given.
+        temperature: α at the start.
+        learn_temperature: adjust α; else it stays.
+        target_entropy: H̄ in nats; by default −(dimensions of the action), in units of half the action range, for
+            continuous actions, and 0.98 log(number of actions) for discrete ones.
+        kl_coefficient: c_KL, for a policy that was given. The divergence is exact.
+        max_grad_norm: of the Q-functions' gradient, and of that of policy and temperature; infinity for no limit.
+        normalise_observations: by running statistics, unless the policy that was given has its own.
+        compile: compile both gradients: a minute at the start, and then less time a step.
+    """
+
+    replays = True
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        policy: Policy | None = None,
+        *,
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: Activation = "relu",
+        learning_rate: float = 3e-4,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        batch_size: int = 256,
+        updates_per_step: float = 1.0,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 1000,
+        random_steps: int | None = None,
+        warmup_steps: int = 0,
+        temperature: float = 1.0,
+        learn_temperature: bool = True,
+        target_entropy: float | None = None,
+        kl_coefficient: float = 0.0,
+        max_grad_norm: float = float("inf"),
+        normalise_observations: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("learning_starts", learning_starts, 0),
+            ("random_steps", random_steps or 0, 0),
+            ("warmup_steps", warmup_steps, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+        for name, rate in (("gamma", gamma), ("tau", tau)):
+            if not 0.0 <= rate <= 1.0:
+                raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+        for name, positive in (
+            ("learning_rate", learning_rate),
+            ("updates_per_step", updates_per_step),
+            ("temperature", temperature),
+            ("max_grad_norm", max_grad_norm),
+        ):
+            if not positive > 0.0:
+                raise ConfigError(f"generator.{name} is {positive}; it must be above 0")
+        given = policy is not None
+        cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
+        if policy is None:
+            policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
+        if not isinstance(policy, CategoricalPolicy | SquashedGaussianPolicy):
+            raise ConfigError(
+                f"SAC improves a {cls.__name__}, not a {type(policy).__name__}; train that one first, by "
+                f"--model.policy=lit_imitation.{cls.__name__}, or improve this one by PPO"
+            )
+        self.policy = policy
+        if isinstance(action_space, Discrete):
+            self.act_dim, outputs, usual = 0, int(action_space.n), 0.98 * math.log(int(action_space.n))
+        else:
+            self.act_dim, outputs = math.prod(action_space.shape or ()), 1
+            usual = -float(self.act_dim)
+        self.critic = QFunctions(observation_space, self.act_dim, outputs, hidden_sizes, activation)
+        self.target = deepcopy(self.critic).requires_grad_(False)
+        self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
+        self.target_entropy = usual if target_entropy is None else target_entropy
+        self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
+        self.kl_coefficient = kl_coefficient
+        self.learning_rate, self.gamma, self.tau, self.batch_size = learning_rate, gamma, tau, batch_size
+        self.updates_per_step, self.max_grad_norm, self.compile_gradient = updates_per_step, max_grad_norm, compile
+        self.learning_starts, self.warmup_steps = learning_starts, warmup_steps if given else 0
+        self.random_steps = (0 if given else learning_starts) if random_steps is None else random_steps
+        self.replay = Replay(buffer_size)
+        self.env_steps = 0
+        """Transitions of all processes so far."""
+        standardise = policy.encoder.standardise
+        fitted = standardise is not None and bool(standardise.mean.any() or (standardise.inverse_std != 1.0).any())
+        moves = standardise is not None and normalise_observations and not fitted
+        self.moments = RunningMoments(policy.encoder.out_features) if moves else None
+        if fitted and standardise is not None:  # the policy was trained with these: to move them would change it
+            self._standardise(standardise.mean, standardise.inverse_std)
+
+    def optimizers(self) -> list[Optimizer]:
+        """One Adam for the Q-functions, one for policy and temperature."""
+        policy, critic, temperature = self.policy, self.critic, self.temperature
+        assert isinstance(policy, CategoricalPolicy | SquashedGaussianPolicy)
+        common = (self.learning_rate, 1e-8, self.max_grad_norm, self.compile_gradient)
+        critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
+        self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
+        policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
+        learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
+        self.policy_descent = Descent(policy_loss, learning, *common)
+        self.target_vector = flattened(list(self.target.parameters()))
+        return [self.critic_descent.optimizer, self.policy_descent.optimizer]
+
+    def explorer(self) -> Explorer:
+        """The policy's, behind the random steps."""
+        return _RandomFirst(self)
+
+    def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
+        """Take in one round `[time, env]`, and do the gradient steps that are due."""
+        rollout, valid, _ = experience
+        self.replay.add(rollout, valid)
+        if self.moments is not None:
+            self._observe(rollout.observation, valid)
+        before = self.env_steps
+        self.env_steps += int(all_reduced(valid.sum()))  # every process takes as many gradient steps
+        steps = self._due(self.env_steps) - self._due(before)
+        warm = self.env_steps <= self.learning_starts + self.warmup_steps
+        critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
+        policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
+        indices = self.replay.draw(steps, self.batch_size)
+        noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device)
+        for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
+            batch = self._rewarded(self.replay.rows(index))
+            critic_sums += self.critic_descent.step(*batch, next_noise)
+            if not (warm and self.warmup_steps):
+                policy_sums += self.policy_descent.step(batch.observation, own_noise)
+            self.target_vector.lerp_(self.critic_descent.vector.detach(), self.tau)
+        self.rounds += 1
+        self.gradient_steps += steps
+        if not steps:
+            return {}
+        logged = dict(zip(CRITIC_STATISTICS, critic_sums / steps, strict=True))
+        if not (warm and self.warmup_steps):
+            logged |= dict(zip(POLICY_STATISTICS[1:], policy_sums[1:] / steps, strict=True))
+        return logged
+
+    def state(self) -> dict[str, Any]:
+        """The replay buffer of every process, on the first of them, and the count of steps."""
+        replay: list[Any] | None = [self.replay.state()]
+        if (world := _world()) > 1:
+            gathered: list[Any] | None = [None] * world if dist.get_rank() == 0 else None
+            dist.gather_object(replay[0], gathered)  # type: ignore[index]
+            replay = gathered
+        return {"env_steps": self.env_steps, "replay": replay}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse.
+
+        Raises:
+            ConfigError: the checkpoint is that of another number of processes.
+        """
+        replay, world = state["replay"], _world()
+        if len(replay) != world:
+            raise ConfigError(
+                f"the checkpoint holds the replay buffers of {len(replay)} processes; go on with as many, not {world}"
+            )
+        self.env_steps = state["env_steps"]
+        self.replay.load_state(replay[dist.get_rank() if world > 1 else 0], self.policy.device)
+
+    def random_action(self, count: int) -> Tensor:
+        """`[count, *act]`, uniform over the action space."""
+        policy, device = self.policy, self.policy.device
+        if isinstance(policy, CategoricalPolicy):
+            space = policy.action_space
+            assert isinstance(space, Discrete)
+            return torch.randint(int(space.n), (count,), device=device) + policy.start
+        assert isinstance(policy, SquashedGaussianPolicy)
+        return policy.to_action(2.0 * torch.rand(count, policy.act_dim, device=device) - 1.0)
+
+    def _due(self, env_steps: int) -> int:
+        """Gradient steps that are due after so many environment steps of all processes."""
+        return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / _world())
+
+    def _rewarded(self, batch: Replayed) -> Replayed:
+        """The same with the rewards that `reward` gives now, if there is one."""
+        if self.reward is None:
+            return batch
+        unknown = torch.zeros_like(batch.terminated)
+        with torch.no_grad():
+            transitions = Transitions(**batch._asdict(), truncated=unknown, batch_size=unknown.shape)
+            return batch._replace(reward=self.reward(transitions))
+
+    def _observe(self, observation: Tensor, valid: Tensor) -> None:
+        """Let the running statistics take in `[time, env, *obs]`, and standardise by them from now on."""
+        assert self.moments is not None
+        self.moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
+        std = self.moments.variance.sqrt()
+        std = torch.where(std > 1e-6 * self.moments.mean.abs().clamp(min=1.0), std, torch.ones_like(std))
+        self._standardise(self.moments.mean, 1.0 / std)
+
+    def _standardise(self, mean: Tensor, inverse_std: Tensor) -> None:
+        for encoder in (self.policy.encoder, self.critic.encoder, self.target.encoder):
+            assert encoder.standardise is not None
+            encoder.standardise.mean.copy_(mean)
+            encoder.standardise.inverse_std.copy_(inverse_std)
+
+
+class _RandomFirst(Explorer):
+    """Uniformly random actions while `random_steps` last, and then the policy's."""
+
+    def __init__(self, sac: SAC) -> None:
+        super().__init__(sac.policy)
+        self.sac = sac
+
+    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
+        """`[B, *obs]` to `[B, *act]`."""
+        if self.sac.env_steps >= self.sac.random_steps:
+            return super().__call__(observation)
+        action = self.sac.random_action(len(observation))
+        self.drawn.append(action)
+        played: NDArray[Any] = action.cpu().numpy()
+        return played
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

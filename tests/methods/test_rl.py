@@ -1,0 +1,137 @@
+"""RL: whose reward it learns from, where it starts, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from suites import arguments
+
+from lit_imitation import RewardModel, load_policy
+from lit_imitation.cli import main
+from lit_imitation.policies.checkpoints import read_checkpoint
+
+QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
+
+
+class StayLeft(RewardModel):
+    """Pays for being left of the centre, and nothing else."""
+
+    seen: list = []  # noqa: RUF012 of the process
+
+    def reward(self, transitions):
+        self.seen.append(transitions.reward.clone())
+        return -transitions.next_observation[..., 0]
+
+
+def run(method, directory, *more):
+    main(arguments(method, directory, *QUICK, *more))
+    return json.loads((directory / "summary.json").read_text())
+
+
+def fails(capsys, method, directory, *more):
+    with pytest.raises(SystemExit) as stop:
+        run(method, directory, *more)
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+def test_the_summary_counts(tmp_path):
+    summary = run("ppo-continuous", tmp_path, "--model.generator.batch_size=16", "--model.generator.epochs=2")
+    rows = 3 * 24 * 3  # rounds, steps, environments
+    assert summary["method"] == "ppo"
+    assert summary["env_steps"] == rows  # none of Pendulum's 200-step episodes ends within an epoch of 72 steps
+    assert summary["gradient_steps"] == 3 * 2 * (24 * 3 // 16)
+    header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    logged = [line for line in lines if line.split(",")[header.split(",").index("train/loss")]]
+    assert len(logged) == 3  # one row a round
+
+
+def test_env_steps_set_the_number_of_epochs(tmp_path):
+    summary = run("ppo-continuous", tmp_path, "--data.env_steps=600", "--trainer.check_val_every_n_epoch=3")
+    assert summary["env_steps"] == 3 * (3 * 24 * 3)
+
+
+def test_a_reward_model_is_the_only_reward_that_is_learnt_from(tmp_path):
+    StayLeft.seen.clear()
+    more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
+    more += ["--model.generator.learning_rate=3e-3", "--model.generator.anneal=false", "--model.generator.epochs=10"]
+    summary = run("ppo-discrete", tmp_path, *more)
+    assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's own was still in place
+    assert summary["return_mean"] >= 8  # and is what is reported
+    policy = load_policy(tmp_path)
+    from lit_imitation.envs import make
+    from lit_imitation.rollout import collect
+
+    envs = make("CartPole-v1", 8, 0)
+    data = collect(envs, policy.actor(deterministic=False), 40, 0)
+    envs.close()
+    torch.manual_seed(0)
+    # Left is where nothing in CartPole draws it: half of all episodes would end there by chance.
+    assert float((data.next_observation[data.done, 0] < 0).float().mean()) > 0.9
+
+
+def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
+    clone, tuned = tmp_path / "clone", tmp_path / "tuned"
+    main(arguments("bc-continuous", clone, "--trainer.max_epochs=2", "--model.policy.dropout=0"))
+    start = load_policy(clone).state_dict()
+    fine = ["fit", "--model=lit_imitation.RL", f"--model.start={clone}", "--model.generator=lit_imitation.PPO"]
+    fine += ["--model.generator.warmup_rounds=2", "--model.generator.kl_coefficient=0.1"]
+    fine += ["--data=lit_imitation.RolloutDataModule", "--data.env_id=Pendulum-v1", "--data.num_envs=2"]
+    fine += ["--data.steps_per_round=16", "--data.rounds_per_epoch=2", "--data.test_episodes=2"]
+    fine += ["--data.eval_episodes=2", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tuned}"]
+    main([*fine, "--trainer.max_epochs=1"])
+    warm = load_policy(tuned).state_dict()
+    assert all(torch.equal(warm[name], start[name]) for name in start)  # so far only the value function has learnt
+    shutil.rmtree(clone)
+    main([*fine, "--trainer.max_epochs=2", "--ckpt_path=last"])
+    moved = load_policy(tuned).state_dict()
+    changed = {name for name in start if not torch.equal(moved[name], start[name])}
+    assert changed
+    assert not any("standardise" in name for name in changed)
+    kept = read_checkpoint(tuned / "checkpoints" / "last.ckpt")["state_dict"]
+    assert all(torch.equal(kept[f"generator.start.{name}"], start[name]) for name in start)
+    main(["test", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
+    main(["predict", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
+    assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
+
+
+def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
+    main(arguments("bc-discrete", tmp_path / "clone", "--trainer.max_epochs=1"))
+    fit = ["fit", "--model=lit_imitation.RL", f"--model.start={tmp_path / 'clone'}", "--trainer.accelerator=cpu"]
+    fit += ["--data=lit_imitation.RolloutDataModule", "--data.env_id=Pendulum-v1"]
+    with pytest.raises(SystemExit):
+        main([*fit, f"--trainer.default_root_dir={tmp_path / 'run'}"])
+    assert "was made for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--trainer.gradient_clip_val=1.0"], "not supported for manual optimization"),
+        (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
+        (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
+        (["--model.generator.gae_lambda=2"], "generator.gae_lambda is 2.0"),
+    ],
+)
+def test_settings_that_cannot_work(more, message, tmp_path, capsys):
+    assert message in fails(capsys, "ppo-continuous", tmp_path, *more)
+
+
+def test_demonstrations_are_no_rollouts(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments("bc-continuous", tmp_path, "--model=lit_imitation.RL", "--trainer.max_epochs=1"))
+    assert "RL learns from rollouts" in capsys.readouterr().err
+
+
+def test_an_infinite_loss_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
+    run("ppo-continuous", tmp_path)
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    more = ["--model.generator.learning_rate=1e30", "--trainer.max_epochs=3", "--ckpt_path=last"]
+    message = fails(capsys, "ppo-continuous", tmp_path, *more)
+    assert "not finite" in message or "the loss is" in message
+    assert "last good checkpoint" in message
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
