@@ -22,23 +22,24 @@ PPO from scratch, with the same networks and settings and as many environment st
 
 ![Return against environment steps](finetune.png)
 
-Thick lines are means over seeds with 95 % bootstrap intervals (which are too narrow with so few seeds), thin lines the
-seeds; {_words(settings, "rounds", "eval_episodes")} episodes at each point, played with the policy's mode. The first
-point is the policy before the first step. The fine-tuned line is flat at first while only the value function learns;
-those steps count.
+Thick lines are means over seeds with 95 % bootstrap intervals (too narrow with so few seeds), thin lines the seeds;
+{_words(settings, "rounds", "eval_episodes")} episodes at each point, played with the policy's mode. The first point is
+the policy before the first step; that of an untrained one can lie below the panel. The fine-tuned line is flat at first
+while only the value function learns; those steps count.
 
 {_returns(tasks)}
 
 The policies at the end of training, by their mode, over {_words(settings, "episodes")} episodes a seed that no curve
-has seen; means over seeds, and for the expert over episodes, with 95 % bootstrap intervals. Differences are paired: the
-seed of a fine-tuned run is that of the run from scratch beside it.
+has seen; means over seeds, and for the expert over episodes, with 95 % bootstrap intervals. Differences below are
+paired by seed; those on the way are of the curves.
 
 {_differences(tasks)}
 
 "Over training" is the mean of the curve over all steps (the area below it). "Steps to the expert" is where the mean
-curve first reaches the expert's mode. Given enough steps PPO from scratch gets there as well, and what is left of the
-lead at the end depends on where one stops; what a clone saves is steps in the environment, and the returns of a bad
-policy on the way. The steps of the expert's own training are in no curve: an expert is what one has.
+curve first reaches the expert's mode. **An interval that holds 0 is a lead that so few seeds do not establish.** Given
+enough steps PPO from scratch gets there as well, so what is left of the lead depends on where one stops; what a clone
+saves is steps in the environment, and the returns of a bad policy on the way. The steps of the expert's own training
+are in no curve: an expert is what one has.
 
 ## How it is made
 
