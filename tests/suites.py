@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
     "--data.num_envs=3",
     "--data.eval_episodes=4",
@@ -40,7 +41,7 @@ class Method(NamedTuple):
 
 def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """A method that learns from demonstrations."""
-    data = ["--data=lit_imitation.DemonstrationDataModule", "--data.expert=scripted", "--data.num_trajectories=4"]
+    data = [*DATA, "--data.expert=scripted", "--data.num_trajectories=4"]
     smaller = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
     monitor = ["--trainer.callbacks.monitor=val/loss"]
     # Without dropout: its noise is drawn per process.
