@@ -46,10 +46,12 @@ bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL
 	$(BIN)/python benchmarks/figure.py
 
 figures: setup  ## the studies' figures, their numbers and pages; goes on where it was interrupted
-	OMP_NUM_THREADS=1 $(BIN)/lit-imitation study horizon --out runs/studies/horizon --jobs 2
-	mkdir -p docs/figures/horizon
-	for suffix in png svg csv json; do cp runs/studies/horizon/*.$$suffix docs/figures/horizon; done
-	sed 's,](\([a-z_]*\.[a-z]*\)),](figures/horizon/\1),g' runs/studies/horizon/horizon.md > docs/horizon.md
+	set -e; for study in horizon finetune; do \
+	  OMP_NUM_THREADS=1 $(BIN)/lit-imitation study $$study --out runs/studies/$$study --jobs 2; \
+	  mkdir -p docs/figures/$$study; \
+	  for suffix in png svg csv json; do cp runs/studies/$$study/*.$$suffix docs/figures/$$study; done; \
+	  sed "s,](\([a-z_]*\.[a-z]*\)),](figures/$$study/\1),g" runs/studies/$$study/$$study.md > docs/$$study.md; \
+	done
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
     "--data.num_envs=3",
     "--data.eval_episodes=4",
@@ -40,7 +41,7 @@ class Method(NamedTuple):
 
 def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """A method that learns from demonstrations."""
-    data = ["--data=lit_imitation.DemonstrationDataModule", "--data.expert=scripted", "--data.num_trajectories=4"]
+    data = [*DATA, "--data.expert=scripted", "--data.num_trajectories=4"]
     smaller = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
     monitor = ["--trainer.callbacks.monitor=val/loss"]
     # Without dropout: its noise is drawn per process.
@@ -55,7 +56,8 @@ def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     smaller = ["--model.generator.hidden_sizes=[16,16]"]
     monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     model = ["--model=lit_imitation.RL", f"--model.generator=lit_imitation.{generator}"]
-    return Method([*data, *model, *task], list(more), smaller, monitor, [], online=True)
+    exact = ["--data.num_envs=4"]  # as many on each of two processes
+    return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
 DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"

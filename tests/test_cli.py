@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from suites import BASE, METHODS, arguments
+from suites import DATA, arguments
 
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
@@ -183,27 +183,27 @@ def test_help_and_print_config(capsys):
 
 ERRORS = {
     "unknown command": (["train"], "no command 'train'"),
-    "unknown environment": (["fit", *BASE[:1], "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
-    "no demonstrations": (["fit", *BASE[:1], "--data.env_id=CartPole-v1"], "nobody demonstrates"),
-    "missing file": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
-    "unknown expert": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=oracle"], "oracle"),
-    "no checkpoint to test": (["test", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=oracle"], "--ckpt_path"),
+    "unknown environment": (["fit", *DATA, "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
+    "no demonstrations": (["fit", *DATA, "--data.env_id=CartPole-v1"], "nobody demonstrates"),
+    "missing file": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
+    "unknown expert": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "oracle"),
+    "no checkpoint to test": (["test", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "--ckpt_path"),
     "checkpoint that is not there": (["test", "--ckpt_path=no.ckpt"], "no.ckpt does not exist"),
-    "no run to go on with": (["fit", *METHODS["bc-discrete"][:1], *BASE[:1], "--data.env_id=CartPole-v1",
+    "no run to go on with": (["fit", "--model=lit_imitation.BC", *DATA, "--data.env_id=CartPole-v1",
                               "--data.expert=scripted", "--ckpt_path=last"], "no run to continue"),
     "wrong policy for the actions": (["fit", "--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy",
-                                      *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+                                      *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                                       "--data.num_trajectories=2"], "needs continuous actions"),
-    "batch that is no number": (["fit", *BASE[:1], "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
-    "subsample of nothing": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+    "batch that is no number": (["fit", *DATA, "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
+    "subsample of nothing": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                               "--data.subsample=0"], "data.subsample is 0"),
     "nothing to fit": (["fit"], "fit needs a recipe: --config FILE"),
     "nothing to predict with": (["predict"], "predict needs a trained policy: --ckpt_path"),
     "recipe that is not there": (["fit", "--config=no.yaml"], "no.yaml"),
-    "option that does not exist": (["fit", *BASE[:1], "--model.learning_rat=1"], "'learning_rat' is not accepted"),
-    "seed below 0": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+    "option that does not exist": (["fit", *DATA, "--model.learning_rat=1"], "'learning_rat' is not accepted"),
+    "seed below 0": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                       "--seed_everything=-5"], "seed_everything is -5"),
-    "what the Trainer refuses": (["fit", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted",
+    "what the Trainer refuses": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                                   "--trainer.max_epochs=-2"], "Lightning's Trainer: `max_epochs`"),
     "collect where nothing can be written": (["collect", "--env_id=CartPole-v1", "--out=/proc/none/x.npz"],
                                              "No such file or directory: '/proc/none'"),
@@ -234,7 +234,7 @@ def test_a_malicious_checkpoint_is_not_executed(capsys, tmp_path):
     bomb = tmp_path / "bomb.ckpt"
     bomb.write_bytes(pickle.dumps(Bomb()))
     assert "cannot be read as a checkpoint" in fails(capsys, "test", f"--ckpt_path={bomb}")
-    small = ["--model=lit_imitation.BC", *BASE[:1], "--data.env_id=CartPole-v1", "--data.expert=scripted"]
+    small = ["--model=lit_imitation.BC", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted"]
     for command in ("test", "fit"):  # with a configuration of the user's own, Lightning reads the checkpoint
         with pytest.raises((SystemExit, Exception)):
             main([command, *small, f"--ckpt_path={bomb}", f"--trainer.default_root_dir={tmp_path / command}"])

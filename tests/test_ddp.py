@@ -14,8 +14,8 @@ import pytest
 import torch
 from suites import METHODS, arguments
 
-# 7 episodes on 4 environments, so that shares are unequal.
-SHARED = ["--data.num_envs=4", "--data.test_episodes=7", "--trainer.max_epochs=3"]
+# 7 episodes on 3 environments, so that shares are unequal.
+SHARED = ["--data.num_envs=3", "--data.test_episodes=7", "--trainer.max_epochs=3"]
 DUMP = "--trainer.callbacks+=dump_weights.DumpWeights"
 
 

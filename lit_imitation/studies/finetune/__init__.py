@@ -114,6 +114,10 @@ QUICK = Settings(
 """The same path in less than a minute; too little for the figure to mean anything."""
 
 
+SHARES = {"quarter": 0.25, "half": 0.5}
+"""Of the steps, after which the two are compared on the way."""
+
+
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     """Train what is not trained yet, draw the figure, and write `out/finetune.json` and the page `out/finetune.md`.
 
@@ -195,17 +199,31 @@ def summarise(task: Task, expert: Result, finetuned: Sequence[Result], scratch: 
         **{name: _interval(values) | {"seeds": values.tolist()} for name, values in final.items()},
         "finetuned_minus_clone": _interval(final["finetuned"] - final["clone"]),
         "finetuned_minus_scratch": _interval(final["finetuned"] - final["scratch"]),
+        "finetuned_minus_scratch_on_the_way": {
+            name: _interval(at(share, finetuned) - at(share, scratch)) for name, share in SHARES.items()
+        },
+        "finetuned_minus_scratch_over_training": _interval(area(finetuned) - area(scratch)),
         "curves": {name: _curve(results, level) for name, results in (("finetuned", finetuned), ("scratch", scratch))},
     }
 
 
+def at(share: float, results: Sequence[Result]) -> NDArray[Any]:
+    """`[seeds]`: the curve's return after this share of the steps, between two validations by a straight line."""
+    return np.array([np.interp(share * r["env_steps"][-1], r["env_steps"], r["curve"]) for r in results])
+
+
+def area(results: Sequence[Result]) -> NDArray[Any]:
+    """`[seeds]`: the mean of the curve over all steps."""
+    pairs = ((r["env_steps"].astype(np.float64), r["curve"]) for r in results)
+    return np.array([np.diff(x) @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]) for x, y in pairs])
+
+
 def _curve(results: Sequence[Result], level: float) -> dict[str, Any]:
-    """Returns against steps `[validations + 1]`, and the mean return over all of training (the area below)."""
+    """Returns against steps, `[validations + 1]` each, and their mean over training."""
     steps = np.mean([result["env_steps"] for result in results], axis=0)  # they differ by the steps that only reset
     curves = np.stack([result["curve"] for result in results])
     value, low, high = mean(curves)
     above = np.flatnonzero(value >= level)
-    area = np.trapezoid(curves, steps, axis=1) / (steps[-1] - steps[0])
     return {
         "env_steps": steps.tolist(),
         "mean": value.tolist(),
@@ -213,7 +231,7 @@ def _curve(results: Sequence[Result], level: float) -> dict[str, Any]:
         "high": high.tolist(),
         "seeds": curves.tolist(),
         "steps_to_expert": float(steps[above[0]]) if len(above) else None,
-        "over_training": _interval(area),
+        "over_training": _interval(area(results)),
     }
 
 

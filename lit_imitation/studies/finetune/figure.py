@@ -28,7 +28,7 @@ def returns(tasks: Mapping[str, Any], path: Path) -> None:
             steps = np.asarray(curve["env_steps"]) / 1000
             band = curve["mean"], curve["low"], curve["high"]
             for seed, line in enumerate(curve["seeds"]):
-                axes.plot(steps, line, color=style.colour, linestyle=style.dashes, linewidth=0.5, alpha=0.45)
+                axes.plot(steps, line, color=style.colour, linestyle=style.dashes, linewidth=0.5, alpha=0.4)
                 rows += [
                     (env_id, style.label, seed, float(x), float(y), "", "")
                     for x, y in zip(curve["env_steps"], line, strict=True)
@@ -45,7 +45,10 @@ def returns(tasks: Mapping[str, Any], path: Path) -> None:
             axes.axhline(level["mean"], color=style.colour, linestyle=dashes, linewidth=1.1, label=label, zorder=2)
             rows.append((env_id, label, "mean", "", level["mean"], *level["ci95"]))
         axes.set(title=f"{env_id}, {task['seeds']} seeds", xlabel="environment steps (thousands)")
-        axes.set_xlim(0, None)
+        axes.set_xlim(0, steps[-1])
+        # An untrained policy can be far worse than a random one, and would leave the rest no height.
+        lowest = [task["random_return"], *(low for c in task["curves"].values() for low in c["low"][1:])]
+        axes.set_ylim(bottom=min(lowest))
     panels[0, 0].set_ylabel("return")
     letter(list(panels[0]))
     handles, labels = panels[0, 0].get_legend_handles_labels()
