@@ -114,7 +114,7 @@ def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
 
 def test_an_environment_that_fails_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", "--data.env_id=unreliable:HalfBroken-v0"]
-    process = launch([*arguments("ppo-discrete", tmp_path, *SHARED), *more])
+    process = launch([*arguments("ppo-discrete", tmp_path, *SHARED, *METHODS["ppo-discrete"].exact), *more])
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert "process 1: environment 0 gave a reward that is not finite at step 27 since the last reset" in output
