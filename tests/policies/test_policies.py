@@ -16,7 +16,13 @@ from torch.distributions import Categorical, Independent, Normal
 from torch.func import functional_call
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, default_policy
+from lit_imitation.policies import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    SquashedGaussianPolicy,
+    default_policy,
+)
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
 from lit_imitation.policies.networks import Standardise
 
@@ -43,6 +49,8 @@ POLICIES = {
     "gaussian-matrix": (GaussianPolicy, Box(-2, 1, (2, 3), np.float32), {"std": "state"}),
     "gaussian-unbounded": (GaussianPolicy, UNBOUNDED, {}),
     "gaussian-half-bounded": (GaussianPolicy, HALF, {}),
+    "squashed": (SquashedGaussianPolicy, ASYMMETRIC, {}),
+    "squashed-matrix": (SquashedGaussianPolicy, Box(-2, 1, (2, 3), np.float32), {}),
     "mse": (DeterministicPolicy, ASYMMETRIC, {}),
     "huber": (DeterministicPolicy, ASYMMETRIC, {"regression": "huber", "huber_delta": 0.3}),
     "log-cosh": (DeterministicPolicy, ASYMMETRIC, {"regression": "log_cosh"}),
