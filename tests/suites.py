@@ -37,19 +37,25 @@ ONE_BY_ONE = ["--data.backend=sync"]
 
 RL = [
     "--model=lit_imitation.RL",
-    "--model.generator=lit_imitation.PPO",
     "--data=lit_imitation.RolloutDataModule",
     "--data.steps_per_round=32",
     "--data.rounds_per_epoch=3",
     "--trainer.callbacks.monitor=val/return_mean",
     "--trainer.callbacks.mode=max",
 ]
-PPO_CATEGORICAL = [*RL, "--model.policy=lit_imitation.CategoricalPolicy", "--data.env_id=CartPole-v1"]
-PPO_GAUSSIAN = [*RL, "--model.policy=lit_imitation.GaussianPolicy", "--data.env_id=Pendulum-v1"]
-SAC = ["--model.generator=lit_imitation.SAC", "--model.generator.learning_starts=100"]
+PPO = "--model.generator=lit_imitation.PPO"
+PPO_CATEGORICAL = [*RL, PPO, "--model.policy=lit_imitation.CategoricalPolicy", "--data.env_id=CartPole-v1"]
+PPO_GAUSSIAN = [*RL, PPO, "--model.policy=lit_imitation.GaussianPolicy", "--data.env_id=Pendulum-v1"]
+SAC = [
+    "--model.generator=lit_imitation.SAC",
+    "--model.generator.learning_starts=100",
+    "--model.generator.hidden_sizes=[16,16]",
+]
 SAC_CATEGORICAL = [
-    *PPO_CATEGORICAL,
+    *RL,
     *SAC,
+    "--model.policy=lit_imitation.CategoricalPolicy",
+    "--data.env_id=CartPole-v1",
     "--model.generator.updates_per_step=0.1",
     "--model.generator.random_steps=50",
 ]
