@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lit_imitation import PPO, SAC
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
@@ -62,6 +64,21 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
     if recipe.parent.name == "dagger":
         interval = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
         assert re.search(rf"return {interval} .* behavioural cloning on as many: return {interval}", comment)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "sac"])
+def test_what_a_recipe_does_not_say_is_its_own_generators_default(kind, capsys):
+    """And not that of another one, whose arguments have the same names."""
+    for recipe in (path for path in RECIPES if path.parent.name == kind):
+        with pytest.raises(SystemExit):
+            main(["fit", f"--config={recipe}", "--print_config"])
+        found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["generator"]
+        said = yaml.safe_load(recipe.read_text())["model"]["init_args"]["generator"].get("init_args", {})
+        cls = {"ppo": PPO, "sac": SAC}[kind]
+        for name, parameter in inspect.signature(cls).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY and name not in said:
+                value, default = found["init_args"][name], parameter.default
+                assert (tuple(value) if isinstance(value, list) else value) == default, (recipe, name)
 
 
 def test_every_task_has_its_behavioural_cloning_recipe():

@@ -85,9 +85,10 @@ class Replay:
                 f"the checkpoint holds {held} transitions; generator.buffer_size {self.capacity} is too small for them"
             )
         self.position = self.size = 0
+        if held < self.capacity:  # in the order of time; that changes nothing unless a full ring has more room now
+            columns = [column.roll(-state["position"], 0) for column in columns]
         if held:
             self._write(columns)
-        # A ring that was full goes on in its middle; one with more room now has all of it behind what it holds.
         if held == self.capacity:
             self.position = state["position"]
 

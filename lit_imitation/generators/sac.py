@@ -42,27 +42,33 @@ class Temperature(nn.Module):
         return self.log_alpha.exp()
 
 
-class SoftValue(nn.Module):
-    """E_{a~π(·|s)}[min_i Q_i(s, a)] and E_{a~π(·|s)}[log π(a | s)], of which both losses are made.
+def soft_value(
+    policy: SquashedGaussianPolicy | CategoricalPolicy,
+    critic: QFunctions,
+    observation: Tensor,
+    head: Tensor,
+    noise: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """E_{a~π(·|s)}[min_i Q_i(s, a)] and E_{a~π(·|s)}[log π(a | s)], `[B]` each, of which both losses are made.
 
     By one draw for continuous actions; exactly, by summing over all actions, for discrete ones (Christodoulou 2019,
     "Soft Actor-Critic for Discrete Action Settings", equations 10 to 12). Densities of continuous actions are taken in
     units of half the action range, so that entropies, and the target of them, do not depend on the environment's units.
+
+    Args:
+        policy: π.
+        critic: Q.
+        observation: `[B, *obs]`.
+        head: the policy's, `[B, outputs]`.
+        noise: `[B, act_dim]` of N(0, 1), which makes the draw.
     """
-
-    def __init__(self, policy: SquashedGaussianPolicy | CategoricalPolicy, critic: QFunctions) -> None:
-        super().__init__()
-        self.policy, self.critic = policy, critic
-
-    def forward(self, observation: Tensor, head: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B]` each, from the policy's head `[B, outputs]` and N(0, 1) noise `[B, act_dim]`."""
-        if isinstance(self.policy, CategoricalPolicy):
-            log_prob = head.log_softmax(-1)
-            prob = log_prob.exp()
-            return (prob * self.critic(observation).amin(0)).sum(-1), (prob * log_prob).sum(-1)
-        action, log_density = self.policy.rsample_with_log_prob(head, noise)
-        q = self.critic(observation, self.policy.from_action(action)).amin(0).squeeze(-1)
-        return q, log_density + self.policy.scale.log().sum()
+    if isinstance(policy, CategoricalPolicy):
+        log_prob = head.log_softmax(-1)
+        prob = log_prob.exp()
+        return (prob * critic(observation).amin(0)).sum(-1), (prob * log_prob).sum(-1)
+    action, log_density = policy.rsample_with_log_prob(head, noise)
+    q = critic(observation, policy.from_action(action)).amin(0).squeeze(-1)
+    return q, log_density + policy.scale.log().sum()
 
 
 class CriticLoss(nn.Module):
@@ -80,8 +86,8 @@ class CriticLoss(nn.Module):
         gamma: float,
     ) -> None:
         super().__init__()
-        self.policy, self.critic, self.temperature, self.gamma = policy, critic, temperature, gamma
-        self.next_value = SoftValue(policy, target)
+        self.policy, self.critic, self.target, self.temperature = policy, critic, target, temperature
+        self.gamma = gamma
 
     def forward(
         self,
@@ -94,7 +100,8 @@ class CriticLoss(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The loss `[]` and the mean Q `[1]` of transitions `[B]`; `noise: [B, act_dim]` makes a'."""
         with torch.no_grad():
-            q, log_prob = self.next_value(next_observation, self.policy.head(next_observation), noise)
+            head = self.policy.head(next_observation)
+            q, log_prob = soft_value(self.policy, self.target, next_observation, head, noise)
             target = reward + self.gamma * ~terminated * (q - self.temperature() * log_prob)
         if isinstance(self.policy, CategoricalPolicy):
             index = (action - self.policy.start)[None, :, None].expand(self.critic.network.members, -1, -1)
@@ -121,14 +128,13 @@ class PolicyLoss(nn.Module):
         kl_coefficient: float,
     ) -> None:
         super().__init__()
-        self.policy, self.temperature, self.start = policy, temperature, start
-        self.value = SoftValue(policy, critic)
+        self.policy, self.critic, self.temperature, self.start = policy, critic, temperature, start
         self.target_entropy, self.kl_coefficient = target_entropy, kl_coefficient
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """The loss `[]` and policy loss, entropy and temperature `[3]` at `observation: [B, *obs]`."""
         head = self.policy.head(observation)
-        q, log_prob = self.value(observation, head, noise)
+        q, log_prob = soft_value(self.policy, self.critic, observation, head, noise)
         alpha = self.temperature().detach()
         policy_loss = (alpha * log_prob - q).mean()
         if self.start is not None:

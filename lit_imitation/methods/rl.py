@@ -30,7 +30,8 @@ class RL(ImitationModule):
     one is given. A policy that was trained before, by whatever method, is where it starts if one is named.
 
     Args:
-        generator: builds the generator from the two spaces and the policy it shall improve.
+        generator: builds the generator from the two spaces and the policy it shall improve; by default `PPO`. (No class
+            stands as the default: the command line would hand its arguments on to another one, where names agree.)
         policy: builds the policy; by default the generator's own choice.
         reward: a model of the reward, in place of the environment's own.
         start: directory or checkpoint of a policy to start from.
@@ -38,7 +39,7 @@ class RL(ImitationModule):
 
     def __init__(
         self,
-        generator: GeneratorFactory = PPO,
+        generator: GeneratorFactory | None = None,
         policy: PolicyFactory | None = None,
         reward: RewardModel | None = None,
         start: str | None = None,
@@ -47,7 +48,8 @@ class RL(ImitationModule):
         if policy is not None and start is not None:
             raise ConfigError("model.policy and model.start both say where the policy comes from; leave one out")
         self.automatic_optimization = False
-        self._given_policy, self._generator_factory, self.start = policy, generator, start
+        self._given_policy, self.start = policy, start
+        self._generator_factory: GeneratorFactory = generator or PPO
         self.reward = reward
         self._unbuilt: ConfigError | None = None
 

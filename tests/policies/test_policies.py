@@ -21,6 +21,7 @@ from lit_imitation.policies import (
     DeterministicPolicy,
     GaussianPolicy,
     MultiCategoricalPolicy,
+    SquashedGaussianPolicy,
     default_policy,
 )
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
@@ -51,6 +52,8 @@ POLICIES = {
     "gaussian-matrix": (GaussianPolicy, Box(-2, 1, (2, 3), np.float32), {"std": "state"}),
     "gaussian-unbounded": (GaussianPolicy, UNBOUNDED, {}),
     "gaussian-half-bounded": (GaussianPolicy, HALF, {}),
+    "squashed": (SquashedGaussianPolicy, ASYMMETRIC, {}),
+    "squashed-matrix": (SquashedGaussianPolicy, Box(-2, 1, (2, 3), np.float32), {}),
     "mse": (DeterministicPolicy, ASYMMETRIC, {}),
     "huber": (DeterministicPolicy, ASYMMETRIC, {"regression": "huber", "huber_delta": 0.3}),
     "log-cosh": (DeterministicPolicy, ASYMMETRIC, {"regression": "log_cosh"}),
