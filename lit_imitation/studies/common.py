@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,7 +41,7 @@ class Run(NamedTuple):
     name: str
     function: Callable[..., Result]
     arguments: Mapping[str, Any]
-    inputs: Mapping[str, Path] = MappingProxyType({})
+    inputs: Mapping[str, Path] | None = None
     """Results of other runs to start from; what those are must follow from `arguments`, which alone name the file."""
 
     def file(self, directory: Path) -> Path:
@@ -57,7 +56,7 @@ class Run(NamedTuple):
         torch.set_num_threads(1)
         buffer = io.BytesIO()
         with quiet():
-            np.savez_compressed(buffer, **self.function(**self.arguments, **self.inputs))  # type: ignore[arg-type]
+            np.savez_compressed(buffer, **self.function(**self.arguments, **(self.inputs or {})))  # type: ignore[arg-type]
         atomic_write(self.file(directory), buffer.getvalue())
 
 

@@ -373,8 +373,15 @@ def test_pendulum_is_learnt_in_ten_thousand_steps(tmp_path):
     main(
         [
             "fit",
-            "--config=configs/sac/pendulum.yaml",
+            "--model=lit_imitation.RL",
+            "--model.generator=lit_imitation.SAC",
+            "--model.generator.learning_rate=1e-3",
+            "--data=lit_imitation.RolloutDataModule",
+            "--data.env_id=Pendulum-v1",
             "--data.env_steps=10000",
+            "--data.num_envs=1",
+            "--data.steps_per_round=50",
+            "--data.rounds_per_epoch=40",
             "--data.eval_episodes=10",
             "--data.test_episodes=20",
             "--trainer.accelerator=cpu",
