@@ -291,7 +291,7 @@ def rounds(
         _check_finite(dict(zip(names, columns, strict=True)), number * steps)
         action = torch.stack(drawn)
         drawn.clear()
-        rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action.cpu())
+        rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action)
         yield Round(rollout.to(action.device), torch.from_numpy(valid).to(action.device), episodes)
 
 

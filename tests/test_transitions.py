@@ -155,3 +155,11 @@ def test_keep_cuts_trajectories_where_their_end_is_lost():
     assert kept.truncated.tolist() == [False, True, False]
     assert transitions.truncated.sum() == 0  # the record itself is as it was
     assert len(transitions.keep(torch.zeros(7, dtype=torch.bool))) == 0
+
+
+def test_tensors_beside_arrays_stay_where_they_are():
+    arrays = {name: np.zeros((4, 2)) for name in ("observation", "reward", "terminated", "truncated")}
+    record = Transitions.from_numpy(arrays, action=torch.empty(4, 2, 1, device="meta"))
+    assert record.batch_size == (4, 2)
+    assert record.action.device.type == "meta"
+    assert record.reward.device.type == "cpu"

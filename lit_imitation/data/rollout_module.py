@@ -12,6 +12,7 @@ from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs import Backend
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies.base import Explorer
+from lit_imitation.processes import world_size
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.seeding import derive_seed
 
@@ -120,7 +121,7 @@ class Rounds:
                 one = next(played)
             except TrainingError as error:
                 failure = error
-            if dist.is_available() and dist.is_initialized():
+            if world_size() > 1:
                 _agree(failure)
             if failure is not None:
                 raise failure
@@ -129,7 +130,7 @@ class Rounds:
 
 def _agree(failure: TrainingError | None) -> None:
     """Stop on all processes if an environment of any failed: the others would wait for it for ever."""
-    failures: list[str | None] = [None] * dist.get_world_size()
+    failures: list[str | None] = [None] * world_size()
     dist.all_gather_object(failures, None if failure is None else str(failure))
     for process, text in enumerate(failures):
         if text is not None:

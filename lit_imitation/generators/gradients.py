@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from lit_imitation.generators.normalisation import all_reduced
+from lit_imitation.processes import all_reduced, world_size
 
 
 def flattened(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -58,7 +57,7 @@ class Descent:
         self.sizes = [parameter.numel() for parameter in mine.values()]
         self.vector = nn.Parameter(flattened(self.parameters))
         self.optimizer = torch.optim.Adam([self.vector], learning_rate, eps=eps, fused=True)
-        self.processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        self.processes = world_size()
         self._functional = torch.compile(self._functional_gradient, dynamic=False) if compiled else None
 
     @cached_property

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-
-def all_reduced(x: Tensor) -> Tensor:
-    """The sum of `x` over the processes; `x` itself where there is one."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        x = x.clone()
-        dist.all_reduce(x)
-    return x
+from lit_imitation.policies.networks import Encoder
+from lit_imitation.processes import all_reduced
 
 
 class RunningMoments(nn.Module):
@@ -51,6 +45,14 @@ class RunningMoments(nn.Module):
         self.variance.copy_((self.variance * self.count + squares + between) / total)
         self.mean.add_(shift * (count / total))
         self.count.copy_(total)
+
+
+def observe(moments: RunningMoments, observation: Tensor, valid: Tensor, *encoders: Encoder) -> None:
+    """Take in the observations `[time, env, *obs]`, and standardise by all that were seen from now on."""
+    moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
+    for encoder in encoders:
+        assert encoder.standardise is not None
+        encoder.standardise.use(moments.mean, moments.variance.sqrt())
 
 
 class RewardScale(nn.Module):

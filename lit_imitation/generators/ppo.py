@@ -15,9 +15,10 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.generators.advantages import generalised_advantages
 from lit_imitation.generators.base import Generator
 from lit_imitation.generators.gradients import Descent
-from lit_imitation.generators.normalisation import RewardScale, RunningMoments, all_reduced
+from lit_imitation.generators.normalisation import RewardScale, RunningMoments, observe
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rollout import Round
 
 STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -135,9 +136,9 @@ class PPO(Generator[Round]):
         # A policy that was trained with a normaliser would be another with one that moves; the value function shares
         # it. Running statistics that are there already, from a checkpoint of this very run, go on.
         if own is not None and (self.moments is None or not self.moments.count):
-            fitted = bool((own.mean != 0.0).any() or (own.inverse_std != 1.0).any())
-            self.keeps_normaliser = self.policy.trained or fitted
-            self._standardise(own.mean, own.inverse_std)
+            self.keeps_normaliser = self.policy.trained or own.fitted
+            assert self.value.encoder.standardise is not None
+            self.value.encoder.standardise.load_state_dict(own.state_dict())
         parameters = [*self.policy.parameters(), *self.value.parameters()]
         self.descent = Descent(self, parameters, self.learning_rate, 1e-5, self.max_grad_norm, self.compile_gradient)
         return [self.descent.optimizer]
@@ -179,7 +180,7 @@ class PPO(Generator[Round]):
         """Learn from one round `[time, env]`."""
         rollout, valid, _ = experience
         if self.moments is not None and self.rounds == 0 and not self.keeps_normaliser:
-            self._observe(rollout.observation, valid)
+            observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
         batch, logged = self.prepare(experience)
         if self.anneal:
             self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * (1.0 - progress)
@@ -200,15 +201,13 @@ class PPO(Generator[Round]):
                 sums += statistics
                 steps += 1
             if self.target_kl is not None:
-                kl = all_reduced(statistics[STATISTICS.index("approx_kl")]) / all_reduced(
-                    torch.ones_like(statistics[0])
-                )
+                kl = all_reduced(statistics[STATISTICS.index("approx_kl")]) / world_size()
                 if kl > 1.5 * self.target_kl:
                     break
         self.gradient_steps += steps
         self.rounds += 1
         if self.moments is not None and self.rounds > 1 and not self.keeps_normaliser:
-            self._observe(rollout.observation, valid)
+            observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
         return logged | dict(zip(STATISTICS, sums / steps, strict=True))
 
     @torch.no_grad()
@@ -243,20 +242,6 @@ class PPO(Generator[Round]):
         """The environments were reset."""
         if self.reward_scale is not None:
             self.reward_scale.begin()
-
-    def _observe(self, observation: Tensor, valid: Tensor) -> None:
-        """Let the running statistics take in `[time, env, *obs]`, and standardise by them from now on."""
-        assert self.moments is not None
-        self.moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
-        std = self.moments.variance.sqrt()
-        std = torch.where(std > 1e-6 * self.moments.mean.abs().clamp(min=1.0), std, torch.ones_like(std))
-        self._standardise(self.moments.mean, 1.0 / std)
-
-    def _standardise(self, mean: Tensor, inverse_std: Tensor) -> None:
-        for encoder in (self.policy.encoder, self.value.encoder):
-            assert encoder.standardise is not None
-            encoder.standardise.mean.copy_(mean)
-            encoder.standardise.inverse_std.copy_(inverse_std)
 
 
 def _variance(x: Tensor, weight: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ from torch.optim import Optimizer
 from lit_imitation.errors import ConfigError
 from lit_imitation.generators.base import Generator
 from lit_imitation.generators.gradients import Descent, flattened
-from lit_imitation.generators.normalisation import RunningMoments, all_reduced
+from lit_imitation.generators.normalisation import RunningMoments, observe
 from lit_imitation.generators.replay import Replay, Replayed
 from lit_imitation.policies import CategoricalPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.networks import Activation
+from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
@@ -257,11 +258,13 @@ class SAC(Generator[Round]):
         self.env_steps = 0
         """Transitions of all processes so far."""
         standardise = policy.encoder.standardise
-        fitted = standardise is not None and bool(standardise.mean.any() or (standardise.inverse_std != 1.0).any())
+        fitted = standardise is not None and standardise.fitted
         moves = standardise is not None and normalise_observations and not fitted
         self.moments = RunningMoments(policy.encoder.out_features) if moves else None
         if fitted and standardise is not None:  # the policy was trained with these: to move them would change it
-            self._standardise(standardise.mean, standardise.inverse_std)
+            for encoder in (self.critic.encoder, self.target.encoder):
+                assert encoder.standardise is not None
+                encoder.standardise.load_state_dict(standardise.state_dict())
 
     def optimizers(self) -> list[Optimizer]:
         """One Adam for the Q-functions, one for policy and temperature."""
@@ -285,7 +288,9 @@ class SAC(Generator[Round]):
         rollout, valid, _ = experience
         self.replay.add(rollout, valid)
         if self.moments is not None:
-            self._observe(rollout.observation, valid)
+            observe(
+                self.moments, rollout.observation, valid, self.policy.encoder, self.critic.encoder, self.target.encoder
+            )
         before = self.env_steps
         self.env_steps += int(all_reduced(valid.sum()))  # every process takes as many gradient steps
         steps = self._due(self.env_steps) - self._due(before)
@@ -312,7 +317,7 @@ class SAC(Generator[Round]):
     def state(self) -> dict[str, Any]:
         """The replay buffer of every process, on the first of them, and the count of steps."""
         replay: list[Any] | None = [self.replay.state()]
-        if (world := _world()) > 1:
+        if (world := world_size()) > 1:
             gathered: list[Any] | None = [None] * world if dist.get_rank() == 0 else None
             dist.gather_object(replay[0], gathered)  # type: ignore[index]
             replay = gathered
@@ -324,7 +329,7 @@ class SAC(Generator[Round]):
         Raises:
             ConfigError: the checkpoint is that of another number of processes.
         """
-        replay, world = state["replay"], _world()
+        replay, world = state["replay"], world_size()
         if len(replay) != world:
             raise ConfigError(
                 f"the checkpoint holds the replay buffers of {len(replay)} processes; go on with as many, not {world}"
@@ -344,7 +349,7 @@ class SAC(Generator[Round]):
 
     def _due(self, env_steps: int) -> int:
         """Gradient steps that are due after so many environment steps of all processes."""
-        return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / _world())
+        return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / world_size())
 
     def _rewarded(self, batch: Replayed) -> Replayed:
         """The same with the rewards that `reward` gives now, if there is one."""
@@ -354,20 +359,6 @@ class SAC(Generator[Round]):
         with torch.no_grad():
             transitions = Transitions(**batch._asdict(), truncated=unknown, batch_size=unknown.shape)
             return batch._replace(reward=self.reward(transitions))
-
-    def _observe(self, observation: Tensor, valid: Tensor) -> None:
-        """Let the running statistics take in `[time, env, *obs]`, and standardise by them from now on."""
-        assert self.moments is not None
-        self.moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
-        std = self.moments.variance.sqrt()
-        std = torch.where(std > 1e-6 * self.moments.mean.abs().clamp(min=1.0), std, torch.ones_like(std))
-        self._standardise(self.moments.mean, 1.0 / std)
-
-    def _standardise(self, mean: Tensor, inverse_std: Tensor) -> None:
-        for encoder in (self.policy.encoder, self.critic.encoder, self.target.encoder):
-            assert encoder.standardise is not None
-            encoder.standardise.mean.copy_(mean)
-            encoder.standardise.inverse_std.copy_(inverse_std)
 
 
 class _RandomFirst(Explorer):
@@ -385,7 +376,3 @@ class _RandomFirst(Explorer):
         self.drawn.append(action)
         played: NDArray[Any] = action.cpu().numpy()
         return played
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1

@@ -14,11 +14,11 @@ from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.generators import PPO, GeneratorFactory
-from lit_imitation.generators.normalisation import all_reduced
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build
+from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import RewardModel
 from lit_imitation.rollout import Round
 

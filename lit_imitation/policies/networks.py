@@ -32,10 +32,19 @@ class Standardise(nn.Module):
     def fit(self, x: Tensor) -> None:
         """Take μ and σ from `x: [N, size]`; a dimension that hardly varies is centred and left unscaled."""
         x = x.double()
-        mean, std = x.mean(0), x.std(0, unbiased=False)
+        self.use(x.mean(0), x.std(0, unbiased=False))
+
+    @torch.no_grad()
+    def use(self, mean: Tensor, std: Tensor) -> None:
+        """Take μ and σ, `[size]` each, as they are; but see `fit` for what hardly varies."""
         std = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), std, torch.ones_like(std))
         self.mean.copy_(mean)
         self.inverse_std.copy_(1.0 / std)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether somebody has set μ and σ."""
+        return bool(self.mean.any() or (self.inverse_std != 1.0).any())
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, size]` to `[B, size]`."""

@@ -1,0 +1,19 @@
+"""What several processes know of each other."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduced(x: Tensor) -> Tensor:
+    """The sum of `x` over the processes; `x` itself where there is one."""
+    if world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
