@@ -140,6 +140,29 @@ def rl_returns(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def rl_speed(rl: dict[str, Any], scaling: dict[str, Any] | None) -> str:
+    """Where a round's time goes, and how it compares."""
+    lines = [
+        "| work, one thread | rollout | updates | overhead | compared with | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rl["comparisons"].items():
+        runs = row["seconds"]["ours"]
+        shares = [100 * median(run[part] / run["round"] for run in runs) for part in ("rollout", "update", "overhead")]
+        parts = " | ".join(f"{share:.0f} %" for share in shares)
+        lines.append(f"| {name} | {parts} | Stable-Baselines3 | {row['sb3_over_ours']['median']:.1f} × as fast |")
+    runs = rl["recipe"]["seconds"]
+    shares = [100 * median(run[part] / run["round"] for run in runs) for part in ("rollout", "update", "overhead")]
+    parts = " | ".join(f"{share:.0f} %" for share in shares)
+    share = 100 * rl["recipe"]["share_of_bare"]["median"]
+    lines.append(f"| `ppo/hopper`, as it is | {parts} | bare `env.step` | {share:.0f} % of its rate |")
+    if scaling is not None:
+        ratio = scaling["two_over_one"]["median"]
+        work = "the same on two processes, each with as many environments"
+        lines.append(f"| {work} | | | | one process | {ratio:.2f} × its environment steps a second |")
+    return "\n".join(lines)
+
+
 def into_rl_recipe(row: dict[str, Any]) -> None:
     """Put an expert's figures into the comment of the recipe that made it."""
     _into_comment(
@@ -215,6 +238,8 @@ def refresh() -> None:
         tables["experts"] = experts(results["experts"])
         for row in results["experts"]:
             into_rl_recipe(row)
+    if "rl" in results:
+        tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:
         tables["rl_returns"] = rl_returns(results["rl_returns"])
     for page in (ROOT / "README.md", ROOT / "docs" / "reinforcement_learning.md"):
