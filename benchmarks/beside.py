@@ -18,7 +18,15 @@ KEPT = ("return_mean", "normalized_score", "wall_seconds")
 
 
 def compare(
-    dagger: list[str], bc: list[str], out: Path, seeds: int, jobs: int, env_id: str, expert: str, batch: list[str]
+    dagger: list[str],
+    bc: list[str],
+    out: Path,
+    seeds: int,
+    jobs: int,
+    env_id: str,
+    expert: str,
+    batch: list[str],
+    env_kwargs: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One row: DAgger with its recipe, then cloning with its own on as many labels.
 
@@ -34,10 +42,11 @@ def compare(
         env_id: of the expert that is rolled out to learn how long its episodes are.
         expert: as `load_expert` names it.
         batch: arguments of `fit` for both.
+        env_kwargs: of the environment that the expert is rolled out in.
     """
     (task,) = repeat([dagger[0]], seeds, jobs, out / "dagger", [*dagger[1:], *batch])["tasks"]
     summaries = [json.loads((out / "dagger" / f"seed_{seed}" / "summary.json").read_text()) for seed in range(seeds)]
-    length = _length(env_id, expert)
+    length = _length(env_id, expert, env_kwargs or {})
 
     def clone(name: str, labels: float) -> dict[str, Any]:
         trajectories = math.ceil(labels / length - 1e-9)
@@ -61,9 +70,9 @@ def compare(
     }
 
 
-def _length(env_id: str, expert: str) -> float:
+def _length(env_id: str, expert: str, env_kwargs: dict[str, Any]) -> float:
     """Mean number of steps of the expert's episodes, over 50."""
-    envs = make(env_id, 10, 0)
+    envs = make(env_id, 10, 0, **env_kwargs)
     actor = load_expert(expert, env_id, envs.single_observation_space, envs.single_action_space)
     lengths = collect(envs, actor, 50, 0).episode_lengths().double()
     envs.close()

@@ -47,6 +47,7 @@ def main() -> None:
                 data["env_id"],
                 data["expert"],
                 [],
+                data.get("env_kwargs"),
             ),
         }
         atomic_write(RESULTS, json.dumps([rows[name] for name in RECIPES if name in rows], indent=1) + "\n")

@@ -31,9 +31,6 @@ from lit_imitation.seeding import derive_seed
 from lit_imitation.transitions import Transitions
 from lit_imitation.versions import installed
 
-EXPERT_TRAJECTORIES = 25
-"""Trajectories asked of an expert when `num_trajectories` does not say."""
-
 
 class DemonstrationDataModule(EnvironmentDataModule):
     """Demonstrations on the model's device, batched by index, beside the environment to be judged in.
@@ -44,8 +41,10 @@ class DemonstrationDataModule(EnvironmentDataModule):
             roll out `expert` (cached by what was asked).
         expert: `scripted`, `checkpoint:PATH`, `sb3:PATH.zip`, `npz:PATH` or `package.module:function`.
         expert_deterministic: the expert's mode, else draws from its distribution.
+        expert_trajectories: how many an expert is asked for; a file has what it has.
         trust: open experts whose files can execute code (Stable-Baselines3's).
-        num_trajectories: how many, drawn at random from a file; default all of a file, 25 of an expert.
+        num_trajectories: how many, drawn at random from a file; default all of a file, `expert_trajectories` of an
+            expert.
         subsample: keep one transition in so many of each trajectory, from a random offset on.
         val_fraction: share of the trajectories held out for validation.
         return_temperature: τ of weights w ∝ exp((R − mean R) / (τ · std R)) from the trajectories' returns R; by
@@ -72,6 +71,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         demonstrations: str | Transitions = "",
         expert: str = "",
         expert_deterministic: bool = True,
+        expert_trajectories: int = 25,
         trust: bool = False,
         num_trajectories: int | None = None,
         subsample: int = 1,
@@ -95,7 +95,11 @@ class DemonstrationDataModule(EnvironmentDataModule):
         for name, value in (("num_trajectories", num_trajectories), ("subsample", subsample)):
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}; it must be at least 1")
-        for name, value in (("batch_size", batch_size), ("passes_per_epoch", passes_per_epoch)):
+        for name, value in (
+            ("expert_trajectories", expert_trajectories),
+            ("batch_size", batch_size),
+            ("passes_per_epoch", passes_per_epoch),
+        ):
             if value < 1:
                 raise ConfigError(f"data.{name} is {value}; it must be at least 1")
         if not 0.0 <= val_fraction < 1.0:
@@ -105,7 +109,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.demonstrations, self.expert = demonstrations, expert
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
-        self.return_temperature = return_temperature
+        self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature
         self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
 
     def prepare_data(self) -> None:
@@ -140,7 +144,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
 
     def _rolled_out(self) -> Path:
         """The file of the expert's trajectories, made if it is not there yet."""
-        count = self.num_trajectories or EXPERT_TRAJECTORIES
+        count = self.num_trajectories or self.expert_trajectories
         seed = derive_seed(self.seed, "expert")
         request = {
             "env_id": self.env_id,
@@ -154,7 +158,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
             "versions": {name: installed(name) for name in ("gymnasium", "envpool", "mujoco", "box2d")},
         }
         content = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode())
-        source = source_file(self.expert, self.env_id)
+        source = source_file(self.expert, self.env_id, self.spaces[1])
         if source is not None and source.is_file():  # the same name may mean another expert tomorrow
             content.update(source.read_bytes())
         name = self.env_id.rpartition(":")[2].replace("/", "_")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import Space
+from gymnasium.spaces import Box
 
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import scripted
@@ -20,10 +21,10 @@ from lit_imitation.experts.base import Expert, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
 
-__all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "source_file"]
+__all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "shipped_file", "source_file"]
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Policies that were trained here, as arrays: one `.npz` for each environment's id."""
+"""Policies that were trained here, as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
 
 FORMS = """scripted                  a hand-written controller
   shipped                   a policy that was trained with this package and comes with it
@@ -33,13 +34,19 @@ FORMS = """scripted                  a hand-written controller
   package.module:function   your own, from observations [B, *obs] to actions [B, *act]"""
 
 
-def source_file(spec: str, env_id: str) -> Path | None:
+def shipped_file(env_id: str, action_space: Space[Any]) -> Path:
+    """Where the policy that is shipped for an environment is, if there is one."""
+    continuous = SHIPPED / f"{env_id}-continuous.npz"
+    return continuous if isinstance(action_space, Box) and continuous.is_file() else SHIPPED / f"{env_id}.npz"
+
+
+def source_file(spec: str, env_id: str, action_space: Space[Any]) -> Path | None:
     """The file whose content decides what an expert does, where there is one: for caches of what it did."""
     form, _, rest = spec.partition(":")
     if spec == "scripted":
         return Path(scripted.__file__)
     if spec == "shipped":
-        return SHIPPED / f"{env_id}.npz"
+        return shipped_file(env_id, action_space)
     if form == "checkpoint":
         from lit_imitation.policies.checkpoints import find_checkpoint
 
@@ -81,7 +88,7 @@ def load_expert(
     if spec == "scripted":
         return _scripted(env_id, observation_space, action_space)
     if spec == "shipped":
-        file = SHIPPED / f"{env_id}.npz"
+        file = shipped_file(env_id, action_space)
         if not file.is_file():
             there = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.npz")))
             raise ExpertError(f"no expert for {env_id} is shipped; there is one for {there}")

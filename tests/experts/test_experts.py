@@ -439,9 +439,9 @@ def test_a_module_that_cannot_be_imported_is_an_error_with_the_reason(beside):
 
 
 def test_source_file_is_what_decides_what_an_expert_does(tmp_path, monkeypatch):
-    assert source_file("scripted", "CartPole-v1").name == "scripted.py"
-    assert source_file("npz:a/b.npz", "CartPole-v1") == Path("a/b.npz")
+    assert source_file("scripted", "CartPole-v1", DISCRETE).name == "scripted.py"
+    assert source_file("npz:a/b.npz", "CartPole-v1", DISCRETE) == Path("a/b.npz")
     (tmp_path / "somebodys_expert.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert source_file("somebodys_expert:act", "CartPole-v1") == tmp_path / "somebodys_expert.py"
-    assert source_file("nobodys_expert:act", "CartPole-v1") is None
+    assert source_file("somebodys_expert:act", "CartPole-v1", DISCRETE) == tmp_path / "somebodys_expert.py"
+    assert source_file("nobodys_expert:act", "CartPole-v1", DISCRETE) is None
