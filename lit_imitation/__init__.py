@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from lit_imitation.callbacks import DAggerCallback, HumanLabels
     from lit_imitation.data.demonstration_module import DemonstrationDataModule
     from lit_imitation.data.demonstrations import Demonstrations, read_demonstrations, write_demonstrations
+    from lit_imitation.data.imitation_module import ImitationDataModule
     from lit_imitation.data.module import EnvironmentDataModule
     from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.generators import PPO, SAC
-    from lit_imitation.methods import BC, RL
+    from lit_imitation.methods import AIRL, BC, GAIL, RL
+    from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
@@ -28,27 +30,33 @@ if TYPE_CHECKING:
         SquashedGaussianPolicy,
         load_policy,
     )
-    from lit_imitation.rewards import RewardModel
+    from lit_imitation.rewards import AIRLDiscriminator, Discriminator, RewardModel, load_reward
     from lit_imitation.rollout import Episodes, collect
     from lit_imitation.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.transitions import Transitions
 
 _HOMES = {
+    "AIRL": "methods",
+    "AIRLDiscriminator": "rewards",
     "BC": "methods",
     "CategoricalPolicy": "policies",
     "DAggerCallback": "callbacks",
     "DemonstrationDataModule": "data.demonstration_module",
     "Demonstrations": "data.demonstrations",
     "DeterministicPolicy": "policies",
+    "Discriminator": "rewards",
     "EnsemblePolicy": "policies",
     "EnvironmentDataModule": "data.module",
     "Episodes": "rollout",
     "ExponentialBeta": "schedules",
+    "GAIL": "methods",
     "GaussianPolicy": "policies",
     "HumanLabels": "callbacks",
+    "ImitationDataModule": "data.imitation_module",
     "IndicatorBeta": "schedules",
     "LinearBeta": "schedules",
     "MultiCategoricalPolicy": "policies",
+    "OccupancyDivergence": "metrics.occupancy",
     "PPO": "generators",
     "RL": "methods",
     "RewardModel": "rewards",
@@ -59,6 +67,7 @@ _HOMES = {
     "collect": "rollout",
     "load_expert": "experts",
     "load_policy": "policies",
+    "load_reward": "rewards",
     "make": "envs",
     "read_demonstrations": "data.demonstrations",
     "write_demonstrations": "data.demonstrations",
@@ -66,24 +75,30 @@ _HOMES = {
 
 __version__ = "0.1.0"
 __all__ = [
+    "AIRL",
     "BC",
+    "GAIL",
     "PPO",
     "RL",
     "SAC",
+    "AIRLDiscriminator",
     "CategoricalPolicy",
     "DAggerCallback",
     "DemonstrationDataModule",
     "Demonstrations",
     "DeterministicPolicy",
+    "Discriminator",
     "EnsemblePolicy",
     "EnvironmentDataModule",
     "Episodes",
     "ExponentialBeta",
     "GaussianPolicy",
     "HumanLabels",
+    "ImitationDataModule",
     "IndicatorBeta",
     "LinearBeta",
     "MultiCategoricalPolicy",
+    "OccupancyDivergence",
     "RewardModel",
     "RolloutDataModule",
     "SquashedGaussianPolicy",
@@ -91,6 +106,7 @@ __all__ = [
     "collect",
     "load_expert",
     "load_policy",
+    "load_reward",
     "make",
     "read_demonstrations",
     "write_demonstrations",

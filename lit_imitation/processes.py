@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.distributed as dist
 from torch import Tensor
 
@@ -17,3 +19,12 @@ def all_reduced(x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
     return x
+
+
+def gathered(x: Any) -> list[Any] | None:
+    """`x` of every process, on the first of them; None on the others."""
+    if world_size() == 1:
+        return [x]
+    found: list[Any] | None = [None] * world_size() if dist.get_rank() == 0 else None
+    dist.gather_object(x, found)
+    return found

@@ -54,6 +54,8 @@ class Generator(nn.Module, ABC, Generic[Experience]):
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse."""
 
+    compile_gradient: bool = False
+    """Whether gradients are compiled; those of a reward that is learnt beside it are then too."""
     rounds: int = 0
     """Rounds learnt from so far."""
     gradient_steps: int = 0

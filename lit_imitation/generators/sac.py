@@ -23,7 +23,7 @@ from lit_imitation.generators.replay import Replay, Replayed
 from lit_imitation.policies import CategoricalPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.networks import Activation
-from lit_imitation.processes import all_reduced, world_size
+from lit_imitation.processes import all_reduced, gathered, world_size
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
@@ -316,12 +316,7 @@ class SAC(Generator[Round]):
 
     def state(self) -> dict[str, Any]:
         """The replay buffer of every process, on the first of them, and the count of steps."""
-        replay: list[Any] | None = [self.replay.state()]
-        if (world := world_size()) > 1:
-            gathered: list[Any] | None = [None] * world if dist.get_rank() == 0 else None
-            dist.gather_object(replay[0], gathered)  # type: ignore[index]
-            replay = gathered
-        return {"env_steps": self.env_steps, "replay": replay}
+        return {"env_steps": self.env_steps, "replay": gathered(self.replay.state())}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse.

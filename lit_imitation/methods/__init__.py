@@ -1,7 +1,9 @@
 """The methods: one LightningModule a rung of the ladder."""
 
+from lit_imitation.methods.airl import AIRL
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.bc import BC
+from lit_imitation.methods.gail import GAIL
 from lit_imitation.methods.rl import RL
 
-__all__ = ["BC", "RL", "ImitationModule"]
+__all__ = ["AIRL", "BC", "GAIL", "RL", "ImitationModule"]

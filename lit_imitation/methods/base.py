@@ -224,7 +224,7 @@ class ImitationModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description."""
         if not hasattr(self, "policy"):
-            self.policy = build(checkpoint["policy"])
+            self.policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
         self.env_steps = checkpoint["env_steps"]
         self.evaluation = checkpoint["evaluation"]
         self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])

@@ -19,7 +19,7 @@ from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build
 from lit_imitation.processes import all_reduced
-from lit_imitation.rewards import RewardModel
+from lit_imitation.rewards import LearntReward, RewardModel, load_reward
 from lit_imitation.rollout import Round
 
 
@@ -33,7 +33,8 @@ class RL(ImitationModule):
         generator: builds the generator from the two spaces and the policy it shall improve; by default `PPO`. (No class
             stands as the default: the command line would hand its arguments on to another one, where names agree.)
         policy: builds the policy; by default the generator's own choice.
-        reward: a model of the reward, in place of the environment's own.
+        reward: a model of the reward, in place of the environment's own; or directory or checkpoint of a run that
+            learnt one.
         start: directory or checkpoint of a policy to start from.
     """
 
@@ -41,7 +42,7 @@ class RL(ImitationModule):
         self,
         generator: GeneratorFactory | None = None,
         policy: PolicyFactory | None = None,
-        reward: RewardModel | None = None,
+        reward: RewardModel | str | None = None,
         start: str | None = None,
     ) -> None:
         super().__init__(policy)
@@ -50,7 +51,7 @@ class RL(ImitationModule):
         self.automatic_optimization = False
         self._given_policy, self.start = policy, start
         self._generator_factory: GeneratorFactory = generator or PPO
-        self.reward = reward
+        self.reward: RewardModel | None = load_reward(reward) if isinstance(reward, str) else reward
         self._unbuilt: ConfigError | None = None
 
     @property
@@ -63,6 +64,8 @@ class RL(ImitationModule):
         if hasattr(self, "policy") or self._trainer is None:
             return
         spaces = self.datamodule.spaces
+        if isinstance(self.reward, LearntReward):
+            self._check_spaces("model.reward", self.reward.spaces)
         try:
             policy = self._policy(*spaces)
         except ConfigError as error:  # a checkpoint of this run, about to be read, has what `start` had
@@ -82,15 +85,14 @@ class RL(ImitationModule):
         if self.start is None:
             return self._given_policy(observation_space, action_space) if self._given_policy else None
         policy = load_policy(self.start).train()
-        for made_for, given, bounds in (
-            (policy.observation_space, observation_space, False),
-            (policy.action_space, action_space, True),
-        ):
-            if space_mismatch(made_for, given, bounds=bounds):
-                raise ConfigError(
-                    f"model.start {self.start} was made for {made_for}; {self.datamodule.env_id} has {given}"
-                )
+        self._check_spaces(f"model.start {self.start}", (policy.observation_space, policy.action_space))
         return policy
+
+    def _check_spaces(self, what: str, made_for: tuple[Space[Any], Space[Any]]) -> None:
+        """What comes from another run must fit this one's environment."""
+        for one, given, bounds in zip(made_for, self.datamodule.spaces, (False, True), strict=True):
+            if space_mismatch(one, given, bounds=bounds):
+                raise ConfigError(f"{what} was made for {one}; {self.datamodule.env_id} has {given}")
 
     def setup(self, stage: str) -> None:
         """Check what it takes to train, and have every round logged."""
@@ -112,16 +114,21 @@ class RL(ImitationModule):
 
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
-        if self.reward is not None and not self.generator.replays:
-            with torch.no_grad():
-                rollout = batch.rollout.clone(recurse=False)
-                rollout.reward = self.reward.reward(batch.rollout)
-            batch = batch._replace(rollout=rollout)
+        learnt, batch = self.rewarded(batch)
         # Without an end (`max_epochs: -1`) nothing is ever over, and nothing annealed.
         rounds = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
-        logged = self.generator.update(batch, max(0.0, self.trainer.global_step / rounds))
+        logged = learnt | self.generator.update(batch, max(0.0, self.trainer.global_step / rounds))
         self._count(batch, logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
+
+    def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
+        """What to log, and the round with the rewards that the policy shall learn from."""
+        if self.reward is None or self.generator.replays:  # which asks for them itself
+            return {}, batch
+        rollout = batch.rollout.clone(recurse=False)
+        with torch.no_grad():
+            rollout.reward = self.reward.reward(batch.rollout)
+        return {}, batch._replace(rollout=rollout)
 
     def count_gradient_steps(self) -> int:
         """The generator's own count."""
@@ -136,7 +143,7 @@ class RL(ImitationModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
         if not hasattr(self, "policy"):
-            policy = build(checkpoint["policy"])
+            policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
             weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
             policy.load_state_dict(weights)
             policy.trained = True
@@ -156,14 +163,17 @@ class RL(ImitationModule):
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
         returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
-        steps, loss = batch.valid.sum()[None], logged.get("loss", counts.new_zeros(())).detach()[None]
-        sums = all_reduced(torch.cat([counts, steps.float(), loss.float()]))
-        total_return, total_length, episodes, steps, loss = sums.tolist()  # the one wait for the device in a round
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} after round {self.generator.rounds} ({self.env_steps} environment steps)\n"
-                f"{self._last_good()}"
-            )
+        losses = {name: logged.get(name, counts.new_zeros(())) for name in ("discriminator_loss", "loss")}
+        steps = batch.valid.sum()[None]
+        sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(losses.values())).detach().float()]))
+        # The one wait for the device in a round.
+        total_return, total_length, episodes, steps, *found = sums.tolist()
+        for name, loss in zip(losses, found, strict=True):
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the {name.replace('_', ' ')} is {loss} after round {self.generator.rounds} ({self.env_steps} "
+                    f"environment steps)\n{self._last_good()}"
+                )
         self.env_steps += int(steps)
         # Lightning saves no checkpoint where no optimiser step was counted, and counts those of its own wrapper alone.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from gymnasium import Space
@@ -15,6 +15,8 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
+
+Built = TypeVar("Built")
 
 
 def default_policy_class(
@@ -31,34 +33,44 @@ def default_policy(observation_space: Space[Any], action_space: Space[Any]) -> P
     return default_policy_class(action_space)(observation_space, action_space)
 
 
-def describe(policy: Policy) -> dict[str, Any]:
-    """The policy's class, spaces and hyper-parameters as primitives; with its `state_dict` all there is to know."""
-    cls = type(policy)
+class Describable(Protocol):
+    """What is built from two spaces and hyper-parameters, and remembers them."""
+
+    observation_space: Space[Any]
+    action_space: Space[Any]
+    arguments: dict[str, Any]
+
+
+def describe(module: Describable) -> dict[str, Any]:
+    """A policy's (or reward's) class, spaces and hyper-parameters as primitives; with its `state_dict` all of it."""
+    cls = type(module)
     return {
         "class": f"{cls.__module__}.{cls.__qualname__}",
-        "arguments": dict(policy.arguments),
-        "observation_space": space_to_dict(policy.observation_space),
-        "action_space": space_to_dict(policy.action_space),
+        "arguments": dict(module.arguments),
+        "observation_space": space_to_dict(module.observation_space),
+        "action_space": space_to_dict(module.action_space),
     }
 
 
-def build(description: dict[str, Any]) -> Policy:
+def build(description: dict[str, Any], base: type[Built]) -> Built:
     """The inverse of `describe`, with fresh weights.
 
     The class is looked up among those already imported: a file names a class, it does not get to import one.
 
     Raises:
-        ConfigError: no imported policy class has that name.
+        ConfigError: no imported subclass of `base` has that name.
     """
     name = description["class"]
-    for cls in _subclasses(Policy):  # type: ignore[type-abstract]
+    for cls in _subclasses(base):
         if f"{cls.__module__}.{cls.__qualname__}" == name:
             spaces = [space_from_dict(description[key]) for key in ("observation_space", "action_space")]
-            return cls(*spaces, **description["arguments"])  # type: ignore[arg-type]
-    raise ConfigError(f"the checkpoint holds a policy of class {name}; import the module that defines it first")
+            return cls(*spaces, **description["arguments"])
+    raise ConfigError(
+        f"the checkpoint holds a {base.__name__.lower()} of class {name}; import the module that defines it first"
+    )
 
 
-def _subclasses(cls: type[Policy]) -> Iterator[type[Policy]]:
+def _subclasses(cls: type[Built]) -> Iterator[type[Built]]:
     for subclass in cls.__subclasses__():
         yield subclass
         yield from _subclasses(subclass)
@@ -115,7 +127,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")
     prefix = "policy."
     try:
-        policy = build(checkpoint["policy"])
+        policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         policy.load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

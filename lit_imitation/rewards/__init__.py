@@ -1,5 +1,16 @@
 """Reward models: what a transition is worth when the environment does not say, or is not asked."""
 
+from lit_imitation.rewards.airl import AIRLDiscriminator
 from lit_imitation.rewards.base import RewardModel
+from lit_imitation.rewards.checkpoints import LearntReward, load_reward
+from lit_imitation.rewards.discriminator import AdversarialReward, Discriminator, DiscriminatorFactory
 
-__all__ = ["RewardModel"]
+__all__ = [
+    "AIRLDiscriminator",
+    "AdversarialReward",
+    "Discriminator",
+    "DiscriminatorFactory",
+    "LearntReward",
+    "RewardModel",
+    "load_reward",
+]

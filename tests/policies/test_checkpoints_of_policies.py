@@ -21,6 +21,7 @@ from lit_imitation.policies import (
     DeterministicPolicy,
     GaussianPolicy,
     MultiCategoricalPolicy,
+    Policy,
     load_policy,
 )
 from lit_imitation.policies.checkpoints import build, describe, find_checkpoint, read_checkpoint
@@ -91,7 +92,7 @@ def test_descriptions_are_primitives(name):
 
 def test_built_from_a_description_has_fresh_weights():
     policy = POLICIES["deterministic"]()
-    again = build(describe(policy))
+    again = build(describe(policy), Policy)
     assert again.huber_delta == 0.7
     assert not torch.equal(again.network.layers[0].weight, policy.network.layers[0].weight)
 

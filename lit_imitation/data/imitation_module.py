@@ -1,0 +1,115 @@
+"""`ImitationDataModule`: rounds of the current policy beside an expert's demonstrations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_imitation.data.demonstration_module import DemonstrationDataModule, HeldOut
+from lit_imitation.data.rollout_module import RolloutDataModule
+from lit_imitation.envs import Backend
+from lit_imitation.transitions import Transitions
+
+
+class ImitationDataModule(RolloutDataModule):
+    """As `RolloutDataModule`, with demonstrations for a method that learns what the reward is from them.
+
+    Args:
+        env_id: a registered Gymnasium id, or `module:Id-v0`.
+        demonstrations: see `DemonstrationDataModule`, like all up to `val_fraction`.
+        expert: who is asked for demonstrations.
+        expert_deterministic: the expert's mode, else draws from its distribution.
+        expert_trajectories: how many an expert is asked for.
+        trust: open experts whose files can execute code.
+        num_trajectories: how many, drawn at random.
+        subsample: keep one transition in so many.
+        val_fraction: share of the trajectories held out, by which a discriminator's accuracy is judged.
+        env_steps: see `RolloutDataModule`, like the rest.
+        steps_per_round: steps of each environment between two updates.
+        rounds_per_epoch: rounds between two points at which validation and checkpoints may fall.
+        env_kwargs: passed to the environment.
+        num_envs: environments that step together, over all processes.
+        backend: `auto`, `vector`, `envpool`, `sync` or `async`.
+        eval_episodes: episodes of each validation; 0 for none.
+        test_episodes: episodes of `test` and `predict`.
+        seed: of everything drawn here; by default that of `seed_everything`.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        demonstrations: str | Transitions = "",
+        expert: str = "",
+        expert_deterministic: bool = True,
+        expert_trajectories: int = 25,
+        trust: bool = False,
+        num_trajectories: int | None = None,
+        subsample: int = 1,
+        val_fraction: float = 0.1,
+        env_steps: int | None = None,
+        steps_per_round: int = 256,
+        rounds_per_epoch: int = 10,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 8,
+        backend: Backend = "auto",
+        eval_episodes: int = 10,
+        test_episodes: int = 100,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            env_id,
+            env_steps,
+            steps_per_round,
+            rounds_per_epoch,
+            env_kwargs,
+            num_envs,
+            backend,
+            eval_episodes,
+            test_episodes,
+            seed=seed,
+        )
+        self.source = DemonstrationDataModule(
+            env_id,
+            demonstrations,
+            expert,
+            expert_deterministic,
+            expert_trajectories,
+            trust,
+            num_trajectories,
+            subsample,
+            val_fraction,
+            env_kwargs=env_kwargs,
+            num_envs=10,
+            backend=backend,
+            seed=self.seed,
+        )
+
+    @property
+    def train(self) -> Transitions:
+        """`[N]`: the demonstrations that a discriminator learns from."""
+        return self.source.train
+
+    @property
+    def held_out(self) -> Transitions:
+        """`[M]`: those it is judged by; empty without."""
+        return self.source.held_out
+
+    def prepare_data(self) -> None:
+        """Ask the expert, on one process, so that the others find the answer."""
+        super().prepare_data()
+        self.source.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        """Read, check, choose and hold out demonstrations; turn `env_steps` into epochs."""
+        super().setup(stage)
+        self.source.trainer = self.trainer
+        self.source.setup(stage)
+        if self.source.expert_return is not None:
+            self.expert_return = self.source.expert_return
+
+    def val_dataloader(self) -> list[Any]:
+        """This process's part of the held-out transitions, then episodes of the current policy."""
+        loaders = super().val_dataloader()
+        trainer = self.trainer
+        assert trainer is not None
+        mine = self.held_out[trainer.global_rank :: trainer.world_size]
+        return [HeldOut(mine), *loaders] if len(mine) else loaders

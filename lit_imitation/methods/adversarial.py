@@ -1,0 +1,244 @@
+"""What GAIL and AIRL share: a discriminator and a generator, in turns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import Space
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_imitation.data.imitation_module import ImitationDataModule
+from lit_imitation.errors import ConfigError
+from lit_imitation.generators import GeneratorFactory
+from lit_imitation.generators.gradients import Descent
+from lit_imitation.methods.rl import RL
+from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
+from lit_imitation.policies import Policy, PolicyFactory
+from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.processes import gathered
+from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
+from lit_imitation.rewards.discriminator import STATISTICS
+from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rollout import Round
+from lit_imitation.transitions import Transitions
+
+SATURATED, FLAT, PATIENCE = 0.995, 1e-4, 10
+"""Accuracy on held-out expert and learner above which a discriminator counts as saturated, and spread of the rewards
+over their size below which they count as flat; after so many rounds on end there is a warning."""
+ALARMS = {
+    "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
+    "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty, "
+    "spectral_norm or max_logit of the discriminator, or a model.start from a clone help",
+    "flat": "the rewards have been all the same for {rounds} rounds, so there is nothing to learn from them; see "
+    "whether the discriminator learns (discriminator_loss), and let the generator normalise rewards",
+}
+HELD_OUT, OCCUPANCY = 4096, 512
+"""Demonstrated pairs by which accuracy is judged in each round, at the most; and pairs of either side between which the
+divergence of occupancies is taken."""
+
+
+class Adversarial(RL):
+    """Rounds of: play, `discriminator_steps` steps of the discriminator, reward the round by it, improve the policy.
+
+    Args:
+        discriminator: builds the discriminator from the two spaces.
+        generator: builds the generator; by default `PPO`.
+        policy: builds the policy; by default the generator's own choice.
+        start: directory or checkpoint of a policy to start from, such as a clone.
+        learning_rate: of the discriminator's Adam.
+        discriminator_steps: gradient steps a round.
+        batch_size: expert pairs, and as many learner pairs, of each of them, on each process. Fewer demonstrations are
+            drawn more than once.
+        replay_rounds: learner pairs are drawn from this round and so many before it.
+        discriminator_max_grad_norm: of its gradient.
+    """
+
+    def __init__(
+        self,
+        discriminator: DiscriminatorFactory,
+        generator: GeneratorFactory | None = None,
+        policy: PolicyFactory | None = None,
+        start: str | None = None,
+        learning_rate: float = 3e-4,
+        discriminator_steps: int = 8,
+        batch_size: int = 1024,
+        replay_rounds: int = 0,
+        discriminator_max_grad_norm: float = float("inf"),
+    ) -> None:
+        super().__init__(generator, policy, None, start)
+        for name, value, least in (
+            ("discriminator_steps", discriminator_steps, 0),
+            ("batch_size", batch_size, 1),
+            ("replay_rounds", replay_rounds, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"model.{name} is {value}; it must be at least {least}")
+        for name, rate in (
+            ("learning_rate", learning_rate),
+            ("discriminator_max_grad_norm", discriminator_max_grad_norm),
+        ):
+            if not rate > 0.0:
+                raise ConfigError(f"model.{name} is {rate}; it must be above 0")
+        self._discriminator_factory = discriminator
+        self.learning_rate, self.discriminator_steps, self.batch_size = learning_rate, discriminator_steps, batch_size
+        self.replay_rounds, self.discriminator_max_grad_norm = replay_rounds, discriminator_max_grad_norm
+        self.negatives: list[Samples] = []
+        """The learner's pairs, a round each; the last is the current one."""
+        self.held_out: Samples | None = None
+        self._resumed: list[Any] | None = None
+        self._alarms = {"saturated": 0, "flat": 0}
+
+    @property
+    def method(self) -> str:
+        """The method's name, not the generator's."""
+        return type(self).__name__.lower()
+
+    @property
+    def discriminator(self) -> AdversarialReward:
+        """What the learner is rewarded by."""
+        assert isinstance(self.reward, AdversarialReward)
+        return self.reward
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
+        """Discriminator, generator and policy for these spaces."""
+        if self.reward is None:
+            self.reward = self._discriminator_factory(observation_space, action_space)
+        self.action_features = ActionFeatures(action_space)
+        super().build(observation_space, action_space, policy)
+
+    def setup(self, stage: str) -> None:
+        """Check what it takes to train; the demonstrations' statistics standardise what the discriminator reads."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        data = self.datamodule
+        if not isinstance(data, ImitationDataModule):
+            raise ConfigError(
+                f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has no "
+                "demonstrations: use lit_imitation.ImitationDataModule"
+            )
+        if data.train.next_observation is None:
+            raise ConfigError(f"{type(self).__name__} needs demonstrations with next_observations; these have none")
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The generator's, and the discriminator's Adam."""
+        optimizers = super().configure_optimizers()
+        data, discriminator = self.datamodule, self.discriminator
+        assert isinstance(data, ImitationDataModule)
+        encoder = discriminator.features.encoder
+        if encoder.standardise is not None and not encoder.standardise.fitted:
+            encoder.fit(data.train.observation)
+        self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
+        self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
+        if self._resumed is not None:
+            if len(self._resumed) != self.trainer.world_size:
+                raise ConfigError(
+                    f"the checkpoint is that of {len(self._resumed)} processes; go on with as many, not "
+                    f"{self.trainer.world_size}"
+                )
+            mine = self._resumed[self.global_rank]
+            self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]
+        self.discriminator_descent = Descent(
+            discriminator,
+            [parameter for parameter in discriminator.parameters() if parameter.requires_grad],
+            self.learning_rate,
+            max_grad_norm=self.discriminator_max_grad_norm,
+            compiled=self.generator.compile_gradient,
+        )
+        return [*optimizers, self.discriminator_descent.optimizer]
+
+    def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
+        """The discriminator's steps on this round `[time, env]`, and then the round as it rewards it."""
+        discriminator, rollout = self.discriminator, batch.rollout
+        self._share_normaliser()
+        logged = self._discriminate(Samples.of(rollout[batch.valid], absorbing=discriminator.absorbing))
+        if discriminator.needs_log_prob and not self.generator.replays:
+            rollout = rollout.clone(recurse=False)
+            log_prob = self._log_prob(rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1))
+            rollout.log_prob = log_prob.view_as(rollout.reward)
+            batch = batch._replace(rollout=rollout)
+        _, batch = super().rewarded(batch)
+        with torch.no_grad():
+            reward = discriminator.reward(rollout) if self.generator.replays else batch.rollout.reward
+            logged |= self._diagnose(reward[batch.valid], rollout, batch.valid)
+        self._warn(logged)
+        return logged, batch
+
+    def _discriminate(self, learner: Samples) -> dict[str, Tensor]:
+        """`discriminator_steps` steps on as many pairs of the expert as of the learner."""
+        self.discriminator.before_round()
+        self.negatives = [*self.negatives, learner][-1 - self.replay_rounds :]
+        count, size = self.discriminator_steps, self.batch_size
+        sums = torch.zeros(2 + len(STATISTICS), device=self.device)
+        if count:
+            pairs = [self.expert.draw(count * size), Samples.joined(self.negatives).draw(count * size)]
+            # One pass of the policy for all steps: it stays as it is until they are done.
+            columns = [
+                torch.cat([column.unflatten(0, (count, size)) for column in both], 1)
+                for both in zip(*([*one, self._log_prob(one.observation, one.action)] for one in pairs), strict=True)
+            ]
+            place = torch.rand(count, size, device=self.device)
+            for step in range(count):
+                sums += self.discriminator_descent.step(*(column[step] for column in columns), place[step])
+        names = ("discriminator_loss", *STATISTICS, "discriminator_grad_norm")
+        return dict(zip(names, sums / max(count, 1), strict=True))
+
+    @torch.no_grad()
+    def _log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Log π(a | s) `[N]` of the current policy, where the discriminator needs it."""
+        if not self.discriminator.needs_log_prob:
+            return torch.zeros(len(observation), device=self.device)
+        return self.policy.head_log_prob(self.policy.head(observation), action)
+
+    def _share_normaliser(self) -> None:
+        """Discriminator and policy see the observations through the same statistics, once the policy has its own."""
+        own, its = self.policy.encoder.standardise, self.discriminator.features.encoder.standardise
+        if own is not None and its is not None and own.fitted:
+            its.load_state_dict(own.state_dict())
+
+    def _diagnose(self, reward: Tensor, rollout: Transitions, valid: Tensor) -> dict[str, Tensor]:
+        """Accuracy on demonstrations never learnt from, rewards, and each epoch how far the occupancies are apart."""
+        discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
+        if self.held_out is not None:
+            log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
+            found["discriminator_accuracy_held_out"] = (discriminator.logit(self.held_out, log_prob) > 0).float().mean()
+        if self.trainer.is_last_batch:
+            expert = self.occupancy(self.expert.rows((~self.expert.absorbing).nonzero().squeeze(-1)))
+            learner = self.occupancy(Samples.of(rollout[valid]))
+            found["mmd"] = maximum_mean_discrepancy(expert, learner)
+            found["sliced_wasserstein"] = sliced_wasserstein(expert, learner)
+        return found
+
+    def occupancy(self, samples: Samples) -> Tensor:
+        """`[OCCUPANCY, n]`: state and action of so many rows, evenly spaced, standardised as the discriminator's."""
+        index = torch.linspace(0, len(samples.absorbing) - 1, OCCUPANCY, device=self.device).long()
+        rows = samples.rows(index)
+        return torch.cat([self.discriminator.features.encoder(rows.observation), self.action_features(rows.action)], -1)
+
+    def _warn(self, logged: dict[str, Tensor]) -> None:
+        """Say in words when there is nothing more to learn from the rewards."""
+        accuracy = logged.get("discriminator_accuracy_held_out", logged["discriminator_accuracy_expert"])
+        saturated = torch.minimum(accuracy, logged["discriminator_accuracy_learner"]) > SATURATED
+        flat = logged["reward_std"] < FLAT * logged["reward_mean"].abs()
+        for name, raised in zip(self._alarms, torch.stack([saturated, flat]).tolist(), strict=True):
+            self._alarms[name] = self._alarms[name] + 1 if raised else 0
+            if self._alarms[name] == PATIENCE:
+                rank_zero_warn(ALARMS[name].format(rounds=PATIENCE))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for every method; and the reward, by which `load_reward` builds it again, and the past rounds' pairs."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reward"] = describe(self.discriminator)
+        checkpoint["negatives"] = gathered(
+            [list(one) for one in self.negatives[-self.replay_rounds :]] if self.replay_rounds else []
+        )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse."""
+        if not hasattr(self, "policy"):
+            self.reward = build(checkpoint["reward"], AdversarialReward)  # type: ignore[type-abstract]
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = checkpoint["negatives"]

@@ -1,0 +1,113 @@
+"""AIRL's discriminator (Fu, Luo & Levine 2018), whose reward outlives the learner and the dynamics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import Space
+from torch import Tensor
+
+from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.rewards.discriminator import AdversarialReward
+from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.transitions import Transitions
+
+
+class AIRLDiscriminator(AdversarialReward):
+    """D = e^f / (e^f + π(a | s)), that is ℓ = f(s, a, s′) − log π(a | s), with
+
+        f(s, a, s′) = r_ψ(s) + γ Φ(s′) − Φ(s)         or r_ψ(s, a) in place of r_ψ(s).
+
+    What the generator is paid is log D − log(1 − D) = f − log π: the reward f and, in expectation, the entropy of π.
+    (SAC has an entropy bonus of its own; its rewards are f.) At the optimum f is the advantage A* of the expert, up to
+    a constant; of it γΦ(s′) − Φ(s) takes what depends on the dynamics, and r_ψ(s) is the reward itself, up to a
+    constant, where the true one is of the state alone and the dynamics are decomposable (section 6 of the paper).
+
+    A terminal state has no future: there Φ = 0, and no reward follows. With `absorbing` the state after it is a state
+    like others, with a Φ and a reward that are learnt.
+
+    Densities are in units of half the action range, so that they, and with them r_ψ's constant, do not depend on the
+    environment's units.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
+        state_only: r_ψ(s), which can transfer, or r_ψ(s, a), which can imitate better.
+        hidden_sizes: of r_ψ.
+        potential_hidden_sizes: of Φ.
+        activation: between their layers.
+        max_logit: bound of |f|.
+        gradient_penalty: its coefficient, on f as a function of (s, a, s′).
+        label_smoothing: of the expert's label.
+        absorbing: reward the state after the end.
+        gamma: γ, the generator's own.
+    """
+
+    needs_log_prob = True
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        state_only: bool = True,
+        hidden_sizes: Sequence[int] = (64, 64),
+        potential_hidden_sizes: Sequence[int] = (64, 64),
+        activation: Activation = "tanh",
+        max_logit: float = math.inf,
+        gradient_penalty: float = 0.0,
+        label_smoothing: float = 0.0,
+        absorbing: bool = False,
+        gamma: float = 0.99,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            "state" if state_only else "state_action",
+            loss="cross_entropy",
+            max_logit=max_logit,
+            gradient_penalty=gradient_penalty,
+            label_smoothing=label_smoothing,
+            absorbing=absorbing,
+            gamma=gamma,
+        )
+        inputs, self.state_size = self.features.out_features, self.features.state_features
+        self.inputs = inputs
+        self.reward_network = MLP([inputs, *hidden_sizes, 1], activation)
+        self.potential = MLP([self.state_size, *potential_hidden_sizes, 1], activation)
+        half = ActionFeatures(action_space).half_range
+        self.log_unit = float(half.double().log().sum())
+        """log of the volume of the unit: log-densities in it are higher by this."""
+
+    def describe_samples(self, samples: Samples) -> Tensor:
+        """`[B, n]`: what r_ψ reads (which begins with s), s′, and whether there is a future after it."""
+        over = torch.zeros_like(samples.terminated) if self.absorbing else samples.terminated
+        gone = samples.terminated | samples.absorbing
+        following = self.features.state(samples.next_observation, gone)
+        return torch.cat([self.features(samples), following, (~over)[:, None].to(following.dtype)], -1)
+
+    def score(self, features: Tensor) -> Tensor:
+        """F `[B]`."""
+        inputs, following, future = torch.split(features, [self.inputs, self.state_size, 1], -1)
+        here = inputs[:, : self.state_size]
+        shaping = self.gamma * future * self.potential(following) - self.potential(here)
+        score: Tensor = self.reward_network(inputs) + shaping
+        return score.squeeze(-1)
+
+    def logit(self, samples: Samples, log_prob: Tensor | None = None) -> Tensor:
+        """ℓ `[B]`; f where log π is not given."""
+        f = super().logit(samples)
+        return f if log_prob is None else f - (log_prob + self.log_unit)
+
+    def paid(self, logit: Tensor) -> Tensor:
+        """`[B]`: ℓ."""
+        return logit
+
+    def recovered(self, transitions: Transitions) -> Tensor:
+        """r_ψ `[*batch]`."""
+        shape = transitions.batch_size
+        features = self.features(Samples.of(transitions.reshape(-1)))
+        return self.reward_network(features).view(shape)  # type: ignore[no-any-return]

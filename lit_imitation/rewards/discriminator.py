@@ -1,0 +1,296 @@
+"""GAIL's discriminator (Ho & Ermon 2016), and what keeps one from winning too early."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from gymnasium import Space
+from torch import Tensor
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.rewards.base import RewardModel
+from lit_imitation.rewards.features import Features, Inputs, Samples
+from lit_imitation.transitions import Transitions
+
+STATISTICS = (
+    "discriminator_accuracy_expert",
+    "discriminator_accuracy_learner",
+    "discriminator_logit_expert",
+    "discriminator_logit_learner",
+    "jensen_shannon",
+    "gradient_penalty",
+)
+"""What each step of the discriminator reports beside its loss."""
+
+
+class AdversarialReward(RewardModel):
+    """A classifier D = σ(ℓ) of expert (label 1) and learner (label 0), whose logit ℓ is what the learner is paid by.
+
+    With expert and learner pairs in equal numbers, from the occupancies ρ_E and ρ_π, D is trained on
+
+        L = −½ E_{ρ_E}[log D] − ½ E_{ρ_π}[log(1 − D)],        best at D* = ρ_E / (ρ_E + ρ_π),  ℓ* = log(ρ_E / ρ_π).
+
+    So ℓ is large where the expert is more often than the learner, and the learner has to *maximise* it or anything
+    that grows with it. The rewards that do, with their signs:
+
+        positive: −log(1 − D) = log(1 + e^ℓ) > 0     each step is worth something: to live longer pays
+        negative:  log D      = −log(1 + e^−ℓ) < 0   each step costs something: to end the episode pays
+        logit:     log D − log(1 − D) = ℓ            either sign; E_{ρ_π}[ℓ*] = −KL(ρ_π ‖ ρ_E)
+
+    (With the labels the other way about, expert 0, D is 1 − D here, and `negative` reads log(1 − D), `positive`
+    −log D.) At D* the loss is log 2 − JS(ρ_E, ρ_π): log 2 − L, at least 0 and at most log 2, estimates from below how
+    far the two are apart.
+
+    A subclass gives `score`, the logit of features, and says what of it is the reward.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
+        inputs: what is read.
+        loss: `cross_entropy`, L above; or `wasserstein`, E_{ρ_π}[ℓ] − E_{ρ_E}[ℓ], to which a gradient penalty or
+            spectral normalisation belongs, and whose reward is ℓ itself.
+        max_logit: ℓ ← m tanh(ℓ / m), so that |ℓ| < m.
+        gradient_penalty: c of c E[(‖∇_x ℓ(x)‖ − 1)²] at points x on the lines between expert and learner pairs, one
+            draw of the place on the line for each pair (Gulrajani et al. 2017).
+        label_smoothing: the expert's label is 1 minus this.
+        absorbing: reward the state after a terminated episode too, as if it went on there for ever (Kostrikov et al.
+            2019): the last transition is paid γ / (1 − γ) times the absorbing state's reward beside its own.
+        gamma: the discount γ, of the absorbing state.
+    """
+
+    arguments: dict[str, Any]
+    """The hyper-parameters as given."""
+
+    def __new__(cls, *spaces: Any, **arguments: Any) -> AdversarialReward:
+        """Note the arguments as the outermost constructor is given them, for a checkpoint to name."""
+        model = super().__new__(cls)
+        model.__dict__["arguments"] = arguments
+        return model
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        inputs: Inputs,
+        *,
+        loss: Literal["cross_entropy", "wasserstein"],
+        max_logit: float,
+        gradient_penalty: float,
+        label_smoothing: float,
+        absorbing: bool,
+        gamma: float,
+    ) -> None:
+        super().__init__()
+        for name, value, low, high in (
+            ("max_logit", max_logit, 1e-3, math.inf),
+            ("gradient_penalty", gradient_penalty, 0.0, 1e6),
+            ("label_smoothing", label_smoothing, 0.0, 0.5),
+            ("gamma", gamma, 0.0, 1.0),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"discriminator.{name} is {value}; it must lie in [{low:g}, {high:g}]")
+        if absorbing and gamma == 1.0:
+            raise ConfigError(
+                "discriminator.absorbing needs a discriminator.gamma below 1: the absorbing state is for ever"
+            )
+        self.observation_space, self.action_space = observation_space, action_space
+        self.features = Features(observation_space, action_space, inputs, absorbing)
+        self.loss, self.max_logit, self.gradient_penalty = loss, max_logit, gradient_penalty
+        self.label_smoothing, self.absorbing, self.gamma = label_smoothing, absorbing, gamma
+
+    @abstractmethod
+    def score(self, features: Tensor) -> Tensor:
+        """`[B]`: the part of ℓ that the networks give, from `[B, n]`."""
+
+    @abstractmethod
+    def paid(self, logit: Tensor) -> Tensor:
+        """`[B]`: the reward from ℓ."""
+
+    def describe_samples(self, samples: Samples) -> Tensor:
+        """`[B, n]`: what `score` reads."""
+        features: Tensor = self.features(samples)
+        return features
+
+    def logit(self, samples: Samples, log_prob: Tensor | None = None) -> Tensor:
+        """ℓ `[B]`; `log_prob: [B]` is log π(a | s) of the current learner, for those who need it."""
+        return self.limited(self.score(self.describe_samples(samples)))
+
+    def limited(self, logit: Tensor) -> Tensor:
+        """`max_logit` at work."""
+        return logit if self.max_logit == math.inf else self.max_logit * torch.tanh(logit / self.max_logit)
+
+    needs_log_prob = False
+    """Whether `logit` reads log π."""
+
+    def forward(self, *columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss `[]` and its `STATISTICS` `[6]`.
+
+        Args:
+            *columns: the fields of `Samples`, `[2B, …]` each, the expert's first and then the learner's; log π of
+                each, `[2B]`; and where on the line from one to the other the penalty is taken, `[B]` in [0, 1].
+        """
+        *fields, log_prob, place = columns
+        samples, half = Samples(*fields), len(place)
+        logit = self.logit(samples, log_prob)
+        expert, learner = logit[:half], logit[half:]
+        cross_entropy = 0.5 * (F.softplus(-expert).mean() + F.softplus(learner).mean())
+        if self.loss == "wasserstein":
+            loss = learner.mean() - expert.mean()
+        else:  # −(1 − s) log D − s log(1 − D) = −log D + s ℓ
+            loss = cross_entropy + 0.5 * self.label_smoothing * expert.mean()
+        penalty = torch.zeros_like(loss)
+        if self.gradient_penalty:
+            features = self.describe_samples(samples)
+            between = torch.lerp(features[half:], features[:half], place[:, None])
+            slope = torch.func.grad(lambda x: self.limited(self.score(x)).sum())(between)
+            penalty = ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
+            loss = loss + self.gradient_penalty * penalty
+        accuracy = ((expert > 0).float().mean(), (learner < 0).float().mean())
+        jensen_shannon = math.log(2.0) - cross_entropy
+        statistics = (*accuracy, expert.mean(), learner.mean(), jensen_shannon, penalty)
+        return loss, torch.stack([value.detach() for value in statistics])
+
+    def before_round(self) -> None:
+        """Called before each round's steps."""
+
+    def recovered(self, transitions: Transitions) -> Tensor:
+        """`[*batch]`: what is a reward without the learner it was learnt beside; here `reward` itself."""
+        return self.reward(transitions)
+
+    def reward(self, transitions: Transitions) -> Tensor:
+        """`[*batch]`, of transitions `[*batch]`."""
+        shape = transitions.batch_size
+        flat = transitions.reshape(-1)
+        paid = self.paid(self.logit(Samples.of(flat), flat.log_prob))
+        if self.absorbing:
+            after = self.gamma / (1.0 - self.gamma) * self.absorbing_reward()
+            paid = paid + torch.where(flat.terminated, after, torch.zeros_like(paid))
+        return paid.view(shape)
+
+    def absorbing_reward(self) -> Tensor:
+        """`[]`: of a step in the absorbing state."""
+        parameter = next(self.parameters())
+
+        def zeros(space: Space[Any], *, flag: bool = False) -> Tensor:
+            like = torch.from_numpy(space.sample()) if hasattr(space.sample(), "shape") else torch.tensor(0)
+            return torch.zeros(1, *(space.shape or ()), dtype=like.dtype, device=parameter.device)
+
+        observation, action = zeros(self.observation_space), zeros(self.action_space)
+        yes = torch.ones(1, dtype=torch.bool, device=parameter.device)
+        samples = Samples(observation, action, observation, yes, yes)
+        return self.paid(self.logit(samples, None)).squeeze(0)
+
+
+class SpectralMLP(MLP):
+    """An MLP whose matrices are divided by their largest singular values (Miyato et al. 2018): ℓ is 1-Lipschitz.
+
+    Between steps the singular vectors count as constants; `iterate` brings them up to date by the power method.
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: Activation) -> None:
+        super().__init__(sizes, activation)
+        for i, layer in enumerate(self.layers):
+            rows, columns = layer.weight.shape  # type: ignore[misc]
+            for name, size in (("left", rows), ("right", columns)):
+                self.register_buffer(f"{name}_{i}", F.normalize(torch.randn(size), dim=0))
+        self.iterate(30)
+
+    @torch.no_grad()
+    def iterate(self, times: int = 3) -> None:
+        """The power method on each matrix, in place."""
+        for i, layer in enumerate(self.layers):
+            left, right = getattr(self, f"left_{i}"), getattr(self, f"right_{i}")
+            for _ in range(times):
+                right.copy_(F.normalize(layer.weight.mT @ left, dim=0))
+                left.copy_(F.normalize(layer.weight @ right, dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, sizes[0]]` to `[B, sizes[-1]]`."""
+        *hidden, last = range(len(self.layers))
+        for i in hidden:
+            x = self._activate(F.linear(x, self._weight(i), self.layers[i].bias))  # type: ignore[arg-type]
+        return F.linear(x, self._weight(last), self.layers[last].bias)  # type: ignore[arg-type]
+
+    def _weight(self, i: int) -> Tensor:
+        weight: Tensor = self.layers[i].weight  # type: ignore[assignment]
+        return weight / torch.dot(getattr(self, f"left_{i}"), weight @ getattr(self, f"right_{i}"))
+
+
+class Discriminator(AdversarialReward):
+    """GAIL's: ℓ is an MLP of (s, a), or of s, or of (s, s′).
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
+        inputs: what is read; `state` and `transition` imitate without knowing the expert's actions.
+        reward: `positive`, `negative` or `logit`, see `AdversarialReward`.
+        hidden_sizes: of the MLP.
+        activation: between its layers.
+        spectral_norm: divide each matrix by its largest singular value.
+        loss: see `AdversarialReward`, like the rest.
+        max_logit: bound of |ℓ|.
+        gradient_penalty: its coefficient.
+        label_smoothing: of the expert's label.
+        absorbing: reward the state after the end.
+        gamma: its discount; the generator's own.
+    """
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        inputs: Inputs = "state_action",
+        reward: Literal["positive", "negative", "logit"] = "positive",
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Activation = "tanh",
+        spectral_norm: bool = False,
+        loss: Literal["cross_entropy", "wasserstein"] = "cross_entropy",
+        max_logit: float = math.inf,
+        gradient_penalty: float = 0.0,
+        label_smoothing: float = 0.0,
+        absorbing: bool = False,
+        gamma: float = 0.99,
+    ) -> None:
+        super().__init__(
+            observation_space,
+            action_space,
+            inputs,
+            loss=loss,
+            max_logit=max_logit,
+            gradient_penalty=gradient_penalty,
+            label_smoothing=label_smoothing,
+            absorbing=absorbing,
+            gamma=gamma,
+        )
+        if loss == "wasserstein" and reward != "logit":
+            raise ConfigError(f"discriminator.reward is {reward}; a Wasserstein critic is no probability: take logit")
+        self.kind = reward
+        sizes = [self.features.out_features, *hidden_sizes, 1]
+        self.network = SpectralMLP(sizes, activation) if spectral_norm else MLP(sizes, activation)
+
+    def score(self, features: Tensor) -> Tensor:
+        """`[B]`."""
+        score: Tensor = self.network(features)
+        return score.squeeze(-1)
+
+    def paid(self, logit: Tensor) -> Tensor:
+        """`[B]`."""
+        if self.kind == "positive":
+            return F.softplus(logit)
+        return -F.softplus(-logit) if self.kind == "negative" else logit
+
+    def before_round(self) -> None:
+        """Bring the singular vectors up to date."""
+        if isinstance(self.network, SpectralMLP):
+            self.network.iterate()
+
+
+DiscriminatorFactory: TypeAlias = Callable[[Space[Any], Space[Any]], AdversarialReward]
+"""Builds a discriminator from the two spaces."""
