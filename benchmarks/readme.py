@@ -122,8 +122,8 @@ def experts(rows: list[dict[str, Any]]) -> str:
         kind = ", continuous" if row["env_kwargs"] else ""
         reached = "" if row["return_mean"] >= row["aim"] else " (not reached)"
         lines.append(
-            f"| {row['env_id']}{kind} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | {row['aim']}{reached} | "
-            f"{row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | {row['wall_seconds'] / 60:.0f} | "
+            f"| {row['env_id']}{kind} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | "
+            f"{row['aim']}{reached} | {row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | {row['wall_seconds'] / 60:.0f} | "
             f"{row['kilobytes']} |"
         )
     return "\n".join(lines)

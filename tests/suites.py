@@ -60,6 +60,16 @@ def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
+def adversarial(name: str, generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learnt from demonstrations, and reinforcement learning by a generator on it."""
+    rl = online(generator, *task)
+    data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
+    data += ["--data.expert_trajectories=3"]
+    model = [f"--model=lit_imitation.{name}", f"--model.generator=lit_imitation.{generator}"]
+    small = ("--model.batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
+    return rl._replace(task=[*data, *model, *task], more=[*small, *more])
+
+
 DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
 DAGGER = (
     "--trainer.callbacks+=lit_imitation.DAggerCallback",
@@ -80,6 +90,12 @@ METHODS = {
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
     "ppo-discrete": online("PPO", DISCRETE, more=PPO),
     "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
+    "gail-discrete": adversarial("GAIL", "PPO", DISCRETE, more=(*PPO, "--model.discriminator.absorbing=true")),
+    "gail-continuous": adversarial("GAIL", "PPO", CONTINUOUS, more=(*PPO, "--model.discriminator.spectral_norm=true")),
+    "gail-by-sac": adversarial("GAIL", "SAC", CONTINUOUS, more=(*SAC, "--model.discriminator.gradient_penalty=1")),
+    "airl-discrete": adversarial("AIRL", "PPO", DISCRETE, more=PPO),
+    "airl-continuous": adversarial("AIRL", "PPO", CONTINUOUS, more=PPO),
+    "airl-by-sac": adversarial("AIRL", "SAC", DISCRETE, more=SAC),
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
 }

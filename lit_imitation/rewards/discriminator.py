@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError
@@ -96,9 +97,7 @@ class AdversarialReward(RewardModel):
             if not low <= value <= high:
                 raise ConfigError(f"discriminator.{name} is {value}; it must lie in [{low:g}, {high:g}]")
         if absorbing and gamma == 1.0:
-            raise ConfigError(
-                "discriminator.absorbing needs a discriminator.gamma below 1: the absorbing state is for ever"
-            )
+            raise ConfigError("discriminator.absorbing needs discriminator.gamma below 1: it goes on for ever")
         self.observation_space, self.action_space = observation_space, action_space
         self.features = Features(observation_space, action_space, inputs, absorbing)
         self.loss, self.max_logit, self.gradient_penalty = loss, max_logit, gradient_penalty
@@ -175,14 +174,13 @@ class AdversarialReward(RewardModel):
 
     def absorbing_reward(self) -> Tensor:
         """`[]`: of a step in the absorbing state."""
-        parameter = next(self.parameters())
-
-        def zeros(space: Space[Any], *, flag: bool = False) -> Tensor:
-            like = torch.from_numpy(space.sample()) if hasattr(space.sample(), "shape") else torch.tensor(0)
-            return torch.zeros(1, *(space.shape or ()), dtype=like.dtype, device=parameter.device)
-
-        observation, action = zeros(self.observation_space), zeros(self.action_space)
-        yes = torch.ones(1, dtype=torch.bool, device=parameter.device)
+        device = next(self.parameters()).device
+        observation, action = (
+            torch.zeros(1, *(space.shape or ()), dtype=dtype, device=device)
+            for space in (self.observation_space, self.action_space)
+            for dtype in [torch.float32 if isinstance(space, Box) else torch.int64]
+        )
+        yes = torch.ones(1, dtype=torch.bool, device=device)
         samples = Samples(observation, action, observation, yes, yes)
         return self.paid(self.logit(samples, None)).squeeze(0)
 

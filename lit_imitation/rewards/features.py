@@ -79,7 +79,8 @@ class ActionFeatures(nn.Module):
         if isinstance(space, Box):
             low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
             bounded = np.isfinite(low) & np.isfinite(high)
-            middle, half = np.where(bounded, (low + high) / 2, 0.0), np.where(bounded, (high - low) / 2, 1.0)
+            low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
+            middle, half = (low + high) / 2, (high - low) / 2
             self.limit = bool(bounded.all())
             self.out_features = low.size
         elif isinstance(space, Discrete | MultiDiscrete):

@@ -1,0 +1,230 @@
+"""Discriminators: signs, losses, penalties, what is paid after the end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete
+
+from lit_imitation import AIRLDiscriminator, Discriminator, Transitions
+from lit_imitation.errors import ConfigError
+from lit_imitation.generators.gradients import Descent
+from lit_imitation.rewards.discriminator import STATISTICS, SpectralMLP
+from lit_imitation.rewards.features import Samples
+
+STATE, ARM, BUTTONS = Box(-np.inf, np.inf, (3,)), Box(-2.0, 2.0, (2,)), Discrete(4)
+
+
+def transitions(n=6, discrete=False, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return Transitions(
+        observation=torch.randn(n, 3, generator=g),
+        action=torch.randint(4, (n,), generator=g) if discrete else 4 * torch.rand(n, 2, generator=g) - 2,
+        reward=torch.zeros(n),
+        terminated=torch.arange(n) % 3 == 2,
+        truncated=torch.arange(n) == n - 1,
+        next_observation=torch.randn(n, 3, generator=g),
+        batch_size=[n],
+    )
+
+
+def columns(n=6, seed=0, **more):
+    """Expert, learner, log π and places, as `forward` takes them."""
+    both = Samples.joined(
+        [Samples.of(transitions(n, seed=seed, **more)), Samples.of(transitions(n, seed=seed + 1, **more))]
+    )
+    g = torch.Generator().manual_seed(seed + 2)
+    return [*both, torch.randn(2 * n, generator=g), torch.rand(n, generator=g)]
+
+
+def built(cls=Discriminator, action=ARM, **arguments):
+    torch.manual_seed(3)
+    return cls(STATE, action, **arguments)
+
+
+def test_the_signs_of_the_rewards():
+    """As σ(ℓ) = D is the probability of the expert, each is a growing function of ℓ, of the sign in its name."""
+    data = transitions()
+    model = built()
+    d = torch.sigmoid(model.logit(Samples.of(data)).double())
+    torch.testing.assert_close(model.reward(data).double(), -torch.log(1 - d), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(built(reward="negative").reward(data).double(), torch.log(d), rtol=1e-5, atol=1e-6)
+    logit = built(reward="logit").reward(data).double()
+    torch.testing.assert_close(logit, torch.log(d) - torch.log(1 - d), rtol=1e-4, atol=1e-5)
+    assert (model.reward(data) > 0).all()
+    assert (built(reward="negative").reward(data) < 0).all()
+
+
+@pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
+def test_rewards_stay_finite_where_the_probability_is_not_a_float_any_more(cls):
+    data = transitions()
+    model = built(cls)
+    for network in model.modules():
+        if isinstance(network, torch.nn.Linear):
+            network.weight.data *= 1e4
+    assert model.reward(data).isfinite().all()
+    loss, statistics = model(*columns())
+    assert loss.isfinite()
+    assert statistics.isfinite().all()
+
+
+def test_training_finds_the_ratio_of_the_occupancies():
+    """Two states, seen by the expert ¾ and ¼ and by the learner ½ and ½ of the time: ℓ* = log(3/2) and log(1/2)."""
+    torch.manual_seed(0)
+    space = Discrete(2)
+    model = Discriminator(space, BUTTONS, inputs="state", hidden_sizes=(16,))
+    descent = Descent(model, model.parameters(), 0.02)
+    expert, learner = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1])
+    state = torch.cat([expert, learner])
+    no = torch.zeros(8, dtype=torch.bool)
+    for _ in range(400):
+        statistics = descent.step(state, state, state, no, no, torch.zeros(8), torch.rand(4))
+    ell = model.logit(Samples(*(torch.tensor([0, 1]),) * 3, *(torch.zeros(2, dtype=torch.bool),) * 2))
+    torch.testing.assert_close(ell, torch.log(torch.tensor([1.5, 0.5])), rtol=1e-3, atol=1e-3)
+    # log 2 − L is then the Jensen–Shannon divergence of the two.
+    p, q = torch.tensor([0.75, 0.25]), torch.tensor([0.5, 0.5])
+    m = (p + q) / 2
+    js = 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum()
+    assert float(statistics[1 + STATISTICS.index("jensen_shannon")]) == pytest.approx(float(js), abs=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_cross_entropy_is_torchs(smoothing):
+    model = built(label_smoothing=smoothing)
+    given = columns()
+    logit = model.logit(Samples(*given[:5]))
+    label = torch.cat([torch.full((6,), 1.0 - smoothing), torch.zeros(6)])
+    torch.testing.assert_close(model(*given)[0], F.binary_cross_entropy_with_logits(logit, label))
+
+
+def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
+    model = built(loss="wasserstein", reward="logit")
+    given = columns()
+    logit = model.logit(Samples(*given[:5]))
+    torch.testing.assert_close(model(*given)[0], logit[6:].mean() - logit[:6].mean())
+    with pytest.raises(ConfigError, match="no probability"):
+        built(loss="wasserstein")
+
+
+@pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
+def test_the_gradient_penalty_is_taken_between_the_pairs(cls):
+    """By autograd with a graph, at the points that one place on each line gives."""
+    model = built(cls, gradient_penalty=3.0)
+    given = columns()
+    features = model.describe_samples(Samples(*given[:5]))
+    place = given[6][:, None]
+    x = (place * features[:6] + (1 - place) * features[6:]).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(model.score(x).sum(), x, create_graph=True)
+    penalty = (slope.norm(dim=1) - 1).square().mean()
+    loss, statistics = model(*given)
+    plain, _ = built(cls)(*given)
+    torch.testing.assert_close(statistics[-1], penalty.detach())
+    torch.testing.assert_close(loss, plain + 3.0 * penalty)
+
+
+@pytest.mark.parametrize("arguments", [{"gradient_penalty": 3.0}, {"spectral_norm": True}, {"max_logit": 1.0}])
+def test_both_ways_to_the_gradient_agree_with_finite_differences(arguments):
+    model = built(**arguments).double()
+    given = [x.double() if x.is_floating_point() else x for x in columns()]
+    descent = Descent(model, model.parameters(), 0.01)
+    eager, _ = descent.gradient(*given)
+    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.others, *given)
+    torch.testing.assert_close(eager, functional)
+    for i in range(0, len(eager), 400):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                descent.vector[i] += sign * 1e-6
+            values.append(model(*given)[0].item())
+            with torch.no_grad():
+                descent.vector[i] -= sign * 1e-6
+        assert float(eager[i]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8)
+
+
+def test_a_spectrally_normalised_network_is_1_lipschitz():
+    torch.manual_seed(0)
+    network = SpectralMLP([5, 32, 32, 1], "tanh")
+    for layer in network.layers:
+        layer.weight.data *= 50
+    network.iterate(100)
+    for i, layer in enumerate(network.layers):
+        largest = torch.linalg.matrix_norm(layer.weight, 2)
+        torch.testing.assert_close(network._weight(i), layer.weight / largest, rtol=1e-3, atol=1e-5)
+    x, y = torch.randn(500, 5), torch.randn(500, 5)
+    assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
+
+
+def test_the_logit_is_bounded():
+    model = built(max_logit=0.5)
+    for layer in model.network.layers:
+        layer.weight.data *= 100
+    assert 0.4 < model.logit(Samples.of(transitions(50))).abs().max() <= 0.5
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+def test_after_a_terminated_episode_the_absorbing_state_is_paid_for_ever(discrete):
+    model = built(action=BUTTONS if discrete else ARM, absorbing=True, gamma=0.9, reward="logit")
+    data = transitions(discrete=discrete)
+    after = Samples.of(data, absorbing=True)
+    forever = model.logit(after)[-1].item()  # of the row that stands for it
+    plain = model.logit(Samples.of(data))
+    paid = model.reward(data)
+    # γ r + γ² r + …, from the step after the last one on.
+    expected = plain + data.terminated * sum(0.9**k * forever for k in range(1, 400))
+    torch.testing.assert_close(paid, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_airls_logit():
+    """ℓ = r(s) + γ Φ(s′) − Φ(s) − log π, without Φ(s′) where there is no future."""
+    model = built(AIRLDiscriminator, gamma=0.9)
+    data = transitions()
+    log_prob = torch.randn(6)
+    r = model.reward_network(data.observation).squeeze(-1)
+    phi, following = (model.potential(x).squeeze(-1) for x in (data.observation, data.next_observation))
+    f = r + 0.9 * following * ~data.terminated - phi
+    data.log_prob = log_prob
+    # In units of half the range of 2 in either dimension.
+    torch.testing.assert_close(model.reward(data), f - (log_prob + 2 * math.log(2.0)))
+    data.log_prob = None
+    torch.testing.assert_close(model.reward(data), f)  # for a generator that adds entropy itself
+    torch.testing.assert_close(model.recovered(data), r)
+    by_action = built(AIRLDiscriminator, state_only=False)
+    moved = data.clone()
+    moved.action = -moved.action
+    assert not torch.allclose(by_action.recovered(data), by_action.recovered(moved))
+    assert torch.equal(model.recovered(data), model.recovered(moved))
+
+
+def test_airls_probability_is_the_papers():
+    model = built(AIRLDiscriminator, action=BUTTONS)
+    data = transitions(discrete=True)
+    log_prob = torch.randn(6)
+    samples = Samples.of(data)
+    f = model.logit(samples).exp()
+    torch.testing.assert_close(torch.sigmoid(model.logit(samples, log_prob)), f / (f + log_prob.exp()))
+
+
+def test_shapes_of_rewards_are_those_of_the_transitions():
+    data = transitions().view(2, 3)
+    for cls in (Discriminator, AIRLDiscriminator):
+        assert built(cls).reward(data).shape == (2, 3)
+        torch.testing.assert_close(built(cls).reward(data).flatten(), built(cls).reward(data.view(-1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_logit": 0.0}, "max_logit is 0.0"),
+        ({"gradient_penalty": -1.0}, "gradient_penalty is -1.0"),
+        ({"label_smoothing": 0.6}, "label_smoothing is 0.6"),
+        ({"gamma": 1.5}, "gamma is 1.5"),
+        ({"absorbing": True, "gamma": 1.0}, "goes on for ever"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        built(**arguments)

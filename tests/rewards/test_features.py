@@ -1,0 +1,82 @@
+"""What a discriminator reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+from lit_imitation import Transitions
+from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.rewards.features import ActionFeatures, Features, Samples
+
+STATE = Box(-np.inf, np.inf, (2,))
+ARM = Box(np.array([-1, 0], np.float32), np.array([3, 10], np.float32))
+
+
+def transitions(n=3, action=None):
+    torch.manual_seed(0)
+    return Transitions(
+        observation=torch.randn(n, 2),
+        action=torch.rand(n, 2) if action is None else action,
+        reward=torch.zeros(n),
+        terminated=torch.tensor([False, True, False])[:n],
+        truncated=torch.tensor([False, False, True])[:n],
+        next_observation=torch.randn(n, 2),
+        batch_size=[n],
+    )
+
+
+def test_continuous_actions_are_in_units_of_half_their_range_and_end_at_the_bounds():
+    action = torch.tensor([[-1.0, 0.0], [1.0, 5.0], [3.0, 10.0], [100.0, -100.0]])
+    found = ActionFeatures(ARM)(action)
+    assert found.tolist() == [[-1, -1], [0, 0], [1, 1], [1, -1]]
+
+
+def test_unbounded_actions_stay_as_they_are():
+    action = torch.tensor([[5.0, -7.0]])
+    assert torch.equal(ActionFeatures(Box(-np.inf, np.inf, (2,)))(action), action)
+
+
+def test_discrete_actions_are_indicators():
+    assert ActionFeatures(Discrete(3, start=-1))(torch.tensor([-1, 1])).tolist() == [[1, 0, 0], [0, 0, 1]]
+    several = ActionFeatures(MultiDiscrete([2, 3], start=[0, 5]))
+    assert several(torch.tensor([[1, 5], [0, 7]])).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
+    with pytest.raises(UnsupportedSpaceError, match="not Dict"):
+        ActionFeatures(Dict(a=Discrete(2)))
+
+
+@pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
+@pytest.mark.parametrize("absorbing", [False, True])
+def test_the_vector_holds_what_was_named(inputs, absorbing):
+    features = Features(STATE, ARM, inputs, absorbing)
+    data = transitions()
+    samples = Samples.of(data, absorbing=absorbing)
+    found = features(samples)
+    assert found.shape == (len(samples.absorbing), features.out_features)
+    state = data.observation
+    if absorbing:
+        assert len(found) == 4  # one episode of the two was terminated
+        state = torch.cat([state, torch.zeros(3, 1)], 1)
+        assert found[3, :3].tolist() == [0, 0, 1]
+    assert torch.equal(found[:3, : state.shape[1]], state)
+    rest = found[:, state.shape[1] :]
+    if inputs == "state_action":
+        assert torch.equal(rest[:3], ActionFeatures(ARM)(data.action))
+        assert not rest[3:].any()  # nothing to choose after the end
+    elif inputs == "transition":
+        following = data.next_observation.clone()
+        if absorbing:
+            following[1] = 0
+            following = torch.cat([following, torch.tensor([[0.0], [1.0], [0.0]])], 1)
+            assert rest[3].tolist() == [0, 0, 1]
+        assert torch.equal(rest[:3], following)
+    else:
+        assert rest.shape[1] == 0
+
+
+def test_draws_are_rows_with_replacement():
+    samples = Samples.of(transitions())
+    drawn = samples.draw(1000)
+    assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
