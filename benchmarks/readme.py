@@ -123,8 +123,8 @@ def experts(rows: list[dict[str, Any]]) -> str:
         reached = "" if row["return_mean"] >= row["aim"] else " (not reached)"
         lines.append(
             f"| {row['env_id']}{kind} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | "
-            f"{row['aim']}{reached} | {row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | {row['wall_seconds'] / 60:.0f} | "
-            f"{row['kilobytes']} |"
+            f"{row['aim']}{reached} | {row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | "
+            f"{row['wall_seconds'] / 60:.0f} | {row['kilobytes']} |"
         )
     return "\n".join(lines)
 

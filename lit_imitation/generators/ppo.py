@@ -195,13 +195,12 @@ class PPO(Generator[Round]):
         steps = 0
         for _ in range(self.epochs):
             order = torch.randperm(rows, device=valid.device)[: rows // size * size]
-            shuffled = [torch.split(column[order], size) for column in batch]
-            for minibatch in zip(*shuffled, strict=True):
-                statistics = self.descent.step(*minibatch, mask=mask)
-                sums += statistics
-                steps += 1
+            shuffled = [column[order].view(-1, size, *column.shape[1:]) for column in batch]
+            statistics = self.descent.steps(*shuffled, mask=mask)
+            sums += statistics.sum(0)
+            steps += len(statistics)
             if self.target_kl is not None:
-                kl = all_reduced(statistics[STATISTICS.index("approx_kl")]) / world_size()
+                kl = all_reduced(statistics[-1, STATISTICS.index("approx_kl")]) / world_size()
                 if kl > 1.5 * self.target_kl:
                     break
         self.gradient_steps += steps

@@ -181,8 +181,7 @@ class Adversarial(RL):
                 for both in zip(*([*one, self._log_prob(one.observation, one.action)] for one in pairs), strict=True)
             ]
             place = torch.rand(count, size, device=self.device)
-            for step in range(count):
-                sums += self.discriminator_descent.step(*(column[step] for column in columns), place[step])
+            sums = self.discriminator_descent.steps(*columns, place).sum(0)
         names = ("discriminator_loss", *STATISTICS, "discriminator_grad_norm")
         return dict(zip(names, sums / max(count, 1), strict=True))
 

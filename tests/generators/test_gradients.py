@@ -99,3 +99,27 @@ def test_a_loaded_state_is_in_the_vector(task):
     other = Task().double()
     task.load_state_dict(other.state_dict())
     torch.testing.assert_close(descent.vector.detach(), torch.cat([p.detach().flatten() for p in trained(other)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4, 11])
+def test_compiled_steps_are_adams_too(task, count):
+    """The first by Adam itself, chunks by its algorithm written out, the rest one by one."""
+    from copy import deepcopy
+
+    other = deepcopy(task)
+    plain = Descent(other, trained(other), 0.01, max_grad_norm=0.5)
+    compiled = Descent(task, trained(task), 0.01, max_grad_norm=0.5, compiled=True)
+    near = {"rtol": 1e-5, "atol": 1e-6}  # Adam counts its steps, and so corrects its moments, in float32
+    x, y = (torch.randn(count, *part.shape, dtype=torch.float64) for part in (X, Y))
+    for rate in (0.01, 0.003):  # as it is annealed
+        for descent in (plain, compiled):
+            descent.optimizer.param_groups[0]["lr"] = rate
+        torch.testing.assert_close(compiled.steps(x, y), plain.steps(x, y), **near)
+        torch.testing.assert_close(compiled.vector, plain.vector, **near)
+    for name, value in plain.optimizer.state[plain.vector].items():
+        torch.testing.assert_close(compiled.optimizer.state[compiled.vector][name], value, **near)
+    mask = compiled.mask(task.a)
+    before = compiled.vector.clone()
+    torch.testing.assert_close(compiled.steps(x, y, mask=mask), plain.steps(x, y, mask=mask), **near)
+    assert not torch.equal(before, compiled.vector)
