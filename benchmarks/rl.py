@@ -1,6 +1,7 @@
 """Environment steps a second while learning: our PPO and SAC beside Stable-Baselines3's and the bare environment.
 
-One thread; the contenders take turns and a ratio is taken within each turn. Equal work: the same environments' number,
+One thread, on one core to which all of it is pinned (EnvPool steps in a thread of its own, which then need not be woken on
+another); the contenders take turns and a ratio is taken within each turn. Equal work: the same environments' number,
 rounds, epochs, minibatches and network sizes. Ours is `fit` as the command runs it, logging on, evaluation and
 checkpoints off; its first rounds, in which the gradient is compiled, are left out, as are theirs. Stable-Baselines3
 steps Gymnasium's environments one after the other (`make_vec_env`), ours what `backend: auto` takes.
@@ -15,6 +16,8 @@ from __future__ import annotations
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import argparse
 import contextlib
@@ -107,6 +110,7 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
         def after_fit(self) -> None:
             pass
 
+    torch._dynamo.reset()  # a process compiles a function for so many objects only
     given = lightning_cli.CLI
     lightning_cli.CLI, rollout_module.rounds = Timed, timed_rounds  # type: ignore[misc, assignment]
     directory = tempfile.mkdtemp()

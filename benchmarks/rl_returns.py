@@ -87,7 +87,6 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", default=list(TASKS))
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows = {row["task"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     for name in options.tasks:
         task = TASKS[name]
         out = ROOT / "runs" / "rl_returns" / name
@@ -98,6 +97,8 @@ def main() -> None:
         result = repeat([str(config)], seeds=task["seeds"], jobs=1, out=out, overrides=[])
         (mine,) = result["tasks"]
         runs = [theirs(name, seed) for seed in range(task["seeds"])]
+        # Read only now: another call may have written its own meanwhile.
+        rows = {row["task"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
         rows[name] = {
             "task": name,
             "env_id": task["env_id"],

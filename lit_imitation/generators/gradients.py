@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -66,8 +66,9 @@ class Descent:
         if compiled:
             # What calls the kernels is C++ too: on a CPU that saves a fifth.
             options: dict[str, Any] | None = {"cpp_wrapper": True} if self.vector.device.type == "cpu" else None
-            self._functional = torch.compile(self._functional_gradient, dynamic=False, options=options)
-            self._chunk = torch.compile(self._functional_steps, dynamic=False, options=options)
+            # What one object compiled is not what another needs, and a function counts what it compiled for both.
+            compile_ = partial(torch.compile, dynamic=False, isolate_recompiles=True, options=options)
+            self._functional, self._chunk = compile_(self._functional_gradient), compile_(self._functional_steps)
 
     @cached_property
     def others(self) -> dict[str, Tensor]:

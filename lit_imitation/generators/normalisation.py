@@ -78,12 +78,12 @@ class RewardScale(nn.Module):
     @torch.no_grad()
     def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
         """`[time, env]` rewards to `[time, env]` scaled ones, after taking their discounted returns in."""
-        returns = torch.empty_like(reward)
+        paid, returns = reward * valid, torch.empty_like(reward)
+        going_on = self.gamma * (~done).to(reward.dtype)
         carried = torch.zeros_like(reward[0]) if self._discounted is None else self._discounted
-        paid = reward * valid
-        for t in range(len(reward)):
-            returns[t] = self.gamma * carried + paid[t]
-            carried = returns[t] * ~done[t]
+        for t in range(len(reward)):  # `carried` is γ (1 − done_{t−1}) G_{t−1}
+            torch.add(paid[t], carried, out=returns[t])
+            carried = returns[t] * going_on[t]
         self._discounted = carried
         self.moments.update(returns.reshape(-1, 1), valid.reshape(-1))
         scale = (self.moments.variance + 1e-8).rsqrt().to(reward.dtype)
