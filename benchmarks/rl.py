@@ -1,6 +1,6 @@
 """Environment steps a second while learning: our PPO and SAC beside Stable-Baselines3's and the bare environment.
 
-One thread, on one core to which all of it is pinned (EnvPool steps in a thread of its own, which then need not be woken on
+One thread, on one core to which all is pinned (EnvPool steps in a thread of its own, which then need not be woken on
 another); the contenders take turns and a ratio is taken within each turn. Equal work: the same environments' number,
 rounds, epochs, minibatches and network sizes. Ours is `fit` as the command runs it, logging on, evaluation and
 checkpoints off; its first rounds, in which the gradient is compiled, are left out, as are theirs. Stable-Baselines3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -20,13 +20,14 @@ from lit_imitation.generators.base import Generator
 from lit_imitation.generators.gradients import Descent, flattened
 from lit_imitation.generators.normalisation import RunningMoments, observe
 from lit_imitation.generators.replay import Replay, Replayed
-from lit_imitation.policies import CategoricalPolicy, Policy, QFunctions, SquashedGaussianPolicy
+from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.networks import Activation
 from lit_imitation.processes import all_reduced, gathered, world_size
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
+StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
 CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
 POLICY_STATISTICS = ("objective", "policy_loss", "entropy", "temperature", "policy_grad_norm")
 
@@ -44,7 +45,7 @@ class Temperature(nn.Module):
 
 
 def soft_value(
-    policy: SquashedGaussianPolicy | CategoricalPolicy,
+    policy: StochasticPolicy,
     critic: QFunctions,
     observation: Tensor,
     head: Tensor,
@@ -68,7 +69,7 @@ def soft_value(
         prob = log_prob.exp()
         return (prob * critic(observation).amin(0)).sum(-1), (prob * log_prob).sum(-1)
     action, log_density = policy.rsample_with_log_prob(head, noise)
-    q = critic(observation, policy.from_action(action)).amin(0).squeeze(-1)
+    q = critic(observation, policy.from_action(policy.clip(action))).amin(0).squeeze(-1)
     return q, log_density + policy.scale.log().sum()
 
 
@@ -80,7 +81,7 @@ class CriticLoss(nn.Module):
 
     def __init__(
         self,
-        policy: SquashedGaussianPolicy | CategoricalPolicy,
+        policy: StochasticPolicy,
         critic: QFunctions,
         target: QFunctions,
         temperature: Temperature,
@@ -108,7 +109,7 @@ class CriticLoss(nn.Module):
             index = (action - self.policy.start)[None, :, None].expand(self.critic.network.members, -1, -1)
             value = self.critic(observation).gather(-1, index).squeeze(-1)
         else:
-            value = self.critic(observation, self.policy.from_action(action)).squeeze(-1)
+            value = self.critic(observation, self.policy.from_action(self.policy.clip(action))).squeeze(-1)
         return 0.5 * (value - target).square().mean(-1).sum(), value.detach().mean()[None]
 
 
@@ -121,7 +122,7 @@ class PolicyLoss(nn.Module):
 
     def __init__(
         self,
-        policy: SquashedGaussianPolicy | CategoricalPolicy,
+        policy: StochasticPolicy,
         critic: QFunctions,
         temperature: Temperature,
         target_entropy: float,
@@ -153,7 +154,9 @@ class SAC(Generator[Round]):
     them. A gradient step is one of Adam on `CriticLoss`, one on `PolicyLoss` (policy and temperature), and one of the
     target networks' Polyak average, Q̄ ← Q̄ + τ (Q − Q̄). The policy that acts is the one at the block's beginning.
 
-    Continuous actions take a `SquashedGaussianPolicy`, discrete ones a `CategoricalPolicy`.
+    Continuous actions take a `SquashedGaussianPolicy`, discrete ones a `CategoricalPolicy`. A `GaussianPolicy` that was
+    given, such as a clone, may stay one: Q is then of the action as it is clipped into its box, the entropy of the
+    Gaussian as it is; where all of it lies outside the box, Q says nothing of the way back.
 
     Args:
         observation_space: Box or Discrete.
@@ -233,10 +236,10 @@ class SAC(Generator[Round]):
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
             policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
-        if not isinstance(policy, CategoricalPolicy | SquashedGaussianPolicy):
+        if not isinstance(policy, StochasticPolicy):
             raise ConfigError(
                 f"SAC improves a {cls.__name__}, not a {type(policy).__name__}; train that one first, by "
-                f"--model.policy=lit_imitation.{cls.__name__}, or improve this one by PPO"
+                f"--model.policy=lit_imitation.{cls.__name__}"
             )
         self.policy = policy
         if isinstance(action_space, Discrete):
@@ -269,7 +272,7 @@ class SAC(Generator[Round]):
     def optimizers(self) -> list[Optimizer]:
         """One Adam for the Q-functions, one for policy and temperature."""
         policy, critic, temperature = self.policy, self.critic, self.temperature
-        assert isinstance(policy, CategoricalPolicy | SquashedGaussianPolicy)
+        assert isinstance(policy, StochasticPolicy)
         common = (self.learning_rate, 1e-8, self.max_grad_norm, self.compile_gradient)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
         self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
@@ -339,7 +342,7 @@ class SAC(Generator[Round]):
             space = policy.action_space
             assert isinstance(space, Discrete)
             return torch.randint(int(space.n), (count,), device=device) + policy.start
-        assert isinstance(policy, SquashedGaussianPolicy)
+        assert isinstance(policy, SquashedGaussianPolicy | GaussianPolicy)
         return policy.to_action(2.0 * torch.rand(count, policy.act_dim, device=device) - 1.0)
 
     def _due(self, env_steps: int) -> int:

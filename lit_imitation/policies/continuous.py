@@ -138,6 +138,18 @@ class GaussianPolicy(_ContinuousPolicy):
         u = mean + log_std.exp() * torch.randn_like(mean)
         return torch.addcmul(self.centre, u, self.scale).reshape(-1, *self.shape)
 
+    def rsample_with_log_prob(self, head: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions `[B, *act]`, not clipped, that are differentiable functions of the head, and their log π `[B]`.
+
+        Args:
+            head: `[B, outputs]`.
+            noise: `[B, act_dim]` of N(0, 1).
+        """
+        mean, log_std = self.mean_and_log_std(head)
+        action = torch.addcmul(self.centre, mean + log_std.exp() * noise, self.scale).reshape(-1, *self.shape)
+        normal = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi))
+        return action, (normal - self.scale.log()).sum(-1)
+
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """`[B]`: log π(action | observation), the density over actions in the environment's own units."""
         return self.head_log_prob(self.head(observation), action)

@@ -11,7 +11,14 @@ import torch
 from counting import ACTIONS as COUNTING_ACTIONS
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation import SAC, CategoricalPolicy, GaussianPolicy, RewardModel, SquashedGaussianPolicy
+from lit_imitation import (
+    SAC,
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    RewardModel,
+    SquashedGaussianPolicy,
+)
 from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
@@ -268,6 +275,43 @@ def test_random_steps_come_first_unless_a_policy_was_given():
     np.testing.assert_allclose(np.bincount(discrete, minlength=6), [0, 0, 1000, 1000, 1000, 1000], atol=120)
 
 
+def test_draws_of_a_gaussian_carry_their_density_and_their_gradient():
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]).double()
+    policy.log_std.data = torch.tensor([-0.3, 0.4]).double()
+    head, noise = policy.head(torch.randn(6, 3).double()), torch.randn(6, 2).double()
+    action, log_prob = policy.rsample_with_log_prob(head, noise)
+    torch.testing.assert_close(log_prob, policy.head_log_prob(head, action))
+    (slope,) = torch.autograd.grad(action.sum(), policy.log_std)
+    torch.testing.assert_close(slope, (policy.scale * policy.log_std.exp() * noise).sum(0))
+
+
+def test_a_gaussian_clone_is_improved_as_it_is():
+    """Its actions lie where they do not pay; Q is of the actions as they are clipped, so beyond the box it is flat."""
+    torch.manual_seed(0)
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], activation="tanh")
+    policy.log_std.data.fill_(-1.0)
+    generator = sac("continuous", policy, learning_rate=1e-2, gamma=0.0, updates_per_step=4.0, batch_size=64)
+    generator.optimizers()
+    middle = policy(np.zeros((1, 3), np.float32))[0]
+    for _ in range(20):
+        one = round_of("continuous")
+        played = policy.clip(one.rollout.action.view(-1, 2)).view_as(one.rollout.action)
+        one.rollout.reward = (played * torch.tensor([2.0, -1.0])).sum(-1)
+        generator.update(one, 0.0)
+        one.rollout.action = policy.sample(policy.head(one.rollout.observation.view(-1, 3))).view(16, 2, 2).detach()
+    first, second = policy(np.zeros((1, 3), np.float32))[0]
+    assert first > middle[0] + 0.3
+    assert second < middle[1] - 0.5
+    inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
+    values = [
+        generator.critic_descent.module(
+            torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
+        )[1]
+        for a in (inside, outside)
+    ]
+    torch.testing.assert_close(*values)
+
+
 def test_warm_up_moves_the_critics_alone():
     policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.encoder.fit(4 + 2 * torch.randn(100, 3))
@@ -325,8 +369,8 @@ def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
 
 
 def test_what_cannot_work_is_said():
-    with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a GaussianPolicy"):
-        sac("continuous", GaussianPolicy(OBSERVATION, ACTIONS["continuous"]))
+    with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a DeterministicPolicy"):
+        sac("continuous", DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
     for name, value in (
         ("gamma", 1.5),
         ("tau", -0.1),
