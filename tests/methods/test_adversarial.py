@@ -1,0 +1,273 @@
+"""GAIL and AIRL: what the discriminator is shown, what the learner is paid, what is kept, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from suites import arguments
+
+from lit_imitation import Discriminator, load_policy, load_reward
+from lit_imitation.cli import main
+from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
+from lit_imitation.envs import make
+from lit_imitation.methods import adversarial
+from lit_imitation.methods.adversarial import Adversarial
+from lit_imitation.policies.checkpoints import read_checkpoint
+from lit_imitation.rollout import collect
+
+QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
+
+
+def run(method, directory, *more):
+    main(arguments(method, directory, *QUICK, *more))
+    return json.loads((directory / "summary.json").read_text())
+
+
+def fails(capsys, method, directory, *more):
+    with pytest.raises(SystemExit) as stop:
+        run(method, directory, *more)
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+def column(directory, name):
+    header, *lines = (directory / "metrics.csv").read_text().splitlines()
+    index = header.split(",").index(name)
+    return [float(cell) for line in lines if (cell := line.split(",")[index])]
+
+
+def recorded(env_id, episodes, path, seed=0):
+    envs = make(env_id, 2, seed)
+    envs.action_space.seed(seed)
+    transitions = collect(envs, lambda observation: np.asarray(envs.action_space.sample()), episodes, seed)
+    envs.close()
+    write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": env_id}))
+    return transitions
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """The minibatches that the discriminator was given, and the modules that were trained."""
+    seen, modules = [], []
+    discriminate = Adversarial._discriminate
+
+    def watching(self, learner):
+        modules.append(self)
+        steps = self.discriminator_descent.steps
+        self.discriminator_descent.steps = lambda *columns: (seen.append(columns), steps(*columns))[1]
+        logged = discriminate(self, learner)
+        self.discriminator_descent.steps = steps
+        return logged
+
+    monkeypatch.setattr(Adversarial, "_discriminate", watching)
+    return seen, modules
+
+
+def test_the_first_half_of_a_batch_is_the_experts_and_the_second_the_learners(watched, tmp_path):
+    seen, modules = watched
+    run("gail-continuous", tmp_path, "--model.replay_rounds=0")
+    module = modules[0]
+    expert = {tuple(row) for row in module.expert.observation.tolist()}
+    for observation, action, *_, log_prob, place in seen:
+        assert observation.shape[:2] == action.shape[:2] == (3, 64)
+        assert place.shape == (3, 32)
+        for batch in observation:
+            rows = [tuple(row) in expert for row in batch.tolist()]
+            assert all(rows[:32])
+            assert not any(rows[32:])
+        assert not log_prob.any()  # GAIL has no use for it
+
+
+def test_past_rounds_are_shown_again(watched, tmp_path):
+    _, modules = watched
+    run("gail-continuous", tmp_path, "--model.replay_rounds=2", "--data.rounds_per_epoch=5")
+    rounds = modules[0].negatives
+    assert len(rounds) == 3
+    assert [len(one.absorbing) for one in rounds] == [24 * 3] * 3  # steps times environments
+    alone = tmp_path / "alone"
+    run("gail-continuous", alone, "--model.replay_rounds=0", "--data.rounds_per_epoch=5")
+    assert len(modules[-1].negatives) == 1
+
+
+def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monkeypatch):
+    """Of the expert's actions and of those of rounds past too; and pays by them."""
+    seen, modules = watched
+    paid = []
+    reward = adversarial.AdversarialReward.reward
+
+    def paying(self, transitions):
+        paid.append(transitions.log_prob)
+        return reward(self, transitions)
+
+    monkeypatch.setattr(adversarial.AdversarialReward, "reward", paying)
+    run(
+        "airl-discrete",
+        tmp_path,
+        "--model.generator.learning_rate=1e-12",
+        "--model.generator.normalise_observations=false",
+    )
+    policy = modules[0].policy
+    observation, action, *_, log_prob, _ = seen[-1]
+    head = policy.head(observation.flatten(0, 1))
+    torch.testing.assert_close(policy.head_log_prob(head, action.flatten()), log_prob.flatten(), rtol=1e-4, atol=1e-4)
+    assert all(one is not None and one.shape == (24, 3) for one in paid)
+    paid.clear()
+    run("airl-by-sac", tmp_path / "sac")
+    assert all(one is None for one in paid)  # its entropy bonus stands in for it
+
+
+def test_the_normaliser_is_the_policys_as_soon_as_it_has_one(watched, tmp_path):
+    _, modules = watched
+    run("gail-continuous", tmp_path)
+    module = modules[0]
+    module._share_normaliser()
+    one, other = module.discriminator.features.encoder.standardise, module.policy.encoder.standardise
+    assert torch.equal(one.mean, other.mean)
+    assert one.fitted
+    run("gail-continuous", tmp_path / "none", "--model.generator.normalise_observations=false")
+    standardise = modules[-1].discriminator.features.encoder.standardise
+    torch.testing.assert_close(standardise.mean, modules[-1].datamodule.train.observation.mean(0))
+
+
+def test_every_round_says_how_it_stands(tmp_path):
+    run("gail-continuous", tmp_path, "--data.expert_trajectories=4", "--data.val_fraction=0.25")
+    for name in (
+        "discriminator_loss",
+        "discriminator_accuracy_expert",
+        "discriminator_accuracy_learner",
+        "discriminator_accuracy_held_out",
+        "discriminator_logit_expert",
+        "discriminator_logit_learner",
+        "jensen_shannon",
+        "reward_mean",
+        "reward_std",
+        "approx_kl",
+        "entropy",
+        "explained_variance",
+    ):
+        assert len(column(tmp_path, f"train/{name}")) == 3, name
+    for name in ("mmd", "sliced_wasserstein"):  # once an epoch
+        (value,) = column(tmp_path, f"train/{name}")
+        assert 0 < value < 10
+
+
+def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(adversarial, "PATIENCE", 3)
+    data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")
+    data.observation[:, 2] = 8.0  # the learner never spins as fast
+    write_demonstrations(tmp_path / "fast.npz", Demonstrations(data, data.episode_returns(), {}))
+    fast = [f"--data.demonstrations={tmp_path / 'fast.npz'}", "--model.learning_rate=0.01"]
+    fast += ["--model.discriminator_steps=40", "--data.rounds_per_epoch=8", "--model.discriminator.spectral_norm=false"]
+    with pytest.warns(UserWarning, match="told expert and learner apart without fail for 3 rounds"):
+        run("gail-continuous", tmp_path, *fast)
+    with pytest.warns(UserWarning, match="the rewards have been all the same for 3 rounds"):
+        run(
+            "gail-continuous",
+            tmp_path / "flat",
+            "--model.discriminator.max_logit=0.001",
+            "--data.rounds_per_epoch=5",
+            "--model.learning_rate=1e-9",
+        )
+
+
+def test_the_reward_is_kept_and_read_again(tmp_path):
+    run("airl-continuous", tmp_path)
+    data = recorded("Pendulum-v1", 2, tmp_path / "some.npz")
+    model = load_reward(tmp_path)
+    state = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    torch.testing.assert_close(
+        model.state_dict()["model.reward_network.layers.0.weight"], state["reward.reward_network.layers.0.weight"]
+    )
+    reward = model.reward(data)
+    assert reward.shape == (len(data),)
+    moved = data.clone()
+    moved.action, moved.next_observation = -moved.action, moved.next_observation + 1
+    assert torch.equal(model.reward(moved), reward)  # of the state alone
+    assert not reward.requires_grad
+    run("gail-discrete", tmp_path / "gail")
+    assert isinstance(load_reward(tmp_path / "gail").model, Discriminator)
+
+
+def test_a_learnt_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys):
+    learnt = tmp_path / "airl"
+    run("airl-continuous", learnt)
+    given = [f"--model.reward={learnt}"]
+    for method in ("ppo-continuous", "sac-continuous"):
+        run(method, tmp_path / method, *given)
+        load_policy(tmp_path / method)
+    state = read_checkpoint(tmp_path / "ppo-continuous" / "checkpoints" / "best.ckpt")["state_dict"]
+    was = read_checkpoint(learnt / "checkpoints" / "best.ckpt")["state_dict"]
+    name = "reward_network.layers.0.weight"
+    assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # it has not moved
+    assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", *given)
+    assert "no learnt reward" in fails(
+        capsys, "ppo-continuous", tmp_path / "no", f"--model.reward={tmp_path}/ppo-continuous"
+    )
+
+
+def test_load_from_checkpoint_needs_no_trainer(tmp_path):
+    from lit_imitation import AIRL
+
+    run("airl-continuous", tmp_path, "--model.generator.hidden_sizes=[64,64]")  # no checkpoint says the generator's own
+    module = AIRL.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    state = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_a_clone_is_where_it_starts(tmp_path):
+    clone = tmp_path / "clone"
+    main(arguments("bc-continuous", clone, *QUICK))
+    run("gail-continuous", tmp_path / "gail", f"--model.start={clone}", "--model.generator.learning_rate=1e-12")
+    one, other = load_policy(clone).state_dict(), load_policy(tmp_path / "gail").state_dict()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["gail-discrete", "airl-discrete"])
+def test_one_short_trajectory_without_an_end_is_enough(method, tmp_path):
+    """Fewer pairs than a batch, no terminal, nothing to hold out."""
+    file = tmp_path / "one.npz"
+    data = recorded("CartPole-v1", 1, file)[:5]
+    data.terminated[:], data.truncated[-1] = False, True
+    write_demonstrations(file, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
+    summary = run(method, tmp_path / "run", f"--data.demonstrations={file}")
+    assert summary["gradient_steps"] > 0
+
+
+def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
+    recorded("Pendulum-v1", 2, tmp_path / "pendulum.npz")
+    said = fails(capsys, "gail-discrete", tmp_path, f"--data.demonstrations={tmp_path / 'pendulum.npz'}")
+    assert "pendulum.npz" in said
+    assert "nobody demonstrates" in fails(capsys, "gail-discrete", tmp_path, "--data.expert=")
+    bare = ["--data=lit_imitation.RolloutDataModule", "--data.env_id=CartPole-v1"]
+    with pytest.raises(SystemExit):
+        main(["fit", "--model=lit_imitation.GAIL", *bare, f"--trainer.default_root_dir={tmp_path}"])
+    assert "use lit_imitation.ImitationDataModule" in capsys.readouterr().err
+    for argument, message in (
+        ("--model.batch_size=0", "model.batch_size is 0"),
+        ("--model.discriminator_steps=-1", "model.discriminator_steps is -1"),
+        ("--model.learning_rate=0", "model.learning_rate is 0"),
+    ):
+        assert message in fails(capsys, "gail-discrete", tmp_path, argument)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good(capsys, tmp_path, monkeypatch):
+    count = []
+    forward = Discriminator.forward
+
+    def breaking(self, *columns):
+        loss, statistics = forward(self, *columns)
+        count.append(1)
+        return (loss * float("nan") if len(count) > 12 else loss), statistics
+
+    monkeypatch.setattr(Discriminator, "forward", breaking)
+    said = fails(capsys, "gail-continuous", tmp_path, "--trainer.max_epochs=3")
+    assert "the discriminator loss is nan after round 5" in said
+    assert "last good checkpoint" in said
+    load_policy(tmp_path)
+    assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
