@@ -25,7 +25,7 @@ from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
-SATURATED, FLAT, PATIENCE = 0.995, 1e-4, 10
+SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
 """Accuracy on held-out expert and learner above which a discriminator counts as saturated, and spread of the rewards
 over their size below which they count as flat; after so many rounds on end there is a warning."""
 ALARMS = {
