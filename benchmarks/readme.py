@@ -112,6 +112,32 @@ def beside(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
+    """Scores of GAIL and AIRL."""
+    lines = [
+        "| recipe | expert, trajectories | seeds | expert's return | learner's return | normalised score "
+        "| environment steps | minutes |",
+        "|---" * 8 + "|",
+    ]
+    for row in rows:
+        told = f"{row['expert']}, {row['expert_trajectories']}"
+        told += f", 1 step in {row['subsample']}" if row["subsample"] > 1 else ""
+        lines.append(
+            f"| `{row['recipe']}` | {told} | {len(row['seeds'])} | {row['expert_return']:.1f} | {_return(row)} | "
+            f"{_score(row, '**')} | {row['env_steps']:,.0f} | {row['wall_seconds'] / 60:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def into_adversarial_recipe(row: dict[str, Any]) -> None:
+    """Put the figures into a recipe's first comment."""
+    _into_comment(
+        ROOT / "configs" / f"{row['recipe']}.yaml",
+        f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds'] / 60:.1f} minutes a run on 2 cores;\n"
+        f"# return {_return(row)} (expert {row['expert_return']:.1f}), normalised score {_score(row)}.\n",
+    )
+
+
 def experts(rows: list[dict[str, Any]]) -> str:
     """What the package ships."""
     lines = [
@@ -240,11 +266,15 @@ def refresh() -> None:
         tables["experts"] = experts(results["experts"])
         for row in results["experts"]:
             into_rl_recipe(row)
+    if "adversarial_recipes" in results:
+        tables["adversarial_recipes"] = adversarial_recipes(results["adversarial_recipes"])
+        for row in results["adversarial_recipes"]:
+            into_adversarial_recipe(row)
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:
         tables["rl_returns"] = rl_returns(results["rl_returns"])
-    for page in (ROOT / "README.md", ROOT / "docs" / "reinforcement_learning.md"):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         for name, table in tables.items():
             before, mark, rest = text.partition(f"<!-- {name} -->\n")

@@ -1,0 +1,48 @@
+"""The GAIL and AIRL recipes over several seeds, through `repeat`.
+
+`python benchmarks/adversarial_recipes.py [--seeds 3] [--jobs 2] [recipe …]` (as `gail/hopper`) writes
+`benchmarks/results/adversarial_recipes.json`, and puts the table into docs/adversarial.md and the figures into each
+recipe's first comment. An interrupted call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import yaml
+from readme import refresh
+
+from lit_imitation.files import atomic_write
+from lit_imitation.repeat import repeat
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "adversarial_recipes.json"
+RECIPES = [
+    f"{kind}/{path.stem}" for kind in ("gail", "airl") for path in sorted((ROOT / "configs" / kind).glob("*.yaml"))
+]
+
+
+def main() -> None:
+    """Measure, write the results, refresh page and recipes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipes", nargs="*", default=RECIPES)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "adversarial_recipes")
+    options = parser.parse_args()
+    for recipe in options.recipes:
+        path = ROOT / "configs" / f"{recipe}.yaml"
+        data = yaml.safe_load(path.read_text())["data"]["init_args"]
+        result = repeat([str(path)], seeds=options.seeds, jobs=options.jobs, out=options.out / recipe, overrides=[])
+        (task,) = result["tasks"]
+        rows = {row["recipe"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+        told = {name: data.get(name, 1) for name in ("expert", "expert_trajectories", "subsample")}
+        rows[recipe] = {"recipe": recipe, **told, **task}
+        atomic_write(RESULTS, json.dumps([rows[name] for name in RECIPES if name in rows], indent=1) + "\n")
+        refresh()
+
+
+if __name__ == "__main__":
+    main()
