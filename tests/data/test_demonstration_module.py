@@ -216,6 +216,20 @@ def rolled_out(**more: Any) -> DemonstrationDataModule:
     return data
 
 
+def test_an_expert_shows_as_many_as_it_is_asked_for_and_a_file_has_what_it_has(collected, tmp_path):
+    for more, count in (({"expert_trajectories": 4}, 4), ({"expert_trajectories": 4, "num_trajectories": 2}, 2)):
+        data = module("", expert="counting:act", num_envs=2, **more)
+        data.prepare_data()
+        data.setup("fit")
+        assert collected.pop() == count
+        shown = data.load()
+        assert len(shown.episode_returns) == count
+    write_demonstrations(tmp_path / "mine.npz", shown)
+    mine = module(str(tmp_path / "mine.npz"), expert="counting:act", expert_trajectories=1)
+    assert len(mine.load().episode_returns) == 2
+    assert not collected
+
+
 def test_a_second_run_does_not_step(collected):
     first, second = rolled_out(), rolled_out()
     assert collected == [3]
@@ -292,6 +306,7 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
     [
         ({"demonstrations": ""}, r"nobody demonstrates: set data\.demonstrations .* or data\.expert"),
         ({"num_trajectories": 0}, r"data\.num_trajectories is 0; it must be at least 1"),
+        ({"expert_trajectories": 0}, r"data\.expert_trajectories is 0; it must be at least 1"),
         ({"subsample": 0}, r"data\.subsample is 0; it must be at least 1"),
         ({"batch_size": 0}, r"data\.batch_size is 0; it must be at least 1"),
         ({"passes_per_epoch": 0}, r"data\.passes_per_epoch is 0; it must be at least 1"),
