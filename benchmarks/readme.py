@@ -129,6 +129,24 @@ def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def termination(rows: list[dict[str, Any]]) -> str:
+    """Lengths of episodes by what is paid."""
+    lines = [
+        "| reward | absorbing states | to end is success (expert: 5.5 steps) | to end is failure (expert: 60 steps) |"
+    ]
+    lines.append("|---" * 4 + "|")
+    for row in rows:
+        if row["env_id"].startswith("FinishLine"):
+            (other,) = (
+                one
+                for one in rows
+                if one["env_id"].startswith("Ledge") and all(one[k] == row[k] for k in ("reward", "absorbing"))
+            )
+            cells = " | ".join(", ".join(f"{length:.1f}" for length in one["lengths"]) for one in (row, other))
+            lines.append(f"| `{row['reward']}` | {'yes' if row['absorbing'] else 'no'} | {cells} |")
+    return "\n".join(lines)
+
+
 def into_adversarial_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     _into_comment(
@@ -270,6 +288,8 @@ def refresh() -> None:
         tables["adversarial_recipes"] = adversarial_recipes(results["adversarial_recipes"])
         for row in results["adversarial_recipes"]:
             into_adversarial_recipe(row)
+    if "termination" in results:
+        tables["termination"] = termination(results["termination"])
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:
