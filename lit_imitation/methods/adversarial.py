@@ -212,8 +212,9 @@ class Adversarial(RL):
         return found
 
     def occupancy(self, samples: Samples) -> Tensor:
-        """`[OCCUPANCY, n]`: state and action of so many rows, evenly spaced, standardised as the discriminator's."""
-        index = torch.linspace(0, len(samples.absorbing) - 1, OCCUPANCY, device=self.device).long()
+        """`[≤ OCCUPANCY, n]`: state and action of so many rows, evenly spaced, standardised as the discriminator's."""
+        count = len(samples.absorbing)
+        index = torch.linspace(0, count - 1, min(count, OCCUPANCY), device=self.device).long()
         rows = samples.rows(index)
         return torch.cat([self.discriminator.features.encoder(rows.observation), self.action_features(rows.action)], -1)
 
