@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lit_imitation.experts import load_expert
     from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import AIRL, BC, GAIL, RL
+    from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.policies import (
         CategoricalPolicy,
@@ -46,6 +47,7 @@ _HOMES = {
     "DeterministicPolicy": "policies",
     "Discriminator": "rewards",
     "EnsemblePolicy": "policies",
+    "EPIC": "metrics.epic",
     "EnvironmentDataModule": "data.module",
     "Episodes": "rollout",
     "ExponentialBeta": "schedules",
@@ -77,6 +79,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AIRL",
     "BC",
+    "EPIC",
     "GAIL",
     "PPO",
     "RL",
