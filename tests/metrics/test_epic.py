@@ -24,7 +24,7 @@ def transitions(n=200, seed=0):
         reward=no.float(),
         terminated=no,
         truncated=no,
-        next_observation=following,
+        next_observation=z,
         batch_size=[n],
     )
 
