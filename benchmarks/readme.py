@@ -219,6 +219,17 @@ def into_rl_recipe(row: dict[str, Any]) -> None:
     )
 
 
+def into_sac_recipe(row: dict[str, Any]) -> None:
+    """Put what came out with its settings into the comment of SAC's recipe."""
+    ours = row["ours"]
+    low, high = ours["ci95"]
+    _into_comment(
+        ROOT / "configs" / "sac" / f"{row['task'].removeprefix('sac_')}.yaml",
+        f"# Measured, {row['seeds']} seeds (benchmarks/rl_returns.py): {ours['wall_seconds'] / 60:.0f} minutes a run on "
+        f"2 cores that did other work too;\n# return {ours['mean']:.1f} [{low:.1f}, {high:.1f}] of the last policy.\n",
+    )
+
+
 def _score(row: dict[str, Any], mark: str = "") -> str:
     score = row["normalized_score"]
     low, high = score["mean_ci95"]
@@ -294,6 +305,9 @@ def refresh() -> None:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:
         tables["rl_returns"] = rl_returns(results["rl_returns"])
+        for row in results["rl_returns"]:
+            if row["algorithm"] == "sac":
+                into_sac_recipe(row)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
         for name, table in tables.items():

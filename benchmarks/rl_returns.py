@@ -105,7 +105,8 @@ def main() -> None:
             "algorithm": task["algorithm"],
             "env_steps": task["env_steps"],
             "seeds": task["seeds"],
-            "ours": summarised(list(mine["return_mean"]["values"])) | {"env_steps": mine["env_steps"]},
+            "ours": summarised(list(mine["return_mean"]["values"]))
+            | {"env_steps": mine["env_steps"], "wall_seconds": mine["wall_seconds"]},
             "sb3": summarised([run["return_mean"] for run in runs]) | {"env_steps": runs[0]["env_steps"]},
             "versions": runs[0]["versions"],
         }
