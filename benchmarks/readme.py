@@ -129,6 +129,56 @@ def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def gail_table(rows: list[dict[str, Any]], cloned: list[dict[str, Any]]) -> str:
+    """The GAIL paper's table at its smallest number of demonstrations, ours beside theirs."""
+    ours = {cell["task"]: cell["ours"]["mean"] for cell in cloned if cell["trajectories"] == 4}
+    lines = [
+        "| task | seeds | expert: theirs, here | BC: theirs, ours | GAIL: theirs | GAIL: ours | normalised score "
+        "| last policy's | minutes |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        if row["method"] == "gail":
+            theirs, bc = row["published"], ours.get(row["env_id"].split("-")[0])
+            lines.append(
+                f"| {row['env_id']} | {len(row['seeds'])} | {theirs['expert']:.0f}, {row['expert_return']:.0f} | "
+                f"{theirs['bc']:.0f}, {'–' if bc is None else f'{bc:.0f}'} | {theirs['gail']:.0f} | {_return(row)} | "
+                f"{_score(row, '**')} | {np.mean(row['last_score']):.3f} | {row['wall_seconds'] / 60:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def airl_table(rows: list[dict[str, Any]]) -> str:
+    """AIRL on the four MuJoCo tasks."""
+    lines = [
+        "| task | seeds | expert's return | AIRL's | normalised score | last policy's | minutes |",
+        "|---" * 7 + "|",
+    ]
+    lines += [
+        f"| {row['env_id']} | {len(row['seeds'])} | {row['expert_return']:.0f} | {_return(row)} | "
+        f"{_score(row, '**')} | {np.mean(row['last_score']):.3f} | {row['wall_seconds'] / 60:.1f} |"
+        for row in rows
+        if row["method"] == "airl"
+    ]
+    return "\n".join(lines)
+
+
+def gail_sac(rows: list[dict[str, Any]]) -> str:
+    """Environment steps until 0.9 of the expert, by generator."""
+    found = {(row["method"], row["task"]): row for row in rows}
+    lines = [
+        "| task | PPO, each seed | SAC, each seed | SAC's share of PPO's, means |",
+        "|---" * 4 + "|",
+    ]
+    for (method, task), row in found.items():
+        if method == "gail_sac" and ("gail", task) in found:
+            both = [found["gail", task]["env_steps_to_0.9"], row["env_steps_to_0.9"]]
+            cells = [", ".join("not reached" if steps is None else f"{steps:,.0f}" for steps in side) for side in both]
+            share = "–" if None in both[0] + both[1] else f"{np.mean(both[1]) / np.mean(both[0]):.2f}"
+            lines.append(f"| {row['env_id']} | {cells[0]} | {cells[1]} | {share} |")
+    return "\n".join(lines)
+
+
 def termination(rows: list[dict[str, Any]]) -> str:
     """Lengths of episodes by what is paid."""
     lines = [
@@ -299,6 +349,10 @@ def refresh() -> None:
         tables["adversarial_recipes"] = adversarial_recipes(results["adversarial_recipes"])
         for row in results["adversarial_recipes"]:
             into_adversarial_recipe(row)
+    if "gail_table" in results:
+        tables["gail_table"] = gail_table(results["gail_table"], results.get("bc_table", []))
+        tables["airl_table"] = airl_table(results["gail_table"])
+        tables["gail_sac"] = gail_sac(results["gail_table"])
     if "termination" in results:
         tables["termination"] = termination(results["termination"])
     if "rl" in results:

@@ -1,0 +1,155 @@
+"""The GAIL paper's table (Ho & Ermon 2016, table 3) with the authors' own experts: GAIL by PPO and by SAC, and AIRL.
+
+`python benchmarks/gail_table.py [--method gail] [--seeds 5] [--jobs 2] [task …]` writes
+`benchmarks/results/gail_table.json` and puts the tables into docs/adversarial.md; an interrupted call goes on where it
+stopped. Continuous experts are sampled from their Gaussian. GAIL has 4 trajectories on MuJoCo, subsampled 1 in 20, and
+1 elsewhere, subsampled as in the paper; AIRL has 25 whole ones. The best policy by validation is tested; what the last
+one scored in validation is kept beside it. Experts and results of theirs are read from `$LIT_IMITATION_EXPERTS` or
+../shared/experts; without them there is nothing to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from bc_table import EXPERTS
+from readme import refresh
+
+from lit_imitation.files import atomic_write
+from lit_imitation.repeat import repeat
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "gail_table.json"
+PPO = "--model.generator.init_args."
+
+
+class Task(NamedTuple):
+    """One environment of the table."""
+
+    name: str
+    env_id: str
+    expert: str
+    published: str
+    """Its name in the authors' results."""
+    seeds: int
+    changes: tuple[str, ...] = ()
+    """What differs from the method's recipe."""
+
+
+CLASSIC = ("--data.expert_trajectories=1", "--data.expert_deterministic=true")
+ONE_IN_5 = (*CLASSIC, "--data.subsample=5")
+TASKS = {
+    task.name: task
+    for task in (
+        Task("hopper", "Hopper-v4", "Hopper-v4-trpo", "hopper", 5),
+        Task("half_cheetah", "HalfCheetah-v4", "HalfCheetah-v4-trpo", "halfcheetah", 5),
+        Task("walker2d", "Walker2d-v4", "Walker2d-v4-trpo", "walker", 3),
+        Task("ant", "Ant-v4", "Ant-v4-trpo", "ant", 3),
+        Task("cartpole", "CartPole-v1", "CartPole-v1-ppo", "cartpole", 7, (*CLASSIC, "--data.subsample=10")),
+        Task("acrobot", "Acrobot-v1", "Acrobot-v1-ppo", "acrobot", 7, ONE_IN_5),
+        Task("mountain_car", "MountainCar-v0", "MountainCar-v0-dqn", "mountaincar", 7, ONE_IN_5),
+    )
+}
+SMALL = (f"{PPO}batch_size=64", f"{PPO}compile=false", "--data.num_envs=8", "--data.steps_per_round=128")
+ENDS_WELL = ("--model.discriminator.init_args.reward=negative",)
+METHODS = {
+    "gail": ("gail_table.yaml", tuple(TASKS)),
+    "gail_sac": ("gail_sac.yaml", ("hopper", "half_cheetah")),
+    "airl": ("airl_table.yaml", ("hopper", "half_cheetah", "walker2d", "ant")),
+}
+
+
+MORE: dict[tuple[str, str], tuple[str, ...]] = {
+    ("gail", "half_cheetah"): ("--data.env_steps=1500000",),
+    ("gail", "ant"): ("--data.env_steps=4000000", "--data.steps_per_round=128", f"{PPO}initial_std=0.5"),
+    ("gail", "cartpole"): (*SMALL, "--data.env_steps=200000"),
+    ("gail", "acrobot"): (*SMALL, *ENDS_WELL, "--data.env_steps=300000"),
+    ("gail", "mountain_car"): (*SMALL, *ENDS_WELL, "--data.env_steps=500000"),
+}
+"""What differs for one method on one task."""
+
+
+def published(task: Task) -> dict[str, dict[str, float]]:
+    """Theirs, BC and GAIL, from 4 trajectories on MuJoCo and 1 elsewhere: mean over runs; and the expert's return."""
+    count = "1" if task.changes[:1] == CLASSIC[:1] else "4"
+    found = {}
+    with (EXPERTS / "gail_paper_results.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == task.published and row["num_trajs"] == count]
+    for name, label in (("bc", "bclone"), ("gail", "ga")):
+        mine = [row for row in rows if row["alg"] == label]
+        found[name] = float(np.mean([float(row["alg_return_mean"]) for row in mine]))
+        found["expert"] = float(mine[0]["expert_return_mean"])
+    return found
+
+
+def validations(run: Path) -> list[tuple[float, float]]:
+    """(environment steps, normalised score) of each validation of a run."""
+    found, steps = [], 0.0
+    with (run / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            steps = float(row["train/env_steps"] or steps)
+            if row.get("val/normalized_score"):
+                found.append((steps, float(row["val/normalized_score"])))
+    return found
+
+
+def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[str, Any]:
+    """All seeds of one method on one task."""
+    config = HERE / METHODS[method][0]
+    overrides = [
+        f"--data.env_id={task.env_id}",
+        f"--data.expert=npz:{EXPERTS / 'policies' / task.expert}.npz",
+        *task.changes,
+        *MORE.get((method, task.name), ()),
+    ]
+    result = repeat([str(config)], seeds=seeds, jobs=jobs, out=out, overrides=overrides)
+    (measured,) = result["tasks"]
+    curves = [validations(out / f"seed_{seed}") for seed in range(seeds)]
+    return {
+        "method": method,
+        "task": task.name,
+        "env_id": task.env_id,
+        **{name: measured[name] for name in ("seeds", "return_mean", "normalized_score", "expert_return")},
+        **{name: measured[name] for name in ("env_steps", "wall_seconds", "versions")},
+        "last_score": [curve[-1][1] for curve in curves],
+        "env_steps_to_0.9": [next((steps for steps, score in curve if score >= 0.9), None) for curve in curves],
+        "published": published(task),
+    }
+
+
+def main() -> None:
+    """Measure what is not measured yet, write the results, refresh the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", choices=[*TASKS, []])
+    parser.add_argument("--method", choices=METHODS, default="gail")
+    parser.add_argument("--seeds", type=int, help="else 5 on Hopper and HalfCheetah, 3 on Walker2d and Ant, 7 else")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "gail_table")
+    options = parser.parse_args()
+    if not (EXPERTS / "gail_paper_results.csv").exists():
+        sys.exit(f"skipped: the authors' experts and results are not in {EXPERTS} (set $LIT_IMITATION_EXPERTS)")
+    for name in options.tasks or METHODS[options.method][1]:
+        task = TASKS[name]
+        out = options.out / f"{options.method}_{name}"
+        row = measure(options.method, task, options.seeds or task.seeds, options.jobs, out)
+        # Read only now: another call may have written its own meanwhile.
+        rows = {(row["method"], row["task"]): row for row in _results()}
+        rows[options.method, name] = row
+        ordered = [rows[key] for key in ((m, t) for m in METHODS for t in TASKS) if key in rows]
+        atomic_write(RESULTS, json.dumps(ordered, indent=1) + "\n")
+        refresh()
+
+
+def _results() -> list[dict[str, Any]]:
+    return list(json.loads(RESULTS.read_text())) if RESULTS.exists() else []
+
+
+if __name__ == "__main__":
+    main()
