@@ -187,10 +187,10 @@ class Adversarial(RL):
 
     @torch.no_grad()
     def _log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Log π(a | s) `[N]` of the current policy, where the discriminator needs it."""
+        """Log π(a | s) `[N]` of what the current policy plays, where the discriminator needs it."""
         if not self.discriminator.needs_log_prob:
             return torch.zeros(len(observation), device=self.device)
-        return self.policy.head_log_prob(self.policy.head(observation), action)
+        return self.policy.played_log_prob(self.policy.head(observation), action)
 
     def _share_normaliser(self) -> None:
         """Discriminator and policy see the observations through the same statistics, once the policy has its own."""

@@ -100,6 +100,13 @@ class Policy(nn.Module, ABC):
         """`[B]`: log π(action | observation) from the head `[B, outputs]`."""
         raise self._no_distribution("log-probability")
 
+    def played_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: log of the probability that the environment is made to play `action: [B, *act]`, clipped.
+
+        A density where that is continuous, over actions in units of half their range.
+        """
+        return self.head_log_prob(head, action)
+
     def head_entropy(self, head: Tensor) -> Tensor:
         """`[B]`: the entropy of π(· | observation) in nats from the head."""
         raise self._no_distribution("entropy")

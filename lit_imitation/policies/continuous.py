@@ -160,6 +160,16 @@ class GaussianPolicy(_ContinuousPolicy):
         z = (self.from_action(action) - mean) * torch.exp(-log_std)
         return -(0.5 * z.square() + log_std + (0.5 * math.log(2 * math.pi)) + self.scale.log()).sum(-1)
 
+    def played_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: of a censored Gaussian: the density inside the box, at a bound the mass of all draws beyond it."""
+        mean, log_std = self.mean_and_log_std(head)
+        inverse = torch.exp(-log_std)
+        z = (self.from_action(action) - mean) * inverse
+        density = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi))
+        below, above = (((bound - self.centre) / self.scale - mean) * inverse for bound in (self.low, self.high))
+        inside = torch.where(z > below, density, torch.special.log_ndtr(below))
+        return torch.where(z < above, inside, torch.special.log_ndtr(-above)).sum(-1)
+
     def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
         """`[B]`: Σ_i log σ'_i/σ_i + (σ_i² + (μ_i − μ'_i)²) / 2σ'_i² − ½, μ' and σ' being the reference's."""
         assert isinstance(reference, GaussianPolicy)

@@ -101,6 +101,10 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         normal = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi))
         return (normal - self._log_slope(u)).sum(-1)
 
+    def played_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """`[B]`: the density's logarithm in units of half the action range; nothing is clipped."""
+        return self.head_log_prob(head, action) + self.scale.log().sum()
+
     def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
         """`[B]`: KL(π ‖ π_reference), exactly: one invertible map of both leaves that of their Gaussians as it was."""
         assert isinstance(reference, SquashedGaussianPolicy)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_imitation.policies.networks import MLP, Activation
 from lit_imitation.rewards.discriminator import AdversarialReward
-from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
 
 
@@ -29,8 +29,10 @@ class AIRLDiscriminator(AdversarialReward):
     A terminal state has no future: there Φ = 0, and no reward follows. With `absorbing` the state after it is a state
     like others, with a Φ and a reward that are learnt.
 
-    Densities are in units of half the action range, so that they, and with them r_ψ's constant, do not depend on the
-    environment's units.
+    π is the probability of what the environment is made to play (`Policy.played_log_prob`): in units of half the action
+    range, so that r_ψ's constant does not depend on the environment's; and what a Gaussian draws beyond the bounds
+    counts at the bound. With the density of the draw itself −log π could be had without end by drawing ever further
+    outside, where nothing changes for the environment and nothing can be told from f.
 
     Args:
         observation_space: Box or Discrete.
@@ -78,9 +80,6 @@ class AIRLDiscriminator(AdversarialReward):
         self.inputs = inputs
         self.reward_network = MLP([inputs, *hidden_sizes, 1], activation)
         self.potential = MLP([self.state_size, *potential_hidden_sizes, 1], activation)
-        half = ActionFeatures(action_space).half_range
-        self.log_unit = float(half.double().log().sum())
-        """log of the volume of the unit: log-densities in it are higher by this."""
 
     def describe_samples(self, samples: Samples) -> Tensor:
         """`[B, n]`: what r_ψ reads (which begins with s), s′, and whether there is a future after it."""
@@ -100,7 +99,7 @@ class AIRLDiscriminator(AdversarialReward):
     def logit(self, samples: Samples, log_prob: Tensor | None = None) -> Tensor:
         """ℓ `[B]`; f where log π is not given."""
         f = super().logit(samples)
-        return f if log_prob is None else f - (log_prob + self.log_unit)
+        return f if log_prob is None else f - log_prob
 
     def paid(self, logit: Tensor) -> Tensor:
         """`[B]`: ℓ."""

@@ -98,6 +98,33 @@ def test_gaussian_density_integrates_to_one(std, box):
         assert torch.trapezoid(density, grid).item() == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("box", [(-0.5, 3.0), (-0.5, np.inf), (-np.inf, np.inf)], ids=["bounded", "below", "unbounded"])
+@pytest.mark.parametrize("log_std", [-1.0, 1.5])
+def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_bounds(box, log_std):
+    torch.manual_seed(2)
+    policy = GaussianPolicy(VECTOR, Box(*box, (1,), np.float32), hidden_sizes=(8,)).double()
+    policy.log_std.data.fill_(log_std)
+    head = policy.head(torch.randn(1, 4, dtype=torch.float64))
+    low, high = float(policy.low), float(policy.high)
+    scale = float(policy.scale)
+    grid = torch.linspace(max(low, -100.0), min(high, 100.0), 100_001, dtype=torch.float64)[1:-1]
+    inside = policy.played_log_prob(head.expand(len(grid), -1), grid[:, None])
+    torch.testing.assert_close(
+        inside, policy.head_log_prob(head.expand(len(grid), -1), grid[:, None]) + math.log(scale)
+    )
+    total = float(torch.trapezoid(inside.exp(), grid)) / scale
+    draws = policy.sample(head.expand(20_000, -1)).squeeze(-1)
+    for bound, beyond in ((low, draws <= low), (high, draws >= high)):
+        if np.isfinite(bound):
+            at, further = (
+                float(policy.played_log_prob(head, torch.full((1, 1), value, dtype=torch.float64)).exp())
+                for value in (bound, bound * 2.0)
+            )
+            assert at == further == pytest.approx(float(beyond.double().mean()), abs=0.01)
+            total += at
+    assert total == pytest.approx(1.0, abs=1e-3)
+
+
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
 def test_gaussian_against_torch_distributions(name):
     policy = build(name, gain=2.0).double()

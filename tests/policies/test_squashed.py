@@ -57,6 +57,11 @@ def test_against_torch_distributions(space):
     theirs = transformed(policy, head).log_prob(action.flatten(1))
     torch.testing.assert_close(log_prob, theirs)
     torch.testing.assert_close(policy.head_log_prob(head, action), theirs)
+    units = AffineTransform(-policy.centre / policy.scale, 1 / policy.scale)
+    halves = TransformedDistribution(transformed(policy, head).base_dist, [units])
+    torch.testing.assert_close(
+        policy.played_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
+    )
     mode = policy.to_box(policy.mean_and_log_std(head)[0].tanh())
     torch.testing.assert_close(policy.decode(head, True).flatten(1), mode)
 
