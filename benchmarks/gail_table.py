@@ -21,12 +21,18 @@ import numpy as np
 from bc_table import EXPERTS
 from readme import refresh
 
+from lit_imitation.envs import make
+from lit_imitation.experts import load_expert
 from lit_imitation.files import atomic_write
 from lit_imitation.repeat import repeat
+from lit_imitation.rollout import Episodes
+from lit_imitation.statistics import bootstrap_interval
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = HERE / "results" / "gail_table.json"
+EPISODES, SEED = 100, 12345
+"""Of the measurement of an expert."""
 PPO = "--model.generator.init_args."
 
 
@@ -71,7 +77,14 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("gail", "ant"): ("--data.env_steps=2500000", "--data.steps_per_round=128", f"{PPO}initial_std=0.5"),
     ("gail", "cartpole"): (*SMALL, "--data.env_steps=200000"),
     ("gail", "acrobot"): (*SMALL, *ENDS_WELL, "--data.env_steps=200000"),
-    ("gail", "mountain_car"): (*SMALL, *ENDS_WELL, "--data.env_steps=300000"),
+    ("gail", "mountain_car"): (
+        *SMALL,
+        *ENDS_WELL,
+        "--data.env_steps=200000",
+        "--model.discriminator.init_args.gradient_penalty=0.1",
+        f"{PPO}gamma=0.995",
+        f"{PPO}gae_lambda=0.97",
+    ),
     ("airl", "half_cheetah"): ("--data.env_steps=2000000",),
     ("airl", "walker2d"): ("--data.env_steps=3000000",),
     ("airl", "ant"): ("--data.env_steps=2500000", "--data.steps_per_round=128"),
@@ -93,14 +106,24 @@ def published(task: Task) -> dict[str, dict[str, float]]:
 
 
 def validations(run: Path) -> list[tuple[float, float]]:
-    """(environment steps, normalised score) of each validation of a run."""
+    """(environment steps, return) of each validation of a run."""
     found, steps = [], 0.0
     with (run / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             steps = float(row["train/env_steps"] or steps)
-            if row.get("val/normalized_score"):
-                found.append((steps, float(row["val/normalized_score"])))
+            if row.get("val/return_mean"):
+                found.append((steps, float(row["val/return_mean"])))
     return found
+
+
+def expert_return(task: Task) -> float:
+    """Mean over `EPISODES` episodes of the expert as it demonstrates; one trajectory alone may be a lucky one."""
+    envs = make(task.env_id, 10, SEED)
+    spaces = envs.single_observation_space, envs.single_action_space
+    expert = load_expert(_expert(task), task.env_id, *spaces, deterministic=CLASSIC[1] in task.changes)
+    returns = [episode.episode_return for episode in Episodes(envs, expert, EPISODES, SEED)]
+    envs.close()
+    return float(np.mean(returns))
 
 
 def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[str, Any]:
@@ -108,18 +131,29 @@ def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[s
     config = HERE / METHODS[method][0]
     overrides = [
         f"--data.env_id={task.env_id}",
-        f"--data.expert=npz:{EXPERTS / 'policies' / task.expert}.npz",
+        f"--data.expert={_expert(task)}",
         *task.changes,
         *MORE.get((method, task.name), ()),
     ]
     result = repeat([str(config)], seeds=seeds, jobs=jobs, out=out, overrides=overrides)
     (measured,) = result["tasks"]
-    curves = [validations(out / f"seed_{seed}") for seed in range(seeds)]
+    expert, random = expert_return(task), measured["random_return"]
+    scores = [(value - random) / (expert - random) for value in measured["return_mean"]["values"]]
+    curves = [
+        [(steps, (value - random) / (expert - random)) for steps, value in validations(out / f"seed_{seed}")]
+        for seed in range(seeds)
+    ]
     return {
         "method": method,
         "task": task.name,
         "env_id": task.env_id,
-        **{name: measured[name] for name in ("seeds", "return_mean", "normalized_score", "expert_return")},
+        **{name: measured[name] for name in ("seeds", "return_mean", "random_return")},
+        "expert_return": expert,
+        "normalized_score": {
+            "values": scores,
+            "mean": float(np.mean(scores)),
+            "mean_ci95": list(bootstrap_interval(scores, np.mean)),
+        },
         **{name: measured[name] for name in ("env_steps", "wall_seconds", "versions")},
         "last_score": [curve[-1][1] for curve in curves],
         "env_steps_to_0.9": [next((steps for steps, score in curve if score >= 0.9), None) for curve in curves],
@@ -148,6 +182,10 @@ def main() -> None:
         ordered = [rows[key] for key in ((m, t) for m in METHODS for t in TASKS) if key in rows]
         atomic_write(RESULTS, json.dumps(ordered, indent=1) + "\n")
         refresh()
+
+
+def _expert(task: Task) -> str:
+    return f"npz:{EXPERTS / 'policies' / task.expert}.npz"
 
 
 def _results() -> list[dict[str, Any]]:
