@@ -88,9 +88,11 @@ def ours(part: str, env_id: str, file: Path) -> dict[str, float]:
     """A round of ours."""
     steps, pairs = DISCRIMINATOR[part]
     model: dict[str, Any] = {"discriminator_steps": steps, "batch_size": pairs, "replay_rounds": 0}
+    discriminator: dict[str, Any] = {"activation": "relu"}  # as theirs, like what AIRL's reward reads
     if part == "airl":
-        init_args = {"state_only": False}  # as theirs
-        model["discriminator"] = {"class_path": "lit_imitation.AIRLDiscriminator", "init_args": init_args}
+        discriminator["state_only"] = False
+    cls = {"gail": "Discriminator", "airl": "AIRLDiscriminator"}[part]
+    model["discriminator"] = {"class_path": f"lit_imitation.{cls}", "init_args": discriminator}
     generator = {"epochs": EPOCHS, "batch_size": BATCH, "compile": True}
     model["generator"] = {"class_path": "lit_imitation.PPO", "init_args": generator}
     data = {"env_id": env_id, "demonstrations": str(file), "num_envs": ENVS, "steps_per_round": STEPS}
