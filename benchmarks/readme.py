@@ -243,13 +243,9 @@ def rl_speed(rl: dict[str, Any], scaling: dict[str, Any] | None) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, row in rl["comparisons"].items():
-        runs = row["seconds"]["ours"]
-        shares = [100 * median(run[part] / run["round"] for run in runs) for part in ("rollout", "update", "overhead")]
-        parts = " | ".join(f"{share:.0f} %" for share in shares)
+        parts = _shares(row["seconds"]["ours"], ("rollout", "update", "overhead"))
         lines.append(f"| {name} | {parts} | Stable-Baselines3 | {row['sb3_over_ours']['median']:.1f} × as fast |")
-    runs = rl["recipe"]["seconds"]
-    shares = [100 * median(run[part] / run["round"] for run in runs) for part in ("rollout", "update", "overhead")]
-    parts = " | ".join(f"{share:.0f} %" for share in shares)
+    parts = _shares(rl["recipe"]["seconds"], ("rollout", "update", "overhead"))
     share = 100 * rl["recipe"]["share_of_bare"]["median"]
     lines.append(f"| `ppo/hopper`, as it is | {parts} | bare `env.step` | {share:.0f} % of its rate |")
     if scaling is not None:
@@ -257,6 +253,43 @@ def rl_speed(rl: dict[str, Any], scaling: dict[str, Any] | None) -> str:
         work = "the same on two processes, each with as many environments"
         lines.append(f"| {work} | | | | one process | {ratio:.2f} × its environment steps a second |")
     return "\n".join(lines)
+
+
+def adversarial_speed(results: dict[str, Any]) -> str:
+    """GAIL and AIRL: how fast, and how soon."""
+    lines = [
+        "| work, one thread | rollout | discriminator | updates | the rest | compared with | ratio |",
+        "|---" * 7 + "|",
+    ]
+    parts = ("rollout", "reward", "update", "overhead")
+    for row in [row for part in ("gail", "airl") if part in results for row in results[part]["rows"]]:
+        cells = _shares(row["runs"]["ours"], parts)
+        name = f"`imitation` {row['imitation_versions']['imitation']}, equal work"
+        ratio = row["ours_over_imitation"]["median"]
+        lines.append(f"| {row['method']}, {row['env_id']} | {cells} | {name} | {ratio:.1f} × as fast |")
+    if "share" in results:
+        share = results["share"]
+        cells = _shares(share["seconds"], parts)
+        ratio = 100 * share["share_of_bare"]["median"]
+        lines.append(f"| `gail/hopper`, as it is | {cells} | bare `env.step` | {ratio:.0f} % of its rate |")
+    if "reach" in results:
+        reach = results["reach"]
+        for when, words in (("first", "for the first time"), ("for_good", "for good")):
+            ours, theirs = [run[when] for run in reach["ours"]], reach["imitation"][when]
+            work = f"`gail/hopper` on {reach['env_id']}, to 0.9 of the expert {words}"
+            if theirs is None or None in ours:
+                compared, told = "`imitation`, its tuned settings", "not reached"
+            else:
+                seconds = median(one["seconds"] for one in ours)
+                compared = f"`imitation`, its tuned settings, {theirs['seconds']:.0f} s"
+                told = f"{seconds:.0f} s, {median(reach['sooner'][when]['seconds']):.1f} × sooner"
+            lines.append(f"| {work} | | | | | {compared} | {told} |")
+    return "\n".join(lines)
+
+
+def _shares(runs: list[dict[str, float]], parts: tuple[str, ...]) -> str:
+    """Cells: what part of a round's time each takes, the median over the runs."""
+    return " | ".join(f"{100 * median(run[part] / run['round'] for run in runs):.0f} %" for part in parts)
 
 
 def into_rl_recipe(row: dict[str, Any]) -> None:
@@ -355,6 +388,8 @@ def refresh() -> None:
         tables["gail_sac"] = gail_sac(results["gail_table"])
     if "termination" in results:
         tables["termination"] = termination(results["termination"])
+    if "adversarial" in results:
+        tables["adversarial_speed"] = adversarial_speed(results["adversarial"])
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:

@@ -59,60 +59,23 @@ BARE_LIMIT = 0.5
 
 
 class Clock(Callback):
-    """When each round ended."""
+    """When each round ended, and the environment steps by then."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
+        self.env_steps: list[int] = []
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
         """Note it."""
         self.ended.append(time.perf_counter())
+        self.env_steps.append(pl_module.env_steps)
 
 
-def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
-    """Seconds of a round in a run of `fit` after the first `warmup`, in all and within rollout and update."""
-    spent: dict[str, list[float]] = {"rollout": [], "update": []}
-    clock = Clock()
-    rounds = rollout_module.rounds
-
-    def timed_rounds(*args: Any) -> Iterator[Any]:
-        run = rounds(*args)
-        while True:
-            start = time.perf_counter()
-            one = next(run, None)
-            if one is None:
-                return
-            spent["rollout"].append(time.perf_counter() - start)
-            yield one
-
-    class Timed(lightning_cli.CLI):
-        def before_fit(self) -> None:
-            self.trainer.callbacks.append(clock)
-            generator: Any = self.model
-
-            def timed(update: Callable[..., Any]) -> Callable[..., Any]:
-                def clocked(*args: Any) -> Any:
-                    start = time.perf_counter()
-                    result = update(*args)
-                    spent["update"].append(time.perf_counter() - start)
-                    return result
-
-                return clocked
-
-            build = generator.build
-
-            def building(*args: Any) -> None:
-                build(*args)
-                generator.generator.update = timed(generator.generator.update)
-
-            generator.build = building
-
-        def after_fit(self) -> None:
-            pass
-
+def run(config: dict[str, Any], cli: type[lightning_cli.CLI]) -> None:
+    """The command `fit` by this kind of `CLI`, without a word and in a directory that is gone afterwards."""
     torch._dynamo.reset()  # a process compiles a function for so many objects only
     given = lightning_cli.CLI
-    lightning_cli.CLI, rollout_module.rounds = Timed, timed_rounds  # type: ignore[misc, assignment]
+    lightning_cli.CLI = cli  # type: ignore[misc]
     directory = tempfile.mkdtemp()
     try:
         with (
@@ -123,12 +86,65 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
             config["trainer"]["default_root_dir"] = directory
             lightning_cli.run("fit", ["--config", yaml.safe_dump(config)])
     finally:
-        lightning_cli.CLI, rollout_module.rounds = given, rounds  # type: ignore[misc]
+        lightning_cli.CLI = given  # type: ignore[misc]
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
+    """Seconds of a round in a run of `fit` after the first `warmup`, in all and within its parts, and its transitions.
+
+    `reward` is the time that rewarding the round takes, with the discriminator's steps where there is one.
+    """
+    spent: dict[str, list[float]] = {"rollout": [], "reward": [], "update": []}
+    clock = Clock()
+    rounds = rollout_module.rounds
+
+    def timed_rounds(*args: Any) -> Iterator[Any]:
+        played = rounds(*args)
+        while True:
+            start = time.perf_counter()
+            one = next(played, None)
+            if one is None:
+                return
+            spent["rollout"].append(time.perf_counter() - start)
+            yield one
+
+    class Timed(lightning_cli.CLI):
+        def before_fit(self) -> None:
+            self.trainer.callbacks.append(clock)
+            generator: Any = self.model
+
+            def timed(work: Callable[..., Any], name: str) -> Callable[..., Any]:
+                def clocked(*args: Any) -> Any:
+                    start = time.perf_counter()
+                    result = work(*args)
+                    spent[name].append(time.perf_counter() - start)
+                    return result
+
+                return clocked
+
+            build = generator.build
+
+            def building(*args: Any) -> None:
+                build(*args)
+                generator.rewarded = timed(generator.rewarded, "reward")
+                generator.generator.update = timed(generator.generator.update, "update")
+
+            generator.build = building
+
+        def after_fit(self) -> None:
+            pass
+
+    rollout_module.rounds = timed_rounds  # type: ignore[assignment]
+    try:
+        run(config, Timed)
+    finally:
+        rollout_module.rounds = rounds
     counted = len(clock.ended) - warmup
     parts = {name: sum(seconds[warmup:]) / counted for name, seconds in spent.items()}
     whole = (clock.ended[-1] - clock.ended[warmup - 1]) / counted
-    return {"round": whole, **parts, "overhead": whole - sum(parts.values())}
+    steps = (clock.env_steps[-1] - clock.env_steps[warmup - 1]) / counted
+    return {"round": whole, **parts, "overhead": whole - sum(parts.values()), "env_steps": steps}
 
 
 def ours(task: dict[str, Any]) -> dict[str, float]:

@@ -31,8 +31,9 @@ def generalised_advantages(
     """
     delta = reward + gamma * next_value * ~terminated - value
     carried = (gamma * gae_lambda) * (~done).to(delta.dtype)
-    advantage = torch.empty_like(delta)
-    following = torch.zeros_like(delta[0])
-    for t in range(len(delta) - 1, -1, -1):
-        following = torch.addcmul(delta[t], carried[t], following, out=advantage[t])
-    return advantage
+    advantages, following = [], torch.zeros_like(delta[0])
+    # Rows taken apart all at once: to index one takes longer than to add it.
+    for delta_t, carried_t in zip(reversed(delta.unbind()), reversed(carried.unbind()), strict=True):
+        following = torch.addcmul(delta_t, carried_t, following)
+        advantages.append(following)
+    return torch.stack(advantages[::-1])

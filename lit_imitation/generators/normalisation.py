@@ -78,13 +78,13 @@ class RewardScale(nn.Module):
     @torch.no_grad()
     def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
         """`[time, env]` rewards to `[time, env]` scaled ones, after taking their discounted returns in."""
-        paid, returns = reward * valid, torch.empty_like(reward)
+        paid, returns = reward * valid, []
         going_on = self.gamma * (~done).to(reward.dtype)
         carried = torch.zeros_like(reward[0]) if self._discounted is None else self._discounted
-        for t in range(len(reward)):  # `carried` is γ (1 − done_{t−1}) G_{t−1}
-            torch.add(paid[t], carried, out=returns[t])
-            carried = returns[t] * going_on[t]
+        for paid_t, going_on_t in zip(paid.unbind(), going_on.unbind(), strict=True):
+            returns.append(paid_t + carried)  # `carried` is γ (1 − done_{t−1}) G_{t−1}
+            carried = returns[-1] * going_on_t
         self._discounted = carried
-        self.moments.update(returns.reshape(-1, 1), valid.reshape(-1))
+        self.moments.update(torch.cat(returns)[:, None], valid.reshape(-1))
         scale = (self.moments.variance + 1e-8).rsqrt().to(reward.dtype)
         return (reward * scale).clamp(-self.limit, self.limit)

@@ -174,16 +174,27 @@ class Adversarial(RL):
         count, size = self.discriminator_steps, self.batch_size
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         if count:
-            pairs = [self.expert.draw(count * size), Samples.joined(self.negatives).draw(count * size)]
-            # One pass of the policy for all steps: it stays as it is until they are done.
+            pairs = [self._drawn(samples, count * size) for samples in (self.expert, Samples.joined(self.negatives))]
             columns = [
                 torch.cat([column.unflatten(0, (count, size)) for column in both], 1)
-                for both in zip(*([*one, self._log_prob(one.observation, one.action)] for one in pairs), strict=True)
+                for both in zip(*pairs, strict=True)
             ]
             place = torch.rand(count, size, device=self.device)
             sums = self.discriminator_descent.steps(*columns, place).sum(0)
         names = ("discriminator_loss", *STATISTICS, "discriminator_grad_norm")
         return dict(zip(names, sums / max(count, 1), strict=True))
+
+    def _drawn(self, samples: Samples, count: int) -> list[Tensor]:
+        """The fields of `count` rows, uniform with replacement, and log π(a | s) of each.
+
+        The policy stays as it is until all steps are done: where there are fewer rows than draws, each is asked about
+        once.
+        """
+        index = samples.draw(count)
+        rows = samples.rows(index)
+        if len(samples.absorbing) < count:
+            return [*rows, self._log_prob(samples.observation, samples.action)[index]]
+        return [*rows, self._log_prob(rows.observation, rows.action)]
 
     @torch.no_grad()
     def _log_prob(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -21,7 +21,12 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:
     together = torch.cat([x, y])
     squared = torch.cdist(together, together).square()
     width = squared.sum() / ((n + m) * (n + m - 1))
-    kernel = torch.stack([torch.exp(-squared / (2.0 * scale * width)) for scale in (0.25, 0.5, 1.0, 2.0, 4.0)]).mean(0)
+    one = torch.exp(-squared / (2.0 * 4.0 * width))
+    kernel = one.clone()
+    for _ in range(4):  # half the width is the square, which is much the cheaper of the two
+        one = one.square()
+        kernel += one
+    kernel /= 5.0
     within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # without the pairs of a point and itself, where k is 1
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
     return (within_x + within_y - 2.0 * kernel[:n, n:].mean()).clamp(min=0.0).sqrt()

@@ -38,9 +38,9 @@ class Samples(NamedTuple):
         """Those at `index: [N]`."""
         return Samples(*(column.index_select(0, index) for column in self))
 
-    def draw(self, count: int) -> Samples:
-        """`count` of them, uniform with replacement, from torch's global stream."""
-        return self.rows(torch.randint(len(self.absorbing), (count,), device=self.absorbing.device))
+    def draw(self, count: int) -> Tensor:
+        """Indices for `rows`, `[count]`, uniform with replacement, from torch's global stream."""
+        return torch.randint(len(self.absorbing), (count,), device=self.absorbing.device)
 
     @classmethod
     def joined(cls, samples: Sequence[Samples]) -> Samples:

@@ -92,8 +92,9 @@ def test_past_rounds_are_shown_again(watched, tmp_path):
     assert len(modules[-1].negatives) == 1
 
 
-def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monkeypatch):
-    """Of the expert's actions and of those of rounds past too; and pays by them."""
+@pytest.mark.parametrize("batch_size", [4, 512])
+def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monkeypatch, batch_size):
+    """Of the expert's actions and of those of rounds past too, fewer or more draws than rows; and pays by them."""
     seen, modules = watched
     paid = []
     reward = adversarial.AdversarialReward.reward
@@ -108,6 +109,7 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
         tmp_path,
         "--model.generator.learning_rate=1e-12",
         "--model.generator.normalise_observations=false",
+        f"--model.batch_size={batch_size}",
     )
     policy = modules[0].policy
     observation, action, *_, log_prob, _ = seen[-1]

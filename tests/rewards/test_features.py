@@ -78,5 +78,5 @@ def test_the_vector_holds_what_was_named(inputs, absorbing):
 
 def test_draws_are_rows_with_replacement():
     samples = Samples.of(transitions())
-    drawn = samples.draw(1000)
+    drawn = samples.rows(samples.draw(1000))
     assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
