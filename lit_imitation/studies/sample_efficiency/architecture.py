@@ -15,7 +15,7 @@ from lit_imitation.studies.sample_efficiency.learners import LOGGED
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WINDOW = 15
+WINDOW = 25
 """Rounds over which the thick lines average."""
 ACCURACIES = (
     ("discriminator_accuracy_expert", "expert", BC),
@@ -44,17 +44,27 @@ def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
         accuracy.plot(steps, smooth(result[f"round_{name}"]), color=style.colour, linestyle=style.dashes, label=label)
     accuracy.axhline(0.5, color=REFERENCE, linewidth=0.5, zorder=1)
     accuracy.set_title(f"Measured: {env_id}", loc="left")
-    accuracy.set(ylabel="accuracy of D", ylim=(0.38, 1.02))
+    accuracy.set(ylabel="accuracy of D", ylim=(0, 1.02))
     accuracy.legend(loc="lower center", ncols=3, handlelength=1.6, columnspacing=0.8, fontsize=6.5, borderaxespad=0)
-    _line(reward, steps, result["round_reward_mean"])
-    reward.set(ylabel="reward a step")
-    _line(returns, steps, result["round_return_mean"])
+    for axes, name in ((reward, "reward_mean"), (returns, "return_mean")):
+        values = result[f"round_{name}"]
+        known = ~np.isnan(values)
+        axes.plot(steps[known], values[known], color=GAIL.colour, linewidth=0.4, alpha=0.4)
+    reward.plot(steps, smooth(result["round_reward_mean"]), color=GAIL.colour)
+    reward.set_ylabel("reward a step")
+    # Of drawn actions a round knows only the episodes that end in it, and most of those that do fell.
+    returns.plot(result["env_steps"] / 1000, result["curve"], color=GAIL.colour, marker=GAIL.marker, markersize=3)
     returns.axhline(level, color=EXPERT.colour, linestyle=EXPERT.dashes, linewidth=1.1)
     returns.annotate("expert", (0, level), (2, -3), textcoords="offset points", va="top", fontsize=6.5)
     returns.set(ylabel="true return", xlabel="environment steps (thousands)", xlim=(0, steps[-1]))
     figure.align_ylabels([accuracy, reward, returns])
-    rows = np.stack([result[f"round_{name}"] for name in LOGGED], axis=1)
-    save_figure(figure, path, LOGGED, [["" if np.isnan(v) else v for v in row] for row in rows.tolist()])
+    rows: list[list[Any]] = [
+        ["" if np.isnan(value) else value for value in row] + [""]
+        for row in np.stack([result[f"round_{name}"] for name in LOGGED], axis=1).tolist()
+    ]
+    validations = zip(result["env_steps"].tolist(), result["curve"].tolist(), strict=True)
+    rows += [[steps, *[""] * (len(LOGGED) - 1), value] for steps, value in validations]
+    save_figure(figure, path, (*LOGGED, "validation_return_mean"), rows)
 
 
 def smooth(values: NDArray[Any]) -> NDArray[Any]:
@@ -63,12 +73,6 @@ def smooth(values: NDArray[Any]) -> NDArray[Any]:
     kernel = np.ones(min(WINDOW, len(values)))
     count = np.convolve(known, kernel, "same")
     return np.convolve(np.where(known, values, 0.0), kernel, "same") / np.where(count, count, np.nan)
-
-
-def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:
-    known = ~np.isnan(y)
-    axes.plot(x[known], y[known], color=GAIL.colour, linewidth=0.4, alpha=0.35)
-    axes.plot(x, smooth(y), color=GAIL.colour)
 
 
 WIDTH, HEIGHT = 3.1, 1.62
@@ -115,7 +119,7 @@ def _loop(axes: Axes) -> None:
 
     data, generator = REFERENCE, DAGGER.colour
     envs = Box(LEFT, ROWS[0], "environments", "num_envs, in step", data)
-    played = Box(RIGHT, ROWS[0], "round [time, env]", "s, a, s′: no true reward", data)
+    played = Box(RIGHT, ROWS[0], "round [time, env]", "s, a, s′; the true\nreward is not used", data)
     policy = Box(LEFT, ROWS[1], "policy π, value V", "a ~ π(· | s)", GAIL.colour)
     normaliser = Box(MIDDLE, ROWS[1], "normaliser of s", "running mean and σ,\nthe same for π, V and D", GAIL.colour)
     replay = Box(RIGHT, ROWS[1], "learner's pairs", "of this round and the\nlast replay_rounds", data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.sample_efficiency.architecture import WINDOW
+
 NAMES = {"bc": "BC", "dagger": "DAgger", "gail": "GAIL", "ppo": "PPO on the true reward"}
 
 
@@ -47,11 +49,12 @@ counts as later than all others.
 ![The loop of GAIL; accuracy of the discriminator, reward and return over training](gail_architecture.png)
 
 *Left:* one round, as `lit_imitation.GAIL` with `PPO` goes through it; names in small print are those of a recipe.
-Past rounds (`replay_rounds`) are none here. *Right:* the first seed above on {next(iter(settings))}. Lines are means
-over 15 rounds, thin ones the rounds; rounds stand out where an epoch has begun and all environments have been reset.
-Accuracy is that of each side, as the discriminator learns, and on the trajectory that is held out. Where expert and
-learner could not be told apart, both would be at one half. The reward is what the learner is paid; the return is the
-environment's, of drawn actions, which no part of GAIL sees.
+Past rounds (`replay_rounds`) are none here. *Right:* the first seed above on {next(iter(settings))}. Accuracy is that
+of each side, as the discriminator learns, and on the trajectory that is held out, means over {WINDOW} rounds; where
+expert and learner cannot be told apart, it goes to one half. The reward is what the learner is paid, a mean over as
+many rounds, thin the rounds themselves: those stand out that begin an epoch, where all environments are reset. The
+return is the environment's, which no part of GAIL sees: of the mode in validation, and thin that of the episodes which
+end in a round, of drawn actions.
 
 ## How it is made
 
