@@ -14,6 +14,7 @@ from lit_imitation.cli import main
 from lit_imitation.statistics import interquartile_mean
 from lit_imitation.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to
 from lit_imitation.studies.sample_efficiency.architecture import WINDOW, smooth
+from lit_imitation.studies.sample_efficiency.figure import Lanes
 
 PPO = {"epochs": 2, "batch_size": 64}
 ROUNDS = {"num_envs": 4, "steps_per_round": 64, "rounds_per_epoch": 1, "eval_episodes": 2}
@@ -36,9 +37,8 @@ CARTPOLE = Task(
     episodes=4,
     expert_episodes=4,
 )
-TINY = Settings(
-    backend="sync", aim=0.01, tasks=(CARTPOLE, dataclasses.replace(CARTPOLE, env_id="Pendulum-v1", env_steps=300))
-)
+PENDULUM = dataclasses.replace(CARTPOLE, env_id="Pendulum-v1", env_steps=300, other_trajectories=())
+TINY = Settings(backend="sync", aim=0.01, tasks=(CARTPOLE, PENDULUM))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,7 @@ def test_all_imitators_are_shown_equally_much(study):
         for dagger in runs_of(out, f"{env_id}-dagger"):
             assert dagger["labels"].tolist() == [2 * length // 10 + 100 * i for i in range(3)]
             assert dagger["env_steps"].tolist() == [0, 100, 200]
-        (whole,) = runs_of(out, f"{env_id}-bc-1-in1-")
-        assert int(whole["labels"]) == length
+        assert [int(result["labels"]) for result in runs_of(out, f"{env_id}-bc-2-in1-")] == [2 * length] * 2
 
 
 def test_gail_and_ppo_take_equally_many_steps_unless_gail_is_to_stop(study):
@@ -140,6 +139,14 @@ def test_a_seed_that_never_is_there_comes_after_all_others():
     assert censored([never] * 5) == {"iqm": None, "ci95": [None, None], "seeds": [None] * 5}
 
 
+def test_lanes_stand_beyond_all_counts_of_steps():
+    lanes = Lanes(100.0, 1e6)  # four decades, of which a unit is a fifth
+    assert lanes.place(5e3, "gail") == 5e3
+    assert lanes.place(0.0, "dagger") == pytest.approx(100 * 10**-0.7)
+    assert lanes.place(None, "gail") == pytest.approx(1e6 * 10**0.4)
+    assert lanes.place(None, "bc") == pytest.approx(1e6 * 10**1.0)
+
+
 def test_environments_are_the_strata_of_what_is_pooled():
     tasks = {name: {"scores": {m: {"seeds": [value] * 4} for m in ("bc", "dagger", "gail", "ppo")}}
              for name, value in (("a", 0.0), ("b", 1.0))}  # fmt: skip
@@ -160,7 +167,7 @@ def test_a_round_without_a_value_is_left_out_of_the_mean():
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
     files = sorted((out / "runs").iterdir())
-    assert len(files) == 2 * (1 + 2 * 5 + 3)
+    assert len(files) == 2 * (1 + 2 * 5) + 3
     kept = {file: file.stat().st_mtime_ns for file in files}
     parts = ("Pole-v1-expert", "Pole-v1-bc-2-in10", "Pole-v1-dagger", "Pole-v1-gail", "Pole-v1-ppo")
     lost = [next(file for file in files if part in file.name) for part in parts]

@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 class Lanes(NamedTuple):
-    """Where on a logarithmic axis stands what is no count of steps, in decades beyond the counts that there are."""
+    """Where on a logarithmic axis stands what is no count of steps: beyond the counts that there are."""
 
     first: float
     """Fewest steps that any curve has a point for."""
@@ -53,6 +53,10 @@ class Lanes(NamedTuple):
     def none(self) -> float:
         """No steps at all."""
         return self.below(3.5)
+
+    def place(self, steps: float | None, method: str) -> float:
+        """Of a count of steps, or of None for one that never came."""
+        return self.never(method) if steps is None else max(steps, self.none)
 
     def never(self, method: str) -> float:
         """Not within the budget: a lane for BC, which has its score beside it, and one for the others."""
@@ -147,15 +151,14 @@ def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
     line: list[tuple[float, float]] = []
     for entry in task["trade"]:
         method = entry["method"]
-        style, never = STYLES[method], lanes.never(method)
+        style = STYLES[method]
         about = ("trade", style.label, entry["trajectories"] or "", entry["subsample"] or "")
         if method == "bc":
             _clone(axes, entry, lanes)
             rows.append((*about, "IQM", entry["labels"], "", entry["score"]["iqm"], *entry["score"]["ci95"]))
             continue
-        # What never came stands in its lane.
         steps, labels = entry["env_steps"], entry["labels"]
-        y, low, high = (never if v is None else v for v in (steps["iqm"], *steps["ci95"]))
+        y, low, high = (lanes.place(v, method) for v in (steps["iqm"], *steps["ci95"]))
         # Of DAgger that never was there, those that it had in the end.
         x = task["labels"][method] if labels["iqm"] is None else labels["iqm"]
         rows += [
@@ -173,7 +176,7 @@ def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
         )  # fmt: skip
         if method == "gail":
             line.append((x, y))
-            seeds = [never if v is None else v for v in steps["seeds"]]
+            seeds = [lanes.place(v, method) for v in steps["seeds"]]
             axes.plot([x] * len(seeds), seeds, "_", color=style.colour, markersize=7, markeredgewidth=0.7, alpha=0.7)
     axes.plot(*zip(*sorted(line), strict=True), color=GAIL.colour, linewidth=0.8, zorder=3)
     axes.set(xscale="log", yscale="log", ylim=(lanes.below(5), lanes.above(6.5)), ylabel="environment steps")
