@@ -105,6 +105,8 @@ def test_plotted_numbers_are_those_of_the_runs(study):
     rounds, validations = rows(out, "gail_architecture")[:3], rows(out, "gail_architecture")[3:]
     drawn = [float(row["discriminator_accuracy_held_out"]) for row in rounds]
     np.testing.assert_allclose(drawn, run["round_discriminator_accuracy_held_out"], rtol=1e-5)
+    end = summary["gail_architecture"]["at_the_end"]
+    assert end["discriminator_accuracy_held_out"] == pytest.approx(np.mean(drawn))  # fewer rounds than are averaged
     np.testing.assert_allclose([float(row["validation_return_mean"]) for row in validations], run["curve"], rtol=1e-5)
 
 

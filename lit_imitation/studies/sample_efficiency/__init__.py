@@ -23,7 +23,7 @@ from lit_imitation.statistics import bootstrap_interval, interquartile_mean, str
 from lit_imitation.studies.common import Result, Run, execute, over_seeds
 from lit_imitation.studies.finetune.learners import scratch
 from lit_imitation.studies.sample_efficiency import learners
-from lit_imitation.studies.sample_efficiency.architecture import architecture
+from lit_imitation.studies.sample_efficiency.architecture import architecture, at_the_end
 from lit_imitation.studies.sample_efficiency.figure import efficiency
 from lit_imitation.studies.sample_efficiency.page import page
 from lit_imitation.versions import versions
@@ -162,16 +162,17 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         task.env_id: summarise(task, settings.aim, expert, found)
         for task, expert, found in zip(settings.tasks, experts, done, strict=True)
     }
+    first = settings.tasks[0]
+    shown = done[0]["gail", first.trajectories, first.subsample, 0]
     summary = {
         "study": "sample_efficiency",
         "settings": asdict(settings),
         "tasks": tasks,
         "pooled": pooled(tasks),
+        "gail_architecture": {"env_id": first.env_id, "seed": 0, "at_the_end": at_the_end(shown)},
         "versions": versions(),
     }
     efficiency(tasks, settings.aim, out / "sample_efficiency")
-    first = settings.tasks[0]
-    shown = done[0]["gail", first.trajectories, first.subsample, 0]
     architecture(first.env_id, tasks[first.env_id]["expert"]["mean"], shown, out / "gail_architecture")
     atomic_write(out / "sample_efficiency.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
     atomic_write(out / "sample_efficiency.md", page(summary))

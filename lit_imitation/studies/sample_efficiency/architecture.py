@@ -22,6 +22,10 @@ ACCURACIES = (
     ("discriminator_accuracy_learner", "learner", DAGGER),
     ("discriminator_accuracy_held_out", "held-out expert", PPO),
 )
+WIDTH, HEIGHT = 3.1, 1.62
+"""Of a box, where the picture is some 11 by 10."""
+LEFT, MIDDLE, RIGHT = 1.7, 5.35, 9.0
+ROWS = (9.0, 6.45, 3.9, 1.35)
 
 
 def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
@@ -75,8 +79,11 @@ def smooth(values: NDArray[Any]) -> NDArray[Any]:
     return np.convolve(np.where(known, values, 0.0), kernel, "same") / np.where(count, count, np.nan)
 
 
-WIDTH, HEIGHT = 3.1, 1.62
-"""Of a box, where the picture is some 11 by 10."""
+def at_the_end(result: Result) -> dict[str, float | None]:
+    """Means of `LOGGED` over the last `WINDOW` rounds, of those that have a value; None where none has."""
+    last = {name: result[f"round_{name}"][-WINDOW:] for name in LOGGED}
+    known = {name: values[~np.isnan(values)] for name, values in last.items()}
+    return {name: float(values.mean()) if len(values) else None for name, values in known.items()}
 
 
 class Box(NamedTuple):
@@ -107,10 +114,6 @@ class Box(NamedTuple):
     def bottom(self) -> tuple[float, float]:
         """The edge's middle."""
         return self.x, self.y - HEIGHT / 2
-
-
-LEFT, MIDDLE, RIGHT = 1.7, 5.35, 9.0
-ROWS = (9.0, 6.45, 3.9, 1.35)
 
 
 def _loop(axes: Axes) -> None:

@@ -54,7 +54,7 @@ of each side, as the discriminator learns, and on the trajectory that is held ou
 expert and learner cannot be told apart, it goes to one half. The reward is what the learner is paid, a mean over as
 many rounds, thin the rounds themselves: those stand out that begin an epoch, where all environments are reset. The
 return is the environment's, which no part of GAIL sees: of the mode in validation, and thin that of the episodes which
-end in a round, of drawn actions.
+end in a round, of drawn actions. {_accuracies(summary["gail_architecture"]["at_the_end"])}
 
 ## How it is made
 
@@ -94,6 +94,13 @@ def _shown(settings: Mapping[str, Any]) -> str:
         f"transition in {task['subsample']}"
         for env_id, task in settings.items()
     )
+
+
+def _accuracies(means: Mapping[str, float | None]) -> str:
+    sides = (("expert", "the expert"), ("learner", "the learner"), ("held_out", "the held-out expert"))
+    values = [(text, means[f"discriminator_accuracy_{name}"]) for name, text in sides]
+    known = ", ".join(f"{value:.2f} on {text}" for text, value in values if value is not None)
+    return f"In the end the accuracy is {known}."
 
 
 def _scores(tasks: Mapping[str, Any], pooled: Mapping[str, Any]) -> str:
