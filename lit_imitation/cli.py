@@ -153,9 +153,9 @@ def study(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
     parser.add_argument(
         "name",
-        choices=["horizon", "finetune"],
+        choices=["horizon", "finetune", "sample_efficiency"],
         help="horizon: cost against the length of the task, BC and DAgger; finetune: past a mediocre expert, by PPO "
-        "from its clone",
+        "from its clone; sample_efficiency: labels against environment steps, BC, DAgger, GAIL and PPO",
     )
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")

@@ -22,6 +22,7 @@ from lit_imitation.files import atomic_write
 
 if TYPE_CHECKING:
     from lightning import Callback
+    from lightning.pytorch.loggers import Logger
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -101,7 +102,12 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: ImitationModule, data: EnvironmentDataModule, epochs: int, directory: str, *callbacks: Callback
+    module: ImitationModule,
+    data: EnvironmentDataModule,
+    epochs: int,
+    directory: str,
+    *callbacks: Callback,
+    logger: Logger | None = None,
 ) -> None:
     """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or at each round's.
 
@@ -116,7 +122,7 @@ def fit(
         max_epochs=epochs,
         check_val_every_n_epoch=epochs,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=logger or False,
         # no other than the callbacks' own
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
@@ -205,6 +211,8 @@ DAGGER = Style("DAgger", "#0072B2", (0, (5, 2)), "^")
 RECOVERABLE = Style("BC, recoverable", "#E69F00", (0, (4, 1, 1, 1)), "D")
 FINETUNED = Style("BC, then PPO", "#009E73", (0, ()), "v")
 SCRATCH = Style("PPO from scratch", "#0072B2", (0, (5, 2)), "P")
+GAIL = Style("GAIL", "#009E73", (0, ()), "v")
+PPO = Style("PPO on the true reward", "#CC79A7", (0, (4, 1, 1, 1)), "P")
 REFERENCE = "#666666"
 
 
