@@ -1,6 +1,6 @@
 """The failures that the field knows: each shown without the options against it, and cured by each of them alone.
 
-Both tasks, and the runs, are those of `benchmarks/failures.py`, which measures more seeds. The rewards of `Goal` are not
+Both tasks, and the runs, are those of `benchmarks/failures.py`, which measures more seeds. Rewards on `Goal` are not
 normalised here, unless a test says so.
 """
 
