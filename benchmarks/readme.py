@@ -197,6 +197,30 @@ def termination(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def too_strong(rows: list[dict[str, Any]]) -> str:
+    """What each option makes of a discriminator that is too strong."""
+    lines = [
+        "| option | return, a figure for each seed (the expert's way: −8) | Jensen–Shannon divergence (at most 0.693) "
+        "| mean reward |",
+        "|---" * 4 + "|",
+    ]
+    for row in rows:
+        returns = ", ".join(f"{value:.1f}" for value in row["return_mean"])
+        divergence = ", ".join(f"{value:.3f}" for value in row["jensen_shannon"])
+        rewards = ", ".join(f"{value:.1g}" for value in row["reward_mean"])
+        lines.append(f"| `{row['option']}` | {returns} | {divergence} | {rewards} |")
+    return "\n".join(lines)
+
+
+def modes(rows: list[dict[str, Any]]) -> str:
+    """Shares of four equally good ways."""
+    lines = ["| generator | share of each arm, seed by seed |", "|---" * 2 + "|"]
+    for row in rows:
+        cells = "; ".join(" ".join(f"{share:.2f}" for share in shares) for shares in row["shares"])
+        lines.append(f"| {row['generator']} | {cells} |")
+    return "\n".join(lines)
+
+
 def into_adversarial_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     _into_comment(
@@ -390,6 +414,9 @@ def refresh() -> None:
         tables["termination"] = termination(results["termination"])
     if "adversarial" in results:
         tables["adversarial_speed"] = adversarial_speed(results["adversarial"])
+    if "failures" in results:
+        tables["too_strong"] = too_strong(results["failures"]["too_strong"])
+        tables["modes"] = modes(results["failures"]["modes"])
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:

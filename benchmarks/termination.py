@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = str(ROOT / "tests")
+    os.environ["PYTHONPATH"] = os.pathsep.join(str(path) for path in (ROOT, ROOT / "tests"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = []
     for env_id in TASKS:
