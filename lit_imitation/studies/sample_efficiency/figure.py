@@ -130,7 +130,7 @@ def _curves(axes: Axes, task: Mapping[str, Any], aim: float) -> list[Row]:
     share = random + aim * (level - random)
     axes.axhline(share, color=REFERENCE, linewidth=0.5, zorder=1)
     axes.annotate(
-        f"{aim:g} of it", (bounds[0], share), (2, -2), textcoords="offset points", va="top", fontsize=6.5,
+        f"{aim:g}", (bounds[0], share), (2, -2), textcoords="offset points", va="top", fontsize=6.5,
         color=REFERENCE,
     )  # fmt: skip
     rows += [

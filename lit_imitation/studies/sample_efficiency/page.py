@@ -119,7 +119,8 @@ def _trade(tasks: Mapping[str, Any]) -> str:
     rows = []
     for env_id, task in tasks.items():
         for entry in sorted(task["trade"], key=_place):
-            shown = f"{entry['trajectories']} of 1 in {entry['subsample']}" if entry["trajectories"] else "none"
+            part = "whole" if entry["subsample"] == 1 else f"1 step in {entry['subsample']}"
+            shown = f"{entry['trajectories']}, {part}" if entry["trajectories"] else "none"
             if entry["method"] == "bc":
                 needed = "0" if entry["there"] else f"never: score {_interval(entry['score'])}"
                 labels = f"{entry['labels']:,.0f}"
@@ -142,7 +143,7 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
         shown = f"`{task['expert']}`, {level['mean']:,.1f} ± {level['std']:,.1f} over {level['episodes']} episodes"
         rounds, gail = task["rounds"], task["gail_rounds"]
         options = [
-            ", ".join(f"{name} {value}" for name, value in one.items())
+            ", ".join(f"{name} {value}" for name, value in one.items()) or "the defaults"
             for one in (task["discriminator"] | task["gail_ppo"], task["ppo"], task["dagger"])
         ]
         rows.append(
