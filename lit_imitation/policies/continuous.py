@@ -135,8 +135,9 @@ class GaussianPolicy(_ContinuousPolicy):
     def sample(self, head: Tensor) -> Tensor:
         """`[B, outputs]` to drawn actions `[B, *act]` in the environment's own units, before they are clipped."""
         mean, log_std = self.mean_and_log_std(head)
-        u = mean + log_std.exp() * torch.randn_like(mean)
-        return torch.addcmul(self.centre, u, self.scale).reshape(-1, *self.shape)
+        u = torch.addcmul(mean, log_std.exp(), torch.randn_like(mean))
+        action = torch.addcmul(self.centre, u, self.scale)
+        return action if len(self.shape) == 1 else action.reshape(-1, *self.shape)
 
     def rsample_with_log_prob(self, head: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions `[B, *act]`, not clipped, that are differentiable functions of the head, and their log π `[B]`.
