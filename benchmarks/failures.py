@@ -49,10 +49,10 @@ FORK_PPO = {"learning_rate": 1e-2, "normalise_rewards": False}
 MODES: dict[str, tuple[str, dict[str, Any]]] = {
     "PPO, entropy_coefficient: 0": ("PPO", FORK_PPO),
     "PPO, entropy_coefficient: 1": ("PPO", FORK_PPO | {"entropy_coefficient": 1.0}),
-    "SAC, temperature: 0.3": (
+    "SAC, temperature: 0.1": (
         "SAC",
         {
-            "temperature": 0.3,
+            "temperature": 0.1,
             "learn_temperature": False,
             "learning_rate": 1e-3,
             "learning_starts": 256,
@@ -91,8 +91,8 @@ def fork(generator: str, options: dict[str, Any]) -> dict[str, Any]:
         {"hidden_sizes": [32]},
         generator,
         {"hidden_sizes": [32], "gamma": 0.9, **options},
-        {"learning_rate": 3e-4, "discriminator_steps": 8, "batch_size": 128},
-        {"expert": "goals:takes_each", "expert_trajectories": 20, "env_steps": 5760, "steps_per_round": 24},
+        {"learning_rate": 1e-3, "discriminator_steps": 8, "batch_size": 128},
+        {"expert": "goals:takes_each", "expert_trajectories": 20, "env_steps": 9600, "steps_per_round": 24},
     )
 
 
@@ -155,7 +155,7 @@ def run(config: dict[str, Any], seed: int, out: Path) -> dict[str, float]:
     return found | {"return_mean": json.loads((out / "summary.json").read_text())["return_mean"]}
 
 
-def shares(out: Path, episodes: int = 200) -> list[float]:
+def shares(out: Path, episodes: int = 1000) -> list[float]:
     """Of the sampled policy's episodes, those that end on each arm."""
     from goals import share_of_modes
 

@@ -96,13 +96,16 @@ def test_rewards_that_collapse_teach_again_once_they_are_normalised(at_the_goal)
     assert normalised["return_mean"] > -21
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_a_policy_without_entropy_gives_up_modes_and_entropy_keeps_them(failures, tmp_path, seed):
-    """Largest share of the sampled policy's episodes that takes one of four arms; the expert takes each in a fourth."""
-    largest = {}
+    """Share of the sampled policy's episodes that end on the two rarest of four arms; of the expert's it is a half.
+
+    Entropy has its price: some steps lead back, which the expert never does.
+    """
+    rarest = {}
     for i, (name, options) in enumerate(failures.MODES.items()):
         failures.run(failures.fork(*options), seed, tmp_path / str(i))
-        largest[name] = max(failures.shares(tmp_path / str(i)))
-    nothing, *cures = largest.values()
-    assert nothing > 0.75, largest
-    assert max(cures) < 0.65, largest
+        rarest[name] = sum(sorted(failures.shares(tmp_path / str(i)))[:2])
+    nothing, *cures = rarest.values()
+    assert nothing < 0.03, rarest
+    assert min(cures) > 0.08, rarest
