@@ -200,7 +200,7 @@ def termination(rows: list[dict[str, Any]]) -> str:
 def too_strong(rows: list[dict[str, Any]]) -> str:
     """What each option makes of a discriminator that is too strong."""
     lines = [
-        "| option | return, a figure for each seed (the expert's way: −8) | Jensen–Shannon divergence (at most 0.693) "
+        "| option | return, seed by seed (the expert's way: −6.6) | Jensen–Shannon divergence (at most 0.693) "
         "| mean reward |",
         "|---" * 4 + "|",
     ]
