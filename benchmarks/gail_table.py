@@ -73,8 +73,8 @@ METHODS = {
 
 
 MORE: dict[tuple[str, str], tuple[str, ...]] = {
-    ("gail", "walker2d"): ("--data.env_steps=3000000",),
-    ("gail", "ant"): ("--data.env_steps=2500000", "--data.steps_per_round=128", f"{PPO}initial_std=0.5"),
+    ("gail", "walker2d"): ("--data.env_steps=2000000",),
+    ("gail", "ant"): ("--data.env_steps=1500000", "--data.steps_per_round=128", f"{PPO}initial_std=0.5"),
     ("gail", "cartpole"): (*SMALL, "--data.env_steps=200000"),
     ("gail", "acrobot"): (*SMALL, *ENDS_WELL, "--data.env_steps=200000"),
     ("gail", "mountain_car"): (
@@ -85,9 +85,9 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
         f"{PPO}gamma=0.995",
         f"{PPO}gae_lambda=0.97",
     ),
-    ("airl", "half_cheetah"): ("--data.env_steps=2000000",),
-    ("airl", "walker2d"): ("--data.env_steps=3000000",),
-    ("airl", "ant"): ("--data.env_steps=2500000", "--data.steps_per_round=128"),
+    ("airl", "half_cheetah"): ("--data.env_steps=1500000",),
+    ("airl", "walker2d"): ("--data.env_steps=2000000",),
+    ("airl", "ant"): ("--data.env_steps=1500000", "--data.steps_per_round=128"),
 }
 """What differs for one method on one task."""
 
