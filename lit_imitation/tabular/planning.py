@@ -1,0 +1,252 @@
+"""Soft and ordinary value iteration, the occupancy of what comes out, and the partition function with its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.tabular.mdp import RewardTable, TabularMDP
+
+Entropy = Literal["causal", "trajectory", "none"]
+Inflow = Mapping[int, Tensor]
+"""Weights `[S]` of states from which value is counted, by time step, each with its γᵗ: {0: start distribution}."""
+
+
+@dataclass(frozen=True)
+class Planning:
+    """What is maximised: E[Σ_t γᵗ r_t] plus an entropy, over T steps or without end.
+
+    - `causal` (Ziebart, Bagnell & Dey 2010): plus the entropy of each action given the state, discounted like r,
+
+          Q_t(s, a) = r(s, a) + γ Σ_s′ p(s′ | s, a) V_{t+1}(s′),   V_t(s) = log Σ_a exp Q_t(s, a),
+
+      with r(s, a) = Σ_s′ p(s′ | s, a) R(s, a, s′) for a reward of transitions. No action can change what chance does.
+
+    - `trajectory` (Ziebart et al. 2008): the distribution over trajectories ζ from s_0 with
+
+          P(ζ | s_0) = Π_t p(s_{t+1} | s_t, a_t) exp R(s_t, a_t, s_{t+1}) / Z(s_0),
+
+      in which chance leans towards what pays too: Q_t(s, a) = log Σ_s′ p(s′ | s, a) exp(R(s, a, s′) + V_{t+1}(s′)),
+      V_t as above, Z(s_0) = exp V_0(s_0), and the dynamics under it are p(s′ | s, a) exp(R + V_{t+1}(s′) − Q_t(s, a)).
+      This is exact; the forward pass in that paper's Algorithm 1 takes p itself instead. Finite horizon, γ = 1.
+
+    - `none`: V_t(s) = max_a Q_t(s, a).
+
+    Where the dynamics are deterministic the first two are the same.
+
+    Args:
+        horizon: T: rewards are paid at t = 0, …, T − 1, and the value at T is 0. None: without end, γ < 1, and one
+            policy for all times.
+        gamma: γ.
+        tolerance: without end, how far V may be from the fixed point in any state, and how much of the occupancy's mass
+            may be missing (both in exact arithmetic).
+        entropy: which of the three.
+
+    Raises:
+        ConfigError: a setting out of its range, or `trajectory` without a horizon or with γ < 1.
+    """
+
+    horizon: int | None = None
+    gamma: float = 0.9
+    tolerance: float = 1e-6
+    entropy: Entropy = "causal"
+
+    def __post_init__(self) -> None:
+        if self.horizon is not None and self.horizon < 1:
+            raise ConfigError(f"model.horizon is {self.horizon}; it must be at least 1")
+        if not 0.0 < self.gamma <= 1.0 or (self.horizon is None and self.gamma == 1.0):
+            raise ConfigError(f"model.gamma is {self.gamma}; it must lie in (0, 1), or be 1 with a model.horizon")
+        if not self.tolerance > 0.0:
+            raise ConfigError(f"model.tolerance is {self.tolerance}; it must be above 0")
+        if self.entropy == "trajectory" and (self.horizon is None or self.gamma != 1.0):
+            raise ConfigError(
+                "model.entropy trajectory weighs whole trajectories by the plain sum of their rewards: it needs a "
+                "model.horizon, and model.gamma 1; or take causal"
+            )
+
+    def sweeps(self, scale: float) -> int:
+        """The least k with γᵏ / (1 − γ) · scale ≤ tolerance, and 1 at least."""
+        if scale == 0.0:
+            return 1
+        return max(1, math.ceil(math.log(self.tolerance * (1.0 - self.gamma) / scale) / math.log(self.gamma)))
+
+
+class Solution(NamedTuple):
+    """Values and policy."""
+
+    value: Tensor
+    """`[T + 1, S]`: V_t, the last one 0; `[S]` without end."""
+    policy: Tensor
+    """`[T, S, A]`: π_t(a | s); `[S, A]` without end. A terminal state's is action 0."""
+
+
+def solve(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Solution:
+    """The maximum: by one backward pass of T steps; without end by iteration until it is `tolerance` close.
+
+    The number of sweeps follows from the first one's change: ‖V_k − V‖ ≤ γᵏ / (1 − γ) ‖V_1 − V_0‖ in the maximum norm.
+    """
+    with torch.no_grad():
+        value, policy = _solve(mdp, *_spread(mdp, reward, planning), planning)
+    return Solution(value, policy.movedim(-2, -1))
+
+
+def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
+    """Σ_t γᵗ P(s_t = s, a_t = a) `[S, A]` of a policy `[T, S, A]` or `[S, A]` under the world's own dynamics.
+
+    A terminal state counts once, under action 0.
+    """
+    with torch.no_grad():
+        flows, _ = _occupancy(mdp, policy.movedim(-1, -2), None, None, inflow, planning)
+    return flows.T
+
+
+def log_partition(mdp: TabularMDP, reward: RewardTable, inflow: Inflow, planning: Planning) -> tuple[Tensor, Tensor]:
+    """Σ_t Σ_s inflow_t(s) V_t(s), `[]`, differentiable with respect to `reward.values`; and the occupancy `[S, A]`.
+
+    With {0: δ(s_0)} this is log Z(s_0). Its gradient is the occupancy of the distribution that `planning` describes,
+    which a forward pass computes: nothing of the backward pass is recorded.
+    """
+    value, flows = _LogPartition.apply(  # type: ignore[no-untyped-call]
+        *_spread(mdp, reward, planning), mdp, inflow, planning
+    )
+    return value, flows.T
+
+
+class _LogPartition(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, of_action: Tensor, of_transition: Tensor | None, mdp: TabularMDP, inflow: Inflow, planning: Planning
+    ) -> tuple[Tensor, Tensor]:
+        value, policy = _solve(mdp, of_action, of_transition, planning)
+        flows, transitions = _occupancy(mdp, policy, value, of_transition, inflow, planning)
+        at = [(value if planning.horizon is None else value[t], weight) for t, weight in inflow.items()]
+        ctx.save_for_backward(flows, transitions)
+        ctx.mark_non_differentiable(flows)
+        return torch.stack([torch.dot(v, weight) for v, weight in at]).sum(), flows
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        flows, transitions = ctx.saved_tensors
+        return grads[0] * flows, None if transitions is None else grads[0] * transitions, None, None, None
+
+
+def _spread(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> tuple[Tensor, Tensor | None]:
+    """What each action pays in each state, `[A, S]`, and, where chance leans towards it, what each transition pays."""
+    values, states, actions = reward.values, mdp.num_states, mdp.num_actions
+    expected = {"state": (states,), "state_action": (states, actions), "transition": (len(mdp.successor),)}
+    if values.shape != expected[reward.inputs]:
+        raise ValueError(
+            f"a reward of {reward.inputs} is {list(expected[reward.inputs])} here, not {list(values.shape)}"
+        )
+    if reward.inputs == "state":
+        return values.expand(actions, states).contiguous(), None
+    if reward.inputs == "transition":
+        if planning.entropy == "trajectory":
+            return values.new_zeros(actions, states), values
+        return mdp.summed(mdp.probability * values), None
+    return values.T.masked_fill(mdp.terminal, 0.0).contiguous(), None
+
+
+def _solve(
+    mdp: TabularMDP, of_action: Tensor, of_transition: Tensor | None, planning: Planning
+) -> tuple[Tensor, Tensor]:
+    """`[T + 1, S]` and `[T, A, S]`, or `[S]` and `[A, S]`."""
+    reward = _one_way_out(mdp, of_action)
+    best = _maximum if planning.entropy == "none" else _soft_maximum
+    actions, states = reward.shape
+
+    def backup(value: Tensor, policy: Tensor) -> Tensor:
+        if planning.entropy == "trajectory":
+            return best(reward + _leaning(mdp, of_transition, value)[0], policy)
+        return best(torch.add(reward, mdp.expected(value), alpha=planning.gamma), policy)
+
+    if planning.horizon is not None:
+        value = reward.new_zeros(planning.horizon + 1, states)
+        policy = reward.new_empty(planning.horizon, actions, states)
+        for t in reversed(range(planning.horizon)):
+            value[t] = backup(value[t + 1], policy[t])
+        return value, policy
+    policy = torch.empty_like(reward)
+    first = backup(reward.new_zeros(states), policy)
+    value = first
+    for _ in range(planning.sweeps(float(first.abs().max()))):
+        value = backup(value, policy)
+    return value, policy
+
+
+def _occupancy(
+    mdp: TabularMDP,
+    policy: Tensor,
+    value: Tensor | None,
+    of_transition: Tensor | None,
+    inflow: Inflow,
+    planning: Planning,
+) -> tuple[Tensor, Tensor | None]:
+    """`[A, S]`, and `[N]` where there is a reward of transitions; by p, or with `value` as chance leans then."""
+    leans = planning.entropy == "trajectory" and value is not None
+    steps = planning.horizon
+    if steps is None:
+        steps = planning.sweeps(sum(float(weight.abs().sum()) for weight in inflow.values()))
+    total = torch.zeros_like(policy[0] if planning.horizon is not None else policy)
+    of_transitions = None if of_transition is None else torch.zeros_like(of_transition)
+    state = total.new_zeros(mdp.num_states)
+    for t in range(steps):
+        if t in inflow:
+            state = state + inflow[t]
+        flow = state * (policy if planning.horizon is None else policy[t])
+        total += flow
+        if leans:
+            assert value is not None
+            _, share = _leaning(mdp, of_transition, value[t + 1])
+            moved = flow.reshape(-1).index_select(0, mdp.row) * share
+            state = mdp.arrived(moved)
+            if of_transitions is not None:
+                of_transitions += moved
+        else:
+            state = mdp.push(flow).mul_(planning.gamma)
+    return total, of_transitions
+
+
+def _one_way_out(mdp: TabularMDP, reward: Tensor) -> Tensor:
+    """Leave one action in each terminal state, so that its value is what it pays, and no choice between equals."""
+    if not mdp.terminal.any():
+        return reward
+    reward = reward.clone()
+    reward[1:].masked_fill_(mdp.terminal, -math.inf)
+    return reward
+
+
+def _soft_maximum(q: Tensor, policy: Tensor) -> Tensor:
+    """Log Σ_a exp q(a), `[A, S]` to `[S]`; π(a) = exp(q(a) − v) goes into `policy: [A, S]`."""
+    largest = q.amax(0)
+    torch.sub(q, largest, out=policy).exp_()
+    total = policy.sum(0)
+    policy.div_(total)
+    return total.log_().add_(largest)
+
+
+def _maximum(q: Tensor, policy: Tensor) -> Tensor:
+    """max_a q(a), `[A, S]` to `[S]`; of several best actions the first goes into `policy: [A, S]`."""
+    value, action = q.max(0)
+    policy.zero_().scatter_(0, action[None], 1.0)
+    return value
+
+
+def _leaning(mdp: TabularMDP, of_transition: Tensor | None, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Log Σ_s′ p exp(R + V(s′)) `[A, S]`, and what each transition contributes to the sum, as a share, `[N]`."""
+    x = mdp.probability.log() + value.index_select(0, mdp.successor)
+    if of_transition is not None:
+        x = x + of_transition
+    rows = mdp.num_actions * mdp.num_states
+    largest = x.new_full((rows,), -math.inf).scatter_reduce(0, mdp.row, x, "amax")
+    weight = (x - largest.index_select(0, mdp.row)).exp_()
+    total = x.new_zeros(rows).index_add_(0, mdp.row, weight)
+    # A terminal state has no successors, and nothing comes after it.
+    log = torch.where(total > 0, largest + total.log(), 0.0)
+    return log.view(mdp.num_actions, mdp.num_states), weight / total.index_select(0, mdp.row)
