@@ -259,6 +259,30 @@ def rl_speed(rl: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
+def maxent_irl_speed(result: dict[str, Any]) -> str:
+    """Seconds of an iteration, by number of states."""
+    lines = [
+        "| states | world | ours, ms an iteration | `imitation`, ms | ratio | largest memory of the process |",
+        "|---" * 6 + "|",
+    ]
+    for row in result["together"]:
+        over = row["imitation_over_ours"]
+        fastest = min(over, key=lambda name: over[name]["median"])
+        mine, theirs = (1e3 * median(row["seconds"][name]) for name in ("ours", fastest))
+        dtype = fastest.rpartition(" ")[2]
+        lines.append(
+            f"| {row['states']:,} | scattered | {mine:.2f} | {theirs:.1f} ({dtype}) | "
+            f"{over[fastest]['median']:.1f} × as fast | |"
+        )
+    for row in result["alone"]:
+        gigabytes = row["peak_bytes"] / 1e9
+        lines.append(
+            f"| {row['states']:,} | {row['kind']} | {1e3 * median(row['seconds']):.1f} | | | {gigabytes:.2f} GB |"
+        )
+    exponents = ", ".join(f"{kind} {value:.2f}" for kind, value in result["exponent"].items())
+    return "\n".join([*lines, "", f"Exponent of time in the number of states, from 10,000 on: {exponents}."])
+
+
 def into_rl_recipe(row: dict[str, Any]) -> None:
     """Put an expert's figures into the comment of the recipe that made it."""
     _into_comment(
@@ -355,6 +379,8 @@ def refresh() -> None:
         tables["gail_sac"] = gail_sac(results["gail_table"])
     if "termination" in results:
         tables["termination"] = termination(results["termination"])
+    if "maxent_irl" in results:
+        tables["maxent_irl_speed"] = maxent_irl_speed(results["maxent_irl"])
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -82,11 +81,6 @@ class TabularMDP:
         """`[N]`: s′ of each transition."""
         self.probability = torch.from_numpy(matrix.data / sums)
         """`[N]` float64, unless `to` made it another type."""
-        # The same transitions sorted by successor: as an index into the order above.
-        order = csr_array((np.arange(matrix.nnz), matrix.indices, matrix.indptr), shape).tocsc()
-        self._entry_start = torch.from_numpy(order.indptr)
-        self._entry_row = torch.from_numpy(order.indices)
-        self._entry_probability = self.probability[torch.from_numpy(order.data)]
         self.start = torch.from_numpy(self._start(start, ended))
         self.features = None if features is None else torch.from_numpy(self._features(features))
         if grid is not None and grid[0] * grid[1] != self.num_states:
@@ -212,17 +206,15 @@ class TabularMDP:
         return self._cache["row"]  # type: ignore[no-any-return]
 
     def expected(self, value: Tensor) -> Tensor:
-        """Σ_s′ p(s′ | s, a) v(s′): `[S]` to `[A, S]`."""
-        if self._has_products:
-            matrix = self._matrix("forward", self.row_start, self.successor, self.probability)
-            return torch.mv(matrix, value).view(self.num_actions, self.num_states)
+        """Σ_s′ p(s′ | s, a) v(s′): `[S]` to `[A, S]`, without gradient."""
+        if self._on_host:
+            return torch.from_numpy(self._matrix @ value.numpy()).view(self.num_actions, self.num_states)
         return self.summed(self.probability * value.index_select(0, self.successor))
 
     def push(self, flow: Tensor) -> Tensor:
-        """Σ_s,a f(s, a) p(s′ | s, a): where a flow `[A, S]` out of states arrives, `[S]`."""
-        if self._has_products:
-            matrix = self._matrix("backward", self._entry_start, self._entry_row, self._entry_probability)
-            return torch.mv(matrix, flow.reshape(-1))
+        """Σ_s,a f(s, a) p(s′ | s, a): where a flow `[A, S]` out of states arrives, `[S]`, without gradient."""
+        if self._on_host:
+            return torch.from_numpy(self._matrix.T @ flow.reshape(-1).numpy())
         return self.arrived(flow.reshape(-1).index_select(0, self.row) * self.probability)
 
     def summed(self, of_transition: Tensor) -> Tensor:
@@ -289,19 +281,18 @@ class TabularMDP:
         )
 
     @property
-    def _has_products(self) -> bool:
-        """Whether torch multiplies sparse matrices here; it is two to five times as fast as gathering and adding."""
-        return self.device.type == "cuda" or (self.device.type == "cpu" and torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]
+    def _on_host(self) -> bool:
+        return self.device.type == "cpu"
 
-    def _matrix(self, name: str, start: Tensor, column: Tensor, value: Tensor) -> Tensor:
-        if name not in self._cache:
-            rows, cells = len(start) - 1, self.num_actions * self.num_states
-            columns = self.num_states if name == "forward" else cells
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".*Sparse CSR tensor support is in beta")
-                shape = (rows, columns)
-                self._cache[name] = torch.sparse_csr_tensor(start, column, value, shape, check_invariants=False)
-        return self._cache[name]  # type: ignore[no-any-return]
+    @property
+    def _matrix(self) -> csr_array:
+        """The transitions as SciPy has them, in the same memory: its products take a third to a fifth of the time that
+        gathering and adding do, and walk through one array in both directions.
+        """
+        if "matrix" not in self._cache:
+            arrays = (self.probability.numpy(), self.successor.numpy(), self.row_start.numpy())
+            self._cache["matrix"] = csr_array(arrays, (self.num_actions * self.num_states, self.num_states))
+        return self._cache["matrix"]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_cache": {}}
@@ -391,7 +382,7 @@ def _entries(transitions: Given) -> _Entries:
     place: tuple[NDArray[Any], ...]
     shape: tuple[int, ...]
     if isinstance(transitions, sparray):
-        matrix = coo_array(transitions)
+        matrix = cast(Any, transitions).tocoo()
         rows, states = matrix.shape
         if not rows or not states or rows % states:
             raise ConfigError(f"transitions are sparse {list(matrix.shape)}; expected [A · S, S]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -76,6 +77,10 @@ class Planning:
             return 1
         return max(1, math.ceil(math.log(self.tolerance * (1.0 - self.gamma) / scale) / math.log(self.gamma)))
 
+    def steps(self, inflow: Inflow) -> int:
+        """Of a forward pass: the horizon; without end as many as leave `tolerance` of the mass out."""
+        return self.horizon or self.sweeps(sum(float(weight.abs().sum()) for weight in inflow.values()))
+
 
 class Solution(NamedTuple):
     """Values and policy."""
@@ -92,8 +97,12 @@ def solve(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Solution:
     The number of sweeps follows from the first one's change: ‖V_k − V‖ ≤ γᵏ / (1 − γ) ‖V_1 − V_0‖ in the maximum norm.
     """
     with torch.no_grad():
-        value, policy = _solve(mdp, *_spread(mdp, reward, planning), planning)
-    return Solution(value, policy.movedim(-2, -1))
+        backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
+        value = backup.values()
+        if planning.horizon is None:
+            return Solution(value, backup.policy(value, value).T)
+        policies = [backup.policy(value[t], value[t + 1]).T for t in range(planning.horizon)]
+        return Solution(value, torch.stack(policies))
 
 
 def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
@@ -102,8 +111,15 @@ def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Plannin
     A terminal state counts once, under action 0.
     """
     with torch.no_grad():
-        flows, _ = _occupancy(mdp, policy.movedim(-1, -2), None, None, inflow, planning)
-    return flows.T
+        total = policy.new_zeros(mdp.num_actions, mdp.num_states)
+        state = policy.new_zeros(mdp.num_states)
+        for t in range(planning.steps(inflow)):
+            if t in inflow:
+                state = state + inflow[t]
+            flow = state * (policy if policy.ndim == 2 else policy[t]).T
+            total += flow
+            state = mdp.push(flow).mul_(planning.gamma)
+    return total.T
 
 
 def log_partition(mdp: TabularMDP, reward: RewardTable, inflow: Inflow, planning: Planning) -> tuple[Tensor, Tensor]:
@@ -123,12 +139,13 @@ class _LogPartition(torch.autograd.Function):
     def forward(
         ctx: Any, of_action: Tensor, of_transition: Tensor | None, mdp: TabularMDP, inflow: Inflow, planning: Planning
     ) -> tuple[Tensor, Tensor]:
-        value, policy = _solve(mdp, of_action, of_transition, planning)
-        flows, transitions = _occupancy(mdp, policy, value, of_transition, inflow, planning)
-        at = [(value if planning.horizon is None else value[t], weight) for t, weight in inflow.items()]
+        backup = _Backup(mdp, of_action, of_transition, planning)
+        value = backup.values()
+        flows, transitions = backup.flows(value, inflow)
         ctx.save_for_backward(flows, transitions)
         ctx.mark_non_differentiable(flows)
-        return torch.stack([torch.dot(v, weight) for v, weight in at]).sum(), flows
+        at = [torch.dot(value if planning.horizon is None else value[t], weight) for t, weight in inflow.items()]
+        return torch.stack(at).sum(), flows
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -153,100 +170,94 @@ def _spread(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> tuple[T
     return values.T.masked_fill(mdp.terminal, 0.0).contiguous(), None
 
 
-def _solve(
-    mdp: TabularMDP, of_action: Tensor, of_transition: Tensor | None, planning: Planning
-) -> tuple[Tensor, Tensor]:
-    """`[T + 1, S]` and `[T, A, S]`, or `[S]` and `[A, S]`."""
-    reward = _one_way_out(mdp, of_action)
-    best = _maximum if planning.entropy == "none" else _soft_maximum
-    actions, states = reward.shape
+class _Backup:
+    """One step of the recursion, and both passes made of it.
 
-    def backup(value: Tensor, policy: Tensor) -> Tensor:
-        if planning.entropy == "trajectory":
-            return best(reward + _leaning(mdp, of_transition, value)[0], policy)
-        return best(torch.add(reward, mdp.expected(value), alpha=planning.gamma), policy)
+    Values are kept for all steps, policies are not: at a million states those of fifty steps would be a gigabyte, and
+    to write and read them costs about what it does to compute them again.
 
-    if planning.horizon is not None:
-        value = reward.new_zeros(planning.horizon + 1, states)
-        policy = reward.new_empty(planning.horizon, actions, states)
-        for t in reversed(range(planning.horizon)):
-            value[t] = backup(value[t + 1], policy[t])
-        return value, policy
-    policy = torch.empty_like(reward)
-    first = backup(reward.new_zeros(states), policy)
-    value = first
-    for _ in range(planning.sweeps(float(first.abs().max()))):
-        value = backup(value, policy)
-    return value, policy
+    Args:
+        mdp: the world.
+        of_action: `[A, S]`: what each action pays in each state.
+        of_transition: `[N]`: what each transition pays, where chance leans towards it.
+        planning: what is maximised.
+    """
 
+    def __init__(self, mdp: TabularMDP, of_action: Tensor, of_transition: Tensor | None, planning: Planning) -> None:
+        self.mdp, self.of_transition, self.planning = mdp, of_transition, planning
+        self.reward = of_action
+        if mdp.terminal.any():
+            # One action is left in a terminal state, so that its value is what it pays, and no choice between equals.
+            self.reward = of_action.clone()
+            self.reward[1:].masked_fill_(mdp.terminal, -math.inf)
 
-def _occupancy(
-    mdp: TabularMDP,
-    policy: Tensor,
-    value: Tensor | None,
-    of_transition: Tensor | None,
-    inflow: Inflow,
-    planning: Planning,
-) -> tuple[Tensor, Tensor | None]:
-    """`[A, S]`, and `[N]` where there is a reward of transitions; by p, or with `value` as chance leans then."""
-    leans = planning.entropy == "trajectory" and value is not None
-    steps = planning.horizon
-    if steps is None:
-        steps = planning.sweeps(sum(float(weight.abs().sum()) for weight in inflow.values()))
-    total = torch.zeros_like(policy[0] if planning.horizon is not None else policy)
-    of_transitions = None if of_transition is None else torch.zeros_like(of_transition)
-    state = total.new_zeros(mdp.num_states)
-    for t in range(steps):
-        if t in inflow:
-            state = state + inflow[t]
-        flow = state * (policy if planning.horizon is None else policy[t])
-        total += flow
-        if leans:
-            assert value is not None
-            _, share = _leaning(mdp, of_transition, value[t + 1])
-            moved = flow.reshape(-1).index_select(0, mdp.row) * share
-            state = mdp.arrived(moved)
-            if of_transitions is not None:
-                of_transitions += moved
-        else:
-            state = mdp.push(flow).mul_(planning.gamma)
-    return total, of_transitions
+    def values(self) -> Tensor:
+        """V `[T + 1, S]`; `[S]` without end."""
+        planning, states = self.planning, self.mdp.num_states
+        if planning.horizon is not None:
+            value = self.reward.new_zeros(planning.horizon + 1, states)
+            for t in reversed(range(planning.horizon)):
+                value[t] = self._maximum(self._of_actions(value[t + 1]))
+            return value
+        value = self._maximum(self._of_actions(self.reward.new_zeros(states)))
+        for _ in range(planning.sweeps(float(value.abs().max()))):
+            value = self._maximum(self._of_actions(value))
+        return value
 
+    def policy(self, value: Tensor, following: Tensor) -> Tensor:
+        """π_t `[A, S]`, from V_t and V_{t+1}, `[S]` each."""
+        q = self._of_actions(following)
+        if self.planning.entropy == "none":
+            return torch.zeros_like(q).scatter_(0, q.argmax(0)[None], 1.0)
+        if self.planning.horizon is None:  # V is only close to the fixed point
+            value = self._maximum(q)
+        return q.sub_(value).exp_()
 
-def _one_way_out(mdp: TabularMDP, reward: Tensor) -> Tensor:
-    """Leave one action in each terminal state, so that its value is what it pays, and no choice between equals."""
-    if not mdp.terminal.any():
-        return reward
-    reward = reward.clone()
-    reward[1:].masked_fill_(mdp.terminal, -math.inf)
-    return reward
+    def flows(self, value: Tensor, inflow: Inflow) -> tuple[Tensor, Tensor | None]:
+        """The occupancy `[A, S]` under this distribution, and of transitions `[N]` where there is a reward of them."""
+        mdp, planning = self.mdp, self.planning
+        total = torch.zeros_like(self.reward)
+        of_transitions = None if self.of_transition is None else torch.zeros_like(self.of_transition)
+        state = self.reward.new_zeros(mdp.num_states)
+        always = self.policy(value, value) if planning.horizon is None else None
+        for t in range(planning.steps(inflow)):
+            if t in inflow:
+                state = state + inflow[t]
+            policy = always if always is not None else self.policy(value[t], value[t + 1])
+            flow = policy * state
+            total += flow
+            if planning.entropy == "trajectory":
+                moved = flow.reshape(-1).index_select(0, mdp.row) * self._leaning(value[t + 1])[1]
+                state = mdp.arrived(moved)
+                if of_transitions is not None:
+                    of_transitions += moved
+            else:
+                state = mdp.push(flow).mul_(planning.gamma)
+        return total, of_transitions
 
+    def _of_actions(self, following: Tensor) -> Tensor:
+        """Q `[A, S]` from V of the next step `[S]`, in memory of its own."""
+        if self.planning.entropy == "trajectory":
+            return self.reward + self._leaning(following)[0]
+        return self.mdp.expected(following).mul_(self.planning.gamma).add_(self.reward)
 
-def _soft_maximum(q: Tensor, policy: Tensor) -> Tensor:
-    """Log Σ_a exp q(a), `[A, S]` to `[S]`; π(a) = exp(q(a) − v) goes into `policy: [A, S]`."""
-    largest = q.amax(0)
-    torch.sub(q, largest, out=policy).exp_()
-    total = policy.sum(0)
-    policy.div_(total)
-    return total.log_().add_(largest)
+    def _maximum(self, q: Tensor) -> Tensor:
+        """max_a or log Σ_a exp, `[A, S]` to `[S]`."""
+        if self.planning.entropy == "none":
+            return q.amax(0)
+        # In pairs: the fastest of torch's ways, which makes no copy of q.
+        return reduce(torch.logaddexp, q.unbind(0))
 
-
-def _maximum(q: Tensor, policy: Tensor) -> Tensor:
-    """max_a q(a), `[A, S]` to `[S]`; of several best actions the first goes into `policy: [A, S]`."""
-    value, action = q.max(0)
-    policy.zero_().scatter_(0, action[None], 1.0)
-    return value
-
-
-def _leaning(mdp: TabularMDP, of_transition: Tensor | None, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Log Σ_s′ p exp(R + V(s′)) `[A, S]`, and what each transition contributes to the sum, as a share, `[N]`."""
-    x = mdp.probability.log() + value.index_select(0, mdp.successor)
-    if of_transition is not None:
-        x = x + of_transition
-    rows = mdp.num_actions * mdp.num_states
-    largest = x.new_full((rows,), -math.inf).scatter_reduce(0, mdp.row, x, "amax")
-    weight = (x - largest.index_select(0, mdp.row)).exp_()
-    total = x.new_zeros(rows).index_add_(0, mdp.row, weight)
-    # A terminal state has no successors, and nothing comes after it.
-    log = torch.where(total > 0, largest + total.log(), 0.0)
-    return log.view(mdp.num_actions, mdp.num_states), weight / total.index_select(0, mdp.row)
+    def _leaning(self, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Log Σ_s′ p exp(R + V(s′)) `[A, S]`, and what each transition contributes to the sum, as a share, `[N]`."""
+        mdp = self.mdp
+        x = mdp.probability.log() + following.index_select(0, mdp.successor)
+        if self.of_transition is not None:
+            x = x + self.of_transition
+        rows = mdp.num_actions * mdp.num_states
+        largest = x.new_full((rows,), -math.inf).scatter_reduce(0, mdp.row, x, "amax")
+        weight = (x - largest.index_select(0, mdp.row)).exp_()
+        total = mdp.summed(weight).view(-1)
+        # A terminal state has no successors, and nothing comes after it.
+        log = torch.where(total > 0, largest + total.log(), 0.0)
+        return log.view(mdp.num_actions, mdp.num_states), weight / total.index_select(0, mdp.row)

@@ -283,17 +283,12 @@ def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
         torch.testing.assert_close(shaped_value, value - potential, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
-def test_without_products_of_sparse_matrices_it_is_the_same(entropy, monkeypatch):
-    """As on devices for which torch has none."""
-    results = []
-    for products in (True, False):
-        monkeypatch.setattr(TabularMDP, "_has_products", products)
-        mdp, planning = world(), Planning(HORIZON, 1.0, entropy=entropy)
-        policy = solve(mdp, table(mdp, "state"), planning).policy
-        results.append((policy, occupancy(mdp, policy, {0: mdp.start}, planning)))
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+def test_on_devices_that_scipy_does_not_know_it_is_the_same(monkeypatch):
+    mdp = world()
+    value, flow = (torch.randn(shape, dtype=torch.float64) for shape in ((4,), (2, 4)))
+    expected = mdp.expected(value), mdp.push(flow)
+    monkeypatch.setattr(TabularMDP, "_on_host", False)
+    torch.testing.assert_close((mdp.expected(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
 
 
 def test_rewards_of_any_size_neither_overflow_nor_vanish():
