@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array, csr_array, sparray
+from scipy.sparse import coo_array, csc_array, csr_array, sparray
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
 
@@ -208,13 +208,13 @@ class TabularMDP:
     def expected(self, value: Tensor) -> Tensor:
         """Σ_s′ p(s′ | s, a) v(s′): `[S]` to `[A, S]`, without gradient."""
         if self._on_host:
-            return torch.from_numpy(self._matrix @ value.numpy()).view(self.num_actions, self.num_states)
+            return torch.from_numpy(self._matrices[0] @ value.numpy()).view(self.num_actions, self.num_states)
         return self.summed(self.probability * value.index_select(0, self.successor))
 
     def push(self, flow: Tensor) -> Tensor:
         """Σ_s,a f(s, a) p(s′ | s, a): where a flow `[A, S]` out of states arrives, `[S]`, without gradient."""
         if self._on_host:
-            return torch.from_numpy(self._matrix.T @ flow.reshape(-1).numpy())
+            return torch.from_numpy(self._matrices[1] @ flow.reshape(-1).numpy())
         return self.arrived(flow.reshape(-1).index_select(0, self.row) * self.probability)
 
     def summed(self, of_transition: Tensor) -> Tensor:
@@ -285,14 +285,16 @@ class TabularMDP:
         return self.device.type == "cpu"
 
     @property
-    def _matrix(self) -> csr_array:
-        """The transitions as SciPy has them, in the same memory: its products take a third to a fifth of the time that
-        gathering and adding do, and walk through one array in both directions.
+    def _matrices(self) -> tuple[csr_array, csc_array]:
+        """The transitions as SciPy has them, and transposed, in the same memory.
+
+        Products with these take a third to a fifth of the time that gathering and adding do.
         """
-        if "matrix" not in self._cache:
+        if "matrices" not in self._cache:
             arrays = (self.probability.numpy(), self.successor.numpy(), self.row_start.numpy())
-            self._cache["matrix"] = csr_array(arrays, (self.num_actions * self.num_states, self.num_states))
-        return self._cache["matrix"]  # type: ignore[no-any-return]
+            matrix = csr_array(arrays, (self.num_actions * self.num_states, self.num_states))
+            self._cache["matrices"] = matrix, matrix.T
+        return self._cache["matrices"]  # type: ignore[no-any-return]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_cache": {}}
