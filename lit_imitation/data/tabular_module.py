@@ -157,15 +157,16 @@ class TabularDataModule(EnvironmentDataModule):
 
     def val_dataloader(self) -> list[Any]:
         """The worlds with a true reward, then episodes of the current policy."""
-        return [self._evaluation(), *super().val_dataloader()]
+        return [*self._evaluation(), *super().val_dataloader()]
 
     def test_dataloader(self) -> list[Any]:
         """Likewise, with other episodes."""
-        return [self._evaluation(), *super().test_dataloader()]
+        return [*self._evaluation(), *super().test_dataloader()]
 
-    def _evaluation(self) -> _Worlds:
+    def _evaluation(self) -> list[_Worlds]:
         every = [(mdp, False) for mdp in self.worlds] + [(mdp, True) for mdp in self.fresh]
-        return _Worlds([EvaluationWorld(*one) for one in every if one[0].reward is not None])
+        known = [EvaluationWorld(*one) for one in every if one[0].reward is not None]
+        return [_Worlds(known)] if known else []
 
 
 class _Worlds:

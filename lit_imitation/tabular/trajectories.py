@@ -131,7 +131,16 @@ class Trajectories(NamedTuple):
                 f"{horizon}"
             )
         self._none(mdp.terminal[self.state], lambda m: f"goes on from state {int(self.state[m])}, which is terminal")
-        known = self._with_actions(mdp, needed=inputs == "state_action" or inputs == "transition")
+        first = self.state[self.length.cumsum(0) - self.length]
+        if bool((mdp.start[first] == 0).any()):  # else all can be reached that is possible
+            lost = ~mdp.reachable()[first]
+            if bool(lost.any()):
+                number = int(lost.nonzero()[0])
+                raise DemonstrationError(
+                    f"{self.source}, trajectory {number}, step 0: state {int(first[number])} cannot be reached from "
+                    "the world's start distribution"
+                )
+        known = self._with_actions(mdp, needed=inputs != "state")
         told = known.action != UNKNOWN
         impossible = told & (mdp.find(known.state, known.action.clamp(min=0), known.next_state) < 0)
         self._none(
@@ -141,15 +150,6 @@ class Trajectories(NamedTuple):
                 "with probability 0"
             ),
         )
-        first = self.state[self.length.cumsum(0) - self.length]
-        if bool((mdp.start[first] == 0).any()):  # or else all of it can be reached, for it is possible
-            lost = ~mdp.reachable()[first]
-            if bool(lost.any()):
-                number = int(lost.nonzero()[0])
-                raise DemonstrationError(
-                    f"{self.source}, trajectory {number}, step 0: state {int(first[number])} cannot be reached from "
-                    "the world's start distribution"
-                )
         return known
 
     def _with_actions(self, mdp: TabularMDP, *, needed: bool) -> Trajectories:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -34,10 +35,16 @@ def grid_transitions(size: int, slip: float) -> tuple[NDArray[np.int64], NDArray
 
 
 class _Grid(TabularMDP):
-    """A square grid with a reward and features of its cells; every cell may be the first."""
+    """A square grid with a reward and features of its cells, which a subclass draws; every cell may be the first."""
 
-    def __init__(self, size: int, slip: float, reward: NDArray[Any], features: NDArray[Any]) -> None:
-        super().__init__(grid_transitions(size, slip), reward=reward, features=features, grid=(size, size))
+    def __init__(self, size: int, slip: float, seed: int) -> None:
+        transitions = grid_transitions(size, slip)
+        reward, features = self.drawn(size, np.random.default_rng(seed))
+        super().__init__(transitions, reward=reward, features=features, grid=(size, size))
+
+    @abstractmethod
+    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Reward `[S]` and features `[S, F]`."""
 
 
 class GridWorld(_Grid):
@@ -55,11 +62,13 @@ class GridWorld(_Grid):
     REWARDS = np.array([0.0, 1.0, -0.5, -1.0])
 
     def __init__(self, size: int = 8, slip: float = 0.3, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        transitions = grid_transitions(size, slip)  # first, for its checks
-        kind = rng.choice([0, 2, 3], len(transitions[0]), p=[4 / 6, 1 / 6, 1 / 6])
-        kind[rng.integers(len(kind))] = 1
-        super().__init__(size, slip, self.REWARDS[kind], np.eye(4)[kind])
+        super().__init__(size, slip, seed)
+
+    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The kinds of ground."""
+        kind = rng.choice([0, 2, 3], size * size, p=[4 / 6, 1 / 6, 1 / 6])
+        kind[rng.integers(size * size)] = 1
+        return self.REWARDS[kind], np.eye(4)[kind]
 
 
 class ObjectWorld(_Grid):
@@ -81,26 +90,26 @@ class ObjectWorld(_Grid):
     def __init__(
         self, size: int = 32, slip: float = 0.3, objects: int | None = None, colours: int = 2, seed: int = 0
     ) -> None:
-        cells = size * size
-        objects = max(1, cells // 20) if objects is None else objects
-        if not 1 <= objects <= cells:
-            raise ConfigError(f"objects is {objects}; there must be 1 at least, and at most one a cell ({cells})")
+        if objects is not None and not 1 <= objects <= size * size:
+            raise ConfigError(f"objects is {objects}; there must be 1 at least, and at most one a cell ({size * size})")
         if colours < 2:
             raise ConfigError(f"colours is {colours}; the reward speaks of two")
-        rng = np.random.default_rng(seed)
-        place = rng.choice(cells, objects, replace=False)
-        colour = rng.integers(colours, size=(2, objects))
+        self.objects, self.colours = objects, colours
+        super().__init__(size, slip, seed)
+
+    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The objects."""
+        cells = size * size
+        count = max(1, cells // 20) if self.objects is None else self.objects
+        place, colour = rng.choice(cells, count, replace=False), rng.integers(self.colours, size=(2, count))
         every = np.stack(np.divmod(np.arange(cells), size), -1)
         distance = np.sqrt(((every[:, None] - every[place]) ** 2).sum(-1))
         nearest = np.stack(
-            [distance[:, of == c].min(1, initial=np.inf) for of in colour for c in range(colours)],
-            1,
+            [distance[:, of == c].min(1, initial=np.inf) for of in colour for c in range(self.colours)], 1
         )
-        first, second = nearest[:, colours] <= 3, nearest[:, colours + 1] <= 2
-        features = nearest[:, :, None] < np.arange(1, size + 1)
-        super().__init__(
-            size, slip, np.where(first, np.where(second, 1.0, -1.0), 0.0), features.reshape(cells, -1).astype(float)
-        )
+        first, second = nearest[:, self.colours] <= 3, nearest[:, self.colours + 1] <= 2
+        nearer = nearest[:, :, None] < np.arange(1, size + 1)
+        return np.where(first, np.where(second, 1.0, -1.0), 0.0), nearer.reshape(cells, -1).astype(float)
 
 
 class BinaryWorld(_Grid):
@@ -116,10 +125,14 @@ class BinaryWorld(_Grid):
     """
 
     def __init__(self, size: int = 32, slip: float = 0.3, seed: int = 0) -> None:
-        blue = np.pad(np.random.default_rng(seed).integers(2, size=(size, size)), 1)
+        super().__init__(size, slip, seed)
+
+    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The colours."""
+        blue = np.pad(rng.integers(2, size=(size, size)), 1)
         around = np.lib.stride_tricks.sliding_window_view(blue, (3, 3)).reshape(size * size, 9)
         count = around.sum(1)
-        super().__init__(size, slip, (count == 4) * 1.0 - (count == 5), around.astype(float))
+        return (count == 4) * 1.0 - (count == 5), around.astype(float)
 
 
-WORLDS = {"GridWorld": GridWorld, "ObjectWorld": ObjectWorld, "BinaryWorld": BinaryWorld}
+WORLDS: dict[str, type[TabularMDP]] = {"GridWorld": GridWorld, "ObjectWorld": ObjectWorld, "BinaryWorld": BinaryWorld}
