@@ -302,7 +302,8 @@ def some_transitions(mdp: TabularMDP) -> Transitions:
     """`COVERAGE` of the possible transitions at random, the same ones every time."""
     generator = torch.Generator().manual_seed(0)
     place = torch.randint(len(mdp.successor), (COVERAGE,), generator=generator).to(mdp.device)
-    row, following = mdp.row[place], mdp.successor[place].long()
+    row = torch.searchsorted(mdp.row_start, place.to(mdp.row_start.dtype), right=True) - 1
+    following = mdp.successor[place].long()
     no = torch.zeros(COVERAGE, dtype=torch.bool, device=mdp.device)
     return Transitions(
         observation=row % mdp.num_states,

@@ -228,26 +228,31 @@ class TabularMDP:
 
     def find(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """The index of each transition (s, a, s′) `[M]` among the N, or −1 where it has probability 0: `[M]` int64."""
-        if "keys" not in self._cache:  # growing, by the order in which transitions are kept
-            self._cache["keys"] = self.row * self.num_states + self.successor
-        keys: Tensor = self._cache["keys"]
-        wanted = (action * self.num_states + state) * self.num_states + next_state
-        place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        return torch.where(keys[place] == wanted, place, -1)
+        low, end = self._bounds(state, action)
+        high = end
+        while bool((low < high).any()):  # by halves of each row
+            middle = (low + high) // 2
+            before = (low < high) & (self.successor[middle.clamp(max=len(self.successor) - 1)] < next_state)
+            low, high = torch.where(before, middle + 1, low), torch.where(before, high, torch.minimum(middle, high))
+        found = (low < end) & (self.successor[low.clamp(max=len(self.successor) - 1)] == next_state)
+        return torch.where(found, low, -1)
 
     def draw(self, state: Tensor, action: Tensor, uniform: Tensor) -> Tensor:
         """The index among the N of a transition out of each state by each action `[B]`, by `uniform: [B]` in [0, 1).
 
         The states must not be terminal, which nothing leads out of.
         """
-        if "cumulative" not in self._cache:
-            cumulative = self.probability.double().cumsum(0)
-            self._cache["cumulative"] = torch.cat([cumulative.new_zeros(1), cumulative])
-        cumulative = self._cache["cumulative"]
+        first, end = self._bounds(state, action)
+        place = first[:, None] + torch.arange(int((end - first).max()), device=self.device)
+        probability = self.probability[place.clamp(max=len(self.probability) - 1)].double()
+        cumulative = torch.where(place < end[:, None], probability, 0.0).cumsum(1)
+        passed = (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
+        return torch.minimum(first + passed, end - 1)
+
+    def _bounds(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the successors of each state and action `[M]` begin and end."""
         row = action * self.num_states + state
-        first, end = self.row_start[row].long(), self.row_start[row + 1].long()
-        wanted = torch.lerp(cumulative[first], cumulative[end], uniform.double())
-        return (torch.searchsorted(cumulative, wanted, right=True) - 1).clamp(first, end - 1)
+        return self.row_start[row].long(), self.row_start[row + 1].long()
 
     def reachable(self) -> Tensor:
         """`[S]` bool: the states that some policy comes to from the start distribution."""
@@ -354,7 +359,7 @@ class TabularMDP:
                 f"reward has shape {list(array.shape)}; expected [{states}], [{states}, {actions}], or the shape of "
                 "the probabilities"
             )
-        weighted = entries.probability * array[entries.place]
+        weighted = entries.probability * array.reshape(-1)[entries.place]
         sums = _sparse(entries.row, entries.successor, weighted, matrix.shape)
         return RewardTable(torch.from_numpy(sums.data / matrix.data), "transition")
 
@@ -366,8 +371,8 @@ class _Entries(NamedTuple):
     """a·S + s."""
     successor: NDArray[Any]
     probability: NDArray[np.float64]
-    place: tuple[NDArray[Any], ...]
-    """Where in the array that was given."""
+    place: NDArray[np.int64]
+    """Where in the array that was given, counted through all of it."""
     shape: tuple[int, ...]
     """Of that array: S, A and what is behind them; only S and A of a sparse one."""
 
@@ -376,37 +381,41 @@ class _Entries(NamedTuple):
         if not terminal.any():
             return self
         kept = ~terminal[self.row % self.shape[0]]
-        columns = (self.row[kept], self.successor[kept], self.probability[kept])
-        return _Entries(*columns, tuple(index[kept] for index in self.place), self.shape)
+        row, successor, probability, place, shape = self
+        return _Entries(row[kept], successor[kept], probability[kept], place[kept], shape)
 
 
 def _entries(transitions: Given) -> _Entries:
-    place: tuple[NDArray[Any], ...]
-    shape: tuple[int, ...]
     if isinstance(transitions, sparray):
         matrix = cast(Any, transitions).tocoo()
         rows, states = matrix.shape
         if not rows or not states or rows % states:
             raise ConfigError(f"transitions are sparse {list(matrix.shape)}; expected [A · S, S]")
-        place, shape = (), (states, rows // states)
         (row, successors), probabilities = matrix.coords, np.asarray(matrix.data, np.float64)
-        row = row.astype(np.int64)
-    else:
-        given, transitions = transitions if isinstance(transitions, tuple) else (None, transitions)
-        array, led = np.asarray(transitions, np.float64), None if given is None else np.asarray(given)
-        if array.ndim != 3 or 0 in array.shape or (led is None and array.shape[2] != len(array)):
-            raise ConfigError(
-                f"transitions have shape {list(array.shape)}; expected [S, A, S], or successors [S, A, K] and "
-                "probabilities [S, A, K]"
-            )
-        if led is not None and (led.shape != array.shape or led.dtype.kind not in "iu"):
-            raise ConfigError(
-                f"successors are {led.dtype} {list(led.shape)}; expected integers {list(array.shape)}, as the "
-                "probabilities"
-            )
-        place, shape, states = array.nonzero(), array.shape, len(array)
-        row, probabilities = place[1] * states + place[0], array[place]
-        successors = place[2] if led is None else led[place]
+        return _checked(_Entries(row, successors, probabilities, np.arange(len(row)), (states, rows // states)))
+    given, transitions = transitions if isinstance(transitions, tuple) else (None, transitions)
+    array, led = np.asarray(transitions, np.float64), None if given is None else np.asarray(given)
+    if array.ndim != 3 or 0 in array.shape or (led is None and array.shape[2] != len(array)):
+        raise ConfigError(
+            f"transitions have shape {list(array.shape)}; expected [S, A, S], or successors [S, A, K] and "
+            "probabilities [S, A, K]"
+        )
+    if led is not None and (led.shape != array.shape or led.dtype.kind not in "iu"):
+        raise ConfigError(
+            f"successors are {led.dtype} {list(led.shape)}; expected integers {list(array.shape)}, as the probabilities"
+        )
+    states, actions, width = array.shape
+    place = np.flatnonzero(array)
+    # In small numbers where they do, since at a million states each of these columns is large.
+    small = np.int32 if array.size < 2**31 else np.int64
+    pair = (place // width).astype(small)
+    row = pair % actions * states + pair // actions
+    successors = (place % width).astype(small) if led is None else led.reshape(-1)[place]
+    return _checked(_Entries(row, successors, array.reshape(-1)[place], place, array.shape))
+
+
+def _checked(entries: _Entries) -> _Entries:
+    row, successors, probabilities, _, (states, *_) = entries
     for bad, text in (
         (~((probabilities >= 0) & np.isfinite(probabilities)), "has probability {p}"),
         ((successors < 0) | (successors >= states), f"is no state; states are 0 to {states - 1}"),
@@ -417,7 +426,7 @@ def _entries(transitions: Given) -> _Entries:
             raise ConfigError(
                 f"state {state}, action {action}: successor {successors[first]} {text.format(p=probabilities[first])}"
             )
-    return _Entries(row, successors, probabilities, place, shape)
+    return entries
 
 
 def _sparse(row: NDArray[Any], column: NDArray[Any], value: NDArray[Any], shape: tuple[int, int]) -> csr_array:
