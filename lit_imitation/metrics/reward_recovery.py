@@ -47,7 +47,7 @@ class ExpectedValueDifference(Metric):
         super().__init__()
         self.planning = replace(planning, entropy="none")
         for name in ("optimal", "reached", "worlds"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, mdp: TabularMDP, recovered: RewardTable) -> None:
         """Take in a world with its true reward, and the reward that was recovered for it."""
