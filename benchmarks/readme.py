@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lit_imitation.files import atomic_write
+from lit_imitation.statistics import bootstrap_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -316,6 +317,76 @@ def _shares(runs: list[dict[str, float]], parts: tuple[str, ...]) -> str:
     return " | ".join(f"{100 * median(run[part] / run['round'] for run in runs):.0f} %" for part in parts)
 
 
+def maxent_irl_speed(result: dict[str, Any]) -> str:
+    """Seconds of an iteration, by number of states."""
+    lines = [
+        "| states | world | ours, ms an iteration | `imitation`, ms | ratio | largest memory of the process |",
+        "|---" * 6 + "|",
+    ]
+    for row in result["together"]:
+        over = row["imitation_over_ours"]
+        fastest = min(over, key=lambda name: over[name]["median"])
+        mine, theirs = (1e3 * median(row["seconds"][name]) for name in ("ours", fastest))
+        dtype = fastest.rpartition(" ")[2]
+        lines.append(
+            f"| {row['states']:,} | scattered | {mine:.2f} | {theirs:.1f} ({dtype}) | "
+            f"{over[fastest]['median']:.1f} × as fast | |"
+        )
+    for row in result["alone"]:
+        gigabytes = row["peak_bytes"] / 1e9
+        lines.append(
+            f"| {row['states']:,} | {row['kind']} | {1e3 * median(row['seconds']):.1f} | | | {gigabytes:.2f} GB |"
+        )
+    exponents = ", ".join(f"{kind} {value:.2f}" for kind, value in result["exponent"].items())
+    return "\n".join([*lines, "", f"Exponent of time in the number of states, from 10,000 on: {exponents}."])
+
+
+def maxent_irl_recipes(rows: list[dict[str, Any]]) -> str:
+    """How good the recovered rewards are."""
+    lines = [
+        "| recipe | expert, trajectories | seeds | value difference | share of the optimal value | in fresh worlds "
+        "| reward correlation | EPIC distance | seconds |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        fresh = f"{row['fresh_value_share']:.3f}" if "fresh_value_share" in row else ""
+        lines.append(
+            f"| `maxent_irl/{row['recipe']}` | {row['expert']}, {row['trajectories']:,} | {len(row['seeds'])} | "
+            f"{row['expected_value_difference']:.3f} | **{row['value_share']:.3f}** | {fresh} | "
+            f"{row['reward_correlation']:.3f} | {row['epic_distance']:.3f} | {row['wall_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def into_maxent_irl_recipe(row: dict[str, Any]) -> None:
+    """Put the figures into a recipe's first comment."""
+    fresh = f", in fresh worlds {row['fresh_value_share']:.3f}" if "fresh_value_share" in row else ""
+    _into_comment(
+        ROOT / "configs" / "maxent_irl" / f"{row['recipe']}.yaml",
+        f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# the recovered reward's policy has {row['value_share']:.3f} of the optimal value{fresh};\n"
+        f"# return {_return(row)} (expert {row['expert_return']:.1f}), normalised score {_score(row)}.\n",
+    )
+
+
+def maxent_irl_worlds(rows: list[dict[str, Any]]) -> str:
+    """Expected value difference by the number of demonstrations."""
+    counts = sorted({row["demonstrations"] for row in rows})
+    lines = ["| world | reward | " + " | ".join(f"{count:,} demonstrations" for count in counts) + " |"]
+    lines.append("|---" * (2 + len(counts)) + "|")
+    for world in dict.fromkeys(row["world"] for row in rows):
+        for name, which in (("expected_value_difference", ""), ("fresh_expected_value_difference", ", fresh world")):
+            for model in ("linear", "deep"):
+                cells = []
+                for count in counts:
+                    key = {"world": world, "model": model, "demonstrations": count}
+                    values = [row[name] for row in rows if key.items() <= row.items()]
+                    low, high = bootstrap_interval(values, np.mean) if values else (0.0, 0.0)
+                    cells.append(f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]" if values else "")
+                lines.append(f"| {world}{which} | {model} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def into_rl_recipe(row: dict[str, Any]) -> None:
     """Put an expert's figures into the comment of the recipe that made it."""
     _into_comment(
@@ -417,6 +488,15 @@ def refresh() -> None:
     if "failures" in results:
         tables["too_strong"] = too_strong(results["failures"]["too_strong"])
         tables["modes"] = modes(results["failures"]["modes"])
+
+    if "maxent_irl" in results:
+        tables["maxent_irl_speed"] = maxent_irl_speed(results["maxent_irl"])
+    if "maxent_irl_recipes" in results:
+        tables["maxent_irl_recipes"] = maxent_irl_recipes(results["maxent_irl_recipes"])
+        for row in results["maxent_irl_recipes"]:
+            into_maxent_irl_recipe(row)
+    if "maxent_irl_worlds" in results:
+        tables["maxent_irl_worlds"] = maxent_irl_worlds(results["maxent_irl_worlds"])
     if "rl" in results:
         tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:

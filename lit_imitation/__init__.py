@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from lit_imitation.data.imitation_module import ImitationDataModule
     from lit_imitation.data.module import EnvironmentDataModule
     from lit_imitation.data.rollout_module import RolloutDataModule
+    from lit_imitation.data.tabular_module import TabularDataModule
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.generators import PPO, SAC
-    from lit_imitation.methods import AIRL, BC, GAIL, RL
+    from lit_imitation.methods import AIRL, BC, GAIL, RL, MaxEntIRL
     from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
+    from lit_imitation.metrics.reward_recovery import ExpectedValueDifference
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
@@ -31,47 +33,66 @@ if TYPE_CHECKING:
         SquashedGaussianPolicy,
         load_policy,
     )
-    from lit_imitation.rewards import AIRLDiscriminator, Discriminator, RewardModel, load_reward
+    from lit_imitation.rewards import (
+        AIRLDiscriminator,
+        ConvolutionalReward,
+        Discriminator,
+        LinearReward,
+        MLPReward,
+        RewardModel,
+        load_reward,
+    )
     from lit_imitation.rollout import Episodes, collect
     from lit_imitation.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
+    from lit_imitation.tabular import BinaryWorld, GridWorld, ObjectWorld, TabularMDP
     from lit_imitation.transitions import Transitions
 
 _HOMES = {
     "AIRL": "methods",
     "AIRLDiscriminator": "rewards",
     "BC": "methods",
+    "BinaryWorld": "tabular",
     "CategoricalPolicy": "policies",
+    "collect": "rollout",
+    "ConvolutionalReward": "rewards",
     "DAggerCallback": "callbacks",
     "DemonstrationDataModule": "data.demonstration_module",
     "Demonstrations": "data.demonstrations",
     "DeterministicPolicy": "policies",
     "Discriminator": "rewards",
     "EnsemblePolicy": "policies",
-    "EPIC": "metrics.epic",
     "EnvironmentDataModule": "data.module",
+    "EPIC": "metrics.epic",
     "Episodes": "rollout",
+    "ExpectedValueDifference": "metrics.reward_recovery",
     "ExponentialBeta": "schedules",
     "GAIL": "methods",
     "GaussianPolicy": "policies",
+    "GridWorld": "tabular",
     "HumanLabels": "callbacks",
     "ImitationDataModule": "data.imitation_module",
     "IndicatorBeta": "schedules",
     "LinearBeta": "schedules",
-    "MultiCategoricalPolicy": "policies",
-    "OccupancyDivergence": "metrics.occupancy",
-    "PPO": "generators",
-    "RL": "methods",
-    "RewardModel": "rewards",
-    "RolloutDataModule": "data.rollout_module",
-    "SAC": "generators",
-    "SquashedGaussianPolicy": "policies",
-    "Transitions": "transitions",
-    "collect": "rollout",
+    "LinearReward": "rewards",
     "load_expert": "experts",
     "load_policy": "policies",
     "load_reward": "rewards",
     "make": "envs",
+    "MaxEntIRL": "methods",
+    "MLPReward": "rewards",
+    "MultiCategoricalPolicy": "policies",
+    "ObjectWorld": "tabular",
+    "OccupancyDivergence": "metrics.occupancy",
+    "PPO": "generators",
     "read_demonstrations": "data.demonstrations",
+    "RewardModel": "rewards",
+    "RL": "methods",
+    "RolloutDataModule": "data.rollout_module",
+    "SAC": "generators",
+    "SquashedGaussianPolicy": "policies",
+    "TabularDataModule": "data.tabular_module",
+    "TabularMDP": "tabular",
+    "Transitions": "transitions",
     "write_demonstrations": "data.demonstrations",
 }
 
@@ -85,7 +106,9 @@ __all__ = [
     "RL",
     "SAC",
     "AIRLDiscriminator",
+    "BinaryWorld",
     "CategoricalPolicy",
+    "ConvolutionalReward",
     "DAggerCallback",
     "DemonstrationDataModule",
     "Demonstrations",
@@ -94,17 +117,25 @@ __all__ = [
     "EnsemblePolicy",
     "EnvironmentDataModule",
     "Episodes",
+    "ExpectedValueDifference",
     "ExponentialBeta",
     "GaussianPolicy",
+    "GridWorld",
     "HumanLabels",
     "ImitationDataModule",
     "IndicatorBeta",
     "LinearBeta",
+    "LinearReward",
+    "MLPReward",
+    "MaxEntIRL",
     "MultiCategoricalPolicy",
+    "ObjectWorld",
     "OccupancyDivergence",
     "RewardModel",
     "RolloutDataModule",
     "SquashedGaussianPolicy",
+    "TabularDataModule",
+    "TabularMDP",
     "Transitions",
     "collect",
     "load_expert",

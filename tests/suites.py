@@ -70,6 +70,15 @@ def adversarial(name: str, generator: str, *task: str, more: tuple[str, ...] = (
     return rl._replace(task=[*data, *model, *task], more=[*small, *more])
 
 
+def tabular(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learnt in a world whose transitions are known."""
+    data = ["--data=lit_imitation.TabularDataModule", "--data.expert_trajectories=8", "--data.steps_per_trajectory=10"]
+    data += ["--data.batch_size=4", "--data.passes_per_epoch=2"]
+    reward = ["--model=lit_imitation.MaxEntIRL", f"--model.reward=lit_imitation.{model}"]
+    monitor = ["--trainer.callbacks.monitor=val/expected_value_difference"]
+    return Method([*data, *reward, *task], list(more), [], monitor, [], online=False)
+
+
 DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
 DAGGER = (
     "--trainer.callbacks+=lit_imitation.DAggerCallback",
@@ -88,6 +97,7 @@ METHODS = {
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialise=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
+    "maxent-irl": tabular("LinearReward", "--data.env_id=FrozenLake-v1", more=(ONE_BY_ONE, "--model.gamma=0.8")),
     "ppo-discrete": online("PPO", DISCRETE, more=PPO),
     "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
     "gail-discrete": adversarial("GAIL", "PPO", DISCRETE, more=(*PPO, "--model.discriminator.absorbing=true")),

@@ -75,6 +75,16 @@ def test_python_example_trains(beside_the_configs):
     assert names["model"].evaluation["return_mean"] > 0
 
 
+def test_own_world_in_ten_lines(tmp_path, monkeypatch):
+    (code,) = [code for code in PYTHON if "TabularMDP" in code]
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(code, names)
+    reward = names["model"].reward.weights[0].squeeze(-1)
+    assert reward.argmax() == 4  # where the demonstrations go, and stay
+
+
 def test_links_and_pictures_are_there():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):

@@ -42,8 +42,8 @@ class RunDirectory(Callback):
     `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
     gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
     normalized_score, normalized_score_ci95, expert_return, random_return, episodes, checkpoint, versions`. What was
-    not measured is null; a callback with a method `summary_figures` adds its own. `env_steps` and `gradient_steps` are
-    those behind the evaluated policy, `wall_seconds` the time spent in `fit`, evaluation included, over all its
+    not measured is null; a method or callback that has `summary_figures` adds its own. `env_steps` and `gradient_steps`
+    are those behind the evaluated policy, `wall_seconds` the time spent in `fit`, evaluation included, over all its
     interruptions.
 
     Args:
@@ -173,9 +173,9 @@ class RunDirectory(Callback):
             "checkpoint": str(path.relative_to(directory.resolve()) if path and inside else path or ""),
             "versions": versions(),
         }
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if hasattr(callback, "summary_figures"):
-                self.summary |= callback.summary_figures()
+        for owner in (module, *trainer.callbacks):  # type: ignore[attr-defined]
+            if hasattr(owner, "summary_figures"):
+                self.summary |= owner.summary_figures()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             directory.mkdir(parents=True, exist_ok=True)
             atomic_write(directory / "summary.json", json.dumps(self.summary, indent=2) + "\n")

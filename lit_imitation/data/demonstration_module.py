@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_imitation.cache import cache_dir
 from lit_imitation.data.demonstrations import (
@@ -239,7 +240,7 @@ class Batches:
     epoch alone, and the position within the epoch is state: a run that is resumed sees the batches it would have seen.
 
     Args:
-        data: `[N]`.
+        data: `[N]`, of which batches are rows.
         batch_size: over all processes; N if that is less.
         passes: passes over the data in one epoch.
         seed: of the order.
@@ -250,7 +251,7 @@ class Batches:
 
     def __init__(
         self,
-        data: Transitions,
+        data: Transitions | Tensor,
         batch_size: int,
         passes: int,
         seed: int,

@@ -1,7 +1,8 @@
 """Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
-Two are our own, for `lit_imitation.studies`, and registered here under `lit_imitation/`: `Corridor-v0` and
-`LaneKeeping-v0`.
+Some are our own and registered here under `lit_imitation/`: `Corridor-v0` and `LaneKeeping-v0`, for
+`lit_imitation.studies`; the worlds of `lit_imitation.tabular`, `GridWorld-v0`, `ObjectWorld-v0` and `BinaryWorld-v0`;
+and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
 """
 
 from gymnasium import register
@@ -25,3 +26,11 @@ __all__ = [
 for _module, _name in (("corridor", "Corridor"), ("lane_keeping", "LaneKeeping")):
     _entry_point = f"lit_imitation.envs.{_module}:{_name}"
     register(f"lit_imitation/{_name}-v0", f"{_entry_point}Env", vector_entry_point=f"{_entry_point}VectorEnv")
+_entry_point = "lit_imitation.tabular.env:Tabular"
+for _name in ("GridWorld", "ObjectWorld", "BinaryWorld", "Tabular"):
+    register(
+        f"lit_imitation/{_name}-v0",
+        f"{_entry_point}Env",
+        vector_entry_point=f"{_entry_point}VectorEnv",
+        kwargs={} if _name == "Tabular" else {"world": _name},
+    )

@@ -4,13 +4,25 @@ from lit_imitation.rewards.airl import AIRLDiscriminator
 from lit_imitation.rewards.base import RewardModel
 from lit_imitation.rewards.checkpoints import LearntReward, load_reward
 from lit_imitation.rewards.discriminator import AdversarialReward, Discriminator, DiscriminatorFactory
+from lit_imitation.rewards.tabular import (
+    ConvolutionalReward,
+    LinearReward,
+    MLPReward,
+    TabularReward,
+    TabularRewardFactory,
+)
 
 __all__ = [
     "AIRLDiscriminator",
     "AdversarialReward",
+    "ConvolutionalReward",
     "Discriminator",
     "DiscriminatorFactory",
     "LearntReward",
+    "LinearReward",
+    "MLPReward",
     "RewardModel",
+    "TabularReward",
+    "TabularRewardFactory",
     "load_reward",
 ]

@@ -1,0 +1,182 @@
+"""`TabularDataModule`: worlds whose transitions are known, and demonstrations in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from lit_imitation.data.demonstration_module import Batches
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.trajectories import read_trajectories
+from lit_imitation.envs import Backend
+from lit_imitation.envs.make import episode_limit, make_single
+from lit_imitation.errors import ConfigError
+from lit_imitation.seeding import derive_seed
+from lit_imitation.tabular.mdp import TabularMDP
+from lit_imitation.tabular.planning import Planning, solve
+from lit_imitation.tabular.trajectories import Trajectories, Trajectory, sample_trajectories
+
+
+class EvaluationWorld(NamedTuple):
+    """A world by which a reward is judged."""
+
+    mdp: TabularMDP
+    fresh: bool
+    """Nothing was demonstrated in it."""
+
+
+class TabularDataModule(EnvironmentDataModule):
+    """Worlds as arrays, trajectories of indices in them, and the first world as an environment to be judged in.
+
+    A batch is the numbers of its trajectories `[B]`, counted through all worlds.
+
+    Args:
+        env_id: an environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
+            `lit_imitation/GridWorld-v0`, `lit_imitation/ObjectWorld-v0`, `lit_imitation/BinaryWorld-v0`.
+        world: a world of one's own, in place of `env_id`.
+        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or these and actions `[n]`;
+            empty to let the expert demonstrate.
+        expert: acts by the true reward: `optimal`, or `soft`, of maximum causal entropy.
+        expert_gamma: discount of the expert.
+        expert_trajectories: how many it demonstrates in each world.
+        steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
+        num_worlds: worlds that are learnt from: that of `env_kwargs`, and others with the next seeds.
+        fresh_worlds: further ones, in which the reward is judged only.
+        batch_size: trajectories of a gradient step, over all processes together; by default all.
+        passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
+        env_kwargs: passed to the environment.
+        num_envs: environments that step together.
+        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
+        eval_episodes: episodes of each validation; 0 for none.
+        test_episodes: episodes of `test` and `predict`.
+        seed: of everything drawn here; by default that of `seed_everything`.
+    """
+
+    worlds: list[TabularMDP]
+    """Those that are learnt from."""
+    fresh: list[TabularMDP]
+    """Those in which nothing was demonstrated."""
+    trajectories: list[Trajectories]
+    """Those of each world in `worlds`."""
+
+    def __init__(
+        self,
+        env_id: str = "",
+        world: TabularMDP | None = None,
+        demonstrations: str | Sequence[Trajectory] = "",
+        expert: Literal["optimal", "soft"] = "optimal",
+        expert_gamma: float = 0.95,
+        expert_trajectories: int = 64,
+        steps_per_trajectory: int | None = None,
+        num_worlds: int = 1,
+        fresh_worlds: int = 0,
+        batch_size: int | None = None,
+        passes_per_epoch: int = 10,
+        env_kwargs: dict[str, Any] | None = None,
+        num_envs: int = 10,
+        backend: Backend = "auto",
+        eval_episodes: int = 10,
+        test_episodes: int = 100,
+        seed: int | None = None,
+    ) -> None:
+        if bool(env_id) == (world is not None):
+            raise ConfigError("either data.env_id or data.world says which world it is")
+        if world is not None:
+            env_id, env_kwargs = "lit_imitation/Tabular-v0", {**(env_kwargs or {}), "world": world}
+        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        for name, value, least in (
+            ("expert_trajectories", expert_trajectories, 1),
+            ("steps_per_trajectory", 1 if steps_per_trajectory is None else steps_per_trajectory, 1),
+            ("num_worlds", num_worlds, 1),
+            ("fresh_worlds", fresh_worlds, 0),
+            ("batch_size", 1 if batch_size is None else batch_size, 1),
+            ("passes_per_epoch", passes_per_epoch, 1),
+        ):
+            if value < least:
+                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if num_worlds > 1 and demonstrations:
+            raise ConfigError(
+                "data.demonstrations are of one world; with data.num_worlds above 1 the expert demonstrates"
+            )
+        self.demonstrations, self.expert, self.expert_gamma = demonstrations, expert, expert_gamma
+        self.expert_trajectories, self.steps_per_trajectory = expert_trajectories, steps_per_trajectory
+        self.num_worlds, self.fresh_worlds = num_worlds, fresh_worlds
+        self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
+
+    def setup(self, stage: str) -> None:
+        """Build the worlds; read or ask for demonstrations, which `test` and `predict` do without."""
+        if not hasattr(self, "worlds"):
+            every = [self._world(i) for i in range(self.num_worlds + self.fresh_worlds)]
+            self.worlds, self.fresh = every[: self.num_worlds], every[self.num_worlds :]
+        if stage not in ("fit", "validate") or hasattr(self, "trajectories"):
+            return
+        if isinstance(self.demonstrations, str) and not self.demonstrations:
+            self.trajectories = [self._demonstrated(i, mdp) for i, mdp in enumerate(self.worlds)]
+        elif isinstance(self.demonstrations, str):
+            self.trajectories = [read_trajectories(self.demonstrations)]
+        else:
+            self.trajectories = [Trajectories.of(self.demonstrations)]
+
+    def _world(self, number: int) -> TabularMDP:
+        arguments = (
+            self.env_kwargs if number == 0 else {**self.env_kwargs, "seed": self.env_kwargs.get("seed", 0) + number}
+        )
+        env = make_single(self.env_id, **arguments)
+        mdp = TabularMDP.of_env(env)
+        env.close()
+        return mdp
+
+    def _demonstrated(self, number: int, mdp: TabularMDP) -> Trajectories:
+        if mdp.reward is None:
+            raise ConfigError(
+                "the true reward of this world is not known, so nobody can demonstrate: set data.demonstrations"
+            )
+        entropy: Literal["none", "causal"] = "none" if self.expert == "optimal" else "causal"
+        policy = solve(mdp, mdp.reward, Planning(gamma=self.expert_gamma, entropy=entropy)).policy
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations", number))
+        count, limit = self.expert_trajectories, episode_limit(self.env_id, **self.env_kwargs) or 100
+        steps = self.steps_per_trajectory or limit
+        return sample_trajectories(mdp, policy, count, steps, generator, f"the {self.expert} expert in world {number}")
+
+    def train_dataloader(self) -> Batches:
+        """Numbers of trajectories, shuffled; this process's part of each batch."""
+        trainer = self.trainer
+        assert trainer is not None
+        count = sum(len(of_world.length) for of_world in self.trajectories)
+        return Batches(
+            torch.arange(count, device=trainer.strategy.root_device),
+            self.batch_size or count,
+            passes=self.passes_per_epoch,
+            seed=derive_seed(self.seed, "batches"),
+            epoch=lambda: trainer.current_epoch,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
+
+    def val_dataloader(self) -> list[Any]:
+        """The worlds with a true reward, then episodes of the current policy."""
+        return [*self._evaluation(), *super().val_dataloader()]
+
+    def test_dataloader(self) -> list[Any]:
+        """Likewise, with other episodes."""
+        return [*self._evaluation(), *super().test_dataloader()]
+
+    def _evaluation(self) -> list[_Worlds]:
+        every = [(mdp, False) for mdp in self.worlds] + [(mdp, True) for mdp in self.fresh]
+        known = [EvaluationWorld(*one) for one in every if one[0].reward is not None]
+        return [_Worlds(known)] if known else []
+
+
+class _Worlds:
+    """A loader of a few worlds. (A plain list Lightning would take for loaders.)"""
+
+    def __init__(self, worlds: list[EvaluationWorld]) -> None:
+        self.worlds = worlds
+
+    def __len__(self) -> int:
+        return len(self.worlds)
+
+    def __iter__(self) -> Iterator[EvaluationWorld]:
+        return iter(self.worlds)

@@ -1,0 +1,83 @@
+"""Reading trajectories of state and action indices."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from lit_imitation.data.sources import Array, read_columns
+from lit_imitation.errors import DemonstrationError
+from lit_imitation.tabular.trajectories import Trajectories
+
+
+def read_trajectories(source: str) -> Trajectories:
+    """From an `.npz` of `states` (of all trajectories, one after another), `lengths` and perhaps `actions`; or from any
+    demonstration file, of which the observations are the states.
+
+    A trajectory of `lengths[i]` = n steps has n + 1 states and n actions. In demonstration files without
+    `next_observations` nobody knows where a trajectory's last step led, and it is left out.
+
+    Raises:
+        DemonstrationError: the file cannot be read, or its columns do not fit.
+    """
+    held = _own(source)
+    if held is not None:
+        return _of_states(source, held)
+    arrays = read_columns(source).arrays
+    states, actions = (_indices(source, key, arrays[key]) for key in ("observations", "actions"))
+    done = np.asarray(arrays["terminals"], bool) | np.asarray(arrays["timeouts"], bool)
+    if not len(states) or not len(states) == len(actions) == len(done) or not done[-1]:
+        raise DemonstrationError(f"{source}: the columns differ in length, or the last row ends no trajectory")
+    ends = np.flatnonzero(done) + 1
+    last = None
+    if "next_observations" in arrays:
+        last = _indices(source, "next_observations", arrays["next_observations"])[ends - 1]
+    found = []
+    for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        visited = states[begin:end] if last is None else np.append(states[begin:end], last[number])
+        if len(visited) > 1:  # of a single state without a successor there is nothing to learn
+            found.append((visited, actions[begin:end]))
+    return Trajectories.of(found, source)
+
+
+def _own(source: str) -> dict[str, Array] | None:
+    """The arrays of our own layout; None where it is another one."""
+    path = Path(source).expanduser()
+    if path.suffix != ".npz" or not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if "states" not in archive.files:
+                return None
+            return {key: archive[key] for key in ("states", "lengths", "actions") if key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DemonstrationError(f"{source}: cannot be read ({error})") from error
+
+
+def _of_states(source: str, held: dict[str, Array]) -> Trajectories:
+    if "lengths" not in held:
+        raise DemonstrationError(f"{source}: missing key 'lengths', the number of steps of each trajectory")
+    columns = {key: _indices(source, key, array) for key, array in held.items()}
+    lengths, states, actions = columns["lengths"], columns["states"], columns.get("actions")
+    if not len(lengths) or lengths.min() < 1:
+        raise DemonstrationError(f"{source}: 'lengths' must have an entry a trajectory, each at least 1")
+    for key, count in (("states", int(lengths.sum()) + len(lengths)), ("actions", int(lengths.sum()))):
+        if key in columns and len(columns[key]) != count:
+            raise DemonstrationError(
+                f"{source}: '{key}' has {len(columns[key])} entries; by 'lengths' there must be {count}"
+            )
+    ends = lengths.cumsum()
+    visited = np.split(states, (ends + np.arange(1, len(ends) + 1))[:-1])
+    if actions is None:
+        return Trajectories.of(visited, source)
+    return Trajectories.of(list(zip(visited, np.split(actions, ends[:-1]), strict=True)), source)
+
+
+def _indices(source: str, key: str, array: Array) -> Array:
+    flat = array.reshape(len(array)) if array.ndim == 2 and array.shape[1] == 1 else array
+    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+        raise DemonstrationError(f"{source}: '{key}' is {array.dtype} {list(array.shape)}; expected indices")
+    return flat

@@ -1,0 +1,20 @@
+"""Worlds whose states can be counted: transitions as sparse arrays, exact planning, demonstrations as indices."""
+
+from lit_imitation.tabular.mdp import RewardTable, TabularMDP
+from lit_imitation.tabular.planning import Planning, Solution, log_partition, occupancy, solve
+from lit_imitation.tabular.trajectories import Trajectories
+from lit_imitation.tabular.worlds import BinaryWorld, GridWorld, ObjectWorld
+
+__all__ = [
+    "BinaryWorld",
+    "GridWorld",
+    "ObjectWorld",
+    "Planning",
+    "RewardTable",
+    "Solution",
+    "TabularMDP",
+    "Trajectories",
+    "log_partition",
+    "occupancy",
+    "solve",
+]

@@ -1,0 +1,254 @@
+"""Demonstrations as indices: trajectories of different lengths, checked against a world, and what they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from lit_imitation.errors import DemonstrationError
+from lit_imitation.rewards.features import Inputs
+from lit_imitation.tabular.mdp import RewardTable, TabularMDP
+from lit_imitation.tabular.planning import Inflow, Planning
+
+Trajectory: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
+"""States `[n + 1]`, or states `[n + 1]` and actions `[n]`."""
+UNKNOWN = -1
+"""An action that nobody wrote down, and the transitions do not tell."""
+
+
+class Trajectories(NamedTuple):
+    """N trajectories, M steps in all, one after another."""
+
+    state: Tensor
+    """`[M]` int64."""
+    action: Tensor
+    """`[M]` int64; `UNKNOWN` where it is."""
+    next_state: Tensor
+    """`[M]` int64."""
+    length: Tensor
+    """`[N]` int64: the number of steps of each."""
+    source: str
+    """Where they are from, for messages."""
+
+    @classmethod
+    def of(cls, trajectories: Sequence[Trajectory], source: str = "data.demonstrations") -> Trajectories:
+        """From states `[n + 1]`, or pairs of states `[n + 1]` and actions `[n]`, of each.
+
+        Where there are as many states as actions, nobody knows where the last one led, and it is left out.
+
+        Raises:
+            DemonstrationError: no steps, or numbers of states and actions that do not fit; the trajectory is named.
+        """
+        states, actions = [], []
+        for number, one in enumerate(trajectories):
+            pair = one if isinstance(one, tuple) else (one, None)
+            visited, taken = (None if x is None else np.asarray(x) for x in pair)
+            assert visited is not None
+            if visited.ndim != 1 or visited.dtype.kind not in "iu" or len(visited) < 2:
+                raise DemonstrationError(
+                    f"{source}, trajectory {number}: states are {visited.dtype} {list(visited.shape)}; expected 2 or "
+                    "more indices"
+                )
+            if taken is None:
+                taken = np.full(len(visited) - 1, UNKNOWN)
+            elif taken.ndim != 1 or taken.dtype.kind not in "iu" or len(visited) - len(taken) not in (0, 1):
+                raise DemonstrationError(
+                    f"{source}, trajectory {number}: {len(visited)} states and actions {taken.dtype} "
+                    f"{list(taken.shape)}; expected as many indices, or one less"
+                )
+            states.append(torch.as_tensor(visited.astype(np.int64)))
+            actions.append(torch.as_tensor(taken[: len(visited) - 1].astype(np.int64)))
+        if not states:
+            raise DemonstrationError(f"{source}: there are no trajectories")
+        return cls(
+            torch.cat([x[:-1] for x in states]),
+            torch.cat(actions),
+            torch.cat([x[1:] for x in states]),
+            torch.tensor([len(x) for x in actions]),
+            source,
+        )
+
+    @property
+    def number(self) -> Tensor:
+        """`[M]`: the trajectory of each step."""
+        return torch.arange(len(self.length), device=self.length.device).repeat_interleave(self.length)
+
+    @property
+    def step(self) -> Tensor:
+        """`[M]`: its number within the trajectory, from 0."""
+        begin = self.length.cumsum(0) - self.length
+        return torch.arange(len(self.state), device=self.length.device) - begin.repeat_interleave(self.length)
+
+    def to(self, device: torch.device | str) -> Trajectories:
+        """The same elsewhere."""
+        state, action, following, length = (
+            column.to(device) for column in (self.state, self.action, self.next_state, self.length)
+        )
+        return Trajectories(state, action, following, length, self.source)
+
+    def select(self, chosen: Tensor) -> Trajectories:
+        """Those at `chosen: [n]`, in their own order."""
+        kept = torch.zeros(len(self.length), dtype=torch.bool, device=self.length.device)
+        kept[chosen] = True
+        steps = kept.repeat_interleave(self.length)
+        state, action, following = (column[steps] for column in (self.state, self.action, self.next_state))
+        return Trajectories(state, action, following, self.length[kept], self.source)
+
+    def checked(self, mdp: TabularMDP, inputs: Inputs, horizon: int | None) -> Trajectories:
+        """These with the actions that the world's transitions tell, if all of it is possible there.
+
+        Args:
+            mdp: the world.
+            inputs: what the reward is of; one of the state does without actions.
+            horizon: the most steps a trajectory may have.
+
+        Raises:
+            DemonstrationError: an index out of range, a transition of probability 0, a step after the end, a start that
+                no episode comes to, an action that is not known but needed, a trajectory that is too long; the text
+                names source, trajectory and step.
+        """
+        for name, column, count in (
+            ("state", self.state, mdp.num_states),
+            ("next state", self.next_state, mdp.num_states),
+            ("action", self.action, mdp.num_actions),
+        ):
+            least = UNKNOWN if name == "action" else 0
+            self._none(
+                (column < least) | (column >= count),
+                lambda m, name=name, column=column, count=count: (
+                    f"{name} {int(column[m])} does not exist; there are 0 to {count - 1}"
+                ),
+            )
+        if horizon is not None and int(self.length.max()) > horizon:
+            number = int((self.length > horizon).nonzero()[0])
+            raise DemonstrationError(
+                f"{self.source}, trajectory {number}: {int(self.length[number])} steps are more than model.horizon "
+                f"{horizon}"
+            )
+        self._none(mdp.terminal[self.state], lambda m: f"goes on from state {int(self.state[m])}, which is terminal")
+        first = self.state[self.length.cumsum(0) - self.length]
+        if bool((mdp.start[first] == 0).any()):  # else all can be reached that is possible
+            lost = ~mdp.reachable()[first]
+            if bool(lost.any()):
+                number = int(lost.nonzero()[0])
+                raise DemonstrationError(
+                    f"{self.source}, trajectory {number}, step 0: state {int(first[number])} cannot be reached from "
+                    "the world's start distribution"
+                )
+        known = self._with_actions(mdp, needed=inputs != "state")
+        told = known.action != UNKNOWN
+        impossible = told & (mdp.find(known.state, known.action.clamp(min=0), known.next_state) < 0)
+        self._none(
+            impossible,
+            lambda m: (
+                f"action {int(known.action[m])} in state {int(self.state[m])} leads to state {int(self.next_state[m])} "
+                "with probability 0"
+            ),
+        )
+        return known
+
+    def _with_actions(self, mdp: TabularMDP, *, needed: bool) -> Trajectories:
+        unknown = (self.action == UNKNOWN).nonzero().squeeze(-1)
+        if not len(unknown):
+            return self
+        s, z = self.state[unknown], self.next_state[unknown]
+        leads = torch.stack([mdp.find(s, torch.full_like(s, a), z) >= 0 for a in range(mdp.num_actions)])
+        count = leads.sum(0)
+        none = torch.zeros(len(self.state), dtype=torch.bool, device=self.state.device)
+        none[unknown] = count == 0
+        self._none(none, lambda m: f"no action leads from state {int(self.state[m])} to {int(self.next_state[m])}")
+        several = torch.zeros_like(none)
+        several[unknown] = count > 1
+        if needed:
+            self._none(
+                several,
+                lambda m: (
+                    f"several actions lead from state {int(self.state[m])} to {int(self.next_state[m])}, and none is "
+                    "written down: give the actions, or learn a reward of the state (model.reward.inputs state)"
+                ),
+            )
+        action = self.action.clone()
+        action[unknown] = torch.where(count == 1, leads.long().argmax(0), UNKNOWN)
+        return self._replace(action=action)
+
+    def _none(self, bad: Tensor, text: Any) -> None:
+        """Raise for the first step of `bad: [M]`, if any, with what `text` says of it."""
+        if bool(bad.any()):
+            m = int(bad.nonzero()[0])
+            raise DemonstrationError(
+                f"{self.source}, trajectory {int(self.number[m])}, step {int(self.step[m])}: {text(m)}"
+            )
+
+    def visits(self, mdp: TabularMDP, inputs: Inputs, gamma: float) -> Tensor:
+        """Σ over trajectories and their steps of γᵗ at what `inputs` is of, in the shape of such a `RewardTable`."""
+        weight = gamma ** self.step.to(mdp.probability.dtype)
+        if inputs == "state":
+            return weight.new_zeros(mdp.num_states).index_add_(0, self.state, weight)
+        if inputs == "transition":
+            place = mdp.find(self.state, self.action, self.next_state)
+            return weight.new_zeros(len(mdp.successor)).index_add_(0, place, weight)
+        flat = weight.new_zeros(mdp.num_states * mdp.num_actions)
+        flat.index_add_(0, self.state * mdp.num_actions + self.action, weight)
+        return flat.view(mdp.num_states, mdp.num_actions)
+
+    def inflow(self, mdp: TabularMDP, planning: Planning) -> Inflow:
+        """Σ over trajectories of δ(s_0) at t = 0, less γⁿ δ(s_n) at t = n, where the trajectory stops.
+
+        What an expert does after n steps nobody saw, so it counts for nobody: V_n(s_n) is taken off. Where s_n is
+        terminal, that is what is paid there, which the expert was paid as well.
+        """
+        ends = self.length.cumsum(0)
+        first, last = self.state[ends - self.length], self.next_state[ends - 1]
+        zeros = mdp.probability.new_zeros(mdp.num_states)
+        ones = torch.ones_like(first, dtype=zeros.dtype)
+        begin = zeros.index_add(0, first, ones)
+        remaining = planning.gamma ** self.length.to(zeros.dtype)
+        if planning.horizon is None:
+            return {0: begin.index_add_(0, last, -remaining)}
+        flows: dict[int, Tensor] = {0: begin}
+        for n in sorted(set(self.length.tolist())):
+            if n < planning.horizon:
+                at = self.length == n
+                flows[n] = zeros.index_add(0, last[at], -remaining[at])
+        return flows
+
+    def returns(self, mdp: TabularMDP, reward: RewardTable) -> Tensor:
+        """`[N]`: the plain sum of rewards of each trajectory, that of a terminal state included."""
+        values = reward.values
+        if reward.inputs == "state":
+            paid = values[self.state] + torch.where(mdp.terminal[self.next_state], values[self.next_state], 0.0)
+        elif reward.inputs == "state_action":
+            paid = values[self.state, self.action]
+        else:
+            paid = values[mdp.find(self.state, self.action, self.next_state)]
+        return values.new_zeros(len(self.length)).index_add_(0, self.number, paid)
+
+
+def sample_trajectories(
+    mdp: TabularMDP, policy: Tensor, count: int, steps: int, generator: torch.Generator, source: str
+) -> Trajectories:
+    """`count` trajectories of a policy `[T, S, A]` or `[S, A]`, of `steps` steps at most, fewer where one ends."""
+    state = torch.multinomial(mdp.start, count, replacement=True, generator=generator)
+    columns: list[list[Tensor]] = [[], [], []]
+    running = torch.arange(count)
+    rows = []
+    for t in range(steps):
+        pi = policy[t] if policy.ndim == 3 else policy
+        action = torch.multinomial(pi[state], 1, generator=generator).squeeze(-1)
+        uniform = torch.rand(len(state), generator=generator, dtype=torch.float64)
+        following = mdp.successor[mdp.draw(state, action, uniform)].long()
+        for column, value in zip(columns, (state, action, following), strict=True):
+            column.append(value)
+        rows.append(running)
+        alive = ~mdp.terminal[following]
+        state, running = following[alive], running[alive]
+        if not len(state):
+            break
+    order = torch.cat(rows).argsort(stable=True)
+    s, a, z = (torch.cat(column)[order] for column in columns)
+    return Trajectories(s, a, z, torch.bincount(torch.cat(rows), minlength=count), source)

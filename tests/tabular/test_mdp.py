@@ -1,0 +1,229 @@
+"""Worlds as arrays: what is kept, what is refused, where they come from, and how one acts in them."""
+
+from __future__ import annotations
+
+import pickle
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from scipy.sparse import coo_array
+
+from lit_imitation import BinaryWorld, GridWorld, ObjectWorld, TabularMDP, make
+from lit_imitation.errors import ConfigError
+from lit_imitation.tabular import Planning, solve
+
+TAXI = next(name for name in ("Taxi-v4", "Taxi-v3") if name in gymnasium.registry)
+P = np.zeros((3, 2, 3))
+P[0, 0, 1] = P[1, 0, 2] = P[2, :, 2] = P[1, 1, 0] = 1.0
+P[0, 1] = [0.25, 0.5, 0.25]
+
+
+def dense(mdp):
+    found = np.zeros((mdp.num_actions * mdp.num_states, mdp.num_states))
+    found[mdp.row, mdp.successor] = mdp.probability
+    return found.reshape(mdp.num_actions, mdp.num_states, mdp.num_states).swapaxes(0, 1)
+
+
+def test_three_ways_to_write_the_same_transitions():
+    successors = np.array([[[1, 0, 0, 0], [0, 1, 2, 1]], [[2, 0, 0, 0], [0, 0, 0, 0]], [[2, 2, -1, 9], [2, 2, 2, 2]]])
+    probabilities = np.array(
+        [[[1, 0, 0, 0], [0.25, 0.2, 0.25, 0.3]], [[1, 0, 0, 0], [0.5, 0.5, 0, 0]], [[1, 0, 0, 0], [0.25] * 4]]
+    )
+    sparse = coo_array(P.swapaxes(0, 1).reshape(6, 3))
+    for given in (P, (successors, probabilities), sparse):
+        mdp = TabularMDP(given)
+        np.testing.assert_allclose(dense(mdp), P, atol=1e-15)
+        assert len(mdp.successor) == 8
+        np.testing.assert_allclose(mdp.start, np.full(3, 1 / 3))
+
+
+def test_rewards_of_transitions_follow_them_and_mean_over_a_successor_named_twice():
+    successors = np.array([[[0, 1, 1]], [[0, 0, 0]]])
+    mdp = TabularMDP((successors, [[[0.5, 0.125, 0.375]], [[1, 0, 0]]]), reward=[[[7, 1, 5]], [[2, 99, 99]]])
+    assert mdp.reward.inputs == "transition"
+    assert dict(
+        zip(zip((mdp.row % 2).tolist(), mdp.successor.tolist(), strict=True), mdp.reward.values.tolist(), strict=True)
+    ) == {
+        (0, 0): 7.0,
+        (0, 1): 4.0,
+        (1, 0): 2.0,
+    }
+    of_dense = TabularMDP(P, reward=np.arange(18).reshape(3, 2, 3))
+    s, a, z = of_dense.row % 3, of_dense.row // 3, of_dense.successor
+    assert of_dense.reward.values.tolist() == (6 * s + 3 * a + z).tolist()
+
+
+def broken(place, value, array=P):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"transitions": broken((0, 1, 2), 0.2)}, r"state 0, action 1 sum to 0\.95; they must sum to 1"),
+        ({"transitions": broken((1, 0), 0)}, r"state 1, action 0 sum to 0; they must"),
+        ({"transitions": broken((2, 1, 0), -0.5)}, r"state 2, action 1: successor 0 has probability -0\.5"),
+        ({"transitions": broken((2, 1, 0), np.nan)}, r"state 2, action 1: successor 0 has probability nan"),
+        ({"transitions": (np.full((3, 2, 1), 3), np.ones((3, 2, 1)))}, "successor 3 is no state; states are 0 to 2"),
+        ({"transitions": (np.zeros((3, 2, 1)), np.ones((3, 2, 1)))}, "successors are float64"),
+        ({"transitions": np.ones((3, 2))}, r"transitions have shape \[3, 2\]; expected \[S, A, S\]"),
+        ({"transitions": np.ones((3, 2, 4))}, r"transitions have shape \[3, 2, 4\]"),
+        ({"transitions": coo_array(np.ones((7, 3)))}, r"sparse \[7, 3\]; expected \[A · S, S\]"),
+        ({"start": [0.5, 0.6, 0]}, r"its sum 1\.1"),
+        ({"start": [1.5, -0.5, 0]}, r"its least entry is -0\.5"),
+        ({"start": [1, 0]}, r"start has shape \[2\]; expected \[3\]"),
+        ({"start": [0, 0, 1], "terminal": [False, False, True]}, "would start in state 2, which is terminal"),
+        ({"terminal": [True, True, True]}, "every state is terminal"),
+        ({"features": np.ones((2, 5))}, r"features have shape \[2, 5\]; expected \[3, F\]"),
+        ({"features": broken((1, 0), np.inf, np.ones((3, 2)))}, r"features\[1, 0\] is inf"),
+        ({"reward": np.ones((3, 4))}, r"reward has shape \[3, 4\]"),
+        ({"reward": [0, np.nan, 0]}, r"reward\[1\] is nan"),
+        ({"grid": (2, 2)}, "a grid of 2 × 2 has not 3 states"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(arguments, text):
+    with pytest.raises(ConfigError, match=text):
+        TabularMDP(**{"transitions": P, **arguments})
+
+
+def test_rows_of_terminal_states_are_not_read():
+    mdp = TabularMDP(broken((2,), 0.0), terminal=[False, False, True], reward=broken((2,), 5.0, np.zeros((3, 2, 3))))
+    assert not (mdp.row % 3 == 2).any()
+    assert len(mdp.reward.values) == len(mdp.successor)
+    assert mdp.start.tolist() == [0.5, 0.5, 0.0]
+
+
+def test_find_reach_and_move():
+    mdp = TabularMDP(P, [0, 1, 0], reward=[1.0, 2.0, 3.0], features=np.eye(3))
+    s, a, z = (torch.tensor(x) for x in ([0, 0, 1, 2], [1, 0, 1, 0], [2, 2, 0, 2]))
+    place = mdp.find(s, a, z)
+    assert (place >= 0).tolist() == [True, False, True, True]
+    assert mdp.successor[place[[0, 2, 3]]].tolist() == [2, 0, 2]
+    assert mdp.reachable().tolist() == [True, True, True]
+    assert TabularMDP(P, [0, 0, 1]).reachable().tolist() == [False, False, True]
+    moved = mdp.to("cpu", torch.float32)
+    assert {x.dtype for x in (moved.probability, moved.features, moved.reward.values, moved.start)} == {torch.float32}
+    assert mdp.probability.dtype == torch.float64
+    copied = pickle.loads(pickle.dumps(mdp))
+    assert repr(copied) == repr(mdp)
+    assert repr(TabularMDP(P, [0, 1, 0], reward=[1.0, 2.0, 4.0])) != repr(mdp)
+
+
+def test_estimated_from_trajectories():
+    mdp = TabularMDP.estimated([[[0, 1, 1], [1, 0, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 2]], [[1, 0, 0]]])
+    expected = np.zeros((3, 2, 3))
+    expected[0, 1, 1], expected[0, 1, 2] = 2 / 3, 1 / 3
+    expected[1, 0, 0] = expected[1, 1, 2] = expected[0, 0, 0] = expected[2, :, 2] = 1
+    np.testing.assert_allclose(dense(mdp), expected)
+    np.testing.assert_allclose(mdp.start, [2 / 3, 1 / 3, 0])
+    with pytest.raises(ConfigError, match="trajectory 1, step 2: begins in state 4, but the step before ended in 2"):
+        TabularMDP.estimated([[[0, 0, 1]], [[0, 0, 1], [1, 0, 2], [4, 0, 1]]])
+    with pytest.raises(ConfigError, match="a next state of the trajectories is outside 0 to 1"):
+        TabularMDP.estimated([[[0, 0, 2]]], num_states=2)
+    with pytest.raises(ConfigError, match="trajectory 0 has no steps"):
+        TabularMDP.estimated([[]])
+
+
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "FrozenLake8x8-v1", TAXI, "CliffWalking-v1"])
+def test_toy_text(env_id):
+    """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
+    env = gymnasium.make(env_id)
+    mdp = TabularMDP.of_env(env)
+    env.action_space.seed(0)
+    state, _ = env.reset(seed=0)
+    assert mdp.start[state] > 0
+    for _ in range(2000):
+        action = env.action_space.sample()
+        following, reward, terminated, truncated, _ = env.step(action)
+        place = int(mdp.find(*(torch.tensor([int(x)]) for x in (state, action, following))))
+        assert place >= 0
+        assert float(mdp.reward.values[place]) == reward
+        assert bool(mdp.terminal[following]) == terminated
+        state = env.reset()[0] if terminated or truncated else following
+
+
+def test_taxi_is_solved_as_well_as_it_can_be():
+    """The mean return of the optimal policy over all starts is known: 7.93."""
+    mdp = TabularMDP.of_env(gymnasium.make(TAXI))
+    value, _ = solve(mdp, mdp.reward, Planning(200, 1.0, entropy="none"))
+    assert float(mdp.start @ value[0]) == pytest.approx(7.93, abs=0.01)
+
+
+def test_an_environment_that_does_not_tell():
+    with pytest.raises(ConfigError, match="CartPoleEnv does not tell its transitions"):
+        TabularMDP.of_env(gymnasium.make("CartPole-v1"))
+
+
+def test_acting_in_one(recwarn):
+    ends = TabularMDP(P, [1, 0, 0], reward=[1.0, 2.0, 40.0], terminal=[False, False, True])
+    env = ends.env(max_episode_steps=5)
+    check_env(env, skip_render_check=True)
+    env.reset(seed=0)
+    assert env.step(0)[:4] == (1, 1.0, False, False)
+    assert env.step(0)[:4] == (2, 42.0, True, False)
+    env.reset()
+    for t in range(5):
+        env.step(0) if t % 2 == 0 else env.step(1)
+    assert TabularMDP.of_env(env) is env.mdp
+
+
+def test_many_at_once_visit_what_the_probabilities_say():
+    ends = TabularMDP(P, [0.3, 0.7, 0], reward=[[0, 1], [2, 3], [4, 5]])
+    envs = gymnasium.make_vec("lit_imitation/Tabular-v0", 4000, "vector_entry_point", world=ends, max_episode_steps=2)
+    first, _ = envs.reset(seed=0)
+    assert (first == 0).mean() == pytest.approx(0.3, abs=0.03)
+    second, reward, _, truncated, _ = envs.step(np.ones(4000, int))
+    assert set(reward[first == 0]) == {1.0}
+    np.testing.assert_allclose(np.bincount(second[first == 0], minlength=3) / (first == 0).sum(), P[0, 1], atol=0.05)
+    *_, truncated, _ = envs.step(np.zeros(4000, int))
+    assert truncated.all()
+    again, reward, *_ = envs.step(np.zeros(4000, int))
+    assert not reward.any()
+    assert (again == 0).mean() == pytest.approx(0.3, abs=0.03)
+
+
+@pytest.mark.parametrize("world", [GridWorld, ObjectWorld, BinaryWorld])
+def test_worlds_of_the_literature(world):
+    one, same, other = world(size=7, seed=3), world(size=7, seed=3), world(size=7, seed=4)
+    assert repr(one) == repr(same)
+    assert torch.equal(one.features, same.features)
+    assert not torch.equal(one.features, other.features)
+    assert (one.num_states, one.num_actions, one.grid) == (49, 5, (7, 7))
+    probability = dense(one)
+    assert probability[8, 2, 9] == pytest.approx(0.7 + 0.3 / 5)  # one to the right
+    assert probability[8, 2, [8, 1, 15, 7]].tolist() == pytest.approx([0.3 / 5] * 4)
+    assert probability[0, 1, 0] == pytest.approx(0.7 + 3 * 0.3 / 5)  # up, left and staying all stay in a corner
+    envs = make(f"lit_imitation/{world.__name__}-v0", 2, seed=0, size=7)
+    assert envs.single_observation_space.n == 49
+    envs.close()
+    with pytest.raises(ConfigError, match=r"slip is 1\.5"):
+        world(size=3, slip=1.5)
+    with pytest.raises(ConfigError, match="size is 0"):
+        world(size=0)
+
+
+def test_rewards_of_worlds_are_as_their_papers_say():
+    grid = BinaryWorld(size=9, seed=1)
+    around = grid.features.reshape(9, 9, 9)
+    blue = around[..., 4]
+    for r, c in ((0, 0), (4, 5), (8, 3)):
+        cells = [blue[i, j] for i in range(r - 1, r + 2) for j in range(c - 1, c + 2) if 0 <= i < 9 and 0 <= j < 9]
+        count = int(sum(cells))
+        assert float(grid.reward.values[9 * r + c]) == {4: 1.0, 5: -1.0}.get(count, 0.0)
+    objects = ObjectWorld(size=12, seed=0)
+    nearer = objects.features.reshape(144, 4, 12).bool()  # inner colours, then outer; distances below 1 … 12
+    # The objects themselves, from the cells where something is nearer than 1.
+    rows = torch.arange(144) // 12, torch.arange(144) % 12
+    for state in range(144):
+        distance = ((rows[0] - state // 12) ** 2 + (rows[1] - state % 12) ** 2).double().sqrt()
+        near = [bool((distance[nearer[:, 2 + k, 0]] <= d).any()) for k, d in ((0, 3), (1, 2))]
+        assert float(objects.reward.values[state]) == (0.0 if not near[0] else 1.0 if near[1] else -1.0)
+    assert set(objects.reward.values.tolist()) == {-1.0, 0.0, 1.0}
+    world = GridWorld(size=10)
+    assert torch.equal(world.reward.values, world.features @ torch.tensor([0.0, 1.0, -0.5, -1.0]).double())
+    assert int((world.reward.values == 1).sum()) == 1
