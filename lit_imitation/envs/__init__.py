@@ -1,7 +1,8 @@
 """Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
-Two are our own, for `lit_imitation.studies`, and registered here under `lit_imitation/`: `Corridor-v0` and
-`LaneKeeping-v0`.
+Some are our own, for `lit_imitation.studies`, and registered here under `lit_imitation/`: `Corridor-v0`,
+`LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`, `WeakAnt-v0`
+and `CrippledAnt-v0`.
 """
 
 from gymnasium import register
@@ -22,6 +23,23 @@ __all__ = [
 ]
 
 # By name, so that nobody who does not ask for them imports them.
-for _module, _name in (("corridor", "Corridor"), ("lane_keeping", "LaneKeeping")):
+for _module, _name, _id, _arguments in (
+    ("corridor", "Corridor", "Corridor", {}),
+    ("lane_keeping", "LaneKeeping", "LaneKeeping", {}),
+    ("point_mass_maze", "PointMassMaze", "PointMassMaze", {"barrier": "right"}),
+    ("point_mass_maze", "PointMassMaze", "PointMassMazeMirrored", {"barrier": "left"}),
+):
     _entry_point = f"lit_imitation.envs.{_module}:{_name}"
-    register(f"lit_imitation/{_name}-v0", f"{_entry_point}Env", vector_entry_point=f"{_entry_point}VectorEnv")
+    register(
+        f"lit_imitation/{_id}-v0",
+        f"{_entry_point}Env",
+        vector_entry_point=f"{_entry_point}VectorEnv",
+        kwargs=dict(_arguments),
+    )
+for _id, _crippled in (("WeakAnt", False), ("CrippledAnt", True)):
+    register(
+        f"lit_imitation/{_id}-v0",
+        "lit_imitation.envs.ant:AntEnv",
+        max_episode_steps=500,
+        kwargs={"crippled": _crippled},
+    )
