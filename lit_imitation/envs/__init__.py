@@ -1,8 +1,8 @@
 """Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
 Some are our own, for `lit_imitation.studies`, and registered here under `lit_imitation/`: `Corridor-v0`,
-`LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`, `WeakAnt-v0`
-and `CrippledAnt-v0`.
+`LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`,
+`WeakAnt-v0` and `CrippledAnt-v0`.
 """
 
 from gymnasium import register
