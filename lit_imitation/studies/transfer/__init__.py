@@ -1,8 +1,8 @@
 """The study of transfer: a reward learnt in one environment, put to use in another (Fu, Luo & Levine 2018, section 7).
 
 Experts demonstrate in the first environment. AIRL and GAIL imitate them there; AIRL's reward is frozen, and a fresh
-policy is trained on it in the second, where the barrier stands elsewhere or two legs are crippled. GAIL leaves no reward
-to train on, so that its policy goes over as it is.
+policy is trained on it in the second, where the barrier stands elsewhere or two legs are crippled. GAIL leaves no
+reward to train on, so that its policy goes over as it is.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Task:
     """Of a fresh policy's in the second environment."""
     ppo: Mapping[str, Any]
     """Of `PPO` on a reward that stays, the true one or a learnt one."""
+    expert: Mapping[str, Any]
+    """What is different for the expert."""
     generator: Mapping[str, Any]
     """Of `PPO` beside a discriminator."""
     airl: Mapping[str, Any]
@@ -73,15 +75,16 @@ MAZE = Task(
     seeds=dict.fromkeys((*IMITATORS, "true"), 5),
     rounds={"num_envs": 20, "steps_per_round": 100, "rounds_per_epoch": 10, "eval_episodes": 20},
     expert_steps=240_000,
-    imitation_steps=160_000,
+    imitation_steps=200_000,
     transfer_steps=240_000,
     ppo={
         "batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98, "entropy_coefficient": 0.03,
     },
+    expert={"entropy_coefficient": 0.3},
     generator={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98},
-    airl={"hidden_sizes": [32, 32], "potential_hidden_sizes": [32, 32], "activation": "relu"},
+    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
     gail={"hidden_sizes": [32, 32], "activation": "relu", "reward": "logit"},
-    steps={"discriminator_steps": 8, "batch_size": 512, "learning_rate": 1e-3, "replay_rounds": 200},
+    steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3, "replay_rounds": 5},
 )  # fmt: skip
 ANT = Task(
     "ant",
@@ -91,10 +94,11 @@ ANT = Task(
     imitation_steps=1_500_000,
     transfer_steps=1_000_000,
     ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
+    expert={"entropy_coefficient": 0.001},
     generator={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
-    airl={"hidden_sizes": [32, 32], "potential_hidden_sizes": [32, 32], "activation": "relu", "gradient_penalty": 0.1},
+    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
     gail={"reward": "logit", "gradient_penalty": 1.0},
-    steps={"discriminator_steps": 8, "batch_size": 1024, "learning_rate": 3e-4, "replay_rounds": 20},
+    steps={"discriminator_steps": 8, "batch_size": 1024, "learning_rate": 3e-4, "replay_rounds": 5},
     demonstrations=20,
     episodes=32,
 )
@@ -156,7 +160,10 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         MissingExtraError: an environment is not installed.
     """
     directory = out / "runs"
-    experts = [_reinforced(task, "source", task.expert_seed, task.expert_steps, "expert") for task in settings.tasks]
+    experts = [
+        _reinforced(task, "source", task.expert_seed, task.expert_steps, dict(task.ppo) | dict(task.expert), "expert")
+        for task in settings.tasks
+    ]
     taught = execute(experts, directory, jobs)
     first = [
         {
@@ -171,16 +178,15 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     ]
     learnt, transferred = _all(first, directory, jobs), _all(second, directory, jobs)
     tasks = {
-        task.world: summarise(task, *results)
-        for task, *results in zip(settings.tasks, taught, learnt, transferred, strict=True)
+        task.world: summarise(task, expert, imitated, moved)
+        for task, expert, imitated, moved in zip(settings.tasks, taught, learnt, transferred, strict=True)
     }
     summary = {"study": "transfer", "settings": asdict(settings), "tasks": tasks, "versions": versions()}
     returns_and_quality(tasks, out / "transfer")
     for task, imitated, moved in zip(settings.tasks, learnt, transferred, strict=True):
         if task.world == "maze":
-            maze_rewards(
-                {row: (imitated[row][0], moved.get(row, imitated[row])[0]) for row in IMITATORS}, out / "maze_rewards"
-            )
+            drawn = {row: (imitated[row][0], moved.get(row, imitated[row])[0]) for row in IMITATORS}
+            maze_rewards(drawn, out / "maze_rewards")
     atomic_write(out / "transfer.json", json.dumps(summary, indent=2) + "\n")
     atomic_write(out / "transfer.md", page(summary))
     return summary
@@ -192,10 +198,10 @@ def _all(groups: Sequence[Mapping[str, Sequence[Run]]], directory: Path, jobs: i
     return [{row: [next(results) for _ in runs] for row, runs in group.items()} for group in groups]
 
 
-def _reinforced(task: Task, where: str, seed: int, env_steps: int, name: str) -> Run:
+def _reinforced(task: Task, where: str, seed: int, env_steps: int, ppo: Mapping[str, Any], name: str) -> Run:
     arguments = {
         "world": task.world, "where": where, "rounds": dict(task.rounds) | {"env_steps": env_steps},
-        "ppo": dict(task.ppo), "episodes": task.episodes, "seed": seed,
+        "ppo": dict(ppo), "episodes": task.episodes, "seed": seed,
     }  # fmt: skip
     return Run(f"{task.world}-{name}", learners.reinforced, arguments)
 
@@ -203,7 +209,7 @@ def _reinforced(task: Task, where: str, seed: int, env_steps: int, name: str) ->
 def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run:
     """What needs no learnt reward: an imitator in the source, or the true reward in the target."""
     if row == "true":
-        return _reinforced(task, "target", seed, task.transfer_steps, f"true-seed{seed}")
+        return _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"true-seed{seed}")
     arguments = {
         "world": task.world, "method": row, "rounds": dict(task.rounds) | {"env_steps": task.imitation_steps},
         "ppo": dict(task.generator), "discriminator": dict(task.gail if row == "gail" else task.airl),
@@ -215,7 +221,7 @@ def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run
 
 def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> Run:
     """A fresh policy in the target, on what `imitator` has learnt."""
-    run = _reinforced(task, "target", seed, task.transfer_steps, f"{row}-transfer-seed{seed}")
+    run = _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"{row}-transfer-seed{seed}")
     return run._replace(
         arguments=dict(run.arguments) | {"origin": dict(imitator.arguments)},
         inputs={"reward": imitator.file(directory)},
@@ -231,10 +237,8 @@ def summarise(
     """What is told of one pair of environments."""
     pair = WORLDS[task.world]
     zero = random_return(pair.target)
-    final = {
-        row: [float(result["returns"].mean()) for result in (*transferred.get(row, results),)]
-        for row, results in learnt.items()
-    }
+    measured = dict(learnt) | dict(transferred)
+    final = {row: [float(result["returns"].mean()) for result in measured[row]] for row in learnt}
     one = float(np.mean(final["true"]))
     rows = {
         row: _interval(values) | {

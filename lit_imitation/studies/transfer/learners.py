@@ -1,4 +1,4 @@
-"""What the study trains: an expert, who imitates it in the first environment, who is paid the learnt reward in the other."""
+"""What the study trains: who is paid a reward that stays, true or learnt, and who imitates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_imitation.callbacks import LastCheckpoint
@@ -27,7 +26,7 @@ from lit_imitation.rewards import AIRLDiscriminator, Discriminator, LearntReward
 from lit_imitation.rollout import Actor
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.studies.common import Result, fit
-from lit_imitation.studies.finetune.learners import NETWORK, Curve, play, restored
+from lit_imitation.studies.finetune.learners import NETWORK, WEIGHTS, Curve, play, restored
 from lit_imitation.studies.transfer.worlds import WORLDS, World
 from lit_imitation.transitions import Transitions
 
@@ -73,7 +72,8 @@ def reinforced(
                 file.write_bytes(result["checkpoint"].tobytes())
         module = RL(partial(PPO, **ppo), reward=None if reward is None else str(file))
         fit(module, RolloutDataModule(env_id, backend=pair.backend, seed=seed, **rounds), 1, directory, curve)
-    weights = {f"policy.{name}": value.numpy().copy() for name, value in module.policy.state_dict().items()}
+    state = module.policy.state_dict()
+    weights: Result = {f"{WEIGHTS}{name}": value.numpy().copy() for name, value in state.items()}
     return weights | curve.result() | _measured(env_id, pair, module.actor(), episodes, seed)
 
 
@@ -139,12 +139,10 @@ def adversarial(
         quality = compare(load_reward(file), pair, data)
     actor = module.actor()
     returns, _ = play(pair.source, pair.backend, actor, episodes, derive_seed(seed, "test"))
-    return (
-        {"checkpoint": np.frombuffer(buffer.getvalue(), np.uint8), "source_returns": returns, "shown_returns": shown}
-        | curve.result()
-        | _measured(pair.target, pair, actor, episodes, seed)
-        | quality
-    )
+    kept: Result = {
+        "checkpoint": np.frombuffer(buffer.getvalue(), np.uint8), "source_returns": returns, "shown_returns": shown,
+    }  # fmt: skip
+    return kept | curve.result() | _measured(pair.target, pair, actor, episodes, seed) | quality
 
 
 def compare(reward: LearntReward, pair: World, demonstrations: Transitions) -> Result:
@@ -193,7 +191,7 @@ def over_actions(reward: LearntReward, states: Tensor) -> Tensor:
     return total / ACTIONS
 
 
-def _measured(env_id: str, pair: World, actor: Actor, episodes: int, seed: int) -> dict[str, NDArray[Any]]:
+def _measured(env_id: str, pair: World, actor: Actor, episodes: int, seed: int) -> Result:
     """True returns of the actor, and where its first episode went."""
     returns, record = play(env_id, pair.backend, actor, episodes, derive_seed(seed, "test"), record=True)
     assert record is not None

@@ -24,9 +24,9 @@ def page(summary: Mapping[str, Any]) -> str:
     make figures                                 (this page and its figures)
 
 An imitator knows what to do where it was shown; a reward says what is worth doing, elsewhere too. Here AIRL learns a
-reward from an expert in one environment. It is saved, loaded by `load_reward`, frozen, and is all that a fresh policy is
-paid by `RL(reward=…)` in a second environment: a **maze** whose barrier has moved to the other wall, and an **ant** two
-of whose legs are half as long and all but powerless. r(s), a function of the state alone, can be told from what the
+reward from an expert in one environment. It is saved, loaded by `load_reward`, frozen, and is all that a fresh policy
+is paid by `RL(reward=…)` in a second environment: a **maze** whose barrier has moved to the other wall, and an **ant**
+two of whose legs are half as long and all but powerless. r(s), a function of the state alone, can be told from what the
 dynamics make of it; r(s, a) can hold the expert's advantage, in which the first environment's dynamics are. GAIL has no
 reward but beside its learner, so its policy goes over as it is. (Fu, Luo & Levine 2018, table 1.)
 
@@ -44,10 +44,11 @@ intervals (too narrow with so few seeds). "Gap" is the share of the way from the
 {_quality(tasks)}
 
 Correlation is Pearson's, of the learnt reward with the true one over states: a grid over the maze's box; for the ant
-states of demonstrations and of random actions, and the torso's forward velocity. A reward of the action is averaged over
-actions drawn uniformly. The EPIC distance (`lit_imitation.EPIC`; 0 the same but for potential, factor and constant, 0.71
-unrelated, 1 the opposite) is over transitions: in the maze from anywhere, by any action, with the barrier moved; for the
-ant of demonstrations and of random actions. GAIL's reward, the logit of its last discriminator, is there to compare.
+states of demonstrations and of random actions, and the torso's forward velocity. A reward of the action is averaged
+over actions drawn uniformly. The EPIC distance (`lit_imitation.EPIC`; 0 the same but for potential, factor and
+constant, 0.71 unrelated, 1 the opposite) is over transitions: in the maze from anywhere, by any action, with the
+barrier moved; for the ant of demonstrations and of random actions. GAIL's reward, the logit of its last discriminator,
+is there to compare.
 
 ## How it is made
 
