@@ -153,13 +153,15 @@ def study(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
     parser.add_argument(
         "name",
-        choices=["horizon", "finetune", "sample_efficiency"],
+        choices=["horizon", "finetune", "sample_efficiency", "transfer"],
         help="horizon: cost against the length of the task, BC and DAgger; finetune: past a mediocre expert, by PPO "
-        "from its clone; sample_efficiency: labels against environment steps, BC, DAgger, GAIL and PPO",
+        "from its clone; sample_efficiency: labels against environment steps, BC, DAgger, GAIL and PPO; transfer: a "
+        "reward learnt in one environment, used in another",
     )
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")
     parser.add_argument("--seeds", type=int, help="of every part (default: the study's own)")
+    parser.add_argument("--tasks", nargs="+", help="of the study of transfer: maze, ant (default: both)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train side by side (default: 1)")
     options = parser.parse_args(arguments)
     if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
@@ -172,5 +174,9 @@ def study(arguments: Sequence[str]) -> None:
     settings = module.QUICK if options.quick else module.Settings()
     if options.seeds is not None:
         settings = settings.with_seeds(options.seeds)
+    if options.tasks is not None:
+        if options.name != "transfer":
+            raise ConfigError(f"the study {options.name} has no --tasks to choose from")
+        settings = settings.with_tasks(options.tasks)
     module.run(Path(options.out), settings, options.jobs)
     print(f"{options.out}: {options.name}.md, {options.name}.json, and the figures with their numbers")

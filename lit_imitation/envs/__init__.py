@@ -1,8 +1,9 @@
 """Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
-Some are our own and registered here under `lit_imitation/`: `Corridor-v0` and `LaneKeeping-v0`, for
-`lit_imitation.studies`; the worlds of `lit_imitation.tabular`, `GridWorld-v0`, `ObjectWorld-v0` and `BinaryWorld-v0`;
-and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
+Some are our own and registered here under `lit_imitation/`, for `lit_imitation.studies`: `Corridor-v0` and
+`LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`,
+`WeakAnt-v0` and `CrippledAnt-v0`. Others are the worlds of `lit_imitation.tabular`: `GridWorld-v0`, `ObjectWorld-v0`,
+`BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
 """
 
 from gymnasium import register
@@ -23,14 +24,31 @@ __all__ = [
 ]
 
 # By name, so that nobody who does not ask for them imports them.
-for _module, _name in (("corridor", "Corridor"), ("lane_keeping", "LaneKeeping")):
+for _module, _name, _id, _arguments in (
+    ("corridor", "Corridor", "Corridor", {}),
+    ("lane_keeping", "LaneKeeping", "LaneKeeping", {}),
+    ("point_mass_maze", "PointMassMaze", "PointMassMaze", {"barrier": "right"}),
+    ("point_mass_maze", "PointMassMaze", "PointMassMazeMirrored", {"barrier": "left"}),
+):
     _entry_point = f"lit_imitation.envs.{_module}:{_name}"
-    register(f"lit_imitation/{_name}-v0", f"{_entry_point}Env", vector_entry_point=f"{_entry_point}VectorEnv")
-_entry_point = "lit_imitation.tabular.env:Tabular"
-for _name in ("GridWorld", "ObjectWorld", "BinaryWorld", "Tabular"):
     register(
-        f"lit_imitation/{_name}-v0",
+        f"lit_imitation/{_id}-v0",
         f"{_entry_point}Env",
         vector_entry_point=f"{_entry_point}VectorEnv",
-        kwargs={} if _name == "Tabular" else {"world": _name},
+        kwargs=dict(_arguments),
+    )
+for _id, _crippled in (("WeakAnt", False), ("CrippledAnt", True)):
+    register(
+        f"lit_imitation/{_id}-v0",
+        "lit_imitation.envs.ant:AntEnv",
+        max_episode_steps=500,
+        kwargs={"crippled": _crippled},
+    )
+_entry_point = "lit_imitation.tabular.env:Tabular"
+for _id in ("GridWorld", "ObjectWorld", "BinaryWorld", "Tabular"):
+    register(
+        f"lit_imitation/{_id}-v0",
+        f"{_entry_point}Env",
+        vector_entry_point=f"{_entry_point}VectorEnv",
+        kwargs={} if _id == "Tabular" else {"world": _id},
     )

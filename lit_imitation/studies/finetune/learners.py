@@ -145,7 +145,7 @@ def finetuned(
     spaces = envs.single_observation_space, envs.single_action_space
     envs.close()
     build: PolicyFactory = partial(CategoricalPolicy if isinstance(spaces[1], Discrete) else GaussianPolicy, **NETWORK)
-    actor = _restored(build(*spaces), expert).actor(deterministic=False)
+    actor = restored(build(*spaces), expert).actor(deterministic=False)
     shown, data = play(env_id, backend, actor, demonstrations, derive_seed(seed, "demonstrations"), record=True)
     assert data is not None
     options = dict(bc)
@@ -163,7 +163,7 @@ def finetuned(
     return result | {"clone_returns": cloned, "shown_returns": shown, "labels": np.array(len(data))}
 
 
-def _restored(policy: Policy, file: Path) -> Policy:
+def restored(policy: Policy, file: Path) -> Policy:
     """`policy` with the weights in the result of `expert`."""
     with np.load(file) as result:
         names = [name for name in result.files if name.startswith(WEIGHTS)]

@@ -1,0 +1,271 @@
+"""The study of transfer: a reward learnt in one environment, put to use in another (Fu, Luo & Levine 2018, section 7).
+
+Experts demonstrate in the first environment. AIRL and GAIL imitate them there; AIRL's reward is frozen, and a fresh
+policy is trained on it in the second, where the barrier stands elsewhere or two legs are crippled. GAIL leaves no
+reward to train on, so that its policy goes over as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lit_imitation.envs import random_return
+from lit_imitation.errors import ConfigError
+from lit_imitation.files import atomic_write
+from lit_imitation.studies.common import Result, Run, execute, mean
+from lit_imitation.studies.transfer import learners
+from lit_imitation.studies.transfer.figures import maze_rewards, returns_and_quality
+from lit_imitation.studies.transfer.page import page
+from lit_imitation.studies.transfer.worlds import WORLDS
+from lit_imitation.versions import versions
+
+AIRLS = ("airl_state", "airl_state_action")
+IMITATORS = (*AIRLS, "gail")
+PAPER = {
+    "maze": {"airl_state": -8.82, "airl_state_action": -31.2, "gail": -29.9, "true": -8.45},
+    "ant": {"airl_state": 130.3, "airl_state_action": -41.4, "gail": -58.8, "true": 315.5},
+}
+"""Mean returns in the second environment, table 1 of the paper."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is run in one pair of environments."""
+
+    world: str
+    """A key of `WORLDS`."""
+    seeds: Mapping[str, int]
+    """Of each row: airl_state, airl_state_action, gail and true."""
+    rounds: Mapping[str, Any]
+    """Of the DataModules of all runs."""
+    expert_steps: int
+    """Environment steps of the expert's training."""
+    imitation_steps: int
+    """Of GAIL's and AIRL's."""
+    transfer_steps: int
+    """Of a fresh policy's in the second environment."""
+    ppo: Mapping[str, Any]
+    """Of `PPO` on a reward that stays, the true one or a learnt one."""
+    expert: Mapping[str, Any]
+    """What is different for the expert."""
+    generator: Mapping[str, Any]
+    """Of `PPO` beside a discriminator."""
+    airl: Mapping[str, Any]
+    """Of `AIRLDiscriminator`."""
+    gail: Mapping[str, Any]
+    """Of `Discriminator`."""
+    steps: Mapping[str, Any]
+    """Of `AIRL` and `GAIL`."""
+    demonstrations: int = 50
+    """Episodes of the expert."""
+    expert_seed: int = 1
+    episodes: int = 50
+    """Measured at the end of each run."""
+
+
+MAZE = Task(
+    "maze",
+    seeds=dict.fromkeys((*IMITATORS, "true"), 5),
+    rounds={"num_envs": 20, "steps_per_round": 100, "rounds_per_epoch": 10, "eval_episodes": 20},
+    expert_steps=240_000,
+    imitation_steps=200_000,
+    transfer_steps=240_000,
+    ppo={
+        "batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98, "entropy_coefficient": 0.03,
+    },
+    expert={"entropy_coefficient": 0.3},
+    generator={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98},
+    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
+    gail={"hidden_sizes": [32, 32], "activation": "relu", "reward": "logit"},
+    steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3, "replay_rounds": 5},
+)  # fmt: skip
+ANT = Task(
+    "ant",
+    seeds=dict.fromkeys((*IMITATORS, "true"), 3),
+    rounds={"num_envs": 32, "steps_per_round": 128, "rounds_per_epoch": 25, "eval_episodes": 8},
+    expert_steps=2_000_000,
+    imitation_steps=1_500_000,
+    transfer_steps=1_000_000,
+    ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
+    expert={"entropy_coefficient": 0.001},
+    generator={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
+    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
+    gail={"reward": "logit", "gradient_penalty": 1.0},
+    steps={"discriminator_steps": 8, "batch_size": 1024, "learning_rate": 3e-4, "replay_rounds": 5},
+    demonstrations=20,
+    episodes=32,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are the full study."""
+
+    tasks: tuple[Task, ...] = (MAZE, ANT)
+
+    def with_seeds(self, seeds: int) -> Settings:
+        """So many in each row."""
+        return replace(self, tasks=tuple(replace(t, seeds=dict.fromkeys(t.seeds, seeds)) for t in self.tasks))
+
+    def with_tasks(self, names: Sequence[str]) -> Settings:
+        """Those alone.
+
+        Raises:
+            ConfigError: one of them is unknown.
+        """
+        known = {task.world: task for task in self.tasks}
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"--tasks {name}: the study of transfer has {', '.join(known)}")
+        return replace(self, tasks=tuple(task for name, task in known.items() if name in names))
+
+
+QUICK = Settings(
+    tasks=tuple(
+        replace(
+            task,
+            seeds=dict.fromkeys(task.seeds, 2 if task.world == "maze" else 1),
+            rounds={"num_envs": 8, "steps_per_round": steps, "rounds_per_epoch": 2, "eval_episodes": 4},
+            expert_steps=8 * steps * 4,
+            imitation_steps=8 * steps * 4,
+            transfer_steps=8 * steps * 4,
+            ppo=dict(task.ppo) | {"compile": False, "epochs": 2},
+            generator=dict(task.generator) | {"compile": False, "epochs": 2},
+            demonstrations=4,
+            episodes=4,
+        )
+        for task, steps in ((MAZE, 100), (ANT, 32))
+    )
+)
+"""The same path in about a minute; too little for any number to mean anything."""
+
+
+def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
+    """Train what is not trained yet, draw the figures, and write `out/transfer.json` and the page `out/transfer.md`.
+
+    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped, and tasks that were
+    run one by one come together in the end.
+
+    Returns:
+        What `transfer.json` holds.
+
+    Raises:
+        MissingExtraError: an environment is not installed.
+    """
+    directory = out / "runs"
+    experts = [
+        _reinforced(task, "source", task.expert_seed, task.expert_steps, dict(task.ppo) | dict(task.expert), "expert")
+        for task in settings.tasks
+    ]
+    taught = execute(experts, directory, jobs)
+    first = [
+        {
+            row: [_first(task, row, seed, expert, directory) for seed in range(count)]
+            for row, count in task.seeds.items()
+        }
+        for task, expert in zip(settings.tasks, experts, strict=True)
+    ]
+    second = [
+        {row: [_second(task, row, seed, one, directory) for seed, one in enumerate(runs[row])] for row in AIRLS}
+        for task, runs in zip(settings.tasks, first, strict=True)
+    ]
+    learnt, transferred = _all(first, directory, jobs), _all(second, directory, jobs)
+    tasks = {
+        task.world: summarise(task, expert, imitated, moved)
+        for task, expert, imitated, moved in zip(settings.tasks, taught, learnt, transferred, strict=True)
+    }
+    summary = {"study": "transfer", "settings": asdict(settings), "tasks": tasks, "versions": versions()}
+    returns_and_quality(tasks, out / "transfer")
+    for task, imitated, moved in zip(settings.tasks, learnt, transferred, strict=True):
+        if task.world == "maze":
+            drawn = {row: (imitated[row][0], moved.get(row, imitated[row])[0]) for row in IMITATORS}
+            maze_rewards(drawn, out / "maze_rewards")
+    atomic_write(out / "transfer.json", json.dumps(summary, indent=2) + "\n")
+    atomic_write(out / "transfer.md", page(summary))
+    return summary
+
+
+def _all(groups: Sequence[Mapping[str, Sequence[Run]]], directory: Path, jobs: int) -> list[dict[str, list[Result]]]:
+    """The results of the runs of every task and row, in the same places."""
+    results = iter(execute([run for group in groups for runs in group.values() for run in runs], directory, jobs))
+    return [{row: [next(results) for _ in runs] for row, runs in group.items()} for group in groups]
+
+
+def _reinforced(task: Task, where: str, seed: int, env_steps: int, ppo: Mapping[str, Any], name: str) -> Run:
+    arguments = {
+        "world": task.world, "where": where, "rounds": dict(task.rounds) | {"env_steps": env_steps},
+        "ppo": dict(ppo), "episodes": task.episodes, "seed": seed,
+    }  # fmt: skip
+    return Run(f"{task.world}-{name}", learners.reinforced, arguments)
+
+
+def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run:
+    """What needs no learnt reward: an imitator in the source, or the true reward in the target."""
+    if row == "true":
+        return _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"true-seed{seed}")
+    arguments = {
+        "world": task.world, "method": row, "rounds": dict(task.rounds) | {"env_steps": task.imitation_steps},
+        "ppo": dict(task.generator), "discriminator": dict(task.gail if row == "gail" else task.airl),
+        "steps": dict(task.steps), "teacher": dict(expert.arguments), "demonstrations": task.demonstrations,
+        "episodes": task.episodes, "seed": seed,
+    }  # fmt: skip
+    return Run(f"{task.world}-{row}-seed{seed}", learners.adversarial, arguments, {"expert": expert.file(directory)})
+
+
+def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> Run:
+    """A fresh policy in the target, on what `imitator` has learnt."""
+    run = _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"{row}-transfer-seed{seed}")
+    return run._replace(
+        arguments=dict(run.arguments) | {"origin": dict(imitator.arguments)},
+        inputs={"reward": imitator.file(directory)},
+    )
+
+
+def summarise(
+    task: Task,
+    expert: Result,
+    learnt: Mapping[str, Sequence[Result]],
+    transferred: Mapping[str, Sequence[Result]],
+) -> dict[str, Any]:
+    """What is told of one pair of environments."""
+    pair = WORLDS[task.world]
+    zero = random_return(pair.target)
+    measured = dict(learnt) | dict(transferred)
+    final = {row: [float(result["returns"].mean()) for result in measured[row]] for row in learnt}
+    one = float(np.mean(final["true"]))
+    rows = {
+        row: _interval(values) | {
+            "share_of_gap": _interval((np.array(values) - zero) / (one - zero)),
+            "paper": PAPER[task.world][row],
+        }
+        for row, values in final.items()
+    }  # fmt: skip
+    return {
+        "source": pair.source,
+        "target": pair.target,
+        "random_return": zero,
+        "random_return_in_source": random_return(pair.source),
+        "expert": float(expert["returns"].mean()),
+        "demonstrated_return": float(np.mean([result["shown_returns"].mean() for result in learnt["gail"]])),
+        "rows": rows,
+        "imitation": {row: _interval([result["source_returns"].mean() for result in learnt[row]]) for row in IMITATORS},
+        "policy": {row: _interval([result["returns"].mean() for result in learnt[row]]) for row in AIRLS},
+        "quality": {
+            row: {name: _interval([float(result[name]) for result in learnt[row]]) for name in ("correlation", "epic")}
+            for row in IMITATORS
+        },
+    }
+
+
+def _interval(values: ArrayLike) -> dict[str, Any]:
+    """Mean over seeds, its 95 % bootstrap interval, and the seeds."""
+    value, low, high = mean(values)
+    seeds = np.asarray(values, dtype=np.float64).tolist()
+    return {"mean": float(value), "ci95": [float(low), float(high)], "seeds": seeds}

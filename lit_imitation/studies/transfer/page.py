@@ -1,0 +1,153 @@
+"""The page that shows the study of transfer, every number in it from the study's own results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lit_imitation.studies.transfer.figures import NAMES, TITLES
+
+ORDER = ("airl_state", "airl_state_action", "gail", "true")
+
+
+def page(summary: Mapping[str, Any]) -> str:
+    """Markdown with the figures beside it."""
+    tasks = summary["tasks"]
+    settings = {task["world"]: task for task in summary["settings"]["tasks"]}
+    maze = _MAZE if "maze" in tasks else ""
+    numbers = "[transfer.csv](transfer.csv)" + (", [maze_rewards.csv](maze_rewards.csv)" if maze else "")
+    vectors = "[transfer.svg](transfer.svg)" + (", [maze_rewards.svg](maze_rewards.svg)" if maze else "")
+    return f"""\
+# A reward that transfers
+
+    lit-imitation study transfer --out DIR       (--tasks maze: that alone; --quick: the same path in about a minute)
+    make figures                                 (this page and its figures)
+
+An imitator knows what to do where it was shown; a reward says what is worth doing, elsewhere too. Here AIRL learns a
+reward from an expert in one environment. It is saved, loaded by `load_reward`, frozen, and is all that a fresh policy
+is paid by `RL(reward=…)` in a second environment: a **maze** whose barrier has moved to the other wall, and an **ant**
+two of whose legs are half as long and all but powerless. r(s), a function of the state alone, can be told from what the
+dynamics make of it; r(s, a) can hold the expert's advantage, in which the first environment's dynamics are. GAIL has no
+reward but beside its learner, so its policy goes over as it is. (Fu, Luo & Levine 2018, table 1.)
+
+![Returns in the second environment, and how far the learnt rewards are from the true ones](transfer.png)
+
+{_returns(tasks)}
+
+Returns are of the second environment's true reward, by the policies' modes; means over seeds with 95 % bootstrap
+intervals (too narrow with so few seeds). "Gap" is the share of the way from the random policy to RL on the true reward.
+
+{_words(tasks)}
+{maze}
+## How good the rewards are
+
+{_quality(tasks)}
+
+Correlation is Pearson's, of the learnt reward with the true one over states: a grid over the maze's box; for the ant
+states of demonstrations and of random actions, and the torso's forward velocity. A reward of the action is averaged
+over actions drawn uniformly. The EPIC distance (`lit_imitation.EPIC`; 0 the same but for potential, factor and
+constant, 0.71 unrelated, 1 the opposite) is over transitions: in the maze from anywhere, by any action, with the
+barrier moved; for the ant of demonstrations and of random actions. GAIL's reward, the logit of its last discriminator,
+is there to compare.
+
+## How it is made
+
+{_setup(settings, tasks)}
+
+- **The environments** are our own: `lit_imitation/PointMassMaze-v0` and `PointMassMazeMirrored-v0`, `WeakAnt-v0` and
+  `CrippledAnt-v0`; their docstrings say what they take from the paper, and where its numbers had to decide. The maze's
+  point moves without inertia, so that its position, which is observed, is all of its state.
+- **The expert** is PPO on the true reward in the first environment, trained by the study, and demonstrates by *drawing*
+  its actions: a maximum-entropy expert is what AIRL takes it to be. Every seed has demonstrations of its own.
+- **The learnt reward is that of the end of a short training.** Once the learner does as the expert, the discriminator
+  sees nothing but the expert's path, and what the reward says of other places drifts. (The paper, for the same reason,
+  takes iteration 100.)
+- **RL on the true reward and on a learnt one** have the same settings and as many steps.
+
+Plotted numbers: {numbers}; headline values, settings and versions: [transfer.json](transfer.json); vector graphics:
+{vectors}.
+"""
+
+
+_MAZE = """
+![The maze's true reward, the learnt ones, and where they lead](maze_rewards.png)
+
+Seed 0. Dotted, the barrier where the reward was learnt; solid, where it is used. Orange, the first episode there: of a
+policy trained on that reward, and of GAIL's own policy. Rewards are standardised, since factor and constant are free.
+"""
+
+
+def _words(tasks: Mapping[str, Any]) -> str:
+    lines = []
+    for world, task in tasks.items():
+        share = {row: f"{task['rows'][row]['share_of_gap']['mean']:.0%}" for row in ORDER}
+        lines.append(
+            f"- **{TITLES[world].capitalize()}**: r(s) recovers {share['airl_state']} of the gap, r(s, a) "
+            f"{share['airl_state_action']}, GAIL's policy {share['gail']}."
+        )
+    return "\n".join(lines)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _interval(entry: Mapping[str, Any], digits: int) -> str:
+    low, high = entry["ci95"]
+    return f"{entry['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def _returns(tasks: Mapping[str, Any]) -> str:
+    rows = []
+    for row in ORDER:
+        cells = [NAMES[row]]
+        for task in tasks.values():
+            entry = task["rows"][row]
+            cells += [
+                _interval(entry, 1), str(len(entry["seeds"])), f"{entry['share_of_gap']['mean']:.0%}",
+                f"{entry['paper']:g}",
+            ]  # fmt: skip
+        rows.append(cells)
+    rows.append(
+        [NAMES["random"], *(cell for t in tasks.values() for cell in (f"{t['random_return']:,.1f}", "", "0%", ""))]
+    )
+    head = [cell for world in tasks for cell in (TITLES[world], "seeds", "gap", "paper")]
+    return _table(["", *head], rows)
+
+
+def _quality(tasks: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            TITLES[world],
+            NAMES[row].partition(", policy")[0],
+            _interval(task["imitation"][row], 1),
+            _interval(entry["correlation"], 2),
+            _interval(entry["epic"], 2),
+        ]
+        for world, task in tasks.items()
+        for row, entry in task["quality"].items()
+    ]
+    return _table(["", "", "imitator's return in the first environment", "correlation", "EPIC distance"], rows)
+
+
+def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
+    def words(options: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {value}" for name, value in options.items())
+
+    rows = []
+    for world, task in settings.items():
+        measured, rounds = tasks[world], task["rounds"]
+        rows.append(
+            [
+                TITLES[world],
+                f"{task['expert_steps']:,} steps, return {measured['expert']:,.1f}; {task['demonstrations']} "
+                f"demonstrations, return {measured['demonstrated_return']:,.1f}; random "
+                f"{measured['random_return_in_source']:,.1f}",
+                f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round; "
+                f"{words(task['steps'])}; AIRL: {words(task['airl'])}; GAIL: {words(task['gail'])}; PPO: "
+                f"{words(task['generator'])}",
+                f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
+            ]
+        )
+    return _table(["", "expert", "imitation in the first environment", "RL in the second"], rows)

@@ -1,0 +1,114 @@
+"""PointMassMaze against its rules, one point at a time, and against what has to be possible in it."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+from lit_imitation.envs import make, make_single, point_mass_maze, random_return
+from lit_imitation.errors import ConfigError
+from lit_imitation.rollout import collect
+
+ENV, MIRRORED = "lit_imitation/PointMassMaze-v0", "lit_imitation/PointMassMazeMirrored-v0"
+BARRIERS = {ENV: (0.2, 0.6), MIRRORED: (-0.1, 0.4)}
+
+
+def plain(position, action, barrier):
+    """The next position and the reward, in words of one point."""
+    x, y = position
+    paid = -math.hypot(x - 0.3, y - 0.5)
+    ax, ay = (min(max(a, -1.0), 1.0) for a in action)
+    paid -= 0.001 * (ax**2 + ay**2)
+    to_x, to_y = min(max(x + 0.02 * ax, -0.1), 0.6), min(max(y + 0.02 * ay, -0.1), 0.6)
+    if (y < 0.3) != (to_y < 0.3):
+        at = x + (0.3 - y) / (to_y - y) * (to_x - x)
+        if barrier[0] <= at <= barrier[1]:
+            to_y = 0.299 if y < 0.3 else 0.301
+    return (to_x, to_y), paid
+
+
+@pytest.mark.parametrize("env_id", [ENV, MIRRORED])
+@pytest.mark.parametrize("batched", [True, False])
+def test_every_step_is_that_of_the_rules(env_id, batched):
+    rng = np.random.default_rng(0)
+    env, envs = make_single(env_id), make(env_id, 1, 0, "vector")
+    blocked = passed = 0
+    for episode in range(20):
+        state = envs.reset(seed=episode)[0][0] if batched else env.reset(seed=episode)[0]
+        start = np.random.default_rng(episode).uniform(-0.01, 0.01, 2)
+        position = (0.3 + start[0], start[1])
+        np.testing.assert_allclose(state, position, atol=1e-6)
+        drift = rng.uniform(-0.5, 0.5)
+        for t in range(100):
+            action = np.clip(rng.normal((drift, 0.5 if t < 60 else -0.5), 1.0), -1.5, 1.5)
+            before = position
+            position, paid = plain(position, action, BARRIERS[env_id])
+            blocked += abs(position[1] - 0.3) < 0.0011
+            passed += (before[1] < 0.3) != (position[1] < 0.3)
+            if batched:
+                state, reward, terminated, truncated = (row[0] for row in envs.step(action[None])[:4])
+            else:
+                state, reward, terminated, truncated, _ = env.step(action)
+            np.testing.assert_allclose(state, position, atol=1e-6)
+            assert reward == pytest.approx(paid, abs=1e-9)
+            assert (terminated, truncated) == (False, t == 99)
+    assert blocked > 50
+    assert passed >= 5
+
+
+def test_a_barrier_stops_from_either_side_and_its_other_end_is_open():
+    x = np.linspace(-0.1, 0.6, 1401)
+    for name, (left, right) in point_mass_maze.BARRIERS.items():
+        inside = (x >= left) & (x <= right)
+        for side, up in ((0.295, 1.0), (0.305, -1.0)):
+            following = point_mass_maze.move(np.stack([x, np.full_like(x, side)], -1), np.array([0.0, up]), name)
+            np.testing.assert_array_equal((following[:, 1] < 0.3) == (side < 0.3), inside)
+        slid = point_mass_maze.move(np.array([0.3, 0.299]), np.array([1.0, 1.0]), name)
+        np.testing.assert_allclose(slid, [0.32, 0.299])
+    mine, other = (make_single(env_id).unwrapped.batch.barrier for env_id in (ENV, MIRRORED))
+    assert (mine, other) == ("right", "left")
+    assert {*BARRIERS.values()} == {*point_mass_maze.BARRIERS.values()}
+
+
+@pytest.mark.parametrize(("env_id", "corner", "wrong"), [(ENV, 0.19, 0.41), (MIRRORED, 0.41, 0.19)])
+def test_the_way_around_leads_to_the_goal_and_no_other_does(env_id, corner, wrong):
+    """At the speed at which that pays a little more than the paper's −8.45, where a point has inertia."""
+
+    def driver(corner):
+        def act(position):
+            below = position[:, 1] < 0.3
+            aim = np.where(below[:, None], (corner, 0.31), (0.3, 0.5))
+            return np.clip((aim - position) / point_mass_maze.SPEED, -1.0, 1.0)
+
+        return act
+
+    found = collect(make(env_id, 20, 0), driver(corner), 20, seed=0)
+    assert np.linalg.norm(found.next_observation[found.done].numpy() - (0.3, 0.5), axis=1).max() < 1e-3
+    assert -8.45 < float(found.episode_returns().mean()) < -6
+    lost = collect(make(env_id, 20, 0), driver(wrong), 20, seed=0)
+    assert (lost.next_observation[:, 1] < 0.3).all()
+    assert float(lost.episode_returns().max()) < -20
+
+
+def test_the_same_seed_gives_the_same_starts_and_random_policies_get_nowhere():
+    starts = [make(ENV, 50, 0).reset(seed=seed)[0] for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(starts[0], starts[1])
+    assert not np.array_equal(starts[0], starts[2])
+    assert np.abs(starts[0] - (0.3, 0.0)).max() <= 0.01
+    assert -53 < random_return(ENV) < -46
+    assert -53 < random_return(MIRRORED) < -46
+
+
+def test_gymnasiums_own_checks_pass_and_both_have_a_batched_version():
+    for env_id in (ENV, MIRRORED):
+        check_env(make_single(env_id).unwrapped, skip_render_check=True)
+        assert gymnasium.spec(env_id).vector_entry_point is not None
+
+
+def test_another_barrier_is_refused():
+    with pytest.raises(ConfigError, match="barrier is 'top'; it stands against the wall on the right or left"):
+        make(ENV, 2, 0, barrier="top")

@@ -1,0 +1,225 @@
+"""The study of transfer, from the expert to the page, where training takes a moment."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lit_imitation.cli import main
+from lit_imitation.envs import make, point_mass_maze
+from lit_imitation.errors import ConfigError
+from lit_imitation.rewards import load_reward
+from lit_imitation.rewards.base import RewardModel
+from lit_imitation.rollout import Steps
+from lit_imitation.studies.common import quiet
+from lit_imitation.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, run
+from lit_imitation.studies.transfer.worlds import GRID, WORLDS, maze_grid
+from lit_imitation.transitions import Transitions
+
+MAZE = dataclasses.replace(QUICK.tasks[0], seeds={"airl_state": 2, "airl_state_action": 1, "gail": 1, "true": 2})
+TINY = Settings(tasks=(MAZE,))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    return out, run(out, TINY)
+
+
+def result(out, name):
+    (file,) = (out / "runs").glob(f"maze-{name}*")
+    return dict(np.load(file))
+
+
+def rows(out, name):
+    with (out / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_everything_is_written(study):
+    out, summary = study
+    for name in ("transfer", "maze_rewards"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (out / f"{name}.svg").read_text()
+    assert json.loads((out / "transfer.json").read_text()) == json.loads(json.dumps(summary))
+    page = (out / "transfer.md").read_text()
+    assert all(f"]({name}.{kind})" in page for name in ("transfer", "maze_rewards") for kind in ("png", "svg", "csv"))
+    assert f"{summary['tasks']['maze']['rows']['gail']['mean']:,.1f} [" in page
+    assert "nan" not in page
+
+
+def test_a_row_is_the_true_return_in_the_second_environment(study):
+    out, summary = study
+    maze = summary["tasks"]["maze"]
+    for row, name in (
+        ("airl_state", "airl_state-transfer-seed{}"),
+        ("airl_state_action", "airl_state_action-transfer-seed{}"),
+        ("gail", "gail-seed{}"),
+        ("true", "true-seed{}"),
+    ):
+        values = [result(out, name.format(seed))["returns"].mean() for seed in range(MAZE.seeds[row])]
+        assert maze["rows"][row]["seeds"] == pytest.approx(values)
+        share = (np.mean(values) - maze["random_return"]) / (maze["rows"]["true"]["mean"] - maze["random_return"])
+        assert maze["rows"][row]["share_of_gap"]["mean"] == pytest.approx(share)
+    assert maze["rows"]["true"]["share_of_gap"]["mean"] == pytest.approx(1)
+    assert maze["random_return"] < -40
+
+
+def test_plotted_numbers_are_those_of_the_json(study):
+    out, summary = study
+    maze = summary["tasks"]["maze"]
+    plotted = rows(out, "transfer")
+    for panel, entries in (
+        ("return", maze["rows"]),
+        *((name, {row: maze["quality"][row][name] for row in IMITATORS}) for name in ("correlation", "epic")),
+    ):
+        for row, entry in entries.items():
+            mine = {r["seed"]: float(r["value"]) for r in plotted if (r["panel"], r["row"]) == (panel, row)}
+            assert mine == pytest.approx(
+                {str(i): v for i, v in enumerate(entry["seeds"])} | {"mean": entry["mean"]}, rel=1e-4
+            )
+
+
+def test_the_maps_are_the_learnt_rewards(study):
+    out, _ = study
+    for row in IMITATORS:
+        mine = [r for r in rows(out, "maze_rewards") if (r["row"], r["series"]) == (row, "reward")]
+        found = result(out, f"{row}-seed0")["state_reward"]
+        np.testing.assert_allclose([float(r["value"]) for r in mine], (found - found.mean()) / found.std(), atol=1e-4)
+        np.testing.assert_allclose([[float(r["x"]), float(r["y"])] for r in mine], maze_grid(), atol=1e-5)
+    (best,) = [r for r in rows(out, "maze_rewards") if r["row"] == "true" and float(r["value"]) > 1.95][:1]
+    assert np.hypot(float(best["x"]) - 0.3, float(best["y"]) - 0.5) < 0.05
+
+
+def test_the_reward_that_is_used_is_the_one_that_was_learnt(study, tmp_path):
+    """And it is a function of the state alone for the one, and not for the other."""
+    out, _ = study
+    states = torch.from_numpy(maze_grid())
+    for row in AIRLS:
+        kept = result(out, f"{row}-seed0")
+        (tmp_path / "reward.ckpt").write_bytes(kept["checkpoint"].tobytes())
+        reward = load_reward(tmp_path / "reward.ckpt")
+        np.testing.assert_allclose(learners.over_actions(reward, states).numpy(), kept["state_reward"], atol=1e-5)
+        fixed = torch.zeros(len(states), dtype=torch.bool)
+        at = [
+            reward.reward(
+                Transitions(
+                    observation=states, action=torch.full((len(states), 2), a), reward=fixed.float(), terminated=fixed,
+                    truncated=fixed, next_observation=states, batch_size=fixed.shape,
+                )
+            )
+            for a in (-1.0, 1.0)
+        ]  # fmt: skip
+        assert torch.equal(*at) == (row == "airl_state")
+
+
+def test_a_fresh_policy_is_paid_by_the_learnt_reward_and_measured_by_the_true_one(tmp_path, monkeypatch):
+    """With a reward in place of the learnt one that leads into the lower left corner, it goes there."""
+
+    class Corner(RewardModel):
+        def reward(self, transitions):
+            return -torch.linalg.vector_norm(transitions.observation + 0.1, dim=-1)
+
+    asked = []
+    monkeypatch.setattr("lit_imitation.methods.rl.load_reward", lambda path: asked.append(path) or Corner())
+    np.savez(tmp_path / "reward.npz", checkpoint=np.zeros(3, np.uint8))
+    rounds = dict(MAZE.rounds) | {"env_steps": 30_000, "rounds_per_epoch": 10}
+    with quiet():
+        found = learners.reinforced(
+            "maze", "target", rounds, dict(MAZE.ppo) | {"epochs": 5}, 4, 0, {}, tmp_path / "reward.npz"
+        )
+    assert len(asked) == 1
+    assert np.linalg.norm(found["path"][-1] + 0.1) < 0.1
+    assert found["returns"].mean() < -55  # 0.72 from the goal
+
+
+def test_the_true_rewards_are_the_environments_own():
+    """As functions of transitions, for EPIC; the ant's but for contact forces and the time within a step."""
+    for world, pair in WORLDS.items():
+        if world == "ant":
+            pytest.importorskip("mujoco")
+        envs = make(pair.target, 2, 0, pair.backend)
+        envs.action_space.seed(0)
+        steps = Steps(envs, lambda _, envs=envs: envs.action_space.sample(), 150, 0, record=True)
+        for _ in steps:
+            pass
+        taken = steps.transitions()
+        found = pair.true_reward(taken)
+        if world == "maze":
+            np.testing.assert_allclose(found, taken.reward, atol=1e-5)
+            free = pair.state_reward(taken.observation) - found
+            assert ((free >= 0) & (free < 2.1e-3)).all()
+        else:
+            assert np.corrcoef(found, taken.reward)[0, 1] > 0.8
+
+
+def test_quality_knows_a_good_reward_from_a_bad_one():
+    pair = WORLDS["maze"]
+
+    class Given:
+        spaces = make(pair.source, 1, 0).single_observation_space, make(pair.source, 1, 0).single_action_space
+
+        def __init__(self, factor):
+            self.factor = factor
+
+        def reward(self, transitions):
+            return self.factor * pair.true_reward(transitions).float() + 7
+
+    nothing = pair.coverage(None, 0)
+    good, bad = (learners.compare(Given(factor), pair, nothing) for factor in (3.0, -1.0))
+    assert good["correlation"] == pytest.approx(1, abs=1e-4)
+    assert good["epic"] == pytest.approx(0, abs=1e-3)
+    assert bad["correlation"] == pytest.approx(-1, abs=1e-4)
+    assert bad["epic"] == pytest.approx(1, abs=1e-3)
+    assert good["state_reward"].shape == (GRID**2,)
+    moved = point_mass_maze.move(nothing.observation.numpy(), nothing.action.numpy(), "left")
+    np.testing.assert_allclose(nothing.next_observation, moved, atol=1e-6)
+
+
+def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+    out, summary = study
+    files = sorted((out / "runs").iterdir())
+    assert len(files) == 1 + (2 + 1 + 1 + 2) + (2 + 1)
+    kept = {file: file.stat().st_mtime_ns for file in files}
+    lost = [
+        next(file for file in files if part in file.name) for part in ("expert", "airl_state-seed1", "transfer-seed1")
+    ]
+    before = {file: dict(np.load(file)) for file in lost}
+    for file in lost:
+        file.unlink()
+    assert run(out, TINY) == summary
+    assert all(file.stat().st_mtime_ns == time for file, time in kept.items() if file not in lost)
+    for file, arrays in before.items():
+        after = np.load(file)
+        for name, array in arrays.items():
+            if name != "checkpoint":  # whose bytes name the moment at which it was packed
+                np.testing.assert_array_equal(after[name], array, err_msg=name)
+
+
+def test_tasks_are_chosen_by_name():
+    assert [task.world for task in Settings().with_tasks(["ant"]).tasks] == ["ant"]
+    with pytest.raises(ConfigError, match="the study of transfer has maze, ant"):
+        Settings().with_tasks(["labyrinth"])
+
+
+def test_other_studies_have_no_tasks_to_choose_from(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["study", "horizon", "--out", str(tmp_path), "--tasks", "maze"])
+    assert "has no --tasks" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+    pytest.importorskip("mujoco")
+    main(["study", "transfer", "--quick", "--out", str(tmp_path), "--seeds", "1"])
+    summary = json.loads((tmp_path / "transfer.json").read_text())
+    assert summary["settings"] == json.loads(json.dumps(dataclasses.asdict(QUICK.with_seeds(1))))
+    assert summary["tasks"].keys() == {"maze", "ant"}
+    main(["study", "transfer", "--quick", "--out", str(tmp_path), "--seeds", "1", "--tasks", "ant"])
+    alone = json.loads((tmp_path / "transfer.json").read_text())
+    assert alone["tasks"] == {"ant": summary["tasks"]["ant"]}
