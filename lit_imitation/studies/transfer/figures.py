@@ -60,8 +60,8 @@ def returns_and_quality(tasks: Mapping[str, Any], path: Path) -> None:
                 if row in task["quality"]:
                     rows += _row(panel, world, name, row, place, task["quality"][row][name])
         axes[0].set(title=TITLES[world], xlabel="return in the second environment")
-        axes[1].set(title="correlation", xlabel="of learnt and true reward over states", xlim=(-1.05, 1.05))
-        axes[2].set(title="EPIC distance", xlabel="of learnt and true reward", xlim=(-0.02, 1.02))
+        axes[1].set(title="correlation", xlabel="over states", xlim=(-1.05, 1.05))
+        axes[2].set(title="EPIC distance", xlabel="over transitions", xlim=(-0.02, 1.02))
         axes[1].axvline(0.0, color=REFERENCE, linewidth=0.6)
         axes[2].axvline(np.sqrt(0.5), color=REFERENCE, linewidth=0.6)
         for panel in axes:

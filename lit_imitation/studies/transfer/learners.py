@@ -32,6 +32,8 @@ from lit_imitation.transitions import Transitions
 
 ACTIONS = 64
 """Drawn at each state, over which a reward of state and action is averaged to compare it with one of the state."""
+SAMPLES = 128
+"""Of EPIC's expectation."""
 REWARD_KEYS = ("reward", "state_dict")
 """What `load_reward` reads of a checkpoint."""
 
@@ -160,7 +162,7 @@ def compare(reward: LearntReward, pair: World, demonstrations: Transitions) -> R
     states = pair.states(demonstrations)
     found = over_actions(reward, states)
     distance = float(pearson_distance(found, pair.state_reward(states)))
-    epic = EPIC(reward.reward, pair.true_reward)
+    epic = EPIC(reward.reward, pair.true_reward, samples=SAMPLES)
     epic.update(pair.coverage(demonstrations, 0))
     return {
         "correlation": np.array(1.0 - 2.0 * distance**2),
