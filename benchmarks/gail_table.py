@@ -116,11 +116,11 @@ def validations(run: Path) -> list[tuple[float, float]]:
     return found
 
 
-def expert_return(task: Task) -> float:
-    """Mean over `EPISODES` episodes of the expert as it demonstrates; one trajectory alone may be a lucky one."""
+def expert_return(task: Task, deterministic: bool) -> float:
+    """Mean over `EPISODES` episodes of the expert's mode, or of draws; a single trajectory may be a lucky one."""
     envs = make(task.env_id, 10, SEED)
     spaces = envs.single_observation_space, envs.single_action_space
-    expert = load_expert(_expert(task), task.env_id, *spaces, deterministic=CLASSIC[1] in task.changes)
+    expert = load_expert(_expert(task), task.env_id, *spaces, deterministic=deterministic)
     returns = [episode.episode_return for episode in Episodes(envs, expert, EPISODES, SEED)]
     envs.close()
     return float(np.mean(returns))
@@ -137,7 +137,8 @@ def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[s
     ]
     result = repeat([str(config)], seeds=seeds, jobs=jobs, out=out, overrides=overrides)
     (measured,) = result["tasks"]
-    expert, random = expert_return(task), measured["random_return"]
+    # The learner is measured by its mode, so the expert is too, although it demonstrated by draws.
+    expert, random = expert_return(task, deterministic=True), measured["random_return"]
     scores = [(value - random) / (expert - random) for value in measured["return_mean"]["values"]]
     curves = [
         [(steps, (value - random) / (expert - random)) for steps, value in validations(out / f"seed_{seed}")]
@@ -149,6 +150,7 @@ def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[s
         "env_id": task.env_id,
         **{name: measured[name] for name in ("seeds", "return_mean", "random_return")},
         "expert_return": expert,
+        "demonstrator_return": expert if CLASSIC[1] in task.changes else expert_return(task, deterministic=False),
         "normalized_score": {
             "values": scores,
             "mean": float(np.mean(scores)),

@@ -134,17 +134,19 @@ def gail_table(rows: list[dict[str, Any]], cloned: list[dict[str, Any]]) -> str:
     """The GAIL paper's table at its smallest number of demonstrations, ours beside theirs."""
     ours = {cell["task"]: cell["ours"]["mean"] for cell in cloned if cell["trajectories"] == 4}
     lines = [
-        "| task | seeds | expert: theirs, here | BC: theirs, ours | GAIL: theirs | GAIL: ours | normalised score "
-        "| last policy's | minutes |",
+        "| task | seeds | expert: theirs, here, here as it demonstrates | BC: theirs, ours | GAIL: theirs | GAIL: ours "
+        "| normalised score | last policy's | minutes |",
         "|---" * 9 + "|",
     ]
     for row in rows:
         if row["method"] == "gail":
             theirs, bc = row["published"], ours.get(row["env_id"].split("-")[0])
+            experts = f"{theirs['expert']:.0f}, {row['expert_return']:.0f}, {row['demonstrator_return']:.0f}"
+            cloning = f"{theirs['bc']:.0f}, {'–' if bc is None else f'{bc:.0f}'}"
             lines.append(
-                f"| {row['env_id']} | {len(row['seeds'])} | {theirs['expert']:.0f}, {row['expert_return']:.0f} | "
-                f"{theirs['bc']:.0f}, {'–' if bc is None else f'{bc:.0f}'} | {theirs['gail']:.0f} | {_return(row)} | "
-                f"{_score(row, '**')} | {np.mean(row['last_score']):.3f} | {row['wall_seconds'] / 60:.1f} |"
+                f"| {row['env_id']} | {len(row['seeds'])} | {experts} | {cloning} | {theirs['gail']:.0f} | "
+                f"{_return(row)} | {_score(row, '**')} | {np.mean(row['last_score']):.3f} | "
+                f"{row['wall_seconds'] / 60:.1f} |"
             )
     return "\n".join(lines)
 
