@@ -22,7 +22,7 @@ from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Episode
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
-from lit_imitation.tabular.planning import Entropy, Planning, log_partition, solve
+from lit_imitation.tabular.planning import Entropy, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import Trajectories
 from lit_imitation.transitions import Transitions
 
@@ -208,9 +208,9 @@ class MaxEntIRL(ImitationModule):
     def refresh_policy(self) -> None:
         """Put π of the first world under the current reward into the policy's table."""
         mdp = self.here(self.worlds.worlds[0])
-        policy = solve(mdp, self.reward.table(mdp), self.planning).policy
+        policy = first_policy(mdp, self.reward.table(mdp), self.planning)
         table: Any = self.policy.network.layers[0]  # type: ignore[index]
-        table.weight.copy_((policy if policy.ndim == 2 else policy[0]).T.log().clamp(min=LEAST_LOG_PROBABILITY))
+        table.weight.copy_(policy.T.log().clamp(min=LEAST_LOG_PROBABILITY))
         table.bias.zero_()
 
     def on_train_epoch_end(self) -> None:

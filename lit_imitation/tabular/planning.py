@@ -101,8 +101,18 @@ def solve(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Solution:
         value = backup.values()
         if planning.horizon is None:
             return Solution(value, backup.policy(value, value).T)
-        policies = [backup.policy(value[t], value[t + 1]).T for t in range(planning.horizon)]
-        return Solution(value, torch.stack(policies))
+        policy = value.new_empty(planning.horizon, mdp.num_actions, mdp.num_states)
+        for t in range(planning.horizon):
+            policy[t] = backup.policy(value[t], value[t + 1])
+        return Solution(value, policy.mT)
+
+
+def first_policy(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Tensor:
+    """π_0 `[S, A]` of `solve`, which without end is π itself, without those of all the other steps in memory."""
+    with torch.no_grad():
+        backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
+        value = backup.values()
+        return backup.policy(*((value, value) if planning.horizon is None else value[:2])).T
 
 
 def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
