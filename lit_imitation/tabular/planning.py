@@ -73,7 +73,7 @@ class Planning:
 
     def sweeps(self, scale: float) -> int:
         """The least k with γᵏ / (1 − γ) · scale ≤ tolerance, and 1 at least."""
-        if scale == 0.0:
+        if not 0.0 < scale < math.inf:  # nothing to wait for, or nothing to be had
             return 1
         return max(1, math.ceil(math.log(self.tolerance * (1.0 - self.gamma) / scale) / math.log(self.gamma)))
 
