@@ -249,7 +249,8 @@ class _Backup:
         """Q `[A, S]` from V of the next step `[S]`, in memory of its own."""
         if self.planning.entropy == "trajectory":
             return self.reward + self._leaning(following)[0]
-        return self.mdp.expected(following).mul_(self.planning.gamma).add_(self.reward)
+        q = self.mdp.expected(following)
+        return torch.add(self.reward, q, alpha=self.planning.gamma, out=q)
 
     def _maximum(self, q: Tensor) -> Tensor:
         """max_a or log Σ_a exp, `[A, S]` to `[S]`."""
