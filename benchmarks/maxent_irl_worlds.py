@@ -23,7 +23,7 @@ from lit_imitation.files import atomic_write
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "maxent_irl_worlds.json"
 WORLDS = ("object_world", "binary_world")
-DEMONSTRATIONS = (4, 16, 64, 256, 1024)
+DEMONSTRATIONS = (16, 64, 256, 1024, 4096)
 LINEAR = {"class_path": "lit_imitation.LinearReward"}
 
 
