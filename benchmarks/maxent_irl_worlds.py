@@ -23,7 +23,7 @@ from lit_imitation.files import atomic_write
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "maxent_irl_worlds.json"
 WORLDS = ("object_world", "binary_world")
-DEMONSTRATIONS = (4, 16, 64, 256, 1024)
+DEMONSTRATIONS = (16, 64, 256, 1024, 4096)
 LINEAR = {"class_path": "lit_imitation.LinearReward"}
 
 
@@ -31,14 +31,14 @@ def run(world: str, model: str, count: int, seed: int, out: Path) -> dict[str, A
     """The figures of one training."""
     directory = out / world / model / str(count) / f"seed_{seed}"
     summary = directory / "summary.json"
-    if not summary.exists() or not json.loads(summary.read_text()).get("fresh_value_share"):
+    if not summary.exists() or "fresh_value_share" not in json.loads(summary.read_text()):
         config = yaml.safe_load((ROOT / "configs" / "maxent_irl" / f"{world}.yaml").read_text())
         config["seed_everything"] = seed
         if model == "linear":
             config["model"]["init_args"]["reward"] = LINEAR
         data = config["data"]["init_args"]
         # The fresh world has the next seed, so those of other runs are none of these.
-        data |= {"expert_trajectories": count, "env_kwargs": {"seed": 100 * seed}, "fresh_worlds": 1}
+        data |= {"expert_trajectories": count, "env_kwargs": {"world_seed": 100 * seed}, "fresh_worlds": 1}
         data |= {"eval_episodes": 0, "test_episodes": 1}
         config["trainer"] |= {"accelerator": "cpu", "enable_progress_bar": False, "check_val_every_n_epoch": 1000}
         more = ["--ckpt_path=last"] if (directory / "checkpoints" / "last.ckpt").exists() else []

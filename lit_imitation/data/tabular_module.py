@@ -42,7 +42,7 @@ class TabularDataModule(EnvironmentDataModule):
         expert_gamma: discount of the expert.
         expert_trajectories: how many it demonstrates in each world.
         steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
-        num_worlds: worlds that are learnt from: that of `env_kwargs`, and others with the next seeds.
+        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`.
         fresh_worlds: further ones, in which the reward is judged only.
         batch_size: trajectories of a gradient step, over all processes together; by default all.
         passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
@@ -121,7 +121,9 @@ class TabularDataModule(EnvironmentDataModule):
 
     def _world(self, number: int) -> TabularMDP:
         arguments = (
-            self.env_kwargs if number == 0 else {**self.env_kwargs, "seed": self.env_kwargs.get("seed", 0) + number}
+            self.env_kwargs
+            if number == 0
+            else {**self.env_kwargs, "world_seed": self.env_kwargs.get("world_seed", 0) + number}
         )
         env = make_single(self.env_id, **arguments)
         mdp = TabularMDP.of_env(env)

@@ -15,19 +15,22 @@ from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.metrics.epic import EPIC
-from lit_imitation.metrics.reward_recovery import ExpectedValueDifference, by_action
+from lit_imitation.metrics.reward_recovery import (
+    ExpectedValueDifference,
+    by_action,
+    reward_function,
+    some_transitions,
+)
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.policies.checkpoints import build, describe
 from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Episode
-from lit_imitation.tabular.mdp import RewardTable, TabularMDP
-from lit_imitation.tabular.planning import Entropy, Planning, log_partition, solve
+from lit_imitation.tabular.mdp import TabularMDP
+from lit_imitation.tabular.planning import Entropy, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import Trajectories
 from lit_imitation.transitions import Transitions
 
-COVERAGE, EPIC_SAMPLES = 256, 64
-"""Possible transitions, drawn at random, on which rewards are compared by EPIC, and its draws for each."""
 LEAST_LOG_PROBABILITY = -100.0
 """Below it a policy's table does not go: an action that is never taken is as good as one in e¹⁰⁰."""
 
@@ -208,9 +211,9 @@ class MaxEntIRL(ImitationModule):
     def refresh_policy(self) -> None:
         """Put π of the first world under the current reward into the policy's table."""
         mdp = self.here(self.worlds.worlds[0])
-        policy = solve(mdp, self.reward.table(mdp), self.planning).policy
+        policy = first_policy(mdp, self.reward.table(mdp), self.planning)
         table: Any = self.policy.network.layers[0]  # type: ignore[index]
-        table.weight.copy_((policy if policy.ndim == 2 else policy[0]).T.log().clamp(min=LEAST_LOG_PROBABILITY))
+        table.weight.copy_(policy.T.log().clamp(min=LEAST_LOG_PROBABILITY))
         table.bias.zero_()
 
     def on_train_epoch_end(self) -> None:
@@ -242,7 +245,7 @@ class MaxEntIRL(ImitationModule):
         self.value_difference.update(mdp, table)
         assert mdp.reward is not None
         self.correlation.update(by_action(mdp, table).flatten(), by_action(mdp, mdp.reward).flatten())
-        epic = EPIC(reward_function(mdp, table), reward_function(mdp, mdp.reward), self.planning.gamma, EPIC_SAMPLES)
+        epic = EPIC(reward_function(mdp, table), reward_function(mdp, mdp.reward), self.planning.gamma, samples=64)
         epic.to(self.device).update(some_transitions(mdp))
         self._epic.append(epic)
 
@@ -275,42 +278,3 @@ class MaxEntIRL(ImitationModule):
         if not hasattr(self, "reward"):
             self.reward = build(checkpoint["reward"], TabularReward)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)
-
-
-def reward_function(mdp: TabularMDP, table: RewardTable) -> Any:
-    """A table as a function of `Transitions` `[N]`, for `EPIC`.
-
-    What a state pays that is terminal counts as paid on entering it. A reward of transitions is asked for pairs of
-    state and successor between which no action leads, too; there it is the mean over where the action does lead.
-    """
-    mean = by_action(mdp, table)
-
-    def reward(transitions: Transitions) -> Tensor:
-        state, action, following = transitions.observation, transitions.action, transitions.next_observation
-        assert following is not None
-        if table.inputs == "state":
-            return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
-        if table.inputs == "state_action":
-            return mean[state, action]
-        place = mdp.find(state, action, following)
-        return torch.where(place < 0, mean[state, action], table.values[place])
-
-    return reward
-
-
-def some_transitions(mdp: TabularMDP) -> Transitions:
-    """`COVERAGE` of the possible transitions at random, the same ones every time."""
-    generator = torch.Generator().manual_seed(0)
-    place = torch.randint(len(mdp.successor), (COVERAGE,), generator=generator).to(mdp.device)
-    row = torch.searchsorted(mdp.row_start, place.to(mdp.row_start.dtype), right=True) - 1
-    following = mdp.successor[place].long()
-    no = torch.zeros(COVERAGE, dtype=torch.bool, device=mdp.device)
-    return Transitions(
-        observation=row % mdp.num_states,
-        action=row // mdp.num_states,
-        reward=no.float(),
-        terminated=mdp.terminal[following],
-        truncated=no,
-        next_observation=following,
-        batch_size=no.shape,
-    )

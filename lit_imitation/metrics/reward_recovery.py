@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -10,6 +11,7 @@ from torchmetrics import Metric
 
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Planning, occupancy, solve
+from lit_imitation.transitions import Transitions
 
 
 def expected_value(mdp: TabularMDP, policy: Tensor, planning: Planning) -> Tensor:
@@ -28,11 +30,51 @@ def by_action(mdp: TabularMDP, reward: RewardTable) -> Tensor:
     return mdp.summed(mdp.probability * reward.values).T
 
 
+def reward_function(mdp: TabularMDP, table: RewardTable) -> Callable[[Transitions], Tensor]:
+    """A table as a function of `Transitions` `[N]`, for `EPIC`.
+
+    What a state pays that is terminal counts as paid on entering it. A reward of transitions is asked for pairs of
+    state and successor between which no action leads, too; there it is the mean over where the action does lead.
+    """
+    mean = by_action(mdp, table)
+
+    def reward(transitions: Transitions) -> Tensor:
+        state, action, following = transitions.observation, transitions.action, transitions.next_observation
+        assert following is not None
+        if table.inputs == "state":
+            return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
+        if table.inputs == "state_action":
+            return mean[state, action]
+        place = mdp.find(state, action, following)
+        return torch.where(place < 0, mean[state, action], table.values[place])
+
+    return reward
+
+
+def some_transitions(mdp: TabularMDP, count: int = 256) -> Transitions:
+    """`count` of the possible transitions at random, the same ones every time."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.randint(len(mdp.successor), (count,), generator=generator).to(mdp.device)
+    row = torch.searchsorted(mdp.row_start, place.to(mdp.row_start.dtype), right=True) - 1
+    following = mdp.successor[place].long()
+    no = torch.zeros(count, dtype=torch.bool, device=mdp.device)
+    return Transitions(
+        observation=row % mdp.num_states,
+        action=row // mdp.num_states,
+        reward=no.float(),
+        terminated=mdp.terminal[following],
+        truncated=no,
+        next_observation=following,
+        batch_size=no.shape,
+    )
+
+
 class ExpectedValueDifference(Metric):
     """E[V*(s_0) − V^π(s_0)] under the true reward (Levine, Popović & Koltun 2011), the mean over worlds.
 
     π is optimal for the recovered reward, without an entropy: 0 says that nothing is lost by having that one instead of
-    the true one. `compute` gives `expected_value_difference`, and `value_share`: the mean of V^π over the mean of V*.
+    the true one. `compute` gives `expected_value_difference`, and `value_share`, the mean of V^π over the mean of V*,
+    which means something where the latter is positive.
 
     Args:
         planning: horizon, discount and tolerance of either policy.

@@ -27,15 +27,23 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         num_envs: number of copies.
         world: a `TabularMDP`, or the name of one of ours (`GridWorld`).
         max_episode_steps: after which an episode is cut.
-        **arguments: of the world that is named.
+        world_seed: from which the world that is named is drawn; what happens in it has seeds of its own.
+        **arguments: further ones of that world.
     """
 
     def __init__(
-        self, num_envs: int = 1, world: TabularMDP | str = "GridWorld", max_episode_steps: int = 100, **arguments: Any
+        self,
+        num_envs: int = 1,
+        world: TabularMDP | str = "GridWorld",
+        max_episode_steps: int = 100,
+        world_seed: int = 0,
+        **arguments: Any,
     ) -> None:
         if max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps is {max_episode_steps}; an episode takes at least 1 step")
-        self.mdp = mdp = (WORLDS[world](**arguments) if isinstance(world, str) else world).to("cpu")
+        if isinstance(world, str):
+            world = WORLDS[world](**arguments, seed=world_seed)  # type: ignore[call-arg]
+        self.mdp = mdp = world.to("cpu")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
         self.single_observation_space, self.single_action_space = Discrete(mdp.num_states), Discrete(mdp.num_actions)

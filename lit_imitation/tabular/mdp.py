@@ -301,6 +301,9 @@ class TabularMDP:
             self._cache["matrices"] = matrix, matrix.T
         return self._cache["matrices"]  # type: ignore[no-any-return]
 
+    def __deepcopy__(self, memo: Any) -> TabularMDP:
+        return self  # nobody changes one, and Gymnasium copies an environment's arguments
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_cache": {}}
 

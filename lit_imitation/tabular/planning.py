@@ -73,7 +73,7 @@ class Planning:
 
     def sweeps(self, scale: float) -> int:
         """The least k with γᵏ / (1 − γ) · scale ≤ tolerance, and 1 at least."""
-        if scale == 0.0:
+        if not 0.0 < scale < math.inf:  # nothing to wait for, or nothing to be had
             return 1
         return max(1, math.ceil(math.log(self.tolerance * (1.0 - self.gamma) / scale) / math.log(self.gamma)))
 
@@ -101,8 +101,18 @@ def solve(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Solution:
         value = backup.values()
         if planning.horizon is None:
             return Solution(value, backup.policy(value, value).T)
-        policies = [backup.policy(value[t], value[t + 1]).T for t in range(planning.horizon)]
-        return Solution(value, torch.stack(policies))
+        policy = value.new_empty(planning.horizon, mdp.num_actions, mdp.num_states)
+        for t in range(planning.horizon):
+            policy[t] = backup.policy(value[t], value[t + 1])
+        return Solution(value, policy.mT)
+
+
+def first_policy(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Tensor:
+    """π_0 `[S, A]` of `solve`, which without end is π itself, without those of all the other steps in memory."""
+    with torch.no_grad():
+        backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
+        value = backup.values()
+        return backup.policy(*((value, value) if planning.horizon is None else value[:2])).T
 
 
 def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
@@ -239,7 +249,8 @@ class _Backup:
         """Q `[A, S]` from V of the next step `[S]`, in memory of its own."""
         if self.planning.entropy == "trajectory":
             return self.reward + self._leaning(following)[0]
-        return self.mdp.expected(following).mul_(self.planning.gamma).add_(self.reward)
+        q = self.mdp.expected(following)
+        return torch.add(self.reward, q, alpha=self.planning.gamma, out=q)
 
     def _maximum(self, q: Tensor) -> Tensor:
         """max_a or log Σ_a exp, `[A, S]` to `[S]`."""

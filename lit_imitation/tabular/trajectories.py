@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.rewards.features import Inputs
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Inflow, Planning
+
+if TYPE_CHECKING:
+    from lit_imitation.rewards.features import Inputs
 
 Trajectory: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 """States `[n + 1]`, or states `[n + 1]` and actions `[n]`."""

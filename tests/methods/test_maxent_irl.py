@@ -26,9 +26,8 @@ from lit_imitation import (
 from lit_imitation.callbacks import RunDirectory
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.maxent_irl import reward_function, some_transitions
 from lit_imitation.metrics.epic import EPIC
-from lit_imitation.metrics.reward_recovery import expected_value
+from lit_imitation.metrics.reward_recovery import expected_value, reward_function, some_transitions
 from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
 

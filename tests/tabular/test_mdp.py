@@ -198,7 +198,8 @@ def test_worlds_of_the_literature(world):
     assert probability[8, 2, 9] == pytest.approx(0.7 + 0.3 / 5)  # one to the right
     assert probability[8, 2, [8, 1, 15, 7]].tolist() == pytest.approx([0.3 / 5] * 4)
     assert probability[0, 1, 0] == pytest.approx(0.7 + 3 * 0.3 / 5)  # up, left and staying all stay in a corner
-    envs = make(f"lit_imitation/{world.__name__}-v0", 2, seed=0, size=7)
+    envs = make(f"lit_imitation/{world.__name__}-v0", 2, seed=0, size=7, world_seed=3)
+    assert torch.equal(TabularMDP.of_env(envs).features, one.features)
     assert envs.single_observation_space.n == 49
     envs.close()
     with pytest.raises(ConfigError, match=r"slip is 1\.5"):
