@@ -38,7 +38,8 @@ def main() -> None:
         result = repeat([str(path)], seeds=options.seeds, jobs=options.jobs, out=options.out / recipe, overrides=[])
         (task,) = result["tasks"]
         rows = {row["recipe"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-        told = {name: data.get(name, 1) for name in ("expert", "expert_trajectories", "subsample")}
+        told = {"expert": data["expert"], "expert_trajectories": data.get("expert_trajectories", 25)}
+        told["subsample"] = data.get("subsample", 1)
         rows[recipe] = {"recipe": recipe, **told, **task}
         atomic_write(RESULTS, json.dumps([rows[name] for name in RECIPES if name in rows], indent=1) + "\n")
         refresh()
