@@ -303,7 +303,7 @@ def adversarial_speed(results: dict[str, Any]) -> str:
         reach = results["reach"]
         for when, words in (("first", "for the first time"), ("for_good", "for good")):
             ours, theirs = [run[when] for run in reach["ours"]], reach["imitation"][when]
-            work = f"`gail/hopper` on {reach['env_id']}, to 0.9 of the expert {words}"
+            work = f"GAIL as in the table above on {reach['env_id']}, to 0.9 of the expert {words}"
             if theirs is None or None in ours:
                 compared, told = "`imitation`, its tuned settings", "not reached"
             else:
