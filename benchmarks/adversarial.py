@@ -11,8 +11,9 @@ starting its next episode, that step is none. The parts, any of which can be nam
 - `share`: the recipe `configs/gail/hopper.yaml` as it is, learning included, and the bare `env.step` of its
   environments, fed the very actions that a stretch of its training took.
 - `reach`: seconds to a return of 0.9 of the expert's on Hopper-v4, from 4 trajectories of the GAIL authors' expert,
-  sampled from its Gaussian, 1 step in 20: ours as in `gail_table.py`, and the curve below. Neither clock runs during evaluation (10
-  episodes of the learner's mode each 102,400 steps on either side); ours begins with `fit`, and compiles in that time.
+  sampled from its Gaussian, 1 step in 20: ours as in `gail_table.py`, and the curve below. Neither clock runs during
+  evaluation (10 episodes of the learner's mode each 102,400 steps on either side); ours begins with `fit`, and compiles
+  in that time.
 - `curve`, only if named: records that of `imitation` on the same demonstrations with the settings that the library
   brings along as tuned for GAIL on seals/Hopper, into `results/imitation_hopper.json`. About 10 minutes.
 
