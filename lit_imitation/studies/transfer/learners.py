@@ -37,7 +37,7 @@ SAMPLES = 128
 REWARD_KEYS = ("reward", "state_dict")
 """What `load_reward` reads of a checkpoint."""
 POLICY = partial(SquashedGaussianPolicy, **NETWORK)
-"""Of experts, imitators and fresh policies. Their entropy is that of what is played; a clipped Gaussian's is not."""
+"""Of experts and imitators. Their entropy is that of what is played; a clipped Gaussian's is not."""
 
 
 class MaximumEntropy(RL):
@@ -102,7 +102,7 @@ def reinforced(
             with np.load(reward) as result:
                 file.write_bytes(result["checkpoint"].tobytes())
         module = (
-            RL(partial(PPO, **ppo), POLICY, None if reward is None else str(file))
+            RL(partial(PPO, **ppo), reward=None if reward is None else str(file))
             if temperature is None
             else MaximumEntropy(partial(PPO, **ppo), POLICY, temperature)
         )

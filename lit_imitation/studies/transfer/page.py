@@ -60,7 +60,8 @@ is there to compare.
 - **The expert** is PPO in the first environment on the true reward r − α log π, trained by the study, and demonstrates
   by *drawing* its actions: a maximum-entropy expert is what AIRL takes it to be. Its return is below that of RL on the
   reward alone for that reason. Every seed has demonstrations of its own.
-- **All policies are Gaussians squashed by tanh**, whose entropy is that of the actions played.
+- **Expert and imitators are Gaussians squashed by tanh**, whose entropy is that of the actions played; the fresh
+  policies in the second environment are clipped Gaussians.
 - **The learnt reward is that of the last round.** (The paper takes iteration 100.)
 - **RL on the true reward and on a learnt one** have the same settings and as many steps.
 - **What was tuned**, on seeds from 100 on, which are not among those shown: in the maze the policies' class, the
