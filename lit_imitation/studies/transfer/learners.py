@@ -36,7 +36,7 @@ SAMPLES = 128
 """Of EPIC's expectation."""
 REWARD_KEYS = ("reward", "state_dict")
 """What `load_reward` reads of a checkpoint."""
-POLICY = partial(SquashedGaussianPolicy, **NETWORK)
+POLICY: PolicyFactory = partial(SquashedGaussianPolicy, **NETWORK)
 """Of experts and imitators. Their entropy is that of what is played; a clipped Gaussian's is not."""
 
 
