@@ -15,7 +15,7 @@ from lit_imitation.envs import make, point_mass_maze
 from lit_imitation.errors import ConfigError
 from lit_imitation.rewards import load_reward
 from lit_imitation.rewards.base import RewardModel
-from lit_imitation.rollout import Steps
+from lit_imitation.rollout import Round, Steps
 from lit_imitation.studies.common import quiet
 from lit_imitation.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, run
 from lit_imitation.studies.transfer.worlds import GRID, WORLDS, maze_grid
@@ -134,13 +134,29 @@ def test_a_fresh_policy_is_paid_by_the_learnt_reward_and_measured_by_the_true_on
     monkeypatch.setattr("lit_imitation.methods.rl.load_reward", lambda path: asked.append(path) or Corner())
     np.savez(tmp_path / "reward.npz", checkpoint=np.zeros(3, np.uint8))
     rounds = dict(MAZE.rounds) | {"env_steps": 30_000, "rounds_per_epoch": 10}
+    ppo = dict(MAZE.ppo) | {"epochs": 5, "batch_size": 125, "gamma": 0.9}
     with quiet():
-        found = learners.reinforced(
-            "maze", "target", rounds, dict(MAZE.ppo) | {"epochs": 5}, 4, 0, {}, tmp_path / "reward.npz"
-        )
+        found = learners.reinforced("maze", "target", rounds, ppo, 4, 0, {}, tmp_path / "reward.npz")
     assert len(asked) == 1
     assert np.linalg.norm(found["path"][-1] + 0.1) < 0.1
     assert found["returns"].mean() < -55  # 0.72 from the goal
+
+
+def test_the_expert_is_paid_for_its_entropy():
+    """α times −log π of what it played, beside the reward of the environment."""
+    envs = make(WORLDS["maze"].source, 3, 0, "vector")
+    spaces = envs.single_observation_space, envs.single_action_space
+    module = learners.MaximumEntropy(learners.PPO, learners.POLICY, 0.2)
+    module.build(*spaces, learners.POLICY(*spaces))
+    steps = Steps(envs, module.policy.actor(deterministic=False), 8 * 3, 0, record=True)
+    for _ in steps:
+        pass
+    taken = steps.transitions().reshape(8, 3)
+    _, paid = module.rewarded(Round(taken, torch.ones(8, 3, dtype=torch.bool), []))
+    for row in range(8):  # the box is [−1, 1]², so that its units are the environment's
+        expected = taken.reward[row] - 0.2 * module.policy.log_prob(taken.observation[row], taken.action[row])
+        torch.testing.assert_close(paid.rollout.reward[row], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(paid.rollout.reward, taken.reward)
 
 
 def test_the_true_rewards_are_the_environments_own():

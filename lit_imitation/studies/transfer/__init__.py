@@ -53,10 +53,10 @@ class Task:
     """Of a fresh policy's in the second environment."""
     ppo: Mapping[str, Any]
     """Of `PPO` on a reward that stays, the true one or a learnt one."""
-    expert: Mapping[str, Any]
-    """What is different for the expert."""
+    temperature: float
+    """Of the entropy that the expert maximises beside the true reward."""
     generator: Mapping[str, Any]
-    """Of `PPO` beside a discriminator."""
+    """Of `PPO` beside a discriminator, and of the expert."""
     airl: Mapping[str, Any]
     """Of `AIRLDiscriminator`."""
     gail: Mapping[str, Any]
@@ -73,18 +73,20 @@ class Task:
 MAZE = Task(
     "maze",
     seeds=dict.fromkeys((*IMITATORS, "true"), 5),
-    rounds={"num_envs": 20, "steps_per_round": 100, "rounds_per_epoch": 10, "eval_episodes": 20},
+    rounds={"num_envs": 20, "steps_per_round": 100, "rounds_per_epoch": 30, "eval_episodes": 20},
     expert_steps=240_000,
-    imitation_steps=200_000,
-    transfer_steps=240_000,
+    imitation_steps=300_000,
+    transfer_steps=420_000,
     ppo={
-        "batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98, "entropy_coefficient": 0.03,
+        "batch_size": 500, "learning_rate": 1e-3, "epochs": 5, "gamma": 0.995, "gae_lambda": 0.98,
+        "entropy_coefficient": 0.3, "initial_std": 5.0,
     },
-    expert={"entropy_coefficient": 0.3},
-    generator={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.98},
-    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
+    temperature=0.2,
+    generator={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.9},
+    airl={"hidden_sizes": [16], "potential_hidden_sizes": [128, 128], "activation": "relu"},
     gail={"hidden_sizes": [32, 32], "activation": "relu", "reward": "logit"},
-    steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3, "replay_rounds": 5},
+    steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3},
+    demonstrations=1000,
 )  # fmt: skip
 ANT = Task(
     "ant",
@@ -94,8 +96,8 @@ ANT = Task(
     imitation_steps=1_500_000,
     transfer_steps=1_000_000,
     ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
-    expert={"entropy_coefficient": 0.001},
-    generator={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
+    temperature=0.02,
+    generator={"batch_size": 256, "target_kl": 0.02, "compile": True},
     airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
     gail={"reward": "logit", "gradient_penalty": 1.0},
     steps={"discriminator_steps": 8, "batch_size": 1024, "learning_rate": 3e-4, "replay_rounds": 5},
@@ -161,7 +163,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     """
     directory = out / "runs"
     experts = [
-        _reinforced(task, "source", task.expert_seed, task.expert_steps, dict(task.ppo) | dict(task.expert), "expert")
+        _reinforced(task, "source", task.expert_seed, task.expert_steps, task.generator, "expert", task.temperature)
         for task in settings.tasks
     ]
     taught = execute(experts, directory, jobs)
@@ -198,10 +200,18 @@ def _all(groups: Sequence[Mapping[str, Sequence[Run]]], directory: Path, jobs: i
     return [{row: [next(results) for _ in runs] for row, runs in group.items()} for group in groups]
 
 
-def _reinforced(task: Task, where: str, seed: int, env_steps: int, ppo: Mapping[str, Any], name: str) -> Run:
+def _reinforced(
+    task: Task,
+    where: str,
+    seed: int,
+    env_steps: int,
+    ppo: Mapping[str, Any],
+    name: str,
+    temperature: float | None = None,
+) -> Run:
     arguments = {
         "world": task.world, "where": where, "rounds": dict(task.rounds) | {"env_steps": env_steps},
-        "ppo": dict(ppo), "episodes": task.episodes, "seed": seed,
+        "ppo": dict(ppo), "episodes": task.episodes, "seed": seed, "temperature": temperature,
     }  # fmt: skip
     return Run(f"{task.world}-{name}", learners.reinforced, arguments)
 

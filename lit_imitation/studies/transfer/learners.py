@@ -16,14 +16,14 @@ from lit_imitation.callbacks import LastCheckpoint
 from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
-from lit_imitation.generators import PPO
+from lit_imitation.generators import PPO, GeneratorFactory
 from lit_imitation.methods import AIRL, GAIL, RL
 from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.metrics.epic import EPIC, pearson_distance
-from lit_imitation.policies import GaussianPolicy
+from lit_imitation.policies import PolicyFactory, SquashedGaussianPolicy
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards import AIRLDiscriminator, Discriminator, LearntReward, load_reward
-from lit_imitation.rollout import Actor
+from lit_imitation.rollout import Actor, Round
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.studies.common import Result, fit
 from lit_imitation.studies.finetune.learners import NETWORK, WEIGHTS, Curve, play, restored
@@ -36,6 +36,33 @@ SAMPLES = 128
 """Of EPIC's expectation."""
 REWARD_KEYS = ("reward", "state_dict")
 """What `load_reward` reads of a checkpoint."""
+POLICY: PolicyFactory = partial(SquashedGaussianPolicy, **NETWORK)
+"""Of experts and imitators. Their entropy is that of what is played; a clipped Gaussian's is not."""
+
+
+class MaximumEntropy(RL):
+    """`RL` with the reward r(s, a) − α log π(a | s): the objective of the expert that AIRL has in mind.
+
+    An entropy coefficient of PPO is something else: it looks at the entropy of the present state alone.
+
+    Args:
+        generator: as of `RL`.
+        policy: as of `RL`.
+        temperature: α; π is a density over actions in units of half their range, as in `AIRLDiscriminator`.
+    """
+
+    def __init__(self, generator: GeneratorFactory, policy: PolicyFactory, temperature: float) -> None:
+        super().__init__(generator, policy)
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
+        """The round, each reward with its share of the entropy."""
+        rollout = batch.rollout.clone(recurse=False)
+        head = self.policy.head(rollout.observation.flatten(0, 1))
+        log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
+        rollout.reward = rollout.reward - self.temperature * log_prob
+        return {}, batch._replace(rollout=rollout)
 
 
 def reinforced(
@@ -47,6 +74,7 @@ def reinforced(
     seed: int,
     origin: dict[str, Any] | None = None,
     reward: Path | None = None,
+    temperature: float | None = None,
 ) -> Result:
     """A fresh policy, by PPO on the true reward or on one that was learnt before.
 
@@ -59,6 +87,7 @@ def reinforced(
         seed: of everything.
         origin: what `reward` was made with.
         reward: result of `adversarial`, whose reward is all that the policy is paid; what is measured is the true one.
+        temperature: of `MaximumEntropy`, for an expert on the true reward; without it, the reward alone counts.
 
     Returns:
         `returns: [episodes]`, `path: [T, obs]` of the first of them, the `curve` over `env_steps`, and the `weights`.
@@ -72,7 +101,11 @@ def reinforced(
             file = Path(directory) / "reward.ckpt"
             with np.load(reward) as result:
                 file.write_bytes(result["checkpoint"].tobytes())
-        module = RL(partial(PPO, **ppo), reward=None if reward is None else str(file))
+        module = (
+            RL(partial(PPO, **ppo), reward=None if reward is None else str(file))
+            if temperature is None
+            else MaximumEntropy(partial(PPO, **ppo), POLICY, temperature)
+        )
         fit(module, RolloutDataModule(env_id, backend=pair.backend, seed=seed, **rounds), 1, directory, curve)
     state = module.policy.state_dict()
     weights: Result = {f"{WEIGHTS}{name}": value.numpy().copy() for name, value in state.items()}
@@ -115,7 +148,7 @@ def adversarial(
     pair = WORLDS[world]
     seed = derive_seed(seed, pair.source, "adversarial")
     envs = make(pair.source, 1, 0, pair.backend)
-    policy = restored(GaussianPolicy(envs.single_observation_space, envs.single_action_space, **NETWORK), expert)
+    policy = restored(POLICY(envs.single_observation_space, envs.single_action_space), expert)
     envs.close()
     shown, data = play(
         pair.source, pair.backend, policy.eval().actor(deterministic=False), demonstrations,
@@ -124,10 +157,10 @@ def adversarial(
     assert data is not None
     module: Adversarial
     if method == "gail":
-        module = GAIL(partial(Discriminator, **discriminator), partial(PPO, **ppo), **steps)
+        module = GAIL(partial(Discriminator, **discriminator), partial(PPO, **ppo), POLICY, **steps)
     else:
         build = partial(AIRLDiscriminator, state_only=method == "airl_state", **discriminator)
-        module = AIRL(build, partial(PPO, **ppo), **steps)
+        module = AIRL(build, partial(PPO, **ppo), POLICY, **steps)
     curve = Curve()
     with tempfile.TemporaryDirectory() as directory, RandomStream(derive_seed(seed, "learner")):
         source = ImitationDataModule(
