@@ -12,6 +12,7 @@ import numpy as np
 
 from lit_imitation.envs import corridor as corridor_env
 from lit_imitation.envs import lane_keeping as lane
+from lit_imitation.envs import point_mass_maze as maze
 from lit_imitation.experts.base import Array, Expert
 
 
@@ -160,6 +161,18 @@ def lane_keeping(observation: Array) -> Array:
     return action
 
 
+def point_mass_maze(observation: Array) -> Array:
+    """PointMassMaze with its barrier on the right: around its end, then to the goal.
+
+    `observation: [B, 2]` (x, y) to the velocity `[B, 2]`, towards the place w at full speed along either axis:
+
+        a = clip((w − (x, y)) / 0.02, ±1),   w = (0.15, 0.35) below the barrier (y < 0.3), else the goal (0.3, 0.5)
+    """
+    below = observation[:, 1:] < maze.BARRIER_HEIGHT
+    place = np.where(below, (0.15, 0.35), maze.GOAL)
+    return np.clip((place - observation) / maze.SPEED, -1, 1).astype(np.float32)
+
+
 CONTROLLERS: Mapping[str, Expert] = {
     "Acrobot-v1": acrobot,
     "CartPole-v1": cart_pole,
@@ -170,5 +183,6 @@ CONTROLLERS: Mapping[str, Expert] = {
     "Pendulum-v1": pendulum,
     "lit_imitation/Corridor-v0": corridor,
     "lit_imitation/LaneKeeping-v0": lane_keeping,
+    "lit_imitation/PointMassMaze-v0": point_mass_maze,
 }
 """What `scripted` means for each environment."""
