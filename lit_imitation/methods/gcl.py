@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.generators import GeneratorFactory
 from lit_imitation.generators.gradients import Descent
 from lit_imitation.methods.reward_learning import RewardLearning
-from lit_imitation.policies import Policy, PolicyFactory
+from lit_imitation.policies import GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build, default_policy_class, describe
 from lit_imitation.processes import all_reduced
@@ -28,8 +29,9 @@ from lit_imitation.rollout import Round
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
 
-CLONE_STEPS, CLONE_BATCH, CLONE_RATE = 1000, 256, 1e-3
-"""Of the density of the demonstrations."""
+CLONE_STEPS, CLONE_BATCH, CLONE_RATE, CLONE_STD = 1000, 256, 1e-3, 0.2
+"""Of the density of the demonstrations: its fit, and the least σ, in units of half the action range. An expert without
+noise has no density, and with too high a one its own trajectories would never weigh anything."""
 
 
 class Paths(NamedTuple):
@@ -85,6 +87,10 @@ class Paths(NamedTuple):
             return F.pad(column, (0, 0) * (column.ndim - 2) + (0, longest - column.shape[1]))
 
         return cls(*(torch.cat([filled(column) for column in columns]) for columns in zip(*paths, strict=True)))
+
+    def rows(self, index: Tensor) -> Paths:
+        """Those at `index: [n]`."""
+        return Paths(*(column.index_select(0, index) for column in self))
 
     @torch.no_grad()
     def log_prob(self, policy: Policy) -> Tensor:
@@ -150,7 +156,7 @@ class GCL(RewardLearning):
         generator: GeneratorFactory | None = None,
         policy: PolicyFactory | None = None,
         start: str | None = None,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-4,
         reward_steps: int = 10,
         batch_size: int = 32,
         replay_rounds: int = 4,
@@ -228,6 +234,8 @@ class GCL(RewardLearning):
                 optimizer.zero_grad()
                 clone.mean_loss(batch.observation, batch.action).backward()
                 optimizer.step()
+        if isinstance(clone, GaussianPolicy) and clone.log_std is not None:
+            clone.log_std.data.clamp_(min=math.log(CLONE_STD))
         return clone.requires_grad_(False).eval()
 
     def explorer(self) -> Explorer:
@@ -277,20 +285,27 @@ class GCL(RewardLearning):
                     f"a multiple of the episodes' length{self._limit()}"
                 )
             return {}
+        size, expert = self.batch_size, self.paths[0]
+        samples = Paths.joined(self.paths[1:])
         counts = torch.tensor([float(len(one.alive)) for one in self.paths], device=self.device)
-        samples, expert = Paths.joined(self.paths), self.paths[0]
+        demonstrated, played = int(counts[0]), int(counts[1:].sum())
+        counts[0] = played  # one half of what is weighed in each step is the demonstrations'
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
-        steps, size = self.reward_steps, self.batch_size
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
-        for _ in range(steps):
-            one, other = (torch.randint(n, (size,), device=self.device) for n in (len(expert.alive), len(log_q)))
-            columns = [column[one] for column in expert] + [column[other] for column in samples]
-            sums += self.reward_descent.step(*columns, log_q[other])
+        for _ in range(self.reward_steps):
+            mine, fused = torch.randint(demonstrated, (2, size), device=self.device)
+            drawn = torch.randint(played, (size,), device=self.device)
+            weighed = Paths.joined([expert.rows(fused), samples.rows(drawn)])
+            sums += self.reward_descent.step(
+                *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
+            )
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
         with torch.no_grad():
-            log_weight = self.guided_cost.along(*samples)[1] - log_q
+            total = torch.cat([self.guided_cost.along(*one)[1] for one in (expert, samples)])
+        log_weight = total - log_q
+        log_weight[:demonstrated] += math.log(played / demonstrated)
         found = {"effective_sample_size": effective_sample_size(log_weight), "samples": counts.sum()}
-        return dict(zip(names, sums / max(steps, 1), strict=True)) | found
+        return dict(zip(names, sums / max(self.reward_steps, 1), strict=True)) | found
 
     def _limit(self) -> str:
         limit = episode_limit(self.datamodule.env_id, **self.datamodule.env_kwargs)
