@@ -1,4 +1,4 @@
-"""Guided cost learning (Finn, Levine & Abbeel 2016): maximum-entropy IRL from samples of a policy that learns beside."""
+"""Guided cost learning (Finn, Levine & Abbeel 2016): maximum-entropy IRL from samples of a policy that learns too."""
 
 from __future__ import annotations
 
@@ -114,13 +114,13 @@ class GCL(RewardLearning):
 
         L(θ) = −(1/N) Σ_{τ_i ∈ D} R_θ(τ_i) + log (1/M) Σ_j z_j exp R_θ(τ_j),      z_j = [Σ_κ (n_κ / M) q_κ(τ_j)]^(−1)
 
-    The sampler is the generator's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its own),
-    towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the probability of
-    what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action range); what
-    chance contributes is the same in numerator and denominator. Samples are those of this round and of the
-    `replay_rounds` before it, and with them all demonstrations: they come from a sampler nobody knows, of which a
-    Gaussian or categorical clone, fitted once before the training, stands for the density. With as many samples of each
-    sampler, n_κ / M is the paper's 1 / k.
+    The sampler is the generator's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy bonus of its
+    own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
+    probability of what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action
+    range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
+    of the `replay_rounds` before it, and with them, as one half of each step's samples, the demonstrations: they come
+    from a sampler nobody knows, for whose density a Gaussian or categorical clone stands, fitted once before the
+    training. With as many samples of each sampler, n_κ / M is the paper's 1 / k.
 
     What weights of whole trajectories need:
 

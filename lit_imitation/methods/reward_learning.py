@@ -111,7 +111,7 @@ class RewardLearning(RL):
         return mine
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As for every method; and the reward, by which `load_reward` builds it again, and what of the past it needs."""
+        """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reward"] = describe(self.learnt)
         checkpoint["negatives"] = gathered(self.past())

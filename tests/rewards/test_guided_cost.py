@@ -1,4 +1,4 @@
-"""Guided cost learning's likelihood, its gradient and its regularisers, by hand and against the exact ones of a world."""
+"""Guided cost learning's likelihood, gradient and regularisers, by hand and against the exact ones of a world."""
 
 from __future__ import annotations
 
