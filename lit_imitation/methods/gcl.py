@@ -56,7 +56,8 @@ class Paths(NamedTuple):
     @classmethod
     def of(cls, transitions: Transitions) -> Paths:
         """All of a flat record."""
-        return cls.gathered(transitions, torch.arange(len(transitions)).split(transitions.episode_lengths().tolist()))
+        rows = torch.split(torch.arange(len(transitions)), transitions.episode_lengths().tolist())
+        return cls.gathered(transitions, rows)
 
     @classmethod
     def within(cls, batch: Round, fresh: Tensor) -> Paths | None:
@@ -114,7 +115,7 @@ class GCL(RewardLearning):
 
         L(θ) = −(1/N) Σ_{τ_i ∈ D} R_θ(τ_i) + log (1/M) Σ_j z_j exp R_θ(τ_j),      z_j = [Σ_κ (n_κ / M) q_κ(τ_j)]^(−1)
 
-    The sampler is the generator's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy bonus of its
+    The sampler is the generator's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
     own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
     probability of what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action
     range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
@@ -232,7 +233,7 @@ class GCL(RewardLearning):
             for _ in range(CLONE_STEPS):
                 batch = demonstrations[torch.randint(len(demonstrations), (CLONE_BATCH,))]
                 optimizer.zero_grad()
-                clone.mean_loss(batch.observation, batch.action).backward()
+                clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         if isinstance(clone, GaussianPolicy) and clone.log_std is not None:
             clone.log_std.data.clamp_(min=math.log(CLONE_STD))
@@ -272,8 +273,9 @@ class GCL(RewardLearning):
         self.samplers.append(sampler)
         self.log_prob.append([paths.log_prob(one) for one in self.samplers])
         if len(self.paths) > 2 + self.replay_rounds:
-            for table in (self.paths, self.samplers, self.log_prob, *self.log_prob):
-                del table[1]
+            del self.paths[1], self.samplers[1], self.log_prob[1]
+            for row in self.log_prob:
+                del row[1]
 
     def _improve_reward(self) -> dict[str, Tensor]:
         """`reward_steps` steps, each on `batch_size` demonstrations and as many samples."""
