@@ -161,16 +161,12 @@ def lane_keeping(observation: Array) -> Array:
     return action
 
 
-def point_mass_maze(observation: Array) -> Array:
-    """PointMassMaze with its barrier on the right: around its end, then to the goal.
+def point_mass(observation: Array) -> Array:
+    """PointMass, the maze without a barrier: to the goal, at full speed along either axis.
 
-    `observation: [B, 2]` (x, y) to the velocity `[B, 2]`, towards the place w at full speed along either axis:
-
-        a = clip((w − (x, y)) / 0.02, ±1),   w = (0.15, 0.35) below the barrier (y < 0.3), else the goal (0.3, 0.5)
+    `observation: [B, 2]`, the position p, to the velocity `[B, 2]`: a = clip((goal − p) / 0.02, ±1).
     """
-    below = observation[:, 1:] < maze.BARRIER_HEIGHT
-    place = np.where(below, (0.15, 0.35), maze.GOAL)
-    return np.clip((place - observation) / maze.SPEED, -1, 1).astype(np.float32)
+    return np.clip((maze.GOAL - observation) / maze.SPEED, -1, 1).astype(np.float32)
 
 
 CONTROLLERS: Mapping[str, Expert] = {
@@ -183,6 +179,6 @@ CONTROLLERS: Mapping[str, Expert] = {
     "Pendulum-v1": pendulum,
     "lit_imitation/Corridor-v0": corridor,
     "lit_imitation/LaneKeeping-v0": lane_keeping,
-    "lit_imitation/PointMassMaze-v0": point_mass_maze,
+    "lit_imitation/PointMass-v0": point_mass,
 }
 """What `scripted` means for each environment."""
