@@ -1,8 +1,9 @@
-"""The GAIL and AIRL recipes over several seeds, through `repeat`.
+"""The GAIL, AIRL and GCL recipes over several seeds, through `repeat`.
 
 `python benchmarks/adversarial_recipes.py [--seeds 3] [--jobs 2] [recipe …]` (as `gail/hopper`) writes
-`benchmarks/results/adversarial_recipes.json`, and puts the table into docs/adversarial.md and the figures into each
-recipe's first comment. An interrupted call goes on where it stopped.
+`benchmarks/results/adversarial_recipes.json`, and puts the tables into docs/adversarial.md and
+docs/guided_cost_learning.md, and the figures into each recipe's first comment. An interrupted call goes on where it
+stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from lit_imitation.repeat import repeat
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "adversarial_recipes.json"
 RECIPES = [
-    f"{kind}/{path.stem}" for kind in ("gail", "airl") for path in sorted((ROOT / "configs" / kind).glob("*.yaml"))
+    f"{kind}/{path.stem}"
+    for kind in ("gail", "airl", "gcl")
+    for path in sorted((ROOT / "configs" / kind).glob("*.yaml"))
 ]
 
 

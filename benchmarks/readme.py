@@ -114,7 +114,7 @@ def beside(rows: list[dict[str, Any]]) -> str:
 
 
 def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
-    """Scores of GAIL and AIRL."""
+    """Scores of GAIL and AIRL, or of GCL."""
     lines = [
         "| recipe | expert, trajectories | seeds | expert's return | learner's return | normalised score "
         "| environment steps | minutes |",
@@ -127,6 +127,16 @@ def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
             f"| `{row['recipe']}` | {told} | {len(row['seeds'])} | {row['expert_return']:.1f} | {_return(row)} | "
             f"{_score(row, '**')} | {row['env_steps']:,.0f} | {row['wall_seconds'] / 60:.1f} |"
         )
+    return "\n".join(lines)
+
+
+def reoptimise(rows: list[dict[str, Any]]) -> str:
+    """Scores of the learners, and of fresh policies on their rewards."""
+    lines = ["| task | reward | seeds | its learner's score | a fresh policy's |", "|---" * 5 + "|"]
+    for row in rows:
+        scores = [_score({"normalized_score": row[name]}, mark) for name, mark in (("learner", ""), ("fresh", "**"))]
+        cells = [f"`gcl/{row['task']}`", row["method"].upper(), str(len(row["fresh"]["values"])), *scores]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -476,9 +486,14 @@ def refresh() -> None:
         for row in results["experts"]:
             into_rl_recipe(row)
     if "adversarial_recipes" in results:
-        tables["adversarial_recipes"] = adversarial_recipes(results["adversarial_recipes"])
+        guided = [row["recipe"].startswith("gcl/") for row in results["adversarial_recipes"]]
+        for name, wanted in (("adversarial_recipes", False), ("gcl_recipes", True)):
+            rows = [row for row, one in zip(results["adversarial_recipes"], guided, strict=True) if one == wanted]
+            tables[name] = adversarial_recipes(rows)
         for row in results["adversarial_recipes"]:
             into_adversarial_recipe(row)
+    if "reoptimise" in results:
+        tables["reoptimise"] = reoptimise(results["reoptimise"])
     if "gail_table" in results:
         tables["gail_table"] = gail_table(results["gail_table"], results.get("bc_table", []))
         tables["airl_table"] = airl_table(results["gail_table"])

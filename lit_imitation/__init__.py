@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.generators import PPO, SAC
-    from lit_imitation.methods import AIRL, BC, GAIL, RL, MaxEntIRL
+    from lit_imitation.methods import AIRL, BC, GAIL, GCL, RL, MaxEntIRL
     from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.metrics.reward_recovery import ExpectedValueDifference
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         AIRLDiscriminator,
         ConvolutionalReward,
         Discriminator,
+        GuidedCost,
         LinearReward,
         MLPReward,
         RewardModel,
@@ -68,7 +69,9 @@ _HOMES = {
     "ExponentialBeta": "schedules",
     "GAIL": "methods",
     "GaussianPolicy": "policies",
+    "GCL": "methods",
     "GridWorld": "tabular",
+    "GuidedCost": "rewards",
     "HumanLabels": "callbacks",
     "ImitationDataModule": "data.imitation_module",
     "IndicatorBeta": "schedules",
@@ -102,6 +105,7 @@ __all__ = [
     "BC",
     "EPIC",
     "GAIL",
+    "GCL",
     "PPO",
     "RL",
     "SAC",
@@ -121,6 +125,7 @@ __all__ = [
     "ExponentialBeta",
     "GaussianPolicy",
     "GridWorld",
+    "GuidedCost",
     "HumanLabels",
     "ImitationDataModule",
     "IndicatorBeta",

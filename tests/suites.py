@@ -70,6 +70,13 @@ def adversarial(name: str, generator: str, *task: str, more: tuple[str, ...] = (
     return rl._replace(task=[*data, *model, *task], more=[*small, *more])
 
 
+def guided(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learnt from whole episodes, which are short here so that two fit into a round."""
+    method = adversarial("GCL", generator, *task, "--data.env_kwargs={max_episode_steps: 12}")
+    small = ["--model.batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
+    return method._replace(more=[*small, *more])
+
+
 def tabular(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """A reward learnt in a world whose transitions are known."""
     data = ["--data=lit_imitation.TabularDataModule", "--data.expert_trajectories=8", "--data.steps_per_trajectory=10"]
@@ -106,6 +113,9 @@ METHODS = {
     "airl-discrete": adversarial("AIRL", "PPO", DISCRETE, more=PPO),
     "airl-continuous": adversarial("AIRL", "PPO", CONTINUOUS, more=PPO),
     "airl-by-sac": adversarial("AIRL", "SAC", DISCRETE, more=SAC),
+    "gcl-discrete": guided("PPO", DISCRETE, more=PPO),
+    "gcl-continuous": guided("PPO", CONTINUOUS, more=(*PPO, "--model.reward.local_constancy=0.1")),
+    "gcl-by-sac": guided("SAC", CONTINUOUS, more=SAC),
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
 }

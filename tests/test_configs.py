@@ -25,6 +25,7 @@ TASKS = {
     "lunar_lander_continuous", "hopper", "half_cheetah", "walker2d", "ant", "swimmer", "reacher",
 }  # fmt: skip
 MORE_TASKS = {"bipedal_walker", "inverted_double_pendulum"}
+GUIDED = {"navigation", "pendulum", "reacher"}
 WORLDS = {"grid_world", "object_world", "binary_world", "frozen_lake", "taxi"}
 SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 
@@ -62,9 +63,8 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
     assert "2 cores" in comment
     # Of imitation it is the share of the expert's score, of learning from a reward there is no expert to compare with.
     assert ("return" if recipe.parent.name in ("ppo", "sac") else "normalised score") in comment
-    assert recipe.stem.removesuffix("_planner") in (
-        WORLDS if recipe.parent.name == "maxent_irl" else TASKS | MORE_TASKS | SHIPPED
-    )
+    known = {"maxent_irl": WORLDS, "gcl": GUIDED}.get(recipe.parent.name, TASKS | MORE_TASKS | SHIPPED)
+    assert recipe.stem.removesuffix("_planner") in known
     if recipe.parent.name == "dagger":
         interval = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
         assert re.search(rf"return {interval} .* behavioural cloning on as many: return {interval}", comment)
@@ -87,6 +87,10 @@ def test_what_a_recipe_does_not_say_is_its_own_generators_default(kind, capsys):
 
 def test_every_world_has_its_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "maxent_irl"} == WORLDS
+
+
+def test_the_guided_cost_learning_recipes():
+    assert {path.stem for path in RECIPES if path.parent.name == "gcl"} == GUIDED
 
 
 def test_every_task_has_its_behavioural_cloning_recipe():

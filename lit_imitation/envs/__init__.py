@@ -2,8 +2,9 @@
 
 Some are our own and registered here under `lit_imitation/`, for `lit_imitation.studies`: `Corridor-v0` and
 `LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`,
-`WeakAnt-v0` and `CrippledAnt-v0`. Others are the worlds of `lit_imitation.tabular`: `GridWorld-v0`, `ObjectWorld-v0`,
-`BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
+`WeakAnt-v0` and `CrippledAnt-v0`; `PointMass-v0` is the maze without its barrier. Others are the worlds of
+`lit_imitation.tabular`: `GridWorld-v0`, `ObjectWorld-v0`, `BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is
+any `TabularMDP`.
 """
 
 from gymnasium import register
@@ -29,6 +30,7 @@ for _module, _name, _id, _arguments in (
     ("lane_keeping", "LaneKeeping", "LaneKeeping", {}),
     ("point_mass_maze", "PointMassMaze", "PointMassMaze", {"barrier": "right"}),
     ("point_mass_maze", "PointMassMaze", "PointMassMazeMirrored", {"barrier": "left"}),
+    ("point_mass_maze", "PointMassMaze", "PointMass", {"barrier": "none"}),
 ):
     _entry_point = f"lit_imitation.envs.{_module}:{_name}"
     register(

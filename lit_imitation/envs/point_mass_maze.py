@@ -15,7 +15,7 @@ LOW, HIGH = -0.1, 0.6
 """The walls, along either axis."""
 START, GOAL = (0.3, 0.0), (0.3, 0.5)
 BARRIER_HEIGHT = 0.3
-BARRIERS = {"right": (0.2, 0.6), "left": (-0.1, 0.4)}
+BARRIERS = {"right": (0.2, 0.6), "left": (-0.1, 0.4), "none": (np.inf, -np.inf)}
 """From where to where the barrier reaches, by the wall that it stands against; the other end is open."""
 SPEED = 0.02
 """Length of a step along one axis under the action 1."""
@@ -54,10 +54,10 @@ def move(position: NDArray[Any], action: NDArray[Any], barrier: str) -> NDArray[
 class PointMassMazeVectorEnv(BatchedEnv):
     """The point-mass maze of Fu, Luo & Levine (2018): a box with a barrier between start and goal, open at one end.
 
-    A point moves by 0.02 a, a in [−1, 1]², a step, in the box [−0.1, 0.6]². It starts within 0.01 of (0.3, 0), the
-    goal is (0.3, 0.5), and at y = 0.3 a barrier stands over x in [0.2, 0.6] (`barrier` right), or mirrored, against
-    the other wall, in [−0.1, 0.4] (left). The reward is −‖s − goal‖ − 0.001 ‖a‖², of the position before the step; an
-    episode is truncated after 100 steps.
+    A point moves by 0.02 a, a in [−1, 1]², a step, in the box [−0.1, 0.6]². It starts within 0.01 of (0.3, 0), the goal
+    is (0.3, 0.5), and at y = 0.3 a barrier stands over x in [0.2, 0.6] (`barrier` right), or mirrored, against the
+    other wall, in [−0.1, 0.4] (left); with `none` the box is empty. The reward is −‖s − goal‖ − 0.001 ‖a‖², of the
+    position before the step; an episode is truncated after 100 steps.
 
     The paper's point has mass and is damped; its position alone is observed. Here it moves with the speed to which
     that damping lets it come, so that the position is the whole state.
@@ -67,7 +67,7 @@ class PointMassMazeVectorEnv(BatchedEnv):
     Args:
         num_envs: number of copies.
         horizon: steps of an episode.
-        barrier: the wall that the barrier stands against, right or left.
+        barrier: the wall that the barrier stands against, right or left; or none.
 
     Raises:
         ConfigError: `horizon` is less than 1, or there is no such barrier.
@@ -75,7 +75,7 @@ class PointMassMazeVectorEnv(BatchedEnv):
 
     def __init__(self, num_envs: int = 1, horizon: int = 100, barrier: str = "right") -> None:
         if barrier not in BARRIERS:
-            raise ConfigError(f"barrier is {barrier!r}; it stands against the wall on the {' or '.join(BARRIERS)}")
+            raise ConfigError(f"barrier is {barrier!r}; it stands against the wall on the right or left, or is none")
         super().__init__(num_envs, horizon, Box(LOW, HIGH, (2,)), Box(-1.0, 1.0, (2,)))
         self.barrier = barrier
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from lit_imitation.envs import corridor as corridor_env
 from lit_imitation.envs import lane_keeping as lane
+from lit_imitation.envs import point_mass_maze as maze
 from lit_imitation.experts.base import Array, Expert
 
 
@@ -160,6 +161,14 @@ def lane_keeping(observation: Array) -> Array:
     return action
 
 
+def point_mass(observation: Array) -> Array:
+    """PointMass, the maze without a barrier: to the goal, at full speed along either axis.
+
+    `observation: [B, 2]`, the position p, to the velocity `[B, 2]`: a = clip((goal − p) / 0.02, ±1).
+    """
+    return np.clip((maze.GOAL - observation) / maze.SPEED, -1, 1).astype(np.float32)
+
+
 CONTROLLERS: Mapping[str, Expert] = {
     "Acrobot-v1": acrobot,
     "CartPole-v1": cart_pole,
@@ -170,5 +179,6 @@ CONTROLLERS: Mapping[str, Expert] = {
     "Pendulum-v1": pendulum,
     "lit_imitation/Corridor-v0": corridor,
     "lit_imitation/LaneKeeping-v0": lane_keeping,
+    "lit_imitation/PointMass-v0": point_mass,
 }
 """What `scripted` means for each environment."""

@@ -28,6 +28,11 @@ class Generator(nn.Module, ABC, Generic[Experience]):
     reward: Callable[[Transitions], Tensor] | None = None
     """`[*batch]` transitions to `[*batch]` rewards, where they are not the environment's own."""
 
+    @property
+    def acts_at_random(self) -> bool:
+        """Whether the coming round's actions, or the last one's before `update`, are not the policy's but uniform."""
+        return False
+
     @abstractmethod
     def optimizers(self) -> list[Optimizer]:
         """Made once, when the parameters are on the device where they stay; `update` steps them itself."""

@@ -269,6 +269,11 @@ class SAC(Generator[Round]):
                 assert encoder.standardise is not None
                 encoder.standardise.load_state_dict(standardise.state_dict())
 
+    @property
+    def acts_at_random(self) -> bool:
+        """While `random_steps` last."""
+        return self.env_steps < self.random_steps
+
     def optimizers(self) -> list[Optimizer]:
         """One Adam for the Q-functions, one for policy and temperature."""
         policy, critic, temperature = self.policy, self.critic, self.temperature
@@ -368,7 +373,7 @@ class _RandomFirst(Explorer):
 
     def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
         """`[B, *obs]` to `[B, *act]`."""
-        if self.sac.env_steps >= self.sac.random_steps:
+        if not self.sac.acts_at_random:
             return super().__call__(observation)
         action = self.sac.random_action(len(observation))
         self.drawn.append(action)

@@ -14,11 +14,9 @@ from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.errors import ConfigError
 from lit_imitation.generators import GeneratorFactory
 from lit_imitation.generators.gradients import Descent
-from lit_imitation.methods.rl import RL
+from lit_imitation.methods.reward_learning import RewardLearning
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
 from lit_imitation.policies import Policy, PolicyFactory
-from lit_imitation.policies.checkpoints import build, describe
-from lit_imitation.processes import gathered
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
 from lit_imitation.rewards.discriminator import STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
@@ -40,7 +38,7 @@ HELD_OUT, OCCUPANCY = 4096, 512
 divergence of occupancies is taken."""
 
 
-class Adversarial(RL):
+class Adversarial(RewardLearning):
     """Rounds of: play, `discriminator_steps` steps of the discriminator, reward the round by it, improve the policy.
 
     Args:
@@ -68,7 +66,7 @@ class Adversarial(RL):
         replay_rounds: int = 0,
         discriminator_max_grad_norm: float = float("inf"),
     ) -> None:
-        super().__init__(generator, policy, None, start)
+        super().__init__(discriminator, generator, policy, start, learning_rate)
         for name, value, least in (
             ("discriminator_steps", discriminator_steps, 0),
             ("batch_size", batch_size, 1),
@@ -76,25 +74,14 @@ class Adversarial(RL):
         ):
             if value < least:
                 raise ConfigError(f"model.{name} is {value}; it must be at least {least}")
-        for name, rate in (
-            ("learning_rate", learning_rate),
-            ("discriminator_max_grad_norm", discriminator_max_grad_norm),
-        ):
-            if not rate > 0.0:
-                raise ConfigError(f"model.{name} is {rate}; it must be above 0")
-        self._discriminator_factory = discriminator
-        self.learning_rate, self.discriminator_steps, self.batch_size = learning_rate, discriminator_steps, batch_size
+        if not discriminator_max_grad_norm > 0.0:
+            raise ConfigError(f"model.discriminator_max_grad_norm is {discriminator_max_grad_norm}; it must be above 0")
+        self.discriminator_steps, self.batch_size = discriminator_steps, batch_size
         self.replay_rounds, self.discriminator_max_grad_norm = replay_rounds, discriminator_max_grad_norm
         self.negatives: list[Samples] = []
         """The learner's pairs, a round each; the last is the current one."""
         self.held_out: Samples | None = None
-        self._resumed: list[Any] | None = None
         self._alarms = {"saturated": 0, "flat": 0}
-
-    @property
-    def method(self) -> str:
-        """The method's name, not the generator's."""
-        return type(self).__name__.lower()
 
     @property
     def discriminator(self) -> AdversarialReward:
@@ -104,42 +91,17 @@ class Adversarial(RL):
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
         """Discriminator, generator and policy for these spaces."""
-        if self.reward is None:
-            self.reward = self._discriminator_factory(observation_space, action_space)
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-
-    def setup(self, stage: str) -> None:
-        """Check what it takes to train; the demonstrations' statistics standardise what the discriminator reads."""
-        super().setup(stage)
-        if stage != "fit":
-            return
-        data = self.datamodule
-        if not isinstance(data, ImitationDataModule):
-            raise ConfigError(
-                f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has no "
-                "demonstrations: use lit_imitation.ImitationDataModule"
-            )
-        if data.train.next_observation is None:
-            raise ConfigError(f"{type(self).__name__} needs demonstrations with next_observations; these have none")
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's, and the discriminator's Adam."""
         optimizers = super().configure_optimizers()
         data, discriminator = self.datamodule, self.discriminator
         assert isinstance(data, ImitationDataModule)
-        encoder = discriminator.features.encoder
-        if encoder.standardise is not None and not encoder.standardise.fitted:
-            encoder.fit(data.train.observation)
         self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
         self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
-        if self._resumed is not None:
-            if len(self._resumed) != self.trainer.world_size:
-                raise ConfigError(
-                    f"the checkpoint is that of {len(self._resumed)} processes; go on with as many, not "
-                    f"{self.trainer.world_size}"
-                )
-            mine = self._resumed[self.global_rank]
+        if (mine := self.resumed()) is not None:
             self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]
         self.discriminator_descent = Descent(
             discriminator,
@@ -203,12 +165,6 @@ class Adversarial(RL):
             return torch.zeros(len(observation), device=self.device)
         return self.policy.played_log_prob(self.policy.head(observation), action)
 
-    def _share_normaliser(self) -> None:
-        """Discriminator and policy see the observations through the same statistics, once the policy has its own."""
-        own, its = self.policy.encoder.standardise, self.discriminator.features.encoder.standardise
-        if own is not None and its is not None and own.fitted:
-            its.load_state_dict(own.state_dict())
-
     def _diagnose(self, reward: Tensor, rollout: Transitions, valid: Tensor) -> dict[str, Tensor]:
         """Accuracy on demonstrations never learnt from, rewards, and each epoch how far the occupancies are apart."""
         discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
@@ -239,17 +195,6 @@ class Adversarial(RL):
             if self._alarms[name] == PATIENCE:
                 rank_zero_warn(ALARMS[name].format(rounds=PATIENCE))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As for every method; and the reward, by which `load_reward` builds it again, and the past rounds' pairs."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["reward"] = describe(self.discriminator)
-        checkpoint["negatives"] = gathered(
-            [list(one) for one in self.negatives[-self.replay_rounds :]] if self.replay_rounds else []
-        )
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The inverse."""
-        if not hasattr(self, "policy"):
-            self.reward = build(checkpoint["reward"], AdversarialReward)  # type: ignore[type-abstract]
-        super().on_load_checkpoint(checkpoint)
-        self._resumed = checkpoint["negatives"]
+    def past(self) -> list[Any]:
+        """The past rounds' pairs."""
+        return [list(one) for one in self.negatives[-self.replay_rounds :]] if self.replay_rounds else []

@@ -163,7 +163,9 @@ class RL(ImitationModule):
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
         returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
-        losses = {name: logged.get(name, counts.new_zeros(())) for name in ("discriminator_loss", "loss")}
+        losses = {
+            name: logged.get(name, counts.new_zeros(())) for name in ("discriminator_loss", "reward_loss", "loss")
+        }
         steps = batch.valid.sum()[None]
         sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(losses.values())).detach().float()]))
         # The one wait for the device in a round.

@@ -1,9 +1,10 @@
 """Reward models: what a transition is worth when the environment does not say, or is not asked."""
 
 from lit_imitation.rewards.airl import AIRLDiscriminator
-from lit_imitation.rewards.base import RewardModel
+from lit_imitation.rewards.base import LearnableReward, RewardFactory, RewardModel
 from lit_imitation.rewards.checkpoints import LearntReward, load_reward
 from lit_imitation.rewards.discriminator import AdversarialReward, Discriminator, DiscriminatorFactory
+from lit_imitation.rewards.guided_cost import GuidedCost
 from lit_imitation.rewards.tabular import (
     ConvolutionalReward,
     LinearReward,
@@ -18,9 +19,12 @@ __all__ = [
     "ConvolutionalReward",
     "Discriminator",
     "DiscriminatorFactory",
+    "GuidedCost",
+    "LearnableReward",
     "LearntReward",
     "LinearReward",
     "MLPReward",
+    "RewardFactory",
     "RewardModel",
     "TabularReward",
     "TabularRewardFactory",

@@ -1,11 +1,15 @@
-"""What every reward model is."""
+"""What every reward model is, and what those have in common that are learnt from transitions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
+from gymnasium import Space
 from torch import Tensor, nn
 
+from lit_imitation.rewards.features import Features, Inputs
 from lit_imitation.transitions import Transitions
 
 
@@ -15,3 +19,38 @@ class RewardModel(nn.Module, ABC):
     @abstractmethod
     def reward(self, transitions: Transitions) -> Tensor:
         """`[*batch]`: the reward of each transition of `transitions: [*batch]`."""
+
+
+class LearnableReward(RewardModel):
+    """A network of the features of transitions, trained beside a policy.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
+        inputs: what is read.
+        absorbing: tell the state after an episode's end from the others.
+    """
+
+    arguments: dict[str, Any]
+    """The hyper-parameters as given."""
+
+    def __new__(cls, *spaces: Any, **arguments: Any) -> LearnableReward:
+        """Note the arguments as the outermost constructor is given them, for a checkpoint to name."""
+        model = super().__new__(cls)
+        model.__dict__["arguments"] = arguments
+        return model
+
+    def __init__(
+        self, observation_space: Space[Any], action_space: Space[Any], inputs: Inputs, absorbing: bool = False
+    ) -> None:
+        super().__init__()
+        self.observation_space, self.action_space = observation_space, action_space
+        self.features = Features(observation_space, action_space, inputs, absorbing)
+
+    def recovered(self, transitions: Transitions) -> Tensor:
+        """`[*batch]`: what is a reward without the learner it was learnt beside; here `reward` itself."""
+        return self.reward(transitions)
+
+
+RewardFactory: TypeAlias = Callable[[Space[Any], Space[Any]], LearnableReward]
+"""Builds a reward from the two spaces."""

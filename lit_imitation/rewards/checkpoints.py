@@ -9,20 +9,19 @@ from torch import Tensor
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.checkpoints import build, find_checkpoint, read_checkpoint
-from lit_imitation.rewards.base import RewardModel
-from lit_imitation.rewards.discriminator import AdversarialReward
+from lit_imitation.rewards.base import LearnableReward, RewardModel
 from lit_imitation.rewards.tabular import TabularReward
 from lit_imitation.transitions import Transitions
 
 
 class LearntReward(RewardModel):
-    """What a discriminator, or maximum-entropy IRL, has learnt, as a reward that stays as it is.
+    """What a discriminator, guided cost learning or maximum-entropy IRL has learnt, as a reward that stays as it is.
 
     Args:
         model: the model that was trained; of it what `recovered` says.
     """
 
-    def __init__(self, model: AdversarialReward | TabularReward) -> None:
+    def __init__(self, model: LearnableReward | TabularReward) -> None:
         super().__init__()
         self.model = model.requires_grad_(False).eval()
         self.spaces = model.observation_space, model.action_space
@@ -34,7 +33,7 @@ class LearntReward(RewardModel):
 
 
 def load_reward(path: str | Path, device: str | torch.device = "cpu") -> LearntReward:
-    """The reward that a run learnt: r_ψ of AIRL, r_θ of MaxEntIRL; of GAIL, what its last learner was paid.
+    """The reward that a run learnt: r_ψ of AIRL, r_θ of GCL and MaxEntIRL; of GAIL, what its last learner was paid.
 
     `reward(transitions)` gives the reward `[*batch]` of `Transitions`; the path alone serves as a recipe's
     `model.reward`.
@@ -49,11 +48,11 @@ def load_reward(path: str | Path, device: str | torch.device = "cpu") -> LearntR
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     if "reward" not in checkpoint:
-        raise ConfigError(f"{file} holds no learnt reward (no key 'reward'); GAIL, AIRL and MaxEntIRL learn one")
+        raise ConfigError(f"{file} holds no learnt reward (no key 'reward'); GAIL, AIRL, GCL and MaxEntIRL learn one")
     prefix = "reward."
     try:
         model = build(checkpoint["reward"], RewardModel)  # type: ignore[type-abstract]
-        if not isinstance(model, AdversarialReward | TabularReward):
+        if not isinstance(model, LearnableReward | TabularReward):
             raise TypeError(f"{type(model).__name__} is not learnt from demonstrations")
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         model.load_state_dict(state)

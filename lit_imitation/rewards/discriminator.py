@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation
-from lit_imitation.rewards.base import RewardModel
-from lit_imitation.rewards.features import Features, Inputs, Samples
+from lit_imitation.rewards.base import LearnableReward
+from lit_imitation.rewards.features import Inputs, Samples
 from lit_imitation.transitions import Transitions
 
 STATISTICS = (
@@ -30,7 +30,7 @@ STATISTICS = (
 """What each step of the discriminator reports beside its loss."""
 
 
-class AdversarialReward(RewardModel):
+class AdversarialReward(LearnableReward):
     """A classifier D = σ(ℓ) of expert (label 1) and learner (label 0), whose logit ℓ is what the learner is paid by.
 
     With expert and learner pairs in equal numbers, from the occupancies ρ_E and ρ_π, D is trained on
@@ -65,15 +65,6 @@ class AdversarialReward(RewardModel):
         gamma: the discount γ, of the absorbing state.
     """
 
-    arguments: dict[str, Any]
-    """The hyper-parameters as given."""
-
-    def __new__(cls, *spaces: Any, **arguments: Any) -> AdversarialReward:
-        """Note the arguments as the outermost constructor is given them, for a checkpoint to name."""
-        model = super().__new__(cls)
-        model.__dict__["arguments"] = arguments
-        return model
-
     def __init__(
         self,
         observation_space: Space[Any],
@@ -87,7 +78,7 @@ class AdversarialReward(RewardModel):
         absorbing: bool,
         gamma: float,
     ) -> None:
-        super().__init__()
+        super().__init__(observation_space, action_space, inputs, absorbing)
         for name, value, low, high in (
             ("max_logit", max_logit, 1e-3, math.inf),
             ("gradient_penalty", gradient_penalty, 0.0, 1e6),
@@ -98,8 +89,6 @@ class AdversarialReward(RewardModel):
                 raise ConfigError(f"discriminator.{name} is {value}; it must lie in [{low:g}, {high:g}]")
         if absorbing and gamma == 1.0:
             raise ConfigError("discriminator.absorbing needs discriminator.gamma below 1: it goes on for ever")
-        self.observation_space, self.action_space = observation_space, action_space
-        self.features = Features(observation_space, action_space, inputs, absorbing)
         self.loss, self.max_logit, self.gradient_penalty = loss, max_logit, gradient_penalty
         self.label_smoothing, self.absorbing, self.gamma = label_smoothing, absorbing, gamma
 
@@ -157,10 +146,6 @@ class AdversarialReward(RewardModel):
 
     def before_round(self) -> None:
         """Called before each round's steps."""
-
-    def recovered(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`: what is a reward without the learner it was learnt beside; here `reward` itself."""
-        return self.reward(transitions)
 
     def reward(self, transitions: Transitions) -> Tensor:
         """`[*batch]`, of transitions `[*batch]`."""

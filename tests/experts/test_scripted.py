@@ -19,6 +19,7 @@ LEVEL = {
     "Pendulum-v1": -150,
     "lit_imitation/Corridor-v0": 0,
     "lit_imitation/LaneKeeping-v0": 0,
+    "lit_imitation/PointMass-v0": -7,
 }
 
 

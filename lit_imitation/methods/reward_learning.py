@@ -1,0 +1,124 @@
+"""What methods share that learn a reward from demonstrations while a generator learns a policy by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium import Space
+from torch.optim import Optimizer
+
+from lit_imitation.data.imitation_module import ImitationDataModule
+from lit_imitation.errors import ConfigError
+from lit_imitation.generators import GeneratorFactory
+from lit_imitation.methods.rl import RL
+from lit_imitation.policies import Policy, PolicyFactory
+from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.processes import gathered
+from lit_imitation.rewards import LearnableReward, RewardFactory
+
+
+class RewardLearning(RL):
+    """Rounds of: play, improve the reward by the round and the demonstrations, reward the round, improve the policy.
+
+    A subclass defines what improves the reward, in `rewarded`, and what of past rounds it needs, in `past`.
+
+    Args:
+        reward: builds the reward from the two spaces.
+        generator: builds the generator; by default `PPO`.
+        policy: builds the policy; by default the generator's own choice.
+        start: directory or checkpoint of a policy to start from, such as a clone.
+        learning_rate: of the reward's Adam.
+    """
+
+    def __init__(
+        self,
+        reward: RewardFactory,
+        generator: GeneratorFactory | None,
+        policy: PolicyFactory | None,
+        start: str | None,
+        learning_rate: float,
+    ) -> None:
+        super().__init__(generator, policy, None, start)
+        if not learning_rate > 0.0:
+            raise ConfigError(f"model.learning_rate is {learning_rate}; it must be above 0")
+        self._reward_factory, self.learning_rate = reward, learning_rate
+        self._resumed: list[Any] | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's name, not the generator's."""
+        return type(self).__name__.lower()
+
+    @property
+    def learnt(self) -> LearnableReward:
+        """What the learner is rewarded by."""
+        assert isinstance(self.reward, LearnableReward)
+        return self.reward
+
+    def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
+        """Reward, generator and policy for these spaces."""
+        if self.reward is None:
+            self.reward = self._reward_factory(observation_space, action_space)
+        super().build(observation_space, action_space, policy)
+
+    def setup(self, stage: str) -> None:
+        """Check what it takes to train."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        data = self.datamodule
+        if not isinstance(data, ImitationDataModule):
+            raise ConfigError(
+                f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has no "
+                "demonstrations: use lit_imitation.ImitationDataModule"
+            )
+        if data.train.next_observation is None:
+            raise ConfigError(f"{type(self).__name__} needs demonstrations with next_observations; these have none")
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The generator's; the demonstrations' statistics standardise what the reward reads."""
+        optimizers = super().configure_optimizers()
+        data, encoder = self.datamodule, self.learnt.features.encoder
+        assert isinstance(data, ImitationDataModule)
+        if encoder.standardise is not None and not encoder.standardise.fitted:
+            encoder.fit(data.train.observation)
+        return optimizers
+
+    def _share_normaliser(self) -> None:
+        """Reward and policy see the observations through the same statistics, once the policy has its own."""
+        own, its = self.policy.encoder.standardise, self.learnt.features.encoder.standardise
+        if own is not None and its is not None and own.fitted:
+            its.load_state_dict(own.state_dict())
+
+    def past(self) -> list[Any]:
+        """What of past rounds a checkpoint needs, of this process: tensors and primitives."""
+        return []
+
+    def resumed(self) -> list[Any] | None:
+        """What `past` gave on this process when the checkpoint was written, if training goes on from one.
+
+        Raises:
+            ConfigError: the checkpoint is that of another number of processes.
+        """
+        if self._resumed is None:
+            return None
+        if len(self._resumed) != self.trainer.world_size:
+            raise ConfigError(
+                f"the checkpoint is that of {len(self._resumed)} processes; go on with as many, not "
+                f"{self.trainer.world_size}"
+            )
+        mine: list[Any] = self._resumed[self.global_rank]
+        return mine
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reward"] = describe(self.learnt)
+        checkpoint["negatives"] = gathered(self.past())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse."""
+        if not hasattr(self, "policy"):
+            self.reward = build(checkpoint["reward"], LearnableReward)  # type: ignore[type-abstract]
+        super().on_load_checkpoint(checkpoint)
+        self._resumed = checkpoint["negatives"]

@@ -1,0 +1,217 @@
+"""Guided cost learning: which episodes are weighed, by which samplers, what the learner is paid, what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from gymnasium.spaces import Box
+from suites import arguments
+
+from lit_imitation import GCL, GaussianPolicy, GuidedCost, load_policy, load_reward
+from lit_imitation.cli import main
+from lit_imitation.methods.gcl import CLONE_STD, Paths, log_mixture
+from lit_imitation.policies.checkpoints import read_checkpoint
+from lit_imitation.rewards.guided_cost import STATISTICS
+from lit_imitation.rollout import Round
+from lit_imitation.transitions import Transitions
+
+QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
+
+
+def run(method, directory, *more):
+    main(arguments(method, directory, *QUICK, *more))
+    return json.loads((directory / "summary.json").read_text())
+
+
+def fails(capsys, method, directory, *more):
+    with pytest.raises(SystemExit) as stop:
+        run(method, directory, *more)
+    assert stop.value.code == 1
+    return capsys.readouterr().err
+
+
+def column(directory, name):
+    header, *lines = (directory / "metrics.csv").read_text().splitlines()
+    index = header.split(",").index(name)
+    return [float(cell) for line in lines if (cell := line.split(",")[index])]
+
+
+def rollout(done, valid):
+    """A round `[time, env]` whose observations count the rows of each environment: 100 · env + time."""
+    done, valid = (torch.tensor(rows, dtype=torch.bool).T for rows in (done, valid))
+    time, envs = done.shape
+    observation = (torch.arange(time)[:, None] + 100.0 * torch.arange(envs))[..., None]
+    transitions = Transitions(
+        observation=observation,
+        action=observation + 0.5,
+        reward=torch.zeros(time, envs),
+        terminated=done & False,
+        truncated=done,
+        next_observation=observation + 1,
+        batch_size=[time, envs],
+    )
+    return Round(transitions, valid, [])
+
+
+def test_only_episodes_that_begin_and_end_in_the_round_are_weighed():
+    yes, done = [1] * 6, [[0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
+    batch = rollout(done, [yes, [1, 1, 1, 0, 1, 1], yes])  # the second starts its next episode on a step that is none
+    paths = Paths.within(batch, torch.tensor([True, True, True]))
+    steps = [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)]
+    assert steps == [[0, 1], [2, 3, 4], [100, 101, 102]]
+    assert paths.action[1].flatten().tolist() == [2.5, 3.5, 4.5]
+    cut = Paths.within(batch, torch.tensor([False, False, False]))
+    assert [one[alive].flatten().tolist() for one, alive in zip(cut.observation, cut.alive, strict=True)] == [[2, 3, 4]]
+    assert Paths.within(rollout([done[2]], [yes]), torch.tensor([True])) is None
+
+
+def test_steps_that_are_none_are_not_weighed():
+    batch = rollout([[0, 1, 0, 0, 1]], [[1, 1, 0, 1, 1]])
+    paths = Paths.within(batch, torch.tensor([True]))
+    assert [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)] == [
+        [0, 1],
+        [3, 4],
+    ]
+
+
+def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
+    policy = GaussianPolicy(Box(-1, 1, (1,)), Box(-2, 2, (1,)))
+    one, other = (rollout([[0] * (n - 1) + [1]], [[1] * n]) for n in (2, 4))
+    fresh = torch.tensor([True])
+    paths = Paths.joined([Paths.within(one, fresh), Paths.within(other, fresh)])
+    assert paths.alive.tolist() == [[True, True, False, False], [True] * 4]
+    for k, steps in enumerate((2, 4)):
+        observation = torch.arange(float(steps))[:, None]
+        expected = policy.played_log_prob(policy.head(observation), observation + 0.5).sum()
+        torch.testing.assert_close(paths.log_prob(policy)[k], expected.detach())
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """Modules that were trained, the weighed minibatches, and what was paid beside what the reward says."""
+    modules, weighed, paid = [], [], []
+    improve, rewarded = GCL._improve_reward, GCL.rewarded
+
+    def improving(self):
+        modules.append(self)
+        step = self.reward_descent.step
+        self.reward_descent.step = lambda *columns: (weighed.append(columns), step(*columns))[1]
+        logged = improve(self)
+        self.reward_descent.step = step
+        return logged
+
+    def rewarding(self, batch):
+        logged, after = rewarded(self, batch)
+        model = self.guided_cost.reward(batch.rollout).detach()
+        paid.append((batch, after.rollout.reward, model, self.policy.head(batch.rollout.observation.flatten(0, 1))))
+        return logged, after
+
+    monkeypatch.setattr(GCL, "_improve_reward", improving)
+    monkeypatch.setattr(GCL, "rewarded", rewarding)
+    return modules, weighed, paid
+
+
+def test_samples_of_past_rounds_stay_with_the_policies_that_played_them(watched, tmp_path):
+    modules, weighed, _ = watched
+    run("gcl-continuous", tmp_path, "--data.rounds_per_epoch=5", "--model.replay_rounds=2")
+    module = modules[0]
+    assert len(module.paths) == len(module.samplers) == 4  # the demonstrations, and three rounds
+    assert [len(one.alive) for one in module.paths[1:]] == [2 * 3] * 3  # two episodes of 12 in 24 steps, 3 environments
+    for row, paths in zip(module.log_prob, module.paths, strict=True):
+        for found, policy in zip(row, module.samplers, strict=True):
+            torch.testing.assert_close(found, paths.log_prob(policy))
+    newest, before = module.samplers[-1], module.samplers[-2]
+    own, others = (module.paths[-1].log_prob(one) for one in (newest, before))
+    assert not torch.equal(own, others)
+    *_, alive, log_q = weighed[-1]
+    assert alive.shape == (16, 12)  # as many demonstrations, fused in, as samples
+    counts = torch.tensor([18.0, 6.0, 6.0, 6.0])
+    expected = log_mixture(torch.cat([torch.stack(row, 1) for row in module.log_prob]), counts)
+    demonstrations = len(module.paths[0].alive)
+    assert set(log_q[:8].tolist()) <= set(expected[:demonstrations].tolist())
+    assert set(log_q[8:].tolist()) <= set(expected[demonstrations:].tolist())
+    assert float(module.samplers[0].log_std.exp().min()) >= CLONE_STD - 1e-6
+
+
+@pytest.mark.parametrize(("method", "entropy"), [("gcl-continuous", True), ("gcl-by-sac", False)])
+def test_the_learner_is_paid_the_reward_and_its_entropy(watched, tmp_path, method, entropy):
+    _, _, paid = watched
+    run(method, tmp_path)
+    batch, reward, model, head = paid[0]
+    if entropy:
+        policy = watched[0][0].samplers[1]  # that of the first round
+        head = policy.head(batch.rollout.observation.flatten(0, 1))
+        log_prob = policy.played_log_prob(head, batch.rollout.action.flatten(0, 1))
+        torch.testing.assert_close(reward, model - log_prob.view_as(reward), rtol=1e-4, atol=1e-4)
+    else:  # which asks for the reward itself, and has a temperature of its own
+        assert torch.equal(reward, batch.rollout.reward)
+
+
+def test_rounds_of_uniform_actions_are_not_the_policys(watched, tmp_path):
+    modules, weighed, _ = watched
+    run("gcl-by-sac", tmp_path, "--model.generator.learning_starts=144", "--data.rounds_per_epoch=3")
+    assert len(modules[0].samplers) == 2  # the first two rounds were drawn at random
+    assert len(weighed) == 3
+
+
+def test_every_round_says_how_it_stands(tmp_path):
+    run("gcl-continuous", tmp_path)
+    for name in (*STATISTICS, "reward_loss", "reward_grad_norm", "effective_sample_size", "samples", "approx_kl"):
+        assert len(column(tmp_path, f"train/{name}")) == 3, name
+    samples = column(tmp_path, "train/effective_sample_size")
+    assert all(1.0 <= size <= 20.0 for size in samples)
+    assert all(0.0 < exponent <= 1.0 for exponent in column(tmp_path, "train/weight_exponent"))
+
+
+def test_the_reward_is_kept_and_used_again(tmp_path, capsys):
+    run("gcl-continuous", tmp_path / "gcl", "--model.generator.hidden_sizes=[64,64]")  # no checkpoint says these
+    model = load_reward(tmp_path / "gcl").model
+    assert isinstance(model, GuidedCost)
+    checkpoint = read_checkpoint(tmp_path / "gcl" / "checkpoints" / "best.ckpt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, checkpoint["state_dict"][f"reward.{name}"])
+    assert model.local_constancy == 0.1
+    run("ppo-continuous", tmp_path / "ppo", f"--model.reward={tmp_path / 'gcl'}")
+    load_policy(tmp_path / "ppo")
+    assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", f"--model.reward={tmp_path / 'gcl'}")
+    module = GCL.load_from_checkpoint(tmp_path / "gcl" / "checkpoints" / "best.ckpt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(module.guided_cost.state_dict()[name], value)
+
+
+def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
+    for argument, message in (
+        ("--data.subsample=2", "GCL weighs whole trajectories; data.subsample 2 leaves holes"),
+        ("--data.steps_per_round=11", "the shortest demonstration takes 12 steps"),
+        ("--model.batch_size=1", "model.batch_size is 1"),
+        ("--model.reward_steps=-1", "model.reward_steps is -1"),
+        ("--model.replay_rounds=-1", "model.replay_rounds is -1"),
+        ("--model.learning_rate=0", "model.learning_rate is 0"),
+    ):
+        assert message in fails(capsys, "gcl-continuous", tmp_path, argument), argument
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_rounds_without_a_whole_episode_end_in_words(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(Paths, "within", lambda batch, fresh: None)
+    said = fails(capsys, "gcl-continuous", tmp_path)
+    assert "no episode began and ended within a round" in said
+    assert "at most 12 here" in said
+
+
+def test_a_reward_that_diverges_stops_the_run_and_the_last_checkpoint_is_good(capsys, tmp_path, monkeypatch):
+    count = []
+    forward = GuidedCost.forward
+
+    def breaking(self, *columns):
+        loss, statistics = forward(self, *columns)
+        count.append(1)
+        return (loss * float("nan") if len(count) > 12 else loss), statistics
+
+    monkeypatch.setattr(GuidedCost, "forward", breaking)
+    said = fails(capsys, "gcl-continuous", tmp_path, "--trainer.max_epochs=3")
+    assert "the reward loss is nan after round 5" in said
+    assert "last good checkpoint" in said
+    assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
