@@ -1,4 +1,4 @@
-"""The GAIL paper's table (Ho & Ermon 2016, table 3) with the authors' own experts: GAIL by PPO and by SAC, and AIRL.
+"""The GAIL paper's table (Ho & Ermon 2016, table 3) with the authors' own experts: GAIL and AIRL, both by PPO.
 
 `python benchmarks/gail_table.py [--method gail] [--seeds 5] [--jobs 2] [task …]` writes
 `benchmarks/results/gail_table.json` and puts the tables into docs/adversarial.md; an interrupted call goes on where it
@@ -67,7 +67,6 @@ SMALL = (f"{PPO}batch_size=64", f"{PPO}compile=false", "--data.num_envs=8", "--d
 ENDS_WELL = ("--model.discriminator.init_args.reward=negative",)
 METHODS = {
     "gail": ("gail_table.yaml", tuple(TASKS)),
-    "gail_sac": ("gail_sac.yaml", ("hopper", "half_cheetah")),
     "airl": ("airl_table.yaml", ("hopper", "half_cheetah", "walker2d", "ant")),
 }
 

@@ -176,22 +176,6 @@ def airl_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def gail_sac(rows: list[dict[str, Any]]) -> str:
-    """Environment steps until 0.9 of the expert, by generator."""
-    found = {(row["method"], row["task"]): row for row in rows}
-    lines = [
-        "| task | PPO, each seed | SAC, each seed | SAC's share of PPO's, means |",
-        "|---" * 4 + "|",
-    ]
-    for (method, task), row in found.items():
-        if method == "gail_sac" and ("gail", task) in found:
-            both = [found["gail", task]["env_steps_to_0.9"], row["env_steps_to_0.9"]]
-            cells = [", ".join("not reached" if steps is None else f"{steps:,.0f}" for steps in side) for side in both]
-            share = "–" if None in both[0] + both[1] else f"{np.mean(both[1]) / np.mean(both[0]):.2f}"
-            lines.append(f"| {row['env_id']} | {cells[0]} | {cells[1]} | {share} |")
-    return "\n".join(lines)
-
-
 def termination(rows: list[dict[str, Any]]) -> str:
     """Lengths of episodes by what is paid."""
     lines = [
@@ -497,7 +481,6 @@ def refresh() -> None:
     if "gail_table" in results:
         tables["gail_table"] = gail_table(results["gail_table"], results.get("bc_table", []))
         tables["airl_table"] = airl_table(results["gail_table"])
-        tables["gail_sac"] = gail_sac(results["gail_table"])
     if "termination" in results:
         tables["termination"] = termination(results["termination"])
     if "adversarial" in results:
