@@ -31,7 +31,7 @@ def test_backends(method, backend, tmp_path):
         pytest.skip("envpool is not installed")
     more = []
     if backend == "envpool" and method.startswith("gcl"):  # it cannot cut episodes short, and whole ones must fit in
-        more = ["--data.env_kwargs={}", "--data.steps_per_round=201"]
+        more = ["--data.env_kwargs={}", "--data.steps_per_round=501"]
     assert run(method, tmp_path, f"--data.backend={backend}", *more)["episodes"] == 5
 
 
