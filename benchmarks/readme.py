@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -298,12 +299,12 @@ def adversarial_speed(results: dict[str, Any]) -> str:
         for when, words in (("first", "for the first time"), ("for_good", "for good")):
             ours, theirs = [run[when] for run in reach["ours"]], reach["imitation"][when]
             work = f"GAIL as in the table above on {reach['env_id']}, to 0.9 of the expert {words}"
-            if theirs is None or None in ours:
-                compared, told = "`imitation`, its tuned settings", "not reached"
-            else:
-                seconds = median(one["seconds"] for one in ours)
-                compared = f"`imitation`, its tuned settings, {theirs['seconds']:.0f} s"
-                told = f"{seconds:.0f} s, {median(reach['sooner'][when]['seconds']):.1f} × sooner"
+            seconds = [math.inf if one is None else one["seconds"] for one in ours]
+            each = ", ".join("not" if one == math.inf else f"{one:.0f} s" for one in seconds)
+            compared = f"`imitation`, its tuned settings, {theirs['seconds']:.0f} s"
+            told = f"{each}; the median {theirs['seconds'] / median(seconds):.1f} × sooner"
+            if median(seconds) == math.inf:
+                told = each
             lines.append(f"| {work} | | | | | {compared} | {told} |")
     return "\n".join(lines)
 
