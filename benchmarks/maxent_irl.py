@@ -179,7 +179,7 @@ def figure(result: dict[str, Any]) -> None:
         axes.loglog([row["states"] for row in rows], [median(row["seconds"]) for row in rows], "o-", label=label)
     axes.set(xlabel="states (5 actions, 4 successors, horizon 50)", ylabel="seconds an iteration")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize="small")
+    axes.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     for suffix in ("png", "svg"):
         fig.savefig(HERE.parent / "docs" / "images" / f"maxent_irl_speed.{suffix}", dpi=160)
     plt.close(fig)
