@@ -114,11 +114,11 @@ class RewardLearning(RL):
         """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reward"] = describe(self.learnt)
-        checkpoint["negatives"] = gathered(self.past())
+        checkpoint["past"] = gathered(self.past())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""
         if not hasattr(self, "policy"):
             self.reward = build(checkpoint["reward"], LearnableReward)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)
-        self._resumed = checkpoint["negatives"]
+        self._resumed = checkpoint["past"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
+from quick import QUICK, column, fails, run
 from suites import arguments
 
 from lit_imitation import Discriminator, load_policy, load_reward
@@ -17,26 +16,6 @@ from lit_imitation.methods import adversarial
 from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rollout import collect
-
-QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
-
-
-def run(method, directory, *more):
-    main(arguments(method, directory, *QUICK, *more))
-    return json.loads((directory / "summary.json").read_text())
-
-
-def fails(capsys, method, directory, *more):
-    with pytest.raises(SystemExit) as stop:
-        run(method, directory, *more)
-    assert stop.value.code == 1
-    return capsys.readouterr().err
-
-
-def column(directory, name):
-    header, *lines = (directory / "metrics.csv").read_text().splitlines()
-    index = header.split(",").index(name)
-    return [float(cell) for line in lines if (cell := line.split(",")[index])]
 
 
 def recorded(env_id, episodes, path, seed=0):

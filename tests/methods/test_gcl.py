@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from gymnasium.spaces import Box
-from suites import arguments
+from quick import column, fails, run
 
 from lit_imitation import GCL, GaussianPolicy, GuidedCost, load_policy, load_reward
-from lit_imitation.cli import main
 from lit_imitation.methods.gcl import CLONE_STD, Paths, log_mixture
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards.guided_cost import STATISTICS
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
-
-QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
-
-
-def run(method, directory, *more):
-    main(arguments(method, directory, *QUICK, *more))
-    return json.loads((directory / "summary.json").read_text())
-
-
-def fails(capsys, method, directory, *more):
-    with pytest.raises(SystemExit) as stop:
-        run(method, directory, *more)
-    assert stop.value.code == 1
-    return capsys.readouterr().err
-
-
-def column(directory, name):
-    header, *lines = (directory / "metrics.csv").read_text().splitlines()
-    index = header.split(",").index(name)
-    return [float(cell) for line in lines if (cell := line.split(",")[index])]
 
 
 def rollout(done, valid):
