@@ -43,7 +43,8 @@ from common import RESULTS, machine, ratios, save, turns
 from gymnasium.vector import VectorEnv
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from readme import adversarial_speed, refresh
+from readme import refresh
+from tables import adversarial_speed
 from torch._inductor.utils import fresh_cache
 
 from lit_imitation import lightning_cli

@@ -41,8 +41,8 @@ import torch
 from baseline import Worker, baseline_python
 from common import machine, ratios, save, turns
 from lightning import Callback
-from readme import maxent_irl_speed as speed
 from readme import refresh
+from tables import maxent_irl_speed as speed
 
 import lit_imitation
 from lit_imitation.lightning_cli import FastTrainer

@@ -6,217 +6,16 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import numpy as np
+import tables
+from tables import return_of, score_of
 
 from lit_imitation.files import atomic_write
-from lit_imitation.statistics import bootstrap_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-
-
-def recipes(rows: list[dict[str, Any]]) -> str:
-    """Scores of the recipes."""
-    lines = [
-        "| recipe | expert, trajectories | seeds | expert's return | BC's return | normalised score | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        score = row["normalized_score"]
-        low, high = score["mean_ci95"]
-        told = {"scripted": "scripted, 25", "shipped": "shipped, 10"}.get(row["expert"], f"{row['expert']}, 25")
-        lines.append(
-            f"| `bc/{row['recipe']}` | {told} | {len(row['seeds'])} | {row['expert_return']:.1f} | "
-            f"{row['return_mean']['mean']:.1f} | **{score['mean']:.3f}** [{low:.3f}, {high:.3f}] | "
-            f"{row['wall_seconds']:.0f} |"
-        )
-    return "\n".join(lines)
-
-
-def bc_table(cells: list[dict[str, Any]]) -> str:
-    """The GAIL paper's behavioural cloning column, ours beside theirs."""
-    counts = sorted({cell["trajectories"] for cell in cells})
-    lines = [
-        "| task (expert's return: theirs, here) | "
-        + " | ".join(f"{count} trajectories: ours / theirs" for count in counts)
-        + " |",
-        "|---" * (len(counts) + 1) + "|",
-    ]
-    for task in dict.fromkeys(cell["task"] for cell in cells):
-        row = {cell["trajectories"]: cell for cell in cells if cell["task"] == task}
-        last = row[max(row)]
-        body = [
-            f"**{row[n]['ours']['mean']:.0f}** / {row[n]['theirs']['mean']:.0f}" if n in row else "" for n in counts
-        ]
-        lines.append(
-            f"| {task} ({last['theirs']['expert']:.0f}, {last['expert_return']:.0f}) | " + " | ".join(body) + " |"
-        )
-    return "\n".join(lines)
-
-
-def speed(bc: dict[str, Any], rollout: dict[str, Any], dagger: dict[str, Any] | None) -> str:
-    """One line a comparison."""
-    lines = ["| work | compared with | ratio |", "|---|---|---|"]
-    work = "a gradient step of `fit`, 2×256 at batch 64, logging and progress bar on"
-    lines.append(f"| {work} | bare torch loop, fused Adam | {bc['ours_over_bare']['median']:.2f} × its time |")
-    if "imitation_over_ours" in bc:
-        name = f"`imitation` {bc['imitation_versions']['imitation']}, the value network it carries along included"
-        lines.append(f"| the same | {name} | {bc['imitation_over_ours']['median']:.1f} × as fast |")
-    for row in rollout["rows"]:
-        if row["auto"]:
-            what = {"stream": "step by step", "Episodes": "whole episodes", "collect": "whole episodes, recorded"}[
-                row["rollout"]
-            ]
-            lines.append(
-                f"| rolling out a 2×64 policy, 64 × {row['env_id']}, {what} | bare `env.step`, "
-                f"{row['backend']} | {100 * median(row['share_of_bare']['pairs']):.0f} % of its rate |"
-            )
-    if dagger is not None:
-        work = f"DAgger, {dagger['rounds']} rounds of {dagger['episodes_per_round']} episodes of LunarLander-v3"
-        for backend, ratio in dagger.get("imitation_over_ours", {}).items():
-            name = f"`imitation` {dagger['imitation_versions']['imitation']}, both as they run by default"
-            figures = {key: value["median"] for key, value in ratio["seconds"].items()}
-            lines.append(
-                f"| {work}, {backend} | {name} | {figures['with_evaluation']:.1f} × as fast; without "
-                f"evaluation {figures['as_it_is']:.1f} ×, at equal counts of labels and gradient steps too "
-                f"{figures['at_equal_counts']:.1f} × |"
-            )
-        for backend, measured in dagger["collection"].items():
-            share = measured["share_of_bare"]["median"]
-            lines.append(
-                f"| collecting in it, expert and learner asked, recorded, written | bare `env.step`, {backend} | "
-                f"{100 * share:.0f} % of its rate |"
-            )
-    return "\n".join(lines)
-
-
-def beside(rows: list[dict[str, Any]]) -> str:
-    """DAgger and, on as many labels, behavioural cloning."""
-    lines = [
-        "| task | seeds | labels | expert's return | DAgger's return | score | cloning's return, as many labels "
-        "| score | labels to 0.95 | cloning's score there |",
-        "|---" * 10 + "|",
-    ]
-    for row in rows:
-        name = f"`dagger/{row['recipe']}`" if "recipe" in row else row["env_id"]
-        reached = row["labels_to_reach"]
-        there = f"{np.mean(reached):,.0f} | {_score(row['bc_at_reach'])}" if row["bc_at_reach"] else "not every seed |"
-        lines.append(
-            f"| {name} | {len(row['seeds'])} | {row['labels']:,.0f} | {row['expert_return']:.1f} | "
-            f"{_return(row['dagger'])} | {_score(row['dagger'], '**')} | "
-            f"{_return(row['bc'])} | {_score(row['bc'])} | {there} |"
-        )
-    return "\n".join(lines)
-
-
-def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
-    """Scores of GAIL and AIRL, or of GCL."""
-    lines = [
-        "| recipe | expert, trajectories | seeds | expert's return | learner's return | normalised score "
-        "| environment steps | minutes |",
-        "|---" * 8 + "|",
-    ]
-    for row in rows:
-        told = f"{row['expert']}, {row['expert_trajectories']}"
-        told += f", 1 step in {row['subsample']}" if row["subsample"] > 1 else ""
-        lines.append(
-            f"| `{row['recipe']}` | {told} | {len(row['seeds'])} | {row['expert_return']:.1f} | {_return(row)} | "
-            f"{_score(row, '**')} | {row['env_steps']:,.0f} | {row['wall_seconds'] / 60:.1f} |"
-        )
-    return "\n".join(lines)
-
-
-def reoptimise(rows: list[dict[str, Any]]) -> str:
-    """Scores of the learners, and of fresh policies on their rewards."""
-    lines = ["| task | reward | seeds | its learner's score | a fresh policy's |", "|---" * 5 + "|"]
-    for row in rows:
-        scores = [_score({"normalized_score": row[name]}, mark) for name, mark in (("learner", ""), ("fresh", "**"))]
-        cells = [f"`gcl/{row['task']}`", row["method"].upper(), str(len(row["fresh"]["values"])), *scores]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def gail_table(rows: list[dict[str, Any]], cloned: list[dict[str, Any]]) -> str:
-    """The GAIL paper's table at its smallest number of demonstrations, ours beside theirs."""
-    ours = {cell["task"]: cell["ours"]["mean"] for cell in cloned if cell["trajectories"] == 4}
-    lines = [
-        "| task | seeds | expert: theirs, here, here as it demonstrates | BC: theirs, ours | GAIL: theirs | GAIL: ours "
-        "| normalised score | last policy's | minutes |",
-        "|---" * 9 + "|",
-    ]
-    for row in rows:
-        if row["method"] == "gail":
-            theirs, bc = row["published"], ours.get(row["env_id"].split("-")[0])
-            experts = f"{theirs['expert']:.0f}, {row['expert_return']:.0f}, {row['demonstrator_return']:.0f}"
-            cloning = f"{theirs['bc']:.0f}, {'–' if bc is None else f'{bc:.0f}'}"
-            lines.append(
-                f"| {row['env_id']} | {len(row['seeds'])} | {experts} | {cloning} | {theirs['gail']:.0f} | "
-                f"{_return(row)} | {_score(row, '**')} | {np.mean(row['last_score']):.3f} | "
-                f"{row['wall_seconds'] / 60:.1f} |"
-            )
-    return "\n".join(lines)
-
-
-def airl_table(rows: list[dict[str, Any]]) -> str:
-    """AIRL on the four MuJoCo tasks."""
-    lines = [
-        "| task | seeds | expert's return | AIRL's | normalised score | last policy's | minutes |",
-        "|---" * 7 + "|",
-    ]
-    lines += [
-        f"| {row['env_id']} | {len(row['seeds'])} | {row['expert_return']:.0f} | {_return(row)} | "
-        f"{_score(row, '**')} | {np.mean(row['last_score']):.3f} | {row['wall_seconds'] / 60:.1f} |"
-        for row in rows
-        if row["method"] == "airl"
-    ]
-    return "\n".join(lines)
-
-
-def termination(rows: list[dict[str, Any]]) -> str:
-    """Lengths of episodes by what is paid."""
-    lines = [
-        "| reward | absorbing states | to end is success (expert: 5.5 steps) | to end is failure (expert: 60 steps) |"
-    ]
-    lines.append("|---" * 4 + "|")
-    for row in rows:
-        if row["env_id"].startswith("FinishLine"):
-            (other,) = (
-                one
-                for one in rows
-                if one["env_id"].startswith("Ledge") and all(one[k] == row[k] for k in ("reward", "absorbing"))
-            )
-            cells = " | ".join(", ".join(f"{length:.1f}" for length in one["lengths"]) for one in (row, other))
-            lines.append(f"| `{row['reward']}` | {'yes' if row['absorbing'] else 'no'} | {cells} |")
-    return "\n".join(lines)
-
-
-def too_strong(rows: list[dict[str, Any]]) -> str:
-    """What each option makes of a discriminator that is too strong."""
-    lines = [
-        "| option | return, seed by seed (the expert's way: −6.6) | Jensen–Shannon divergence (at most 0.693) "
-        "| mean reward |",
-        "|---" * 4 + "|",
-    ]
-    for row in rows:
-        returns = ", ".join(f"{value:.1f}" for value in row["return_mean"])
-        divergence = ", ".join(f"{value:.3f}" for value in row["jensen_shannon"])
-        rewards = ", ".join(f"{value:.1g}" for value in row["reward_mean"])
-        lines.append(f"| `{row['option']}` | {returns} | {divergence} | {rewards} |")
-    return "\n".join(lines)
-
-
-def modes(rows: list[dict[str, Any]]) -> str:
-    """Shares of four equally good ways."""
-    lines = ["| generator | share of each arm, seed by seed |", "|---" * 2 + "|"]
-    for row in rows:
-        cells = "; ".join(" ".join(f"{share:.2f}" for share in shares) for shares in row["shares"])
-        lines.append(f"| {row['generator']} | {cells} |")
-    return "\n".join(lines)
 
 
 def into_adversarial_recipe(row: dict[str, Any]) -> None:
@@ -224,135 +23,8 @@ def into_adversarial_recipe(row: dict[str, Any]) -> None:
     _into_comment(
         ROOT / "configs" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds'] / 60:.1f} minutes a run on 2 cores;\n"
-        f"# return {_return(row)} (expert {row['expert_return']:.1f}), normalised score {_score(row)}.\n",
+        f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalised score {score_of(row)}.\n",
     )
-
-
-def experts(rows: list[dict[str, Any]]) -> str:
-    """What the package ships."""
-    lines = [
-        "| environment | return, mean ± standard deviation | aim | environment steps | recipe, seed | minutes | kB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        kind = ", continuous" if row["env_kwargs"] else ""
-        reached = "" if row["return_mean"] >= row["aim"] else " (not reached)"
-        lines.append(
-            f"| {row['env_id']}{kind} | **{row['return_mean']:.1f}** ± {row['return_std']:.1f} | "
-            f"{row['aim']}{reached} | {row['env_steps']:,} | `{row['recipe']}`, {row['seed']} | "
-            f"{row['wall_seconds'] / 60:.0f} | {row['kilobytes']} |"
-        )
-    return "\n".join(lines)
-
-
-def rl_returns(rows: list[dict[str, Any]]) -> str:
-    """Ours beside Stable-Baselines3's at equal environment steps."""
-    lines = ["| task | environment steps | seeds | ours | Stable-Baselines3 |", "|---|---|---|---|---|"]
-    for row in rows:
-        mine, theirs = (
-            f"{row[side]['mean']:.1f} [{row[side]['ci95'][0]:.1f}, {row[side]['ci95'][1]:.1f}]"
-            for side in ("ours", "sb3")
-        )
-        name = f"{row['algorithm'].upper()}, {row['env_id']}"
-        lines.append(f"| {name} | {row['env_steps']:,} | {row['seeds']} | {mine} | {theirs} |")
-    return "\n".join(lines)
-
-
-def rl_speed(rl: dict[str, Any], scaling: dict[str, Any] | None) -> str:
-    """Where a round's time goes, and how it compares."""
-    lines = [
-        "| work, one thread | rollout | updates | overhead | compared with | ratio |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in rl["comparisons"].items():
-        parts = _shares(row["seconds"]["ours"], ("rollout", "update", "overhead"))
-        lines.append(f"| {name} | {parts} | Stable-Baselines3 | {row['sb3_over_ours']['median']:.1f} × as fast |")
-    parts = _shares(rl["recipe"]["seconds"], ("rollout", "update", "overhead"))
-    share = 100 * rl["recipe"]["share_of_bare"]["median"]
-    lines.append(f"| `ppo/hopper`, as it is | {parts} | bare `env.step` | {share:.0f} % of its rate |")
-    if scaling is not None:
-        ratio = scaling["two_over_one"]["median"]
-        work = "the same on two processes, each with as many environments"
-        lines.append(f"| {work} | | | | one process | {ratio:.2f} × its environment steps a second |")
-    return "\n".join(lines)
-
-
-def adversarial_speed(results: dict[str, Any]) -> str:
-    """GAIL and AIRL: how fast, and how soon."""
-    lines = [
-        "| work, one thread | rollout | discriminator | updates | the rest | compared with | ratio |",
-        "|---" * 7 + "|",
-    ]
-    parts = ("rollout", "reward", "update", "overhead")
-    for row in [row for part in ("gail", "airl") if part in results for row in results[part]["rows"]]:
-        cells = _shares(row["runs"]["ours"], parts)
-        name = f"`imitation` {row['imitation_versions']['imitation']}, equal work"
-        ratio = row["ours_over_imitation"]["median"]
-        lines.append(f"| {row['method']}, {row['env_id']} | {cells} | {name} | {ratio:.1f} × as fast |")
-    if "share" in results:
-        share = results["share"]
-        cells = _shares(share["seconds"], parts)
-        ratio = 100 * share["share_of_bare"]["median"]
-        lines.append(f"| `gail/hopper`, as it is | {cells} | bare `env.step` | {ratio:.0f} % of its rate |")
-    if "reach" in results:
-        reach = results["reach"]
-        for when, words in (("first", "for the first time"), ("for_good", "for good")):
-            ours, theirs = [run[when] for run in reach["ours"]], reach["imitation"][when]
-            work = f"GAIL as in the table above on {reach['env_id']}, to 0.9 of the expert {words}"
-            seconds = [math.inf if one is None else one["seconds"] for one in ours]
-            each = ", ".join("not" if one == math.inf else f"{one:.0f} s" for one in seconds)
-            compared = f"`imitation`, its tuned settings, {theirs['seconds']:.0f} s"
-            told = f"{each}; the median {theirs['seconds'] / median(seconds):.1f} × sooner"
-            if median(seconds) == math.inf:
-                told = each
-            lines.append(f"| {work} | | | | | {compared} | {told} |")
-    return "\n".join(lines)
-
-
-def _shares(runs: list[dict[str, float]], parts: tuple[str, ...]) -> str:
-    """Cells: what part of a round's time each takes, the median over the runs."""
-    return " | ".join(f"{100 * median(run[part] / run['round'] for run in runs):.0f} %" for part in parts)
-
-
-def maxent_irl_speed(result: dict[str, Any]) -> str:
-    """Seconds of an iteration, by number of states."""
-    lines = [
-        "| states | world | ours, ms an iteration | `imitation`, ms | ratio | largest memory of the process |",
-        "|---" * 6 + "|",
-    ]
-    for row in result["together"]:
-        over = row["imitation_over_ours"]
-        fastest = min(over, key=lambda name: over[name]["median"])
-        mine, theirs = (1e3 * median(row["seconds"][name]) for name in ("ours", fastest))
-        dtype = fastest.rpartition(" ")[2]
-        lines.append(
-            f"| {row['states']:,} | scattered | {mine:.2f} | {theirs:.1f} ({dtype}) | "
-            f"{over[fastest]['median']:.1f} × as fast | |"
-        )
-    for row in result["alone"]:
-        gigabytes = row["peak_bytes"] / 1e9
-        lines.append(
-            f"| {row['states']:,} | {row['kind']} | {1e3 * median(row['seconds']):.1f} | | | {gigabytes:.2f} GB |"
-        )
-    exponents = ", ".join(f"{kind} {value:.2f}" for kind, value in result["exponent"].items())
-    return "\n".join([*lines, "", f"Exponent of time in the number of states, from 10,000 on: {exponents}."])
-
-
-def maxent_irl_recipes(rows: list[dict[str, Any]]) -> str:
-    """How good the recovered rewards are."""
-    lines = [
-        "| recipe | expert, trajectories | seeds | value difference | share of the optimal value | in fresh worlds "
-        "| reward correlation | EPIC distance | seconds |",
-        "|---" * 9 + "|",
-    ]
-    for row in rows:
-        fresh = f"{row['fresh_value_share']:.3f}" if "fresh_value_share" in row else ""
-        lines.append(
-            f"| `maxent_irl/{row['recipe']}` | {row['expert']}, {row['trajectories']:,} | {len(row['seeds'])} | "
-            f"{row['expected_value_difference']:.3f} | **{row['value_share']:.3f}** | {fresh} | "
-            f"{row['reward_correlation']:.3f} | {row['epic_distance']:.3f} | {row['wall_seconds']:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def into_maxent_irl_recipe(row: dict[str, Any]) -> None:
@@ -362,26 +34,8 @@ def into_maxent_irl_recipe(row: dict[str, Any]) -> None:
         ROOT / "configs" / "maxent_irl" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# the recovered reward's policy has {row['value_share']:.3f} of the optimal value{fresh};\n"
-        f"# return {_return(row)} (expert {row['expert_return']:.1f}), normalised score {_score(row)}.\n",
+        f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalised score {score_of(row)}.\n",
     )
-
-
-def maxent_irl_worlds(rows: list[dict[str, Any]]) -> str:
-    """Expected value difference by the number of demonstrations."""
-    counts = sorted({row["demonstrations"] for row in rows})
-    lines = ["| world | reward | " + " | ".join(f"{count:,} demonstrations" for count in counts) + " |"]
-    lines.append("|---" * (2 + len(counts)) + "|")
-    for world in dict.fromkeys(row["world"] for row in rows):
-        for name, which in (("expected_value_difference", ""), ("fresh_expected_value_difference", ", fresh world")):
-            for model in ("linear", "deep"):
-                cells = []
-                for count in counts:
-                    key = {"world": world, "model": model, "demonstrations": count}
-                    values = [row[name] for row in rows if key.items() <= row.items()]
-                    low, high = bootstrap_interval(values, np.mean) if values else (0.0, 0.0)
-                    cells.append(f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]" if values else "")
-                lines.append(f"| {world}{which} | {model} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def into_rl_recipe(row: dict[str, Any]) -> None:
@@ -405,26 +59,15 @@ def into_sac_recipe(row: dict[str, Any]) -> None:
     )
 
 
-def _score(row: dict[str, Any], mark: str = "") -> str:
-    score = row["normalized_score"]
-    low, high = score["mean_ci95"]
-    return f"{mark}{score['mean']:.3f}{mark} [{low:.3f}, {high:.3f}]"
-
-
-def _return(row: dict[str, Any]) -> str:
-    mean = row["return_mean"]
-    low, high = mean["mean_ci95"]
-    return f"{mean['mean']:.1f} [{low:.1f}, {high:.1f}]"
-
-
 def into_dagger_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     dagger, bc = row["dagger"], row["bc"]
     _into_comment(
         ROOT / "configs" / "dagger" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
-        f"# return {_return(dagger)} (expert {row['expert_return']:.1f}), normalised score {_score(dagger)}\n"
-        f"# from {row['labels']:,.0f} labels; behavioural cloning on as many: return {_return(bc)}, {_score(bc)}.\n",
+        f"# return {return_of(dagger)} (expert {row['expert_return']:.1f}), normalised score {score_of(dagger)}\n"
+        f"# from {row['labels']:,.0f} labels; behavioural cloning on as many: return {return_of(bc)}, "
+        f"{score_of(bc)}.\n",
     )
 
 
@@ -450,64 +93,64 @@ def into_recipe(row: dict[str, Any]) -> None:
 def refresh() -> None:
     """Every table whose results are there."""
     results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
-    tables = {}
+    made: dict[str, str] = {}
     if "recipes" in results:
-        tables["recipes"] = recipes(results["recipes"])
+        made["recipes"] = tables.recipes(results["recipes"])
         for row in results["recipes"]:
             if row["expert"] in ("scripted", "shipped"):  # else it was measured with more than it says itself
                 into_recipe(row)
     if "dagger_recipes" in results:
-        tables["dagger_recipes"] = beside(results["dagger_recipes"])
+        made["dagger_recipes"] = tables.beside(results["dagger_recipes"])
         for row in results["dagger_recipes"]:
             into_dagger_recipe(row)
     if "dagger_mujoco" in results:
-        tables["dagger_mujoco"] = beside(results["dagger_mujoco"])
+        made["dagger_mujoco"] = tables.beside(results["dagger_mujoco"])
     if "bc_table" in results:
-        tables["bc_table"] = bc_table(results["bc_table"])
+        made["bc_table"] = tables.bc_table(results["bc_table"])
     if {"bc", "rollout"} <= set(results):
-        tables["speed"] = speed(results["bc"], results["rollout"], results.get("dagger"))
+        made["speed"] = tables.speed(results["bc"], results["rollout"], results.get("dagger"))
     if "experts" in results:
-        tables["experts"] = experts(results["experts"])
+        made["experts"] = tables.experts(results["experts"])
         for row in results["experts"]:
             into_rl_recipe(row)
     if "adversarial_recipes" in results:
         guided = [row["recipe"].startswith("gcl/") for row in results["adversarial_recipes"]]
         for name, wanted in (("adversarial_recipes", False), ("gcl_recipes", True)):
             rows = [row for row, one in zip(results["adversarial_recipes"], guided, strict=True) if one == wanted]
-            tables[name] = adversarial_recipes(rows)
+            made[name] = tables.adversarial_recipes(rows)
         for row in results["adversarial_recipes"]:
             into_adversarial_recipe(row)
     if "reoptimise" in results:
-        tables["reoptimise"] = reoptimise(results["reoptimise"])
+        made["reoptimise"] = tables.reoptimise(results["reoptimise"])
     if "gail_table" in results:
-        tables["gail_table"] = gail_table(results["gail_table"], results.get("bc_table", []))
-        tables["airl_table"] = airl_table(results["gail_table"])
+        made["gail_table"] = tables.gail_table(results["gail_table"], results.get("bc_table", []))
+        made["airl_table"] = tables.airl_table(results["gail_table"])
     if "termination" in results:
-        tables["termination"] = termination(results["termination"])
+        made["termination"] = tables.termination(results["termination"])
     if "adversarial" in results:
-        tables["adversarial_speed"] = adversarial_speed(results["adversarial"])
+        made["adversarial_speed"] = tables.adversarial_speed(results["adversarial"])
     if "failures" in results:
-        tables["too_strong"] = too_strong(results["failures"]["too_strong"])
-        tables["modes"] = modes(results["failures"]["modes"])
+        made["too_strong"] = tables.too_strong(results["failures"]["too_strong"])
+        made["modes"] = tables.modes(results["failures"]["modes"])
 
     if "maxent_irl" in results:
-        tables["maxent_irl_speed"] = maxent_irl_speed(results["maxent_irl"])
+        made["maxent_irl_speed"] = tables.maxent_irl_speed(results["maxent_irl"])
     if "maxent_irl_recipes" in results:
-        tables["maxent_irl_recipes"] = maxent_irl_recipes(results["maxent_irl_recipes"])
+        made["maxent_irl_recipes"] = tables.maxent_irl_recipes(results["maxent_irl_recipes"])
         for row in results["maxent_irl_recipes"]:
             into_maxent_irl_recipe(row)
     if "maxent_irl_worlds" in results:
-        tables["maxent_irl_worlds"] = maxent_irl_worlds(results["maxent_irl_worlds"])
+        made["maxent_irl_worlds"] = tables.maxent_irl_worlds(results["maxent_irl_worlds"])
     if "rl" in results:
-        tables["rl_speed"] = rl_speed(results["rl"], results.get("rl_scaling"))
+        made["rl_speed"] = tables.rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:
-        tables["rl_returns"] = rl_returns(results["rl_returns"])
+        made["rl_returns"] = tables.rl_returns(results["rl_returns"])
         for row in results["rl_returns"]:
             if row["algorithm"] == "sac" and "wall_seconds" in row["ours"]:
                 into_sac_recipe(row)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text()
-        for name, table in tables.items():
+        for name, table in made.items():
             before, mark, rest = text.partition(f"<!-- {name} -->\n")
             _, end, after = rest.partition(f"<!-- /{name} -->")
             if mark:
