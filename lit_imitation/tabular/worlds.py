@@ -77,7 +77,7 @@ class ObjectWorld(_Grid):
     Each object has an inner and an outer colour. A cell pays 1 within distance 3 of an object whose outer colour is the
     first and within 2 of one whose outer colour is the second, −1 if only the first is so, else 0; inner colours and
     further outer ones only distract. The features are, for each inner and outer colour and each d = 1, …, size, whether
-    an object of it is nearer than d: the true reward is a conjunction of two of them, so not linear.
+    an object of it is at most d away: the true reward is made of two of them and their conjunction, so not linear.
 
     Args:
         size: rows and columns.
@@ -108,8 +108,8 @@ class ObjectWorld(_Grid):
             [distance[:, of == c].min(1, initial=np.inf) for of in colour for c in range(self.colours)], 1
         )
         first, second = nearest[:, self.colours] <= 3, nearest[:, self.colours + 1] <= 2
-        nearer = nearest[:, :, None] < np.arange(1, size + 1)
-        return np.where(first, np.where(second, 1.0, -1.0), 0.0), nearer.reshape(cells, -1).astype(float)
+        within = nearest[:, :, None] <= np.arange(1, size + 1)
+        return np.where(first, np.where(second, 1.0, -1.0), 0.0), within.reshape(cells, -1).astype(float)
 
 
 class BinaryWorld(_Grid):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import gymnasium
@@ -217,14 +218,29 @@ def test_rewards_of_worlds_are_as_their_papers_say():
         count = int(sum(cells))
         assert float(grid.reward.values[9 * r + c]) == {4: 1.0, 5: -1.0}.get(count, 0.0)
     objects = ObjectWorld(size=12, seed=0)
-    nearer = objects.features.reshape(144, 4, 12).bool()  # inner colours, then outer; distances below 1 … 12
-    # The objects themselves, from the cells where something is nearer than 1.
-    rows = torch.arange(144) // 12, torch.arange(144) % 12
+    rng = np.random.default_rng(0)
+    place, (inner, outer) = rng.choice(144, 7, replace=False), rng.integers(2, size=(2, 7))
+    features = objects.features.reshape(144, 4, 12).bool()  # inner colours, then outer; distances up to 1 … 12
     for state in range(144):
-        distance = ((rows[0] - state // 12) ** 2 + (rows[1] - state % 12) ** 2).double().sqrt()
-        near = [bool((distance[nearer[:, 2 + k, 0]] <= d).any()) for k, d in ((0, 3), (1, 2))]
-        assert float(objects.reward.values[state]) == (0.0 if not near[0] else 1.0 if near[1] else -1.0)
+        distance = [math.hypot(state // 12 - other // 12, state % 12 - other % 12) for other in place]
+        nearest = [
+            min((d for d, c in zip(distance, colours, strict=True) if c == k), default=math.inf)
+            for colours in (inner, outer)
+            for k in (0, 1)
+        ]
+        for column, at in enumerate(nearest):
+            assert features[state, column].tolist() == [at <= d for d in range(1, 13)]
+        assert float(objects.reward.values[state]) == (0.0 if nearest[2] > 3 else 1.0 if nearest[3] <= 2 else -1.0)
     assert set(objects.reward.values.tolist()) == {-1.0, 0.0, 1.0}
     world = GridWorld(size=10)
     assert torch.equal(world.reward.values, world.features @ torch.tensor([0.0, 1.0, -0.5, -1.0]).double())
     assert int((world.reward.values == 1).sum()) == 1
+
+
+@pytest.mark.parametrize("world", [GridWorld, ObjectWorld, BinaryWorld])
+def test_the_reward_of_a_world_is_a_function_of_its_features(world):
+    """Else no reward of the features is the true one, however much is demonstrated."""
+    mdp = world(size=32)
+    _, kind = np.unique(mdp.features.numpy(), axis=0, return_inverse=True)
+    for paid in np.split(mdp.reward.values.numpy()[kind.argsort()], np.cumsum(np.bincount(kind))[:-1]):
+        assert len(set(paid.tolist())) == 1
