@@ -17,7 +17,7 @@ from lit_imitation.rewards import load_reward
 from lit_imitation.rewards.base import RewardModel
 from lit_imitation.rollout import Round, Steps
 from lit_imitation.studies.common import quiet
-from lit_imitation.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, run
+from lit_imitation.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, planning, run
 from lit_imitation.studies.transfer.worlds import GRID, WORLDS, maze_grid
 from lit_imitation.transitions import Transitions
 
@@ -142,6 +142,24 @@ def test_a_fresh_policy_is_paid_by_the_learnt_reward_and_measured_by_the_true_on
     assert found["returns"].mean() < -55  # 0.72 from the goal
 
 
+def test_a_reward_is_planned_for_in_the_mirrored_maze(tmp_path, monkeypatch):
+    """The true one leads around the barrier to the goal; one that pays for the lower left corner leads there."""
+    best = planning.planned(20, 0)
+    # Around the barrier's end at x = 0.4 the way takes 25 steps or so; to stand at the barrier would cost 0.2 a step.
+    assert best["returns"].min() > -8.5
+    crossing = np.flatnonzero(best["path"][:, 1] > point_mass_maze.BARRIER_HEIGHT)[0]
+    assert best["path"][crossing - 1, 0] > 0.38
+
+    class Corner(RewardModel):
+        def reward(self, transitions):
+            return -torch.linalg.vector_norm(transitions.observation + 0.1, dim=-1)
+
+    monkeypatch.setattr("lit_imitation.studies.transfer.planning.load_reward", lambda path: Corner())
+    np.savez(tmp_path / "reward.npz", checkpoint=np.zeros(3, np.uint8))
+    path = planning.planned(1, 0, {}, tmp_path / "reward.npz")["path"]
+    assert np.linalg.norm(path[-1] + 0.1) < 0.02
+
+
 def test_the_expert_is_paid_for_its_entropy():
     """α times −log π of what it played, beside the reward of the environment."""
     envs = make(WORLDS["maze"].source, 3, 0, "vector")
@@ -205,7 +223,7 @@ def test_quality_knows_a_good_reward_from_a_bad_one():
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
     files = sorted((out / "runs").iterdir())
-    assert len(files) == 1 + (2 + 1 + 1 + 2) + (2 + 1)
+    assert len(files) == 1 + (2 + 1 + 1 + 2) + (2 + 1) + (2 + 1 + 1 + 1)
     kept = {file: file.stat().st_mtime_ns for file in files}
     lost = [
         next(file for file in files if part in file.name) for part in ("expert", "airl_state-seed1", "transfer-seed1")

@@ -23,6 +23,7 @@ from lit_imitation.studies.common import Result, Run, execute, mean
 from lit_imitation.studies.transfer import learners
 from lit_imitation.studies.transfer.figures import maze_rewards, returns_and_quality
 from lit_imitation.studies.transfer.page import page
+from lit_imitation.studies.transfer.planning import planned
 from lit_imitation.studies.transfer.worlds import WORLDS
 from lit_imitation.versions import versions
 
@@ -179,9 +180,13 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         for task, runs in zip(settings.tasks, first, strict=True)
     ]
     learnt, transferred = _all(first, directory, jobs), _all(second, directory, jobs)
+    plans = [_plans(task, runs, directory) for task, runs in zip(settings.tasks, first, strict=True)]
+    exact = _all(plans, directory, jobs)
     tasks = {
-        task.world: summarise(task, expert, imitated, moved)
-        for task, expert, imitated, moved in zip(settings.tasks, taught, learnt, transferred, strict=True)
+        task.world: summarise(task, expert, *results)
+        for task, expert, results in zip(
+            settings.tasks, taught, zip(learnt, transferred, exact, strict=True), strict=True
+        )
     }
     summary = {"study": "transfer", "settings": asdict(settings), "tasks": tasks, "versions": versions()}
     returns_and_quality(tasks, out / "transfer")
@@ -238,11 +243,30 @@ def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> 
     )
 
 
+def _plans(task: Task, first: Mapping[str, Sequence[Run]], directory: Path) -> dict[str, list[Run]]:
+    """Every learnt reward of the maze, and the true one, planned for; the ant's states cannot be counted."""
+    if task.world != "maze":
+        return {}
+    plans: dict[str, list[Run]] = {}
+    for row, runs in first.items():
+        plans[row] = []
+        for seed, one in enumerate(runs[:1] if row == "true" else runs):
+            run = Run(f"{task.world}-{row}-planned-seed{seed}", planned, {"episodes": task.episodes, "seed": seed})
+            if row != "true":
+                run = run._replace(
+                    arguments=dict(run.arguments) | {"origin": dict(one.arguments)},
+                    inputs={"reward": one.file(directory)},
+                )
+            plans[row].append(run)
+    return plans
+
+
 def summarise(
     task: Task,
     expert: Result,
     learnt: Mapping[str, Sequence[Result]],
     transferred: Mapping[str, Sequence[Result]],
+    exact: Mapping[str, Sequence[Result]],
 ) -> dict[str, Any]:
     """What is told of one pair of environments."""
     pair = WORLDS[task.world]
@@ -267,6 +291,7 @@ def summarise(
         "rows": rows,
         "imitation": {row: _interval([result["source_returns"].mean() for result in learnt[row]]) for row in IMITATORS},
         "policy": {row: _interval([result["returns"].mean() for result in learnt[row]]) for row in AIRLS},
+        "planned": {row: _interval([result["returns"].mean() for result in results]) for row, results in exact.items()},
         "quality": {
             row: {name: _interval([float(result[name]) for result in learnt[row]]) for name in ("correlation", "epic")}
             for row in IMITATORS
