@@ -46,7 +46,7 @@ bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL
 	$(BIN)/python benchmarks/figure.py
 
 figures: setup  ## the studies' figures, their numbers and pages; goes on where it was interrupted
-	set -e; for study in horizon finetune sample_efficiency transfer; do \
+	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl; do \
 	  OMP_NUM_THREADS=1 $(BIN)/lit-imitation study $$study --out runs/studies/$$study --jobs 2; \
 	  mkdir -p docs/figures/$$study; \
 	  for suffix in png svg csv json; do cp runs/studies/$$study/*.$$suffix docs/figures/$$study; done; \

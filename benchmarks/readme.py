@@ -139,8 +139,6 @@ def refresh() -> None:
         made["maxent_irl_recipes"] = tables.maxent_irl_recipes(results["maxent_irl_recipes"])
         for row in results["maxent_irl_recipes"]:
             into_maxent_irl_recipe(row)
-    if "maxent_irl_worlds" in results:
-        made["maxent_irl_worlds"] = tables.maxent_irl_worlds(results["maxent_irl_worlds"])
     if "rl" in results:
         made["rl_speed"] = tables.rl_speed(results["rl"], results.get("rl_scaling"))
     if "rl_returns" in results:

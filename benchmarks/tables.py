@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from lit_imitation.statistics import bootstrap_interval
-
 
 def recipes(rows: list[dict[str, Any]]) -> str:
     """Scores of the recipes."""
@@ -336,24 +334,6 @@ def maxent_irl_recipes(rows: list[dict[str, Any]]) -> str:
             f"{row['expected_value_difference']:.3f} | **{row['value_share']:.3f}** | {fresh} | "
             f"{row['reward_correlation']:.3f} | {row['epic_distance']:.3f} | {row['wall_seconds']:.0f} |"
         )
-    return "\n".join(lines)
-
-
-def maxent_irl_worlds(rows: list[dict[str, Any]]) -> str:
-    """Expected value difference by the number of demonstrations."""
-    counts = sorted({row["demonstrations"] for row in rows})
-    lines = ["| world | reward | " + " | ".join(f"{count:,} demonstrations" for count in counts) + " |"]
-    lines.append("|---" * (2 + len(counts)) + "|")
-    for world in dict.fromkeys(row["world"] for row in rows):
-        for name, which in (("expected_value_difference", ""), ("fresh_expected_value_difference", ", fresh world")):
-            for model in ("linear", "deep"):
-                cells = []
-                for count in counts:
-                    key = {"world": world, "model": model, "demonstrations": count}
-                    values = [row[name] for row in rows if key.items() <= row.items()]
-                    low, high = bootstrap_interval(values, np.mean) if values else (0.0, 0.0)
-                    cells.append(f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]" if values else "")
-                lines.append(f"| {world}{which} | {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

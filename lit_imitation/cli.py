@@ -153,10 +153,11 @@ def study(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
     parser.add_argument(
         "name",
-        choices=["horizon", "finetune", "sample_efficiency", "transfer"],
+        choices=["horizon", "finetune", "sample_efficiency", "transfer", "inverse_rl"],
         help="horizon: cost against the length of the task, BC and DAgger; finetune: past a mediocre expert, by PPO "
         "from its clone; sample_efficiency: labels against environment steps, BC, DAgger, GAIL and PPO; transfer: a "
-        "reward learnt in one environment, used in another",
+        "reward learnt in one environment, used in another; inverse_rl: true and recovered rewards, and what "
+        "demonstrations are worth",
     )
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")

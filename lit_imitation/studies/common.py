@@ -108,8 +108,10 @@ def fit(
     directory: str,
     *callbacks: Callback,
     logger: Logger | None = None,
+    validate: bool = True,
 ) -> None:
-    """`Trainer.fit` on the CPU, with a validation after every `epochs`: at the end, or at each round's.
+    """`Trainer.fit` on the CPU, with a validation (unless not `validate`) after every `epochs`: at the end, or at each
+    round's.
 
     A DataModule that counts its epochs by itself (`RolloutDataModule.env_steps`) has as many of them as it says.
     """
@@ -122,6 +124,7 @@ def fit(
         max_epochs=epochs,
         check_val_every_n_epoch=epochs,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validate else 0,
         logger=logger or False,
         # no other than the callbacks' own
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
