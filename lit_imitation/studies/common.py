@@ -177,6 +177,13 @@ def mean(values: ArrayLike) -> tuple[Any, Any, Any]:
     return over_seeds(values, lambda sample: sample.mean(axis=0), resamples=1000)
 
 
+def with_interval(values: ArrayLike) -> dict[str, Any]:
+    """For JSON: the mean over seeds, its 95 % bootstrap interval, and the seeds."""
+    value, low, high = mean(values)
+    seeds = np.asarray(values, dtype=np.float64).tolist()
+    return {"mean": float(value), "ci95": [float(low), float(high)], "seeds": seeds}
+
+
 def log_log_slope(x: ArrayLike, y: ArrayLike) -> Estimate:
     """The exponent b of y ≈ a xᵇ, by least squares of log(mean of y over seeds) on log x, with its interval.
 
@@ -194,6 +201,15 @@ def log_log_slope(x: ArrayLike, y: ArrayLike) -> Estimate:
         return centred @ np.log(np.maximum(sample.mean(axis=0), 1e-12)) / (centred @ centred)
 
     return Estimate(*(float(end) for end in over_seeds(y, slope)))
+
+
+# Pages
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 # Figures

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.common import table
+
 
 def page(summary: Mapping[str, Any]) -> str:
     """Markdown with the figure beside it."""
@@ -73,11 +75,6 @@ def _words(settings: Mapping[str, Any], *keys: str) -> str:
     return " and ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _interval(entry: Mapping[str, Any]) -> str:
     low, high = entry["ci95"]
     return f"{entry['mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
@@ -96,7 +93,7 @@ def _returns(tasks: Mapping[str, Any]) -> str:
         ]
         for env_id, task in tasks.items()
     ]
-    return _table(
+    return table(
         ["return", "seeds", "random", "expert (mode)", "clone alone", "PPO from scratch", "BC, then PPO"], rows
     )
 
@@ -119,7 +116,7 @@ def _differences(tasks: Mapping[str, Any]) -> str:
         "BC, then PPO", "− the clone", "− scratch, after ¼ of the steps", "after ½", "at the end", "over training",
         "steps to the expert: it / scratch",
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
@@ -138,4 +135,4 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 start,
             ]
         )
-    return _table(["", "expert", "demonstrations (mean over seeds)", "PPO", "and from the clone"], rows)
+    return table(["", "expert", "demonstrations (mean over seeds)", "PPO", "and from the clone"], rows)

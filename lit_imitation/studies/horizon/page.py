@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.common import table
+
 NAMES: Mapping[str, str] = {
     "expert": "expert",
     "bc": "BC",
@@ -112,11 +114,6 @@ Numbers behind the figures: [compounding_error.csv](compounding_error.csv), [tra
 """
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _interval(entry: Mapping[str, Any], digits: int = 2, percent: bool = False) -> str:
     low, high = entry["ci95"]
     value = entry["mean"] if "mean" in entry else entry["slope"]
@@ -137,7 +134,7 @@ def _corridor(summary: Mapping[str, Any]) -> str:
         if part.startswith("corridor")
         for name, entry in entries.items()
     ]
-    return _table(["p", "learner", "measured ε", "slope in T", "closed form"], rows)
+    return table(["p", "learner", "measured ε", "slope in T", "closed form"], rows)
 
 
 def _costs(summary: Mapping[str, Any]) -> str:
@@ -147,7 +144,7 @@ def _costs(summary: Mapping[str, Any]) -> str:
         [f"{p:g}", NAMES[name], *(_interval(cells[p, name, T]["cost"], 4) for T in horizons)]
         for p, name in dict.fromkeys((p, name) for p, name, _ in cells)
     ]
-    return _table(["p", "learner", *(f"T = {T}" for T in horizons)], rows)
+    return table(["p", "learner", *(f"T = {T}" for T in horizons)], rows)
 
 
 def _others(summary: Mapping[str, Any]) -> str:
@@ -155,7 +152,7 @@ def _others(summary: Mapping[str, Any]) -> str:
         [title, *(_interval(summary["slopes"][part][name]) for name in ("bc", "dagger"))]
         for part, title in (("lane_keeping", "LaneKeeping"), ("lunar_lander", "LunarLander"))
     ]
-    return _table(["", "BC", "DAgger"], rows)
+    return table(["", "BC", "DAgger"], rows)
 
 
 def _lane(lane: Mapping[str, Any]) -> str:
@@ -171,7 +168,7 @@ def _lane(lane: Mapping[str, Any]) -> str:
         for name, entry in lane.items()
     ]
     head = ["driver", "labels", "cars that leave the lane", "steps in hazard", "error on BC's data", "on own states"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _lander(lander: Mapping[str, Any]) -> str:
@@ -186,4 +183,4 @@ def _lander(lander: Mapping[str, Any]) -> str:
         ]
         for name, entry in lander.items()
     ]
-    return _table(["pilot", "labels", "return", "crashes", "cost of a flight", "error on BC's data"], rows)
+    return table(["pilot", "labels", "return", "crashes", "cost of a flight", "error on BC's data"], rows)

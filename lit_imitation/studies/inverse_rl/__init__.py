@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lit_imitation.files import atomic_write
-from lit_imitation.studies.common import Result, Run, execute, mean
+from lit_imitation.studies.common import Result, Run, execute, with_interval
 from lit_imitation.studies.inverse_rl import learners
 from lit_imitation.studies.inverse_rl.figures import rewards, value_difference
 from lit_imitation.studies.inverse_rl.maps import Map, drawn, epic_distance, optimal_actions, scaled, shaped
@@ -232,13 +231,6 @@ def _figures(results: Sequence[Sequence[Result]], prefix: str, whose: str) -> di
         np.array([[float(one[prefix + name]) for one in seeds] for seeds in results]) for name in ("optimal", whose)
     )
     return {
-        "expected_value_difference": [_interval(row) for row in optimal - value],
-        "value_share": [_interval(row) for row in value / optimal],
+        "expected_value_difference": [with_interval(row) for row in optimal - value],
+        "value_share": [with_interval(row) for row in value / optimal],
     }
-
-
-def _interval(values: ArrayLike) -> dict[str, Any]:
-    """Mean over seeds, its 95 % bootstrap interval, and the seeds."""
-    value, low, high = mean(values)
-    seeds = np.asarray(values, dtype=np.float64).tolist()
-    return {"mean": float(value), "ci95": [float(low), float(high)], "seeds": seeds}

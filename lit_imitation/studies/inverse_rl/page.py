@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.common import table
 from lit_imitation.studies.inverse_rl.figures import CORNER, NOTABLE, QUANTITIES, SHOWN, STYLES, TITLES
 from lit_imitation.studies.inverse_rl.worlds import PICTURED
 
@@ -92,11 +93,6 @@ settings and versions: [inverse_rl.json](inverse_rl.json); vector graphics: [inv
 """
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _rewards(summary: Mapping[str, Any]) -> str:
     corner = TITLES[PICTURED]
     entries = {"(b) lake, a weight a cell": summary["lake"]["recovered"]}
@@ -114,7 +110,7 @@ def _rewards(summary: Mapping[str, Any]) -> str:
         for name, entry in entries.items()
     ]
     head = ["", "correlation with the true reward", "EPIC distance", "cells with an optimal arrow", "value", "expert's"]
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
@@ -129,7 +125,7 @@ def _curves(summary: Mapping[str, Any], quantity: str) -> str:
         for world, told in summary["curves"].items()
         for (name, place), style in STYLES.items()
     ]
-    return _table([QUANTITIES[quantity], "reward", *(f"{count:,}" for count in counts)], rows)
+    return table([QUANTITIES[quantity], "reward", *(f"{count:,}" for count in counts)], rows)
 
 
 def _setup(summary: Mapping[str, Any]) -> str:
@@ -145,4 +141,4 @@ def _setup(summary: Mapping[str, Any]) -> str:
         ]
         for task in (settings["lake"], *settings["tasks"])
     ]
-    return _table(["", "the world", "`TabularDataModule`", "`MaxEntIRL`", "`MLPReward`", "epochs"], rows)
+    return table(["", "the world", "`TabularDataModule`", "`MaxEntIRL`", "`MLPReward`", "epochs"], rows)

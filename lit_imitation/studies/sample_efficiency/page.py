@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.common import table
 from lit_imitation.studies.sample_efficiency.architecture import WINDOW
 
 NAMES = {"bc": "BC", "dagger": "DAgger", "gail": "GAIL", "ppo": "PPO on the true reward"}
@@ -78,11 +79,6 @@ headline values, settings and versions: [sample_efficiency.json](sample_efficien
 """
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _interval(entry: Mapping[str, Any]) -> str:
     low, high = entry["ci95"]
     return f"{entry['iqm']:.2f} [{low:.2f}, {high:.2f}]"
@@ -108,7 +104,7 @@ def _scores(tasks: Mapping[str, Any], pooled: Mapping[str, Any]) -> str:
         [name, *(_interval(task["scores"][method]) for task in tasks.values()), f"**{_interval(pooled[method])}**"]
         for method, name in NAMES.items()
     ]
-    return _table(["score at the end", *tasks, "both" if len(tasks) == 2 else "all"], rows)
+    return table(["score at the end", *tasks, "both" if len(tasks) == 2 else "all"], rows)
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -128,7 +124,7 @@ def _trade(tasks: Mapping[str, Any]) -> str:
                 needed = _steps(entry["env_steps"])
                 labels = "–" if entry["labels"]["iqm"] is None else f"{entry['labels']['iqm']:,.0f}"
             rows.append([env_id, NAMES[entry["method"]], shown, str(entry["seeds"]), labels, needed])
-    return _table(["environment", "method", "trajectories", "seeds", "labels by then", "environment steps"], rows)
+    return table(["environment", "method", "trajectories", "seeds", "labels by then", "environment steps"], rows)
 
 
 def _steps(entry: Mapping[str, Any]) -> str:
@@ -157,7 +153,7 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{task['clone_steps']:,}",
             ]
         )
-    return _table(
+    return table(
         ["", "expert, its return", "steps of GAIL and PPO", "a round of GAIL", "and of PPO", "DAgger", "steps of BC"],
         rows,
     )

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from lit_imitation.envs import random_return
 from lit_imitation.errors import ConfigError
 from lit_imitation.files import atomic_write
-from lit_imitation.studies.common import Result, Run, execute, mean
+from lit_imitation.studies.common import Result, Run, execute, with_interval
 from lit_imitation.studies.transfer import learners
 from lit_imitation.studies.transfer.figures import maze_rewards, returns_and_quality
 from lit_imitation.studies.transfer.page import page
@@ -275,8 +274,8 @@ def summarise(
     final = {row: [float(result["returns"].mean()) for result in measured[row]] for row in learnt}
     one = float(np.mean(final["true"]))
     rows = {
-        row: _interval(values) | {
-            "share_of_gap": _interval((np.array(values) - zero) / (one - zero)),
+        row: with_interval(values) | {
+            "share_of_gap": with_interval((np.array(values) - zero) / (one - zero)),
             "paper": PAPER[task.world][row],
         }
         for row, values in final.items()
@@ -289,18 +288,17 @@ def summarise(
         "expert": float(expert["returns"].mean()),
         "demonstrated_return": float(np.mean([result["shown_returns"].mean() for result in learnt["gail"]])),
         "rows": rows,
-        "imitation": {row: _interval([result["source_returns"].mean() for result in learnt[row]]) for row in IMITATORS},
-        "policy": {row: _interval([result["returns"].mean() for result in learnt[row]]) for row in AIRLS},
-        "planned": {row: _interval([result["returns"].mean() for result in results]) for row, results in exact.items()},
+        "imitation": {
+            row: with_interval([result["source_returns"].mean() for result in learnt[row]]) for row in IMITATORS
+        },
+        "policy": {row: with_interval([result["returns"].mean() for result in learnt[row]]) for row in AIRLS},
+        "planned": {
+            row: with_interval([result["returns"].mean() for result in results]) for row, results in exact.items()
+        },
         "quality": {
-            row: {name: _interval([float(result[name]) for result in learnt[row]]) for name in ("correlation", "epic")}
+            row: {
+                name: with_interval([float(result[name]) for result in learnt[row]]) for name in ("correlation", "epic")
+            }
             for row in IMITATORS
         },
     }
-
-
-def _interval(values: ArrayLike) -> dict[str, Any]:
-    """Mean over seeds, its 95 % bootstrap interval, and the seeds."""
-    value, low, high = mean(values)
-    seeds = np.asarray(values, dtype=np.float64).tolist()
-    return {"mean": float(value), "ci95": [float(low), float(high)], "seeds": seeds}

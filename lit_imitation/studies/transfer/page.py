@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lit_imitation.studies.common import table
 from lit_imitation.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
@@ -102,13 +103,8 @@ def _planned(tasks: Mapping[str, Any]) -> str:
 Is it the reward or the search? In the mirrored maze a reward can also be planned for exactly, by value iteration on a
 grid of 70 × 70 cells and 25 actions; GAIL's last discriminator is frozen for that. True returns of what comes out:
 
-{_table(["planned for, in the mirrored maze", "return"], rows)}
+{table(["planned for, in the mirrored maze", "return"], rows)}
 """
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _interval(entry: Mapping[str, Any], digits: int) -> str:
@@ -131,7 +127,7 @@ def _returns(tasks: Mapping[str, Any]) -> str:
         [NAMES["random"], *(cell for t in tasks.values() for cell in (f"{t['random_return']:,.1f}", "", "0%", ""))]
     )
     head = [cell for world in tasks for cell in (TITLES[world], "seeds", "gap", "paper")]
-    return _table(["", *head], rows)
+    return table(["", *head], rows)
 
 
 def _quality(tasks: Mapping[str, Any]) -> str:
@@ -146,7 +142,7 @@ def _quality(tasks: Mapping[str, Any]) -> str:
         for world, task in tasks.items()
         for row, entry in task["quality"].items()
     ]
-    return _table(["", "", "imitator's return in the first environment", "correlation", "EPIC distance"], rows)
+    return table(["", "", "imitator's return in the first environment", "correlation", "EPIC distance"], rows)
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
@@ -168,4 +164,4 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
             ]
         )
-    return _table(["", "expert", "imitation in the first environment", "RL in the second"], rows)
+    return table(["", "expert", "imitation in the first environment", "RL in the second"], rows)
