@@ -98,9 +98,7 @@ def reinforced(
     curve = Curve()
     with tempfile.TemporaryDirectory() as directory, RandomStream(derive_seed(seed, "learner")):
         if reward is not None:
-            file = Path(directory) / "reward.ckpt"
-            with np.load(reward) as result:
-                file.write_bytes(result["checkpoint"].tobytes())
+            file = unpacked(reward, directory)
         module = (
             RL(partial(PPO, **ppo), reward=None if reward is None else str(file))
             if temperature is None
@@ -178,6 +176,14 @@ def adversarial(
         "checkpoint": np.frombuffer(buffer.getvalue(), np.uint8), "source_returns": returns, "shown_returns": shown,
     }  # fmt: skip
     return kept | curve.result() | _measured(pair.target, pair, actor, episodes, seed) | quality
+
+
+def unpacked(result: Path, directory: str) -> Path:
+    """The checkpoint in a result of `adversarial`, as a file for `load_reward`."""
+    file = Path(directory) / "reward.ckpt"
+    with np.load(result) as kept:
+        file.write_bytes(kept["checkpoint"].tobytes())
+    return file
 
 
 def compare(reward: LearntReward, pair: World, demonstrations: Transitions) -> Result:

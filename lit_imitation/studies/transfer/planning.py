@@ -20,6 +20,7 @@ from lit_imitation.rewards import load_reward
 from lit_imitation.seeding import derive_seed
 from lit_imitation.studies.common import Result
 from lit_imitation.studies.finetune.learners import play
+from lit_imitation.studies.transfer.learners import unpacked
 from lit_imitation.studies.transfer.worlds import WORLDS
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
@@ -80,10 +81,8 @@ def _true(position: NDArray[Any], action: NDArray[Any]) -> Tensor:
 
 def _learnt(result: Path, position: NDArray[Any], action: NDArray[Any], following: NDArray[Any]) -> Tensor:
     """`[N]`: of the checkpoint in `result`."""
-    with tempfile.TemporaryDirectory() as directory, np.load(result) as kept:
-        file = Path(directory) / "reward.ckpt"
-        file.write_bytes(kept["checkpoint"].tobytes())
-        learnt = load_reward(file)
+    with tempfile.TemporaryDirectory() as directory:
+        learnt = load_reward(unpacked(result, directory))
     never = np.zeros(len(position))
     found: Tensor = learnt.reward(
         Transitions.from_numpy(
