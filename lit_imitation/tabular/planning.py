@@ -18,6 +18,9 @@ Entropy = Literal["causal", "trajectory", "none"]
 Inflow = Mapping[int, Tensor]
 """Weights `[S]` of states from which value is counted, by time step, each with its γᵗ: {0: start distribution}."""
 
+KEPT = 2**22
+"""Entries of Q over all steps that are kept for a forward pass, at the most."""
+
 
 @dataclass(frozen=True)
 class Planning:
@@ -100,10 +103,10 @@ def solve(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Solution:
         backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
         value = backup.values()
         if planning.horizon is None:
-            return Solution(value, backup.policy(value, value).T)
+            return Solution(value, backup.policy(value).T)
         policy = value.new_empty(planning.horizon, mdp.num_actions, mdp.num_states)
         for t in range(planning.horizon):
-            policy[t] = backup.policy(value[t], value[t + 1])
+            policy[t] = backup.policy(value, t)
         return Solution(value, policy.mT)
 
 
@@ -111,8 +114,7 @@ def first_policy(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Te
     """π_0 `[S, A]` of `solve`, which without end is π itself, without those of all the other steps in memory."""
     with torch.no_grad():
         backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
-        value = backup.values()
-        return backup.policy(*((value, value) if planning.horizon is None else value[:2])).T
+        return backup.policy(backup.values()).T
 
 
 def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
@@ -183,8 +185,8 @@ def _spread(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> tuple[T
 class _Backup:
     """One step of the recursion, and both passes made of it.
 
-    Values are kept for all steps, policies are not: at a million states those of fifty steps would be a gigabyte, and
-    to write and read them costs about what it does to compute them again.
+    Values are kept for all steps, Q only where the world is small: at a million states that of fifty steps would be a
+    gigabyte, and to write and read it costs about what it does to compute it again.
 
     Args:
         mdp: the world.
@@ -200,6 +202,10 @@ class _Backup:
             # One action is left in a terminal state, so that its value is what it pays, and no choice between equals.
             self.reward = of_action.clone()
             self.reward[1:].masked_fill_(mdp.terminal, -math.inf)
+        self.q: Tensor | None = None
+        """`[T, A, S]`, once `values` has been there."""
+        if planning.horizon is not None and planning.horizon * self.reward.numel() <= KEPT:
+            self.q = self.reward.new_empty(planning.horizon, *self.reward.shape)
 
     def values(self) -> Tensor:
         """V `[T + 1, S]`; `[S]` without end."""
@@ -207,21 +213,26 @@ class _Backup:
         if planning.horizon is not None:
             value = self.reward.new_zeros(planning.horizon + 1, states)
             for t in reversed(range(planning.horizon)):
-                value[t] = self._maximum(self._of_actions(value[t + 1]))
+                q = self._of_actions(value[t + 1])
+                value[t] = self._maximum(q)
+                if self.q is not None:
+                    self.q[t] = q
             return value
         value = self._maximum(self._of_actions(self.reward.new_zeros(states)))
         for _ in range(planning.sweeps(float(value.abs().max()))):
             value = self._maximum(self._of_actions(value))
         return value
 
-    def policy(self, value: Tensor, following: Tensor) -> Tensor:
-        """π_t `[A, S]`, from V_t and V_{t+1}, `[S]` each."""
-        q = self._of_actions(following)
+    def policy(self, value: Tensor, t: int = 0) -> Tensor:
+        """π_t `[A, S]`, from what `values` gave; without end, where `t` does not count, π."""
+        if self.q is not None:
+            q = self.q[t].clone()
+        else:
+            q = self._of_actions(value if self.planning.horizon is None else value[t + 1])
         if self.planning.entropy == "none":
             return torch.zeros_like(q).scatter_(0, q.argmax(0)[None], 1.0)
-        if self.planning.horizon is None:  # V is only close to the fixed point
-            value = self._maximum(q)
-        return q.sub_(value).exp_()
+        # Without end V is only close to the fixed point.
+        return q.sub_(self._maximum(q) if self.planning.horizon is None else value[t]).exp_()
 
     def flows(self, value: Tensor, inflow: Inflow) -> tuple[Tensor, Tensor | None]:
         """The occupancy `[A, S]` under this distribution, and of transitions `[N]` where there is a reward of them."""
@@ -229,11 +240,11 @@ class _Backup:
         total = torch.zeros_like(self.reward)
         of_transitions = None if self.of_transition is None else torch.zeros_like(self.of_transition)
         state = self.reward.new_zeros(mdp.num_states)
-        always = self.policy(value, value) if planning.horizon is None else None
+        always = self.policy(value) if planning.horizon is None else None
         for t in range(planning.steps(inflow)):
             if t in inflow:
                 state = state + inflow[t]
-            policy = always if always is not None else self.policy(value[t], value[t + 1])
+            policy = always if always is not None else self.policy(value, t)
             flow = policy * state
             total += flow
             if planning.entropy == "trajectory":

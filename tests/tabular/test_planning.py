@@ -316,3 +316,15 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
 def test_what_cannot_be_planned_is_said(arguments, text):
     with pytest.raises(ConfigError, match=text):
         Planning(**arguments)
+
+
+@pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
+def test_of_a_large_world_q_is_computed_twice(monkeypatch, entropy):
+    """What is kept of a small one only saves time."""
+    mdp, planning = world(), Planning(HORIZON, 1.0, entropy=entropy)
+    reward = table(mdp, "transition")
+    small, of_small = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
+    monkeypatch.setattr("lit_imitation.tabular.planning.KEPT", HORIZON * 4 * 2 - 1)
+    large, of_large = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
+    for one, other in zip((*small, *of_small), (*large, *of_large), strict=True):
+        assert torch.equal(one, other)
