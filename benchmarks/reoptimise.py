@@ -1,10 +1,11 @@
 """Whether a learnt reward is one without the learner beside it: frozen, and a fresh policy trained on it by PPO.
 
-`python benchmarks/reoptimise.py [--seeds 5] [navigation pendulum]` trains GCL by its recipe and GAIL with the same
-demonstrations, generator and environment steps, and then on the reward of each run a policy from scratch, with the same
-generator and as many steps again; of that it is the last policy that counts, since without the true reward nobody could
-tell a better one. It writes `benchmarks/results/reoptimise.json`, and puts the table into
-docs/guided_cost_learning.md. An interrupted call goes on where it stopped.
+`python benchmarks/reoptimise.py [--seeds 5] [navigation pendulum]` trains GCL by its recipe (or takes the runs that
+`adversarial_recipes.py` left) and GAIL with the same demonstrations, generator and environment steps, and then on the
+reward of each run a policy from scratch, with the same generator and as many steps again; of that it is the last policy
+that counts, since without the true reward nobody could tell a better one. It writes
+`benchmarks/results/reoptimise.json`, and puts the table into docs/guided_cost_learning.md. An interrupted call goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -28,18 +29,28 @@ TASKS, METHODS = ("navigation", "pendulum"), ("gcl", "gail")
 OF_DEMONSTRATIONS = ("demonstrations", "expert", "expert_trajectories", "expert_deterministic", "val_fraction")
 
 
-def learner(task: str, method: str) -> dict[str, Any]:
-    """The recipe of GCL, or the same with GAIL and its defaults."""
-    recipe: dict[str, Any] = yaml.safe_load((ROOT / "configs" / "gcl" / f"{task}.yaml").read_text())
+def recipe_file(task: str) -> Path:
+    """Of GCL."""
+    return ROOT / "configs" / "gcl" / f"{task}.yaml"
+
+
+def learners(task: str, method: str, seeds: int, out: Path) -> list[Path]:
+    """A run's folder for each seed: of the recipe, or of the same with GAIL and its defaults."""
+    config, runs = recipe_file(task), ROOT / "runs" / "adversarial_recipes" / "gcl" / task
     if method == "gail":
+        recipe = yaml.safe_load(config.read_text())
         generator = recipe["model"]["init_args"]["generator"]
         recipe["model"] = {"class_path": "lit_imitation.GAIL", "init_args": {"generator": generator}}
-    return recipe
+        config, runs = out / task / "gail.yaml", out / task / "gail"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(config, yaml.safe_dump(recipe))
+    repeat([str(config)], seeds=seeds, jobs=1, out=runs, overrides=[])
+    return [runs / f"seed_{seed}" for seed in range(seeds)]
 
 
 def on_reward(task: str, directory: Path, expert_return: float) -> dict[str, Any]:
     """A fresh policy on the reward of a run."""
-    recipe = learner(task, "gcl")
+    recipe = yaml.safe_load(recipe_file(task).read_text())
     generator = recipe["model"]["init_args"]["generator"]
     data = {k: v for k, v in recipe["data"]["init_args"].items() if k not in OF_DEMONSTRATIONS}
     return {
@@ -49,15 +60,6 @@ def on_reward(task: str, directory: Path, expert_return: float) -> dict[str, Any
             "init_args": {**data, "expert_return": expert_return},
         },
     }
-
-
-def run(recipe: dict[str, Any], out: Path, seed: int) -> Path:
-    """Train it with one seed; returns the run's folder, with its summary."""
-    out.mkdir(parents=True, exist_ok=True)
-    config = out / f"recipe_{seed}.yaml"
-    atomic_write(config, yaml.safe_dump(recipe))
-    repeat([str(config)], seeds=1, jobs=1, out=out / str(seed), overrides=[], first_seed=seed)
-    return out / str(seed) / f"seed_{seed}"
 
 
 def mean(values: list[float]) -> dict[str, Any]:
@@ -75,11 +77,14 @@ def main() -> None:
     for task in options.tasks:
         for method in METHODS:
             scores: dict[str, list[float]] = {"learner": [], "fresh": []}
-            for seed in range(options.seeds):
-                learnt = run(learner(task, method), options.out / task / method, seed)
+            for seed, learnt in enumerate(learners(task, method, options.seeds, options.out)):
                 summary = json.loads((learnt / "summary.json").read_text())
-                again = on_reward(task, learnt.resolve(), summary["expert_return"])
-                fresh = run(again, options.out / task / f"{method}_fresh", seed)
+                runs = options.out / task / f"{method}_fresh" / str(seed)
+                runs.mkdir(parents=True, exist_ok=True)
+                again = runs / "recipe.yaml"
+                atomic_write(again, yaml.safe_dump(on_reward(task, learnt.resolve(), summary["expert_return"])))
+                repeat([str(again)], seeds=1, jobs=1, out=runs, overrides=[], first_seed=seed)
+                fresh = runs / f"seed_{seed}"
                 scores["learner"].append(summary["normalized_score"])
                 scores["fresh"].append(json.loads((fresh / "summary.json").read_text())["normalized_score"])
             rows = {(row["task"], row["method"]): row for row in _written()}
