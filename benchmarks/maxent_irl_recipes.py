@@ -11,12 +11,15 @@ import argparse
 import json
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
+import numpy as np
 import yaml
 from readme import refresh
 
 from lit_imitation.files import atomic_write
 from lit_imitation.repeat import repeat
+from lit_imitation.statistics import bootstrap_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "maxent_irl_recipes.json"
@@ -45,7 +48,9 @@ def main() -> None:
         out = options.out / recipe
         (task,) = repeat([str(path)], seeds=options.seeds, jobs=options.jobs, out=out, overrides=[])["tasks"]
         summaries = [json.loads((out / f"seed_{seed}" / "summary.json").read_text()) for seed in range(options.seeds)]
-        found = {name: mean(one[name] for one in summaries) for name in FIGURES if name in summaries[0]}
+        found: dict[str, Any] = {name: mean(one[name] for one in summaries) for name in FIGURES if name in summaries[0]}
+        shares = [one["value_share"] for one in summaries]
+        found["value_shares"] = {"values": shares, "ci95": list(bootstrap_interval(shares, np.mean))}
         told = {"expert": data.get("expert", "optimal"), "trajectories": data.get("expert_trajectories", 64)}
         rows = {row["recipe"]: row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
         rows[recipe] = {"recipe": recipe, **told, **task, **found}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from tables import return_of, score_of
+from tables import return_of, score_of, share_of
 
 from lit_imitation.files import atomic_write
 
@@ -33,8 +33,8 @@ def into_maxent_irl_recipe(row: dict[str, Any]) -> None:
     _into_comment(
         ROOT / "configs" / "maxent_irl" / f"{row['recipe']}.yaml",
         f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
-        f"# the recovered reward's policy has {row['value_share']:.3f} of the optimal value{fresh};\n"
-        f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalised score {score_of(row)}.\n",
+        f"# the recovered reward's policy has {share_of(row)} of the optimal value{fresh};\n"
+        f"# return {return_of(row)} (expert {row['expert_return']:.4g}), normalised score {score_of(row)}.\n",
     )
 
 

@@ -299,17 +299,16 @@ def _shares(runs: list[dict[str, float]], parts: tuple[str, ...]) -> str:
 def maxent_irl_speed(result: dict[str, Any]) -> str:
     """Seconds of an iteration, by number of states."""
     lines = [
-        "| states | world | ours, ms an iteration | `imitation`, ms | ratio | largest memory of the process |",
+        "| states | world | ours, ms an iteration | `imitation`, ms | ours is faster by | largest memory |",
         "|---" * 6 + "|",
     ]
     for row in result["together"]:
         over = row["imitation_over_ours"]
-        fastest = min(over, key=lambda name: over[name]["median"])
-        mine, theirs = (1e3 * median(row["seconds"][name]) for name in ("ours", fastest))
-        dtype = fastest.rpartition(" ")[2]
+        theirs = [f"{1e3 * median(row['seconds'][name]):.1f} ({name.rpartition(' ')[2]})" for name in over]
+        times = [f"{ratio['median']:.1f} ×" for ratio in over.values()]
         lines.append(
-            f"| {row['states']:,} | scattered | {mine:.2f} | {theirs:.1f} ({dtype}) | "
-            f"{over[fastest]['median']:.1f} × as fast | |"
+            f"| {row['states']:,} | scattered | {1e3 * median(row['seconds']['ours']):.2f} | {', '.join(theirs)} | "
+            f"{', '.join(times)} | |"
         )
     for row in result["alone"]:
         gigabytes = row["peak_bytes"] / 1e9
@@ -328,11 +327,11 @@ def maxent_irl_recipes(rows: list[dict[str, Any]]) -> str:
         "|---" * 9 + "|",
     ]
     for row in rows:
-        fresh = f"{row['fresh_value_share']:.3f}" if "fresh_value_share" in row else ""
+        fresh, epic = (f"{row[name]:.3f}" if name in row else "" for name in ("fresh_value_share", "epic_distance"))
         lines.append(
             f"| `maxent_irl/{row['recipe']}` | {row['expert']}, {row['trajectories']:,} | {len(row['seeds'])} | "
-            f"{row['expected_value_difference']:.3f} | **{row['value_share']:.3f}** | {fresh} | "
-            f"{row['reward_correlation']:.3f} | {row['epic_distance']:.3f} | {row['wall_seconds']:.0f} |"
+            f"{row['expected_value_difference']:.3f} | {share_of(row, '**')} | {fresh} | "
+            f"{row['reward_correlation']:.3f} | {epic} | {row['wall_seconds']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -348,4 +347,11 @@ def return_of(row: dict[str, Any]) -> str:
     """A return with its interval."""
     mean = row["return_mean"]
     low, high = mean["mean_ci95"]
-    return f"{mean['mean']:.1f} [{low:.1f}, {high:.1f}]"
+    digits = 1 if abs(mean["mean"]) >= 2 else 3
+    return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def share_of(row: dict[str, Any], mark: str = "") -> str:
+    """The share of the optimal value that the policy of a recovered reward has, with its interval."""
+    low, high = row["value_shares"]["ci95"]
+    return f"{mark}{row['value_share']:.3f}{mark} [{low:.3f}, {high:.3f}]"

@@ -17,7 +17,7 @@ from lit_imitation.methods.base import ImitationModule
 from lit_imitation.metrics.epic import EPIC
 from lit_imitation.metrics.reward_recovery import (
     ExpectedValueDifference,
-    by_action,
+    on_transitions,
     reward_function,
     some_transitions,
 )
@@ -93,6 +93,8 @@ class MaxEntIRL(ImitationModule):
         self.planning = Planning(horizon, gamma, tolerance, entropy)
         self.learning_rate, self.l2_coefficient, self.gap_tolerance = learning_rate, l2_coefficient, gap_tolerance
         self._reward_factory: TabularRewardFactory = reward or LinearReward
+        self.fitted: dict[str, Tensor] = {}
+        """Log-likelihood and gap of the features' expectations, by the last step."""
         self.recovery: dict[str, float] = {}
         """How good the reward is, by the last validation or test."""
         self.value_difference = ExpectedValueDifference(self.planning)
@@ -170,11 +172,12 @@ class MaxEntIRL(ImitationModule):
         self._check(loss, "loss")
         # Over all processes: they share the demonstrations out.
         summed = all_reduced(torch.cat([loss.detach()[None], gap])) / world_size()  # type: ignore[list-item]
-        largest = summed[1:].abs().max()
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict({"train/log_likelihood": -summed[0], "train/feature_gap": largest})
-        if self.gap_tolerance and float(largest) <= self.gap_tolerance:
+        self.fitted = {"log_likelihood": -summed[0], "feature_gap": summed[1:].abs().max()}
+        if self.gap_tolerance and float(self.fitted["feature_gap"]) <= self.gap_tolerance:
             self.trainer.should_stop = True
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self.trainer.should_stop or (self.global_step + 1) % every == 0:
+            self.log_dict({f"train/{name}": value for name, value in self.fitted.items()})
         if self.l2_coefficient:
             squares = torch.stack([parameter.square().sum() for parameter in self.reward.parameters()])
             loss = loss + 0.5 * self.l2_coefficient * squares.sum()
@@ -244,16 +247,19 @@ class MaxEntIRL(ImitationModule):
             return
         self.value_difference.update(mdp, table)
         assert mdp.reward is not None
-        self.correlation.update(by_action(mdp, table).flatten(), by_action(mdp, mdp.reward).flatten())
-        epic = EPIC(reward_function(mdp, table), reward_function(mdp, mdp.reward), self.planning.gamma, samples=64)
-        epic.to(self.device).update(some_transitions(mdp))
-        self._epic.append(epic)
+        self.correlation.update(on_transitions(mdp, table), on_transitions(mdp, mdp.reward))
+        one, other = reward_function(mdp, table), reward_function(mdp, mdp.reward)
+        if one is not None and other is not None:
+            epic = EPIC(one, other, self.planning.gamma, samples=64)
+            epic.to(self.device).update(some_transitions(mdp))
+            self._epic.append(epic)
 
     def _log_evaluation(self, prefix: str) -> None:
         if self.value_difference.update_called:
             figures = self.value_difference.compute()
             figures["reward_correlation"] = self.correlation.compute()
-            figures["epic_distance"] = torch.stack([epic.compute() for epic in self._epic]).mean()
+            if self._epic:
+                figures["epic_distance"] = torch.stack([epic.compute() for epic in self._epic]).mean()
             if self.fresh_value_difference.update_called:
                 fresh = self.fresh_value_difference.compute()
                 figures |= {f"fresh_{name}": value for name, value in fresh.items()}
@@ -264,7 +270,7 @@ class MaxEntIRL(ImitationModule):
 
     def summary_figures(self) -> dict[str, float]:
         """What `summary.json` says besides returns."""
-        return self.recovery
+        return {name: float(value) for name, value in self.fitted.items()} | self.recovery
 
     # Checkpoints
 

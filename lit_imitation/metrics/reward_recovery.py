@@ -30,25 +30,56 @@ def by_action(mdp: TabularMDP, reward: RewardTable) -> Tensor:
     return mdp.summed(mdp.probability * reward.values).T
 
 
-def reward_function(mdp: TabularMDP, table: RewardTable) -> Callable[[Transitions], Tensor]:
-    """A table as a function of `Transitions` `[N]`, for `EPIC`.
+def on_transitions(mdp: TabularMDP, table: RewardTable) -> Tensor:
+    """`[N]`: what each possible transition pays, in the order of `TabularMDP.successor`.
 
-    What a state pays that is terminal counts as paid on entering it. A reward of transitions is asked for pairs of
-    state and successor between which no action leads, too; there it is the mean over where the action does lead.
+    What a state pays that is terminal counts as paid on entering it.
     """
-    mean = by_action(mdp, table)
+    if table.inputs == "transition":
+        return table.values
+    state, action, following = mdp.row % mdp.num_states, mdp.row // mdp.num_states, mdp.successor.long()
+    return _paid(mdp, table, state, action, following)
+
+
+def reward_function(mdp: TabularMDP, table: RewardTable) -> Callable[[Transitions], Tensor] | None:
+    """A table as a function of `Transitions` `[N]`, for `EPIC`, with terminal states as in `on_transitions`.
+
+    EPIC pairs every state with every other one, whether or not an action leads from one to the other. Of such a pair a
+    reward of transitions says something only where it is one of the state, or of state and action, written at length.
+    Where it is not, there is no function to be had: None.
+    """
+    plain = _plainly(mdp, table.values) if table.inputs == "transition" else table
+    if plain is None:
+        return None
 
     def reward(transitions: Transitions) -> Tensor:
-        state, action, following = transitions.observation, transitions.action, transitions.next_observation
+        following = transitions.next_observation
         assert following is not None
-        if table.inputs == "state":
-            return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
-        if table.inputs == "state_action":
-            return mean[state, action]
-        place = mdp.find(state, action, following)
-        return torch.where(place < 0, mean[state, action], table.values[place])
+        return _paid(mdp, plain, transitions.observation, transitions.action, following)
 
     return reward
+
+
+def _paid(mdp: TabularMDP, table: RewardTable, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+    """A reward of state, or of state and action, of each of these `[N]`."""
+    if table.inputs == "state":
+        return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
+    return by_action(mdp, table)[state, action]
+
+
+def _plainly(mdp: TabularMDP, values: Tensor) -> RewardTable | None:
+    """A reward of transitions `[N]` as one of the state, or else of state and action, if it is one."""
+    state, following = mdp.row % mdp.num_states, mdp.successor.long()
+    over = mdp.terminal[following]
+    # Where the next state goes on, all of it is this state's; where it does not, what this state does not account for.
+    of_state = values.new_zeros(mdp.num_states)
+    of_state[state[~over]] = values[~over]
+    of_state[following[over]] = (values - of_state[state])[over]
+    of_action = by_action(mdp, RewardTable(values, "transition"))
+    for table in (RewardTable(of_state), RewardTable(of_action, "state_action")):
+        if torch.allclose(on_transitions(mdp, table), values):
+            return table
+    return None
 
 
 def some_transitions(mdp: TabularMDP, count: int = 256) -> Transitions:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 
 from lit_imitation import (
     BC,
     ConvolutionalReward,
-    ExpectedValueDifference,
     GridWorld,
     LinearReward,
     MaxEntIRL,
@@ -26,16 +26,15 @@ from lit_imitation import (
 from lit_imitation.callbacks import RunDirectory
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.metrics.epic import EPIC
-from lit_imitation.metrics.reward_recovery import expected_value, reward_function, some_transitions
-from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
+from lit_imitation.metrics.reward_recovery import expected_value, some_transitions
+from lit_imitation.tabular import Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
 
 
 def fit(model, data, tmp_path, epochs=1, **more):
     settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     settings |= {"num_sanity_val_steps": 0, "enable_checkpointing": False, "default_root_dir": tmp_path}
-    trainer = Trainer(max_epochs=epochs, **settings, **more)
+    trainer = Trainer(max_epochs=epochs, **(settings | more))
     trainer.fit(model, data)
     return trainer
 
@@ -109,6 +108,68 @@ def test_a_step_on_many_is_the_mean_of_steps_on_their_parts(tmp_path):
     assert not torch.allclose(grads[1], grads[2])
 
 
+def test_where_it_stops_is_logged(tmp_path):
+    """Likelihood and gap by what they are defined as, although the step is none of those that are logged anyway."""
+    world = GridWorld(4, slip=0.0, seed=1)  # of which the likelihood is that of the actions
+    data = module(world, expert_trajectories=50, steps_per_trajectory=6, passes_per_epoch=400)
+    model = MaxEntIRL(horizon=6, gamma=1.0, learning_rate=0.1, gap_tolerance=0.05)
+    steps = []
+    step = model.training_step
+    model.training_step = lambda *given: steps.append(model.reward.table(model.here(world)).values) or step(*given)
+    logger = CSVLogger(tmp_path)
+    trainer = fit(model, data, tmp_path, logger=logger, log_every_n_steps=1000)
+    assert 1 < trainer.global_step < 400
+    (shown,) = data.trajectories
+    policy = solve(world, RewardTable(steps[-1].double()), model.planning).policy
+    time = torch.cat([torch.arange(int(count)) for count in shown.length])
+    likelihood = policy[time, shown.state, shown.action].log().sum() / len(shown.length)
+    assert model.summary_figures()["log_likelihood"] == pytest.approx(float(likelihood), abs=1e-3)
+    assert float(trainer.callback_metrics["train/log_likelihood"]) == pytest.approx(float(likelihood), abs=1e-3)
+    assert 0 < trainer.callback_metrics["train/feature_gap"] <= 0.05
+    logger.save()
+    assert "train/feature_gap" in (Path(logger.log_dir) / "metrics.csv").read_text()
+
+
+def test_fresh_worlds_are_other_worlds(tmp_path):
+    """What is told of them is what the recovered reward is worth there, summed over them."""
+    data = TabularDataModule(
+        "lit_imitation/GridWorld-v0", env_kwargs={"size": 4}, fresh_worlds=2, expert_trajectories=20, eval_episodes=0
+    )
+    model = MaxEntIRL(gamma=0.9)
+    fit(model, data, tmp_path)
+    assert len({tuple(world.features.argmax(1).tolist()) for world in [*data.worlds, *data.fresh]}) == 3
+    exact = Planning(gamma=0.9, tolerance=1e-9, entropy="none")
+    values = []
+    for world in data.fresh:
+        table = model.reward.table(world.to(dtype=torch.float32))
+        recovered = solve(world, table._replace(values=table.values.detach().double()), exact).policy
+        values.append([expected_value(world, p, exact) for p in (recovered, solve(world, world.reward, exact).policy)])
+    reached, best = torch.tensor(values).sum(0)
+    assert model.recovery["fresh_value_share"] == pytest.approx(float(reached / best), abs=1e-3)
+    assert model.recovery["fresh_expected_value_difference"] == pytest.approx(float(best - reached) / 2, abs=1e-3)
+
+
+def test_a_potential_in_the_truth_changes_nothing_that_is_recovered(tmp_path):
+    """The expert shows the same, and epic_distance has nothing to say of a truth that is of transitions alone."""
+    world, gamma = GridWorld(4, seed=1), 0.9
+    phi = torch.randn(16, generator=torch.Generator().manual_seed(0)).double()
+    p, paid = torch.zeros(2, 16, world.num_actions, 16).double()
+    state, action, following = world.row % 16, world.row // 16, world.successor.long()
+    p[state, action, following] = world.probability
+    paid[state, action, following] = world.reward.values[state] + gamma * phi[following] - phi[state]
+    shaped = TabularMDP(p.numpy(), world.start.numpy(), reward=paid.numpy(), features=world.features.numpy())
+    found = []
+    for truth in (world, shaped):
+        data = module(truth, expert="soft", expert_gamma=gamma, expert_trajectories=50)
+        found.append(MaxEntIRL(gamma=gamma))
+        fit(found[-1], data, tmp_path)
+    torch.testing.assert_close(*(model.reward.weights[0] for model in found))
+    plain, other = (model.recovery for model in found)
+    assert plain["reward_correlation"] > 0.5 > other["reward_correlation"]
+    assert "epic_distance" in plain
+    assert "epic_distance" not in other
+
+
 def test_what_is_learnt_is_read_again(tmp_path):
     world = GridWorld(4)
     model = MaxEntIRL(lambda *given: MLPReward(*given, hidden_sizes=[8]), gamma=0.8)
@@ -156,9 +217,33 @@ def test_states_alone_do_where_the_reward_is_theirs(tmp_path):
 
 
 def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
-    model = MaxEntIRL(learning_rate=1e30, gap_tolerance=0.0, gamma=0.9)
-    with pytest.raises(TrainingError, match=r"has diverged at step \d+ .* model.l2_coefficient above 0"):
-        fit(model, module(GridWorld(4)), tmp_path)
+    """Of a step an epoch, each with a checkpoint: the last one is from before."""
+
+    class Breaks(LinearReward):
+        def table(self, mdp):
+            found = super().table(mdp)
+            return found._replace(values=found.values / 0.0) if broken else found
+
+    broken = False
+    model = MaxEntIRL(Breaks, gap_tolerance=0.0)
+    data = module(GridWorld(4), passes_per_epoch=1)
+    last = tmp_path / "last.ckpt"
+
+    class Break(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            nonlocal broken
+            broken = trainer.current_epoch == 3
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.save_checkpoint(last)
+
+    with pytest.raises(TrainingError, match=r"the reward has diverged at step 3 .* model.l2_coefficient above 0"):
+        fit(model, data, tmp_path, epochs=5, enable_checkpointing=True, callbacks=[Break()])
+    kept = torch.load(last, weights_only=True)
+    assert kept["global_step"] == 3
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
+    again = MaxEntIRL.load_from_checkpoint(last, weights_only=True, strict=False)
+    assert again.reward.weights[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -192,65 +277,3 @@ def test_what_cannot_work_is_said(model, data, text, tmp_path):
 
     with pytest.raises(ConfigError, match=text):
         run()
-
-
-# Metrics
-
-
-def test_the_difference_of_expected_values():
-    world, planning = GridWorld(4, seed=1), Planning(gamma=0.9, tolerance=1e-9)
-    metric = ExpectedValueDifference(planning)
-    metric.update(world, RewardTable(3 * world.reward.values + 2))  # the same, said otherwise
-    assert float(metric.compute()["expected_value_difference"]) == pytest.approx(0, abs=1e-5)
-    metric.reset()
-    metric.update(world, RewardTable(-world.reward.values))
-    worst = solve(world, RewardTable(-world.reward.values), Planning(gamma=0.9, tolerance=1e-9, entropy="none"))
-    best = solve(world, world.reward, Planning(gamma=0.9, tolerance=1e-9, entropy="none"))
-    expected = world.start @ (best.value + worst.value)
-    assert float(metric.compute()["expected_value_difference"]) == pytest.approx(float(expected), abs=1e-5)
-    assert float(expected_value(world, best.policy, planning)) == pytest.approx(
-        float(world.start @ best.value), abs=1e-6
-    )
-    with pytest.raises(ValueError, match="the true reward of this world is not known"):
-        metric.update(TabularMDP(np.full((2, 1, 2), 0.5)), RewardTable(torch.zeros(2)))
-
-
-def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_was():
-    world, gamma = BinaryWorld(6, seed=0), 0.9
-    generator = torch.Generator().manual_seed(0)
-
-    def potential():
-        phi = torch.randn(world.num_states, generator=generator).double()
-        return lambda t: gamma * phi[t.next_observation] - phi[t.observation]
-
-    truth = reward_function(world, world.reward)
-    noise = torch.randn(world.num_states, generator=generator).double()
-    recovered = [
-        reward_function(world, RewardTable(world.reward.values + size * noise)) for size in (0.0, 0.3, 1.0, 4.0)
-    ]
-
-    def distances(shape):
-        found = []
-        for reward in recovered:
-            phi = potential()
-            shaped = (lambda t, reward=reward, phi=phi: 2 * reward(t) + phi(t)) if shape else reward
-            epic = EPIC(truth, shaped, gamma, samples=32)
-            epic.update(some_transitions(world))
-            found.append(float(epic.compute()))
-        return found
-
-    plain, shaped = distances(False), distances(True)
-    np.testing.assert_allclose(shaped, plain, atol=1e-6)
-    assert plain[0] == pytest.approx(0, abs=1e-6)
-    assert plain == sorted(plain)
-
-
-def test_table_and_function_agree_on_transitions():
-    p = np.array([[[0.5, 0.5, 0]], [[0, 0, 1]], [[0, 0, 0]]])
-    world = TabularMDP(p, terminal=[False, False, True], reward=np.arange(9.0).reshape(3, 1, 3))
-    transitions = some_transitions(world)
-    s, z = transitions.observation, transitions.next_observation
-    torch.testing.assert_close(reward_function(world, world.reward)(transitions), (3 * s + z).double())
-    paid = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
-    torch.testing.assert_close(paid, torch.where(z == 2, 12.0, 1.0).double())
-    assert re.match(r"TabularMDP\(3 states, 1 actions, 3 transitions", repr(world))

@@ -91,6 +91,7 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
     state = mdp.row % mdp.num_states
     table = RewardTable(truth.values[state] + gamma * phi[mdp.successor.long()] - phi[state], "transition")
     plain = reward_function(mdp, truth)
+    assert plain is not None
 
     def paid(transitions: Transitions) -> torch.Tensor:
         # Of any pair of cells, also those that are no neighbours, which the table does not have.
@@ -111,7 +112,9 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
 def epic_distance(mdp: TabularMDP, found: Floats, gamma: float) -> float:
     """Of a reward of the states `[S]` from the true one."""
     assert mdp.reward is not None
-    table = RewardTable(torch.from_numpy(found))
-    epic = EPIC(reward_function(mdp, table), reward_function(mdp, mdp.reward), gamma, SAMPLES)
+    one, other = (reward_function(mdp, table) for table in (RewardTable(torch.from_numpy(found)), mdp.reward))
+    assert one is not None
+    assert other is not None
+    epic = EPIC(one, other, gamma, SAMPLES)
     epic.update(some_transitions(mdp))
     return float(epic.compute())
