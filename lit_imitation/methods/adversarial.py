@@ -24,8 +24,8 @@ from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
 SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
-"""Accuracy on held-out expert and learner above which a discriminator counts as saturated, and spread of the rewards
-over their size below which they count as flat; after so many rounds on end there is a warning."""
+"""Accuracy on held-out expert and learner above which a discriminator counts as saturated, and standard deviation of
+the rewards, in nats, below which they count as flat; after so many rounds on end there is a warning."""
 ALARMS = {
     "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
     "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty or "
@@ -68,7 +68,7 @@ class Adversarial(RewardLearning):
     ) -> None:
         super().__init__(discriminator, generator, policy, start, learning_rate)
         for name, value, least in (
-            ("discriminator_steps", discriminator_steps, 0),
+            ("discriminator_steps", discriminator_steps, 1),
             ("batch_size", batch_size, 1),
             ("replay_rounds", replay_rounds, 0),
         ):
@@ -93,6 +93,12 @@ class Adversarial(RewardLearning):
         """Discriminator, generator and policy for these spaces."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
+        mine, its = self.generator.gamma, self.discriminator.gamma
+        if self.discriminator.discounts and mine != its:
+            raise ConfigError(
+                f"model.generator discounts by gamma {mine}, model.discriminator by {its}: what comes after a step is "
+                "worth the same to both; give both the same gamma"
+            )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's, and the discriminator's Adam."""
@@ -134,17 +140,13 @@ class Adversarial(RewardLearning):
         self.discriminator.before_round()
         self.negatives = [*self.negatives, learner][-1 - self.replay_rounds :]
         count, size = self.discriminator_steps, self.batch_size
-        sums = torch.zeros(2 + len(STATISTICS), device=self.device)
-        if count:
-            pairs = [self._drawn(samples, count * size) for samples in (self.expert, Samples.joined(self.negatives))]
-            columns = [
-                torch.cat([column.unflatten(0, (count, size)) for column in both], 1)
-                for both in zip(*pairs, strict=True)
-            ]
-            place = torch.rand(count, size, device=self.device)
-            sums = self.discriminator_descent.steps(*columns, place).sum(0)
-        names = ("discriminator_loss", *STATISTICS, "discriminator_grad_norm")
-        return dict(zip(names, sums / max(count, 1), strict=True))
+        pairs = [self._drawn(samples, count * size) for samples in (self.expert, Samples.joined(self.negatives))]
+        columns = [
+            torch.cat([column.unflatten(0, (count, size)) for column in both], 1) for both in zip(*pairs, strict=True)
+        ]
+        place = torch.rand(count, size, device=self.device)
+        means = self.discriminator_descent.steps(*columns, place).mean(0)
+        return dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
 
     def _drawn(self, samples: Samples, count: int) -> list[Tensor]:
         """The fields of `count` rows, uniform with replacement, and log π(a | s) of each.
@@ -189,7 +191,7 @@ class Adversarial(RewardLearning):
         """Say in words when there is nothing more to learn from the rewards."""
         accuracy = logged.get("discriminator_accuracy_held_out", logged["discriminator_accuracy_expert"])
         saturated = torch.minimum(accuracy, logged["discriminator_accuracy_learner"]) > SATURATED
-        flat = logged["reward_std"] < FLAT * logged["reward_mean"].abs()
+        flat = logged["reward_std"] < FLAT
         for name, raised in zip(self._alarms, torch.stack([saturated, flat]).tolist(), strict=True):
             self._alarms[name] = self._alarms[name] + 1 if raised else 0
             if self._alarms[name] == PATIENCE:

@@ -22,12 +22,13 @@ class AIRLDiscriminator(AdversarialReward):
         f(s, a, s′) = r_ψ(s) + γ Φ(s′) − Φ(s)         or r_ψ(s, a) in place of r_ψ(s).
 
     What the generator is paid is log D − log(1 − D) = f − log π: the reward f and, in expectation, the entropy of π.
-    (SAC has an entropy bonus of its own; its rewards are f.) At the optimum f is the advantage A* of the expert, up to
+    (SAC has an entropy bonus of its own; its rewards are f, for which `temperature: 1`, `learn_temperature: false` is
+    the right weight of it.) At the optimum f is the advantage A* of the expert, up to
     a constant; of it γΦ(s′) − Φ(s) takes what depends on the dynamics, and r_ψ(s) is the reward itself, up to a
     constant, where the true one is of the state alone and the dynamics are decomposable (section 6 of the paper).
 
     A terminal state has no future: there Φ = 0, and no reward follows. With `absorbing` the state after it is a state
-    like others, with a Φ and a reward that are learnt.
+    like others, with a Φ and a reward that are learnt; nothing is done there, so log π is 0.
 
     π is the probability of what the environment is made to play (`Policy.played_log_prob`): in units of half the action
     range, so that r_ψ's constant does not depend on the environment's; and what a Gaussian draws beyond the bounds
@@ -78,6 +79,7 @@ class AIRLDiscriminator(AdversarialReward):
         )
         inputs, self.state_size = self.features.out_features, self.features.state_features
         self.inputs = inputs
+        self.penalised = inputs + self.state_size  # s, a and s′, but not whether there is a future
         self.reward_network = MLP([inputs, *hidden_sizes, 1], activation)
         self.potential = MLP([self.state_size, *potential_hidden_sizes, 1], activation)
 
@@ -99,14 +101,23 @@ class AIRLDiscriminator(AdversarialReward):
     def logit(self, samples: Samples, log_prob: Tensor | None = None) -> Tensor:
         """ℓ `[B]`; f where log π is not given."""
         f = super().logit(samples)
-        return f if log_prob is None else f - log_prob
+        return f if log_prob is None else f - torch.where(samples.absorbing, 0.0, log_prob)
 
     def paid(self, logit: Tensor) -> Tensor:
         """`[B]`: ℓ."""
         return logit
 
     def recovered(self, transitions: Transitions) -> Tensor:
-        """r_ψ `[*batch]`."""
+        """r_ψ `[*batch]`; with `absorbing` an end is paid for what comes after it, γ / (1 − γ) r_ψ(absorbing)."""
         shape = transitions.batch_size
-        features = self.features(Samples.of(transitions.reshape(-1)))
-        return self.reward_network(features).view(shape)  # type: ignore[no-any-return]
+        flat = transitions.reshape(-1)
+        reward: Tensor = self.reward_network(self.features(Samples.of(flat))).squeeze(-1)
+        if self.absorbing:
+            after = self.reward_network(self.features(self.absorbing_state())).squeeze()
+            reward = reward + flat.terminated * (self.gamma / (1.0 - self.gamma) * after)
+        return reward.view(shape)
+
+    @property
+    def discounts(self) -> bool:
+        """Yes, of Φ(s′)."""
+        return True

@@ -115,6 +115,13 @@ class AdversarialReward(LearnableReward):
 
     needs_log_prob = False
     """Whether `logit` reads log π."""
+    penalised: int | None = None
+    """How many of the columns of `describe_samples`, from the first on, the gradient penalty is about; None for all."""
+
+    @property
+    def discounts(self) -> bool:
+        """Whether γ has a say."""
+        return self.absorbing
 
     def forward(self, *columns: Tensor) -> tuple[Tensor, Tensor]:
         """The loss `[]` and its `STATISTICS` `[6]`.
@@ -136,7 +143,7 @@ class AdversarialReward(LearnableReward):
         if self.gradient_penalty:
             features = self.describe_samples(samples)
             between = torch.lerp(features[half:], features[:half], place[:, None])
-            slope = torch.func.grad(lambda x: self.limited(self.score(x)).sum())(between)
+            slope = torch.func.grad(lambda x: self.limited(self.score(x)).sum())(between)[:, : self.penalised]
             penalty = ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
             loss = loss + self.gradient_penalty * penalty
         accuracy = ((expert > 0).float().mean(), (learner < 0).float().mean())
@@ -159,6 +166,10 @@ class AdversarialReward(LearnableReward):
 
     def absorbing_reward(self) -> Tensor:
         """`[]`: of a step in the absorbing state."""
+        return self.paid(self.logit(self.absorbing_state(), None)).squeeze(0)
+
+    def absorbing_state(self) -> Samples:
+        """One row of it."""
         device = next(self.parameters()).device
         observation, action = (
             torch.zeros(1, *(space.shape or ()), dtype=dtype, device=device)
@@ -166,8 +177,7 @@ class AdversarialReward(LearnableReward):
             for dtype in [torch.float32 if isinstance(space, Box) else torch.int64]
         )
         yes = torch.ones(1, dtype=torch.bool, device=device)
-        samples = Samples(observation, action, observation, yes, yes)
-        return self.paid(self.logit(samples, None)).squeeze(0)
+        return Samples(observation, action, observation, yes, yes)
 
 
 class SpectralMLP(MLP):

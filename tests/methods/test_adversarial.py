@@ -235,10 +235,12 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     assert "use lit_imitation.ImitationDataModule" in capsys.readouterr().err
     for argument, message in (
         ("--model.batch_size=0", "model.batch_size is 0"),
-        ("--model.discriminator_steps=-1", "model.discriminator_steps is -1"),
+        ("--model.discriminator_steps=0", "model.discriminator_steps is 0; it must be at least 1"),
         ("--model.learning_rate=0", "model.learning_rate is 0"),
     ):
         assert message in fails(capsys, "gail-discrete", tmp_path, argument)
+    two_gammas = "--model.generator.gamma=0.9"
+    assert "discounts by gamma 0.9, model.discriminator by 0.99" in fails(capsys, "airl-discrete", tmp_path, two_gammas)
     assert not (tmp_path / "checkpoints").exists()
 
 
