@@ -19,6 +19,7 @@ from lit_imitation.data.demonstrations import (
     split,
     subsample,
     take,
+    with_successors,
     write_demonstrations,
 )
 from lit_imitation.data.module import EnvironmentDataModule
@@ -112,6 +113,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
         self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature
         self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
+        self.needs_successors = False
+        """Whether the method reads where each transition led."""
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
@@ -128,6 +131,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.expert_return = float(demonstrations.episode_returns.mean())
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
+        if self.needs_successors:
+            demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
         demonstrations = self._weigh(demonstrations)
         train, held_out = split(demonstrations, self.val_fraction, generator)

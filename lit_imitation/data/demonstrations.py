@@ -176,6 +176,27 @@ def check(
             )
 
 
+def with_successors(demonstrations: Demonstrations) -> Demonstrations:
+    """The same with `next_observation`: where it was not recorded, each row's is the observation of the row after it.
+
+    The last row of each trajectory, whose successor nobody knows, is then left out, and the one before it is truncated.
+
+    Raises:
+        DemonstrationError: no trajectory has two rows.
+    """
+    transitions = demonstrations.transitions.clone(recurse=False)
+    if transitions.next_observation is not None:
+        return demonstrations
+    transitions.next_observation = transitions.observation.roll(-1, 0)
+    returns = demonstrations.episode_returns[transitions.episode_lengths() > 1]
+    if not len(returns):
+        raise DemonstrationError(
+            "the demonstrations have no next_observations, and none of their trajectories has a second row to read "
+            "them from: record next_observations, [N, *obs], the true successor of each row"
+        )
+    return demonstrations._replace(transitions=transitions.keep(~transitions.done), episode_returns=returns)
+
+
 def subsample(demonstrations: Demonstrations, every: int, generator: torch.Generator) -> Demonstrations:
     """One row in `every` of each trajectory, from an offset drawn uniformly in `[0, min(every, length))`.
 

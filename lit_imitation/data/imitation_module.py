@@ -15,7 +15,8 @@ class ImitationDataModule(RolloutDataModule):
 
     Args:
         env_id: a registered Gymnasium id, or `module:Id-v0`.
-        demonstrations: see `DemonstrationDataModule`, like all up to `val_fraction`.
+        demonstrations: see `DemonstrationDataModule`, like all up to `val_fraction`. Where successors were not recorded
+            they are read from the rows that follow, and the last row of each trajectory is left out.
         expert: who is asked for demonstrations.
         expert_deterministic: the expert's mode, else draws from its distribution.
         expert_trajectories: how many an expert is asked for.
@@ -82,6 +83,7 @@ class ImitationDataModule(RolloutDataModule):
             backend=backend,
             seed=self.seed,
         )
+        self.source.needs_successors = True
 
     @property
     def train(self) -> Transitions:

@@ -72,8 +72,6 @@ class RewardLearning(RL):
                 f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has no "
                 "demonstrations: use lit_imitation.ImitationDataModule"
             )
-        if data.train.next_observation is None:
-            raise ConfigError(f"{type(self).__name__} needs demonstrations with next_observations; these have none")
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's; the demonstrations' statistics standardise what the reward reads."""

@@ -24,6 +24,7 @@ from lit_imitation.data.demonstrations import (
     split,
     subsample,
     take,
+    with_successors,
     write_demonstrations,
 )
 from lit_imitation.errors import ConfigError, DemonstrationError, MissingExtraError, UnsupportedSpaceError
@@ -568,6 +569,22 @@ def test_subsample_flags():
         (12, True, False),
         (13, False, True),
     }
+
+
+def test_successors_are_those_that_were_recorded_or_else_the_rows_that_follow():
+    """Trajectories of 3, 1 and 2 rows."""
+    whole = numbered((3, 1, 2))
+    assert with_successors(whole) is whole
+    bare = whole._replace(transitions=whole.transitions.clone())
+    bare.transitions.next_observation = None
+    found = with_successors(bare)
+    assert found.transitions.observation[:, 0].tolist() == [0, 1, 4]
+    assert found.transitions.next_observation[:, 0].tolist() == [1, 2, 5]
+    assert found.transitions.done.tolist() == [False, True, True]
+    assert not found.transitions.terminated.any()
+    assert torch.equal(found.episode_returns, whole.episode_returns[[0, 2]])
+    with pytest.raises(DemonstrationError, match="none of their trajectories has a second row"):
+        with_successors(bare.select(torch.tensor([1])))
 
 
 def test_subsample_offsets_are_uniform_and_independent():

@@ -213,12 +213,15 @@ def test_a_clone_is_where_it_starts(tmp_path):
         torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("successors", [True, False])
 @pytest.mark.parametrize("method", ["gail-discrete", "airl-discrete"])
-def test_one_short_trajectory_without_an_end_is_enough(method, tmp_path):
-    """Fewer pairs than a batch, no terminal, nothing to hold out."""
+def test_one_short_trajectory_without_an_end_is_enough(method, successors, tmp_path):
+    """Fewer pairs than a batch, no terminal, nothing to hold out, and perhaps no successors in the file."""
     file = tmp_path / "one.npz"
     data = recorded("CartPole-v1", 1, file)[:5]
     data.terminated[:], data.truncated[-1] = False, True
+    if not successors:
+        data.next_observation = None
     write_demonstrations(file, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
     summary = run(method, tmp_path / "run", f"--data.demonstrations={file}")
     assert summary["gradient_steps"] > 0
