@@ -22,6 +22,9 @@ from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import LearntReward, RewardModel, load_reward
 from lit_imitation.rollout import Round
 
+WATCHED = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "reward_loss", "loss")
+"""What a round may log that has to be finite."""
+
 
 class RL(ImitationModule):
     """Maximise E_π[Σ_t γᵗ r(s_t, a_t)], round by round: play, reward, improve.
@@ -163,20 +166,18 @@ class RL(ImitationModule):
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""
         returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
-        losses = {
-            name: logged.get(name, counts.new_zeros(())) for name in ("discriminator_loss", "reward_loss", "loss")
-        }
+        watched = {name: logged.get(name, counts.new_zeros(())) for name in WATCHED}
         steps = batch.valid.sum()[None]
-        sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(losses.values())).detach().float()]))
-        # The one wait for the device in a round.
+        sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
+        # The generator's one wait for the device in a round.
         total_return, total_length, episodes, steps, *found = sums.tolist()
-        for name, loss in zip(losses, found, strict=True):
-            if not math.isfinite(loss):
+        self.env_steps += int(steps)
+        for name, value in zip(watched, found, strict=True):
+            if not math.isfinite(value):
                 raise TrainingError(
-                    f"the {name.replace('_', ' ')} is {loss} after round {self.generator.rounds} ({self.env_steps} "
+                    f"the {name.replace('_', ' ')} is {value} after round {self.generator.rounds} ({self.env_steps} "
                     f"environment steps)\n{self._last_good()}"
                 )
-        self.env_steps += int(steps)
         # Lightning saves no checkpoint where no optimiser step was counted, and counts those of its own wrapper alone.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()

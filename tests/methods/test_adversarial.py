@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -247,18 +249,28 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("loss", "the discriminator loss is nan"), ("logits", "the discriminator logit expert is inf")],
+)
+def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good(
+    what, message, capsys, tmp_path, monkeypatch
+):
+    """A loss can be finite where logits are not: of logits of the right sign it is 0."""
     count = []
     forward = Discriminator.forward
 
     def breaking(self, *columns):
         loss, statistics = forward(self, *columns)
         count.append(1)
-        return (loss * float("nan") if len(count) > 12 else loss), statistics
+        if len(count) > 12:
+            loss = loss * float("nan") if what == "loss" else loss
+            statistics[2] = float("inf") if what == "logits" else statistics[2]
+        return loss, statistics
 
     monkeypatch.setattr(Discriminator, "forward", breaking)
     said = fails(capsys, "gail-continuous", tmp_path, "--trainer.max_epochs=3")
-    assert "the discriminator loss is nan after round 5" in said
+    assert re.search(rf"{message} after round 5 \([1-9]\d* environment steps\)", said)
     assert "last good checkpoint" in said
     load_policy(tmp_path)
     assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
