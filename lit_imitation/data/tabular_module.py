@@ -42,7 +42,8 @@ class TabularDataModule(EnvironmentDataModule):
         expert_gamma: discount of the expert.
         expert_trajectories: how many it demonstrates in each world.
         steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
-        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`.
+        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`;
+            with `world` there is but one.
         fresh_worlds: further ones, in which the reward is judged only.
         batch_size: trajectories of a gradient step, over all processes together; by default all.
         passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
@@ -52,6 +53,10 @@ class TabularDataModule(EnvironmentDataModule):
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
         seed: of everything drawn here; by default that of `seed_everything`.
+
+    Raises:
+        ConfigError: a setting out of its range, or several worlds where they cannot be drawn: of one of one's own, or
+            (by `setup`) of an environment without `world_seed`.
     """
 
     worlds: list[TabularMDP]
@@ -100,6 +105,12 @@ class TabularDataModule(EnvironmentDataModule):
             raise ConfigError(
                 "data.demonstrations are of one world; with data.num_worlds above 1 the expert demonstrates"
             )
+        if num_worlds + fresh_worlds > 1 and isinstance(self.env_kwargs.get("world"), TabularMDP):
+            raise ConfigError(
+                f"{_several(num_worlds)} asks for several worlds, and data.world is one, from which no others can be "
+                "drawn: take an environment with a world_seed, like data.env_id lit_imitation/GridWorld-v0, or leave "
+                "data.num_worlds 1 and data.fresh_worlds 0"
+            )
         self.demonstrations, self.expert, self.expert_gamma = demonstrations, expert, expert_gamma
         self.expert_trajectories, self.steps_per_trajectory = expert_trajectories, steps_per_trajectory
         self.num_worlds, self.fresh_worlds = num_worlds, fresh_worlds
@@ -120,12 +131,18 @@ class TabularDataModule(EnvironmentDataModule):
             self.trajectories = [Trajectories.of(self.demonstrations)]
 
     def _world(self, number: int) -> TabularMDP:
-        arguments = (
-            self.env_kwargs
-            if number == 0
-            else {**self.env_kwargs, "world_seed": self.env_kwargs.get("world_seed", 0) + number}
-        )
-        env = make_single(self.env_id, **arguments)
+        arguments = self.env_kwargs
+        if number:  # the first has been made, so that an argument that is not taken can only be the seed
+            arguments = {**arguments, "world_seed": arguments.get("world_seed", 0) + number}
+        try:
+            env = make_single(self.env_id, **arguments)
+        except ConfigError as error:
+            if not number or not isinstance(error.__cause__, TypeError):
+                raise
+            raise ConfigError(
+                f"{_several(self.num_worlds)} asks for several worlds, which are drawn by an environment's argument "
+                f"world_seed; {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
+            ) from error
         mdp = TabularMDP.of_env(env)
         env.close()
         return mdp
@@ -169,6 +186,11 @@ class TabularDataModule(EnvironmentDataModule):
         every = [(mdp, False) for mdp in self.worlds] + [(mdp, True) for mdp in self.fresh]
         known = [EvaluationWorld(*one) for one in every if one[0].reward is not None]
         return [_Worlds(known)] if known else []
+
+
+def _several(num_worlds: int) -> str:
+    """The setting that asks for more worlds than one."""
+    return "data.num_worlds above 1" if num_worlds > 1 else "data.fresh_worlds above 0"
 
 
 class _Worlds:

@@ -181,6 +181,18 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
         (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
+        (None, lambda: module(GridWorld(3), num_worlds=2), "data.num_worlds above 1 asks .* data.world is one"),
+        (None, lambda: module(GridWorld(3), fresh_worlds=1), "data.fresh_worlds above 0 asks .* data.world is one"),
+        (
+            None,
+            lambda: TabularDataModule("lit_imitation/Tabular-v0", env_kwargs={"world": GridWorld(3)}, fresh_worlds=1),
+            "data.fresh_worlds above 0 asks",
+        ),
+        (
+            lambda: MaxEntIRL(),
+            lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=1, eval_episodes=0),
+            "data.fresh_worlds above 0 asks .* world_seed; FrozenLake-v1 has none",
+        ),
     ],
 )
 def test_what_cannot_work_is_said(model, data, text, tmp_path):
