@@ -16,7 +16,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.seeding import derive_seed
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
-from lit_imitation.tabular.trajectories import Trajectories, Trajectory, sample_trajectories
+from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
 
 
 class EvaluationWorld(NamedTuple):
@@ -36,8 +36,8 @@ class TabularDataModule(EnvironmentDataModule):
         env_id: an environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
             `lit_imitation/GridWorld-v0`, `lit_imitation/ObjectWorld-v0`, `lit_imitation/BinaryWorld-v0`.
         world: a world of one's own, in place of `env_id`.
-        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or these and actions `[n]`;
-            empty to let the expert demonstrate.
+        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or a pair of these and
+            actions `[n]` (see `Trajectories.of`); empty to let the expert demonstrate.
         expert: acts by the true reward: `optimal`, or `soft`, of maximum causal entropy.
         expert_gamma: discount of the expert.
         expert_trajectories: how many it demonstrates in each world.
@@ -70,7 +70,7 @@ class TabularDataModule(EnvironmentDataModule):
         self,
         env_id: str = "",
         world: TabularMDP | None = None,
-        demonstrations: str | Sequence[Trajectory] = "",
+        demonstrations: str | Sequence[Any] = "",  # of `Trajectory`, whose type a recipe's parser cannot read
         expert: Literal["optimal", "soft"] = "optimal",
         expert_gamma: float = 0.95,
         expert_trajectories: int = 64,

@@ -144,6 +144,22 @@ def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
     assert figures[0] == figures[1] > 0
 
 
+def test_demonstrations_stand_in_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "model: lit_imitation.MaxEntIRL\n"
+        "data:\n"
+        "  class_path: lit_imitation.TabularDataModule\n"
+        "  init_args:\n"
+        "    env_id: lit_imitation/GridWorld-v0\n"
+        "    env_kwargs: {size: 2, slip: 0.0}\n"
+        "    demonstrations: [[[0, 1, 3], [2, 3]], [2, 3], [0, 1, 3, 9]]\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"])
+    assert "data.demonstrations, trajectory 2, step 2: next state 9 does not exist" in capsys.readouterr().err
+
+
 def test_states_alone_do_where_the_reward_is_theirs(tmp_path):
     p = np.zeros((3, 2, 3))
     p[:, 0, [1, 2, 0]] = np.eye(3)
