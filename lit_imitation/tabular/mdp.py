@@ -140,7 +140,7 @@ class TabularMDP:
         An action that was never tried in a state is taken to stay there.
 
         Args:
-            trajectories: `[n, 3]` each: state, action and next state of each step.
+            trajectories: integers `[n, 3]` each: state, action and next state of each step.
             num_states: S; by default as many as there are in the trajectories.
             num_actions: A; likewise.
             terminal: `[S]` bool: where an episode is over.
@@ -148,12 +148,13 @@ class TabularMDP:
             grid: rows and columns.
 
         Raises:
-            ConfigError: a step that does not begin where the one before ended; the text names trajectory and step.
+            ConfigError: no trajectories, one that is something else, an index out of range, or a step that does not
+                begin where the one before ended; the text names trajectory and step.
         """
-        parts = [np.asarray(one, np.int64).reshape(-1, 3) for one in trajectories]
+        parts = [_steps(number, one) for number, one in enumerate(trajectories)]
+        if not parts:
+            raise ConfigError("there are no trajectories to estimate a world from")
         for number, part in enumerate(parts):
-            if not len(part):
-                raise ConfigError(f"trajectory {number} has no steps")
             torn = np.flatnonzero(part[1:, 0] != part[:-1, 2])
             if len(torn):
                 step = int(torn[0]) + 1
@@ -165,8 +166,15 @@ class TabularMDP:
         states = int(rows[:, [0, 2]].max()) + 1 if num_states is None else num_states
         actions = int(rows[:, 1].max()) + 1 if num_actions is None else num_actions
         for name, column, count in (("state", 0, states), ("action", 1, actions), ("next state", 2, states)):
-            if rows[:, column].min() < 0 or rows[:, column].max() >= count:
-                raise ConfigError(f"a {name} of the trajectories is outside 0 to {count - 1}")
+            outside = np.flatnonzero((rows[:, column] < 0) | (rows[:, column] >= count))
+            if len(outside):
+                ends = np.cumsum([len(part) for part in parts])
+                number = int(np.searchsorted(ends, outside[0], side="right"))
+                step = int(outside[0] - ends[number]) + len(parts[number])
+                raise ConfigError(
+                    f"trajectory {number}, step {step}: {name} {rows[outside[0], column]} does not exist; there are 0 "
+                    f"to {count - 1}"
+                )
         row, ones = rows[:, 1] * states + rows[:, 0], np.ones(len(rows))
         untried = np.setdiff1d(np.arange(actions * states), row)
         counts = _sparse(
@@ -437,6 +445,22 @@ def _sparse(row: NDArray[Any], column: NDArray[Any], value: NDArray[Any], shape:
     matrix = coo_array((value, (row, column)), shape).tocsr()
     matrix.sum_duplicates()
     return matrix
+
+
+def _steps(number: int, trajectory: ArrayLike) -> NDArray[np.int64]:
+    """State, action and next state `[n, 3]` of each step."""
+    try:
+        array = np.asarray(trajectory)
+    except ValueError as error:  # rows of different lengths
+        raise ConfigError(f"trajectory {number}: {error}; expected integers [n, 3]") from error
+    if not len(np.atleast_1d(array)):
+        raise ConfigError(f"trajectory {number} has no steps")
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
+        raise ConfigError(
+            f"trajectory {number} is {array.dtype} {list(array.shape)}; expected integers [n, 3]: state, action and "
+            "next state of each step"
+        )
+    return array.astype(np.int64)
 
 
 def _ends(table: Any, start: NDArray[Any]) -> NDArray[np.bool_]:

@@ -121,12 +121,31 @@ def test_estimated_from_trajectories():
     expected[1, 0, 0] = expected[1, 1, 2] = expected[0, 0, 0] = expected[2, :, 2] = 1
     np.testing.assert_allclose(dense(mdp), expected)
     np.testing.assert_allclose(mdp.start, [2 / 3, 1 / 3, 0])
-    with pytest.raises(ConfigError, match="trajectory 1, step 2: begins in state 4, but the step before ended in 2"):
-        TabularMDP.estimated([[[0, 0, 1]], [[0, 0, 1], [1, 0, 2], [4, 0, 1]]])
-    with pytest.raises(ConfigError, match="a next state of the trajectories is outside 0 to 1"):
-        TabularMDP.estimated([[[0, 0, 2]]], num_states=2)
-    with pytest.raises(ConfigError, match="trajectory 0 has no steps"):
-        TabularMDP.estimated([[]])
+
+
+GOOD = [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "sizes", "text"),
+    [
+        ([GOOD, [*GOOD, [4, 0, 1]]], {}, "trajectory 1, step 2: begins in state 4, but the step before ended in 0"),
+        ([GOOD, [*GOOD, [0, 0, 2]]], {"num_states": 2}, "trajectory 1, step 2: next state 2 does not exist; .* 0 to 1"),
+        ([GOOD, [[0, 1, 0]]], {"num_actions": 1}, "trajectory 1, step 0: action 1 does not exist; there are 0 to 0"),
+        ([GOOD, GOOD, [[-1, 0, 0]]], {}, "trajectory 2, step 0: state -1 does not exist"),
+        ([[]], {}, "trajectory 0 has no steps"),
+        ([GOOD, np.zeros((0, 3), int)], {}, "trajectory 1 has no steps"),
+        ([], {}, "there are no trajectories"),
+        ([np.zeros((6, 2), int)], {}, r"trajectory 0 is int64 \[6, 2\]; expected integers \[n, 3\]"),
+        ([GOOD, np.zeros((3, 4), int)], {}, r"trajectory 1 is int64 \[3, 4\]"),
+        ([GOOD, GOOD[0]], {}, r"trajectory 1 is int64 \[3\]"),
+        ([GOOD, [[0.7, 0, 1]]], {}, r"trajectory 1 is float64 \[1, 3\]"),
+        ([GOOD, [[0, 0, 1], [1, 0]]], {}, r"trajectory 1: .*expected integers \[n, 3\]"),
+    ],
+)
+def test_what_no_world_is_estimated_from(trajectories, sizes, text):
+    with pytest.raises(ConfigError, match=text):
+        TabularMDP.estimated(trajectories, **sizes)
 
 
 @pytest.mark.parametrize("env_id", ["FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1"])
