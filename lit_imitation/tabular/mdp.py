@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array, csc_array, csr_array, sparray
+from scipy.sparse import coo_array, csc_array, csr_array, issparse, sparray, spmatrix
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """How far a row of probabilities may be from 1, which is what float32 makes of it; it is then brought there."""
-Given: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike] | sparray
+Given: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike] | sparray | spmatrix | Tensor
 
 
 class RewardTable(NamedTuple):
@@ -43,8 +43,8 @@ class TabularMDP:
 
     Args:
         transitions: p as `[S, A, S]`; or a pair of successors `[S, A, K]` and their probabilities `[S, A, K]`, in which
-            entries of probability 0 fill up and a successor named twice has the sum; or a SciPy sparse array
-            `[A · S, S]`, with row a·S + s.
+            entries of probability 0 fill up and a successor named twice has the sum; or a sparse array of SciPy
+            or torch, in any layout, `[A · S, S]`, with row a·S + s.
         start: `[S]`: the start distribution; by default uniform over the states that are not terminal.
         reward: the true reward, if it is known: `[S]`, `[S, A]`, or of transitions in the shape of the probabilities
             (where a successor is named twice, the mean of its rewards counts).
@@ -397,13 +397,19 @@ class _Entries(NamedTuple):
 
 
 def _entries(transitions: Given) -> _Entries:
-    if isinstance(transitions, sparray):
-        matrix = cast(Any, transitions).tocoo()
-        rows, states = matrix.shape
-        if not rows or not states or rows % states:
-            raise ConfigError(f"transitions are sparse {list(matrix.shape)}; expected [A · S, S]")
-        (row, successors), probabilities = matrix.coords, np.asarray(matrix.data, np.float64)
-        return _checked(_Entries(row, successors, probabilities, np.arange(len(row)), (states, rows // states)))
+    if issparse(transitions) or (isinstance(transitions, Tensor) and transitions.layout != torch.strided):
+        matrix = cast(Any, transitions)
+        shape = tuple(matrix.shape)
+        if len(shape) != 2 or 0 in shape or shape[0] % shape[1]:
+            raise ConfigError(f"transitions are sparse {list(shape)}; expected [A · S, S]")
+        if isinstance(matrix, Tensor):
+            listed = matrix.detach().cpu().to_sparse(layout=torch.sparse_coo).coalesce()
+            (row, successors), probabilities = listed.indices().numpy(), listed.values().numpy()
+        else:
+            listed = matrix.tocoo()
+            row, successors, probabilities = listed.row, listed.col, listed.data
+        place, sizes = np.flatnonzero(probabilities), (shape[1], shape[0] // shape[1])  # zeros may be stored, too
+        return _checked(_Entries(row[place], successors[place], probabilities[place].astype(np.float64), place, sizes))
     given, transitions = transitions if isinstance(transitions, tuple) else (None, transitions)
     array, led = np.asarray(transitions, np.float64), None if given is None else np.asarray(given)
     if array.ndim != 3 or 0 in array.shape or (led is None and array.shape[2] != len(array)):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csc_matrix, csr_array, csr_matrix
 
 from lit_imitation import BinaryWorld, GridWorld, ObjectWorld, TabularMDP, make
 from lit_imitation.errors import ConfigError
@@ -27,13 +27,19 @@ def dense(mdp):
     return found.reshape(mdp.num_actions, mdp.num_states, mdp.num_states).swapaxes(0, 1)
 
 
-def test_three_ways_to_write_the_same_transitions():
+def test_ways_to_write_the_same_transitions():
     successors = np.array([[[1, 0, 0, 0], [0, 1, 2, 1]], [[2, 0, 0, 0], [0, 0, 0, 0]], [[2, 2, -1, 9], [2, 2, 2, 2]]])
     probabilities = np.array(
         [[[1, 0, 0, 0], [0.25, 0.2, 0.25, 0.3]], [[1, 0, 0, 0], [0.5, 0.5, 0, 0]], [[1, 0, 0, 0], [0.25] * 4]]
     )
-    sparse = coo_array(P.swapaxes(0, 1).reshape(6, 3))
-    for given in (P, (successors, probabilities), sparse):
+    rows = P.swapaxes(0, 1).reshape(6, 3)
+    of_scipy = [kind(rows) for kind in (coo_array, csr_array, csr_matrix, csc_matrix)]
+    tensor = torch.from_numpy(rows)
+    listed = tensor.to_sparse_coo()
+    twice = torch.sparse_coo_tensor(listed.indices().repeat(1, 2), listed.values().repeat(2) / 2, (6, 3))
+    of_torch = [listed, twice, tensor.to_sparse_csr(), tensor.to_sparse_csc(), tensor.float().to_sparse()]
+    zeros_stored = [coo_array((rows.ravel(), np.indices((6, 3)).reshape(2, -1))), tensor.to_sparse_bsr((2, 3))]
+    for given in (P, torch.from_numpy(P), (successors, probabilities), *of_scipy, *of_torch, *zeros_stored):
         mdp = TabularMDP(given)
         np.testing.assert_allclose(dense(mdp), P, atol=1e-15)
         assert len(mdp.successor) == 8
@@ -74,6 +80,9 @@ def broken(place, value, array=P):
         ({"transitions": np.ones((3, 2))}, r"transitions have shape \[3, 2\]; expected \[S, A, S\]"),
         ({"transitions": np.ones((3, 2, 4))}, r"transitions have shape \[3, 2, 4\]"),
         ({"transitions": coo_array(np.ones((7, 3)))}, r"sparse \[7, 3\]; expected \[A · S, S\]"),
+        ({"transitions": torch.ones(7, 3).to_sparse_csr()}, r"sparse \[7, 3\]; expected \[A · S, S\]"),
+        ({"transitions": torch.ones(3, 2, 3).to_sparse()}, r"sparse \[3, 2, 3\]; expected \[A · S, S\]"),
+        ({"transitions": csr_matrix(np.ones((6, 3)))}, "state 0, action 0 sum to 3"),
         ({"start": [0.5, 0.6, 0]}, r"its sum 1\.1"),
         ({"start": [1.5, -0.5, 0]}, r"its least entry is -0\.5"),
         ({"start": [1, 0]}, r"start has shape \[2\]; expected \[3\]"),
