@@ -101,6 +101,8 @@ class TabularDataModule(EnvironmentDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if expert not in ("optimal", "soft"):
+            raise ConfigError(f"data.expert is {expert!r}; choose optimal or soft")
         if num_worlds > 1 and demonstrations:
             raise ConfigError(
                 "data.demonstrations are of one world; with data.num_worlds above 1 the expert demonstrates"

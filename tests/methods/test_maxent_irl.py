@@ -197,6 +197,8 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
         (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
+        (None, lambda: module(GridWorld(3), expert="sofft"), "data.expert is 'sofft'; choose optimal or soft"),
+        (lambda: MaxEntIRL(entropy="causl"), None, "model.entropy is 'causl'; choose one of causal, trajectory"),
         (None, lambda: module(GridWorld(3), num_worlds=2), "data.num_worlds above 1 asks .* data.world is one"),
         (None, lambda: module(GridWorld(3), fresh_worlds=1), "data.fresh_worlds above 0 asks .* data.world is one"),
         (

@@ -200,6 +200,34 @@ def test_acting_in_one(recwarn):
     assert TabularMDP.of_env(env) is env.mdp
 
 
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (-1, "action -1 does not exist; there are 0 to 1"),
+        (2, "action 2 does not exist"),
+        (1.9, r"actions are float64 \[1\]; expected integers \[1\]"),
+        ([0, 1], r"actions are int64 \[1, 2\]"),
+    ],
+)
+def test_what_is_no_action_is_not_played(action, text):
+    env = TabularMDP(P).env()
+    env.reset(seed=0)
+    with pytest.raises(gymnasium.error.InvalidAction, match=text):
+        env.step(action)
+
+
+def test_an_action_that_is_ignored_may_be_anything():
+    envs = gymnasium.make_vec(
+        "lit_imitation/Tabular-v0", 2, "vector_entry_point", world=TabularMDP(P, [1, 0, 0]), max_episode_steps=1
+    )
+    envs.reset(seed=0)
+    envs.step(np.zeros(2, np.int32))
+    observations, rewards, *_ = envs.step(np.array([-1, 99]))  # the next episodes begin
+    assert (observations.tolist(), rewards.tolist()) == ([0, 0], [0.0, 0.0])
+    with pytest.raises(gymnasium.error.InvalidAction, match="action 99"):
+        envs.step(np.array([0, 99]))
+
+
 def test_many_at_once_visit_what_the_probabilities_say():
     ends = TabularMDP(P, [0.3, 0.7, 0], reward=[[0, 1], [2, 3], [4, 5]])
     envs = gymnasium.make_vec("lit_imitation/Tabular-v0", 4000, "vector_entry_point", world=ends, max_episode_steps=2)

@@ -309,6 +309,7 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
         ({"gamma": 1.0}, "model.gamma is 1.0; it must lie in"),
         ({"gamma": 0.0}, "model.gamma is 0.0"),
         ({"tolerance": 0.0}, "model.tolerance is 0.0"),
+        ({"entropy": "causl"}, "model.entropy is 'causl'; choose one of causal, trajectory, none"),
         ({"entropy": "trajectory"}, "needs a model.horizon, and model.gamma 1"),
         ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "needs a model.horizon, and model.gamma 1"),
     ],
