@@ -99,7 +99,8 @@ class TabularMDP:
         States that episodes never come to may say what they like.
 
         Raises:
-            ConfigError: it has neither, or a state that is entered both with and without the episode's end.
+            ConfigError: it has neither, a state that is entered both with and without the episode's end, or a fickle
+                passenger (Taxi's), of whom the table does not know.
         """
         env = env.unwrapped
         if isinstance(getattr(env, "mdp", None), TabularMDP):
@@ -109,6 +110,11 @@ class TabularMDP:
             raise ConfigError(
                 f"{type(env).__name__} does not tell its transitions (attributes P and initial_state_distrib); build a "
                 "TabularMDP from arrays, or by TabularMDP.estimated from trajectories"
+            )
+        if getattr(env, "fickle_passenger", False):
+            raise ConfigError(
+                f"{type(env).__name__} with fickle_passenger is no world of its states: the destination changes once "
+                "in some episodes, which its table P does not say; leave fickle_passenger false"
             )
         states, actions = len(table), len(table[0])
         count = max(len(table[s][a]) for s in range(states) for a in range(actions))

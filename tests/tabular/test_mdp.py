@@ -157,10 +157,19 @@ def test_what_no_world_is_estimated_from(trajectories, sizes, text):
         TabularMDP.estimated(trajectories, **sizes)
 
 
-@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1"])
-def test_toy_text(env_id):
+@pytest.mark.parametrize(
+    ("env_id", "arguments"),
+    [
+        ("FrozenLake-v1", {}),
+        ("FrozenLake8x8-v1", {}),
+        ("Taxi-v4", {}),
+        ("Taxi-v4", {"is_rainy": True}),
+        ("CliffWalking-v1", {}),
+    ],
+)
+def test_toy_text(env_id, arguments):
     """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
-    env = gymnasium.make(env_id)
+    env = gymnasium.make(env_id, **arguments)
     mdp = TabularMDP.of_env(env)
     env.action_space.seed(0)
     state, _ = env.reset(seed=0)
@@ -185,6 +194,16 @@ def test_taxi_is_solved_as_well_as_it_can_be():
 def test_an_environment_that_does_not_tell():
     with pytest.raises(ConfigError, match="CartPoleEnv does not tell its transitions"):
         TabularMDP.of_env(gymnasium.make("CartPole-v1"))
+
+
+def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
+    env = gymnasium.make("Taxi-v4", fickle_passenger=True, fickle_probability=1.0).unwrapped
+    env.reset(seed=0)
+    env.s = env.encode(2, 2, 4, 0)  # in the taxi, going to the first place
+    moved, *_ = env.step(2)
+    assert moved not in [successor for _, successor, *_ in env.P[env.encode(2, 2, 4, 0)][2]]
+    with pytest.raises(ConfigError, match="TaxiEnv with fickle_passenger is no world of its states"):
+        TabularMDP.of_env(env)
 
 
 def test_acting_in_one(recwarn):
