@@ -16,7 +16,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.seeding import derive_seed
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
-from lit_imitation.tabular.trajectories import Trajectories, Trajectory, sample_trajectories
+from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
 
 
 class EvaluationWorld(NamedTuple):
@@ -36,13 +36,14 @@ class TabularDataModule(EnvironmentDataModule):
         env_id: an environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
             `lit_imitation/GridWorld-v0`, `lit_imitation/ObjectWorld-v0`, `lit_imitation/BinaryWorld-v0`.
         world: a world of one's own, in place of `env_id`.
-        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or these and actions `[n]`;
-            empty to let the expert demonstrate.
+        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or a pair of these and
+            actions `[n]` (see `Trajectories.of`); empty to let the expert demonstrate.
         expert: acts by the true reward: `optimal`, or `soft`, of maximum causal entropy.
         expert_gamma: discount of the expert.
         expert_trajectories: how many it demonstrates in each world.
         steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
-        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`.
+        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`;
+            with `world` there is but one.
         fresh_worlds: further ones, in which the reward is judged only.
         batch_size: trajectories of a gradient step, over all processes together; by default all.
         passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
@@ -52,6 +53,10 @@ class TabularDataModule(EnvironmentDataModule):
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
         seed: of everything drawn here; by default that of `seed_everything`.
+
+    Raises:
+        ConfigError: a setting out of its range, or several worlds where they cannot be drawn: of one of one's own, or
+            (by `setup`) of an environment without `world_seed`.
     """
 
     worlds: list[TabularMDP]
@@ -65,7 +70,7 @@ class TabularDataModule(EnvironmentDataModule):
         self,
         env_id: str = "",
         world: TabularMDP | None = None,
-        demonstrations: str | Sequence[Trajectory] = "",
+        demonstrations: str | Sequence[Any] = "",  # of `Trajectory`, whose type a recipe's parser cannot read
         expert: Literal["optimal", "soft"] = "optimal",
         expert_gamma: float = 0.95,
         expert_trajectories: int = 64,
@@ -96,9 +101,17 @@ class TabularDataModule(EnvironmentDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if expert not in ("optimal", "soft"):
+            raise ConfigError(f"data.expert is {expert!r}; choose optimal or soft")
         if num_worlds > 1 and demonstrations:
             raise ConfigError(
                 "data.demonstrations are of one world; with data.num_worlds above 1 the expert demonstrates"
+            )
+        if num_worlds + fresh_worlds > 1 and isinstance(self.env_kwargs.get("world"), TabularMDP):
+            raise ConfigError(
+                f"{_several(num_worlds)} asks for several worlds, and data.world is one, from which no others can be "
+                "drawn: take an environment with a world_seed, like data.env_id lit_imitation/GridWorld-v0, or leave "
+                "data.num_worlds 1 and data.fresh_worlds 0"
             )
         self.demonstrations, self.expert, self.expert_gamma = demonstrations, expert, expert_gamma
         self.expert_trajectories, self.steps_per_trajectory = expert_trajectories, steps_per_trajectory
@@ -120,12 +133,18 @@ class TabularDataModule(EnvironmentDataModule):
             self.trajectories = [Trajectories.of(self.demonstrations)]
 
     def _world(self, number: int) -> TabularMDP:
-        arguments = (
-            self.env_kwargs
-            if number == 0
-            else {**self.env_kwargs, "world_seed": self.env_kwargs.get("world_seed", 0) + number}
-        )
-        env = make_single(self.env_id, **arguments)
+        arguments = self.env_kwargs
+        if number:  # the first has been made, so that an argument that is not taken can only be the seed
+            arguments = {**arguments, "world_seed": arguments.get("world_seed", 0) + number}
+        try:
+            env = make_single(self.env_id, **arguments)
+        except ConfigError as error:
+            if not number or not isinstance(error.__cause__, TypeError):
+                raise
+            raise ConfigError(
+                f"{_several(self.num_worlds)} asks for several worlds, which are drawn by an environment's argument "
+                f"world_seed; {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
+            ) from error
         mdp = TabularMDP.of_env(env)
         env.close()
         return mdp
@@ -169,6 +188,11 @@ class TabularDataModule(EnvironmentDataModule):
         every = [(mdp, False) for mdp in self.worlds] + [(mdp, True) for mdp in self.fresh]
         known = [EvaluationWorld(*one) for one in every if one[0].reward is not None]
         return [_Worlds(known)] if known else []
+
+
+def _several(num_worlds: int) -> str:
+    """The setting that asks for more worlds than one."""
+    return "data.num_worlds above 1" if num_worlds > 1 else "data.fresh_worlds above 0"
 
 
 class _Worlds:

@@ -17,8 +17,9 @@ def read_trajectories(source: str) -> Trajectories:
     """From an `.npz` of `states` (of all trajectories, one after another), `lengths` and perhaps `actions`; or from any
     demonstration file, of which the observations are the states.
 
-    A trajectory of `lengths[i]` = n steps has n + 1 states and n actions. In demonstration files without
-    `next_observations` nobody knows where a trajectory's last step led, and it is left out.
+    A trajectory of `lengths[i]` = n steps has n + 1 states and n actions, −1 where one is not known. In demonstration
+    files without `next_observations` nobody knows where a trajectory's last step led, and it is left out. Messages
+    number trajectories as the file does.
 
     Raises:
         DemonstrationError: the file cannot be read, or its columns do not fit.
@@ -35,12 +36,13 @@ def read_trajectories(source: str) -> Trajectories:
     last = None
     if "next_observations" in arrays:
         last = _indices(source, "next_observations", arrays["next_observations"])[ends - 1]
-    found = []
+    found, origin = [], []
     for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         visited = states[begin:end] if last is None else np.append(states[begin:end], last[number])
         if len(visited) > 1:  # of a single state without a successor there is nothing to learn
             found.append((visited, actions[begin:end]))
-    return Trajectories.of(found, source)
+            origin.append(number)
+    return Trajectories.of(found, source, origin)
 
 
 def _own(source: str) -> dict[str, Array] | None:

@@ -73,10 +73,11 @@ class TabularReward(RewardModel):
             self.features.copy_(mdp.features)
 
     def table(self, mdp: TabularMDP) -> RewardTable:
-        """The reward of this world or another one with the same features, differentiable."""
-        features = mdp.features
-        if features is None:
+        """The reward of this world or another one with the same features, differentiable, in the model's precision."""
+        if mdp.features is None:
             features = torch.arange(mdp.num_states, device=mdp.device)
+        else:
+            features = mdp.features.to(next(self.parameters()).dtype)
         if self.inputs != "transition":
             score = self.score(features)
             return RewardTable(score if self.inputs == "state_action" else score.squeeze(-1), self.inputs)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import Env
+from gymnasium.error import InvalidAction
 from gymnasium.spaces import Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -66,11 +67,15 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step all copies, or start the next episode where one was over: there the action is ignored, the reward 0."""
+        """Step all copies, or start the next episode where one was over: there the action is ignored, the reward 0.
+
+        Raises:
+            InvalidAction: an action is no index in the action space.
+        """
         begin = self._over
         # A terminal state has no row to draw from; what is drawn for it is not used.
         state = np.where(begin, self._not_terminal, self._state)
-        actions = np.asarray(actions, np.int64)
+        actions = self._checked(np.asarray(actions), begin)
         uniform = self.np_random.random(self.num_envs)
         entry = self.mdp.draw(*(torch.from_numpy(x) for x in (state, actions, uniform))).numpy()
         successor = self._successor[entry].astype(np.int64)
@@ -81,6 +86,20 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         truncated = (self._steps >= self.max_episode_steps) & ~terminated
         self._over = terminated | truncated
         return self._state.copy(), reward, terminated, truncated, {}
+
+    def _checked(self, actions: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Actions `[num_envs]`, 0 where they are ignored."""
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iub":
+            raise InvalidAction(
+                f"actions are {actions.dtype} {list(actions.shape)}; expected integers [{self.num_envs}]"
+            )
+        actions = np.where(ignored, 0, actions.astype(np.int64))
+        bad = (actions < 0) | (actions >= self.mdp.num_actions)
+        if bad.any():
+            raise InvalidAction(
+                f"action {actions[bad.argmax()]} does not exist; there are 0 to {self.mdp.num_actions - 1}"
+            )
+        return actions
 
     def _begin(self) -> NDArray[np.int64]:
         """States `[num_envs]` to start from."""
@@ -114,6 +133,10 @@ class TabularEnv(Env[Any, Any]):
         return observation[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step; after the episode's end `reset` has to come first."""
+        """Take one step; after the episode's end `reset` has to come first.
+
+        Raises:
+            InvalidAction: the action is no index in the action space.
+        """
         observation, reward, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info

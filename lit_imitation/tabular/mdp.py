@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array, csc_array, csr_array, sparray
+from scipy.sparse import coo_array, csc_array, csr_array, issparse, sparray, spmatrix
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-6
 """How far a row of probabilities may be from 1, which is what float32 makes of it; it is then brought there."""
-Given: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike] | sparray
+Given: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike] | sparray | spmatrix | Tensor
 
 
 class RewardTable(NamedTuple):
@@ -43,8 +43,8 @@ class TabularMDP:
 
     Args:
         transitions: p as `[S, A, S]`; or a pair of successors `[S, A, K]` and their probabilities `[S, A, K]`, in which
-            entries of probability 0 fill up and a successor named twice has the sum; or a SciPy sparse array
-            `[A · S, S]`, with row a·S + s.
+            entries of probability 0 fill up and a successor named twice has the sum; or a sparse array of SciPy
+            or torch, in any layout, `[A · S, S]`, with row a·S + s.
         start: `[S]`: the start distribution; by default uniform over the states that are not terminal.
         reward: the true reward, if it is known: `[S]`, `[S, A]`, or of transitions in the shape of the probabilities
             (where a successor is named twice, the mean of its rewards counts).
@@ -99,7 +99,8 @@ class TabularMDP:
         States that episodes never come to may say what they like.
 
         Raises:
-            ConfigError: it has neither, or a state that is entered both with and without the episode's end.
+            ConfigError: it has neither, a state that is entered both with and without the episode's end, or a fickle
+                passenger (Taxi's), of whom the table does not know.
         """
         env = env.unwrapped
         if isinstance(getattr(env, "mdp", None), TabularMDP):
@@ -109,6 +110,11 @@ class TabularMDP:
             raise ConfigError(
                 f"{type(env).__name__} does not tell its transitions (attributes P and initial_state_distrib); build a "
                 "TabularMDP from arrays, or by TabularMDP.estimated from trajectories"
+            )
+        if getattr(env, "fickle_passenger", False):
+            raise ConfigError(
+                f"{type(env).__name__} with fickle_passenger is no world of its states: the destination changes once "
+                "in some episodes, which its table P does not say; leave fickle_passenger false"
             )
         states, actions = len(table), len(table[0])
         count = max(len(table[s][a]) for s in range(states) for a in range(actions))
@@ -140,7 +146,7 @@ class TabularMDP:
         An action that was never tried in a state is taken to stay there.
 
         Args:
-            trajectories: `[n, 3]` each: state, action and next state of each step.
+            trajectories: integers `[n, 3]` each: state, action and next state of each step.
             num_states: S; by default as many as there are in the trajectories.
             num_actions: A; likewise.
             terminal: `[S]` bool: where an episode is over.
@@ -148,12 +154,13 @@ class TabularMDP:
             grid: rows and columns.
 
         Raises:
-            ConfigError: a step that does not begin where the one before ended; the text names trajectory and step.
+            ConfigError: no trajectories, one that is something else, an index out of range, or a step that does not
+                begin where the one before ended; the text names trajectory and step.
         """
-        parts = [np.asarray(one, np.int64).reshape(-1, 3) for one in trajectories]
+        parts = [_steps(number, one) for number, one in enumerate(trajectories)]
+        if not parts:
+            raise ConfigError("there are no trajectories to estimate a world from")
         for number, part in enumerate(parts):
-            if not len(part):
-                raise ConfigError(f"trajectory {number} has no steps")
             torn = np.flatnonzero(part[1:, 0] != part[:-1, 2])
             if len(torn):
                 step = int(torn[0]) + 1
@@ -165,8 +172,15 @@ class TabularMDP:
         states = int(rows[:, [0, 2]].max()) + 1 if num_states is None else num_states
         actions = int(rows[:, 1].max()) + 1 if num_actions is None else num_actions
         for name, column, count in (("state", 0, states), ("action", 1, actions), ("next state", 2, states)):
-            if rows[:, column].min() < 0 or rows[:, column].max() >= count:
-                raise ConfigError(f"a {name} of the trajectories is outside 0 to {count - 1}")
+            outside = np.flatnonzero((rows[:, column] < 0) | (rows[:, column] >= count))
+            if len(outside):
+                ends = np.cumsum([len(part) for part in parts])
+                number = int(np.searchsorted(ends, outside[0], side="right"))
+                step = int(outside[0] - ends[number]) + len(parts[number])
+                raise ConfigError(
+                    f"trajectory {number}, step {step}: {name} {rows[outside[0], column]} does not exist; there are 0 "
+                    f"to {count - 1}"
+                )
         row, ones = rows[:, 1] * states + rows[:, 0], np.ones(len(rows))
         untried = np.setdiff1d(np.arange(actions * states), row)
         counts = _sparse(
@@ -389,13 +403,19 @@ class _Entries(NamedTuple):
 
 
 def _entries(transitions: Given) -> _Entries:
-    if isinstance(transitions, sparray):
-        matrix = cast(Any, transitions).tocoo()
-        rows, states = matrix.shape
-        if not rows or not states or rows % states:
-            raise ConfigError(f"transitions are sparse {list(matrix.shape)}; expected [A · S, S]")
-        (row, successors), probabilities = matrix.coords, np.asarray(matrix.data, np.float64)
-        return _checked(_Entries(row, successors, probabilities, np.arange(len(row)), (states, rows // states)))
+    if issparse(transitions) or (isinstance(transitions, Tensor) and transitions.layout != torch.strided):
+        matrix = cast(Any, transitions)
+        shape = tuple(matrix.shape)
+        if len(shape) != 2 or 0 in shape or shape[0] % shape[1]:
+            raise ConfigError(f"transitions are sparse {list(shape)}; expected [A · S, S]")
+        if isinstance(matrix, Tensor):
+            listed = matrix.detach().cpu().to_sparse(layout=torch.sparse_coo).coalesce()
+            (row, successors), probabilities = listed.indices().numpy(), listed.values().numpy()
+        else:
+            listed = matrix.tocoo()
+            row, successors, probabilities = listed.row, listed.col, listed.data
+        place, sizes = np.flatnonzero(probabilities), (shape[1], shape[0] // shape[1])  # zeros may be stored, too
+        return _checked(_Entries(row[place], successors[place], probabilities[place].astype(np.float64), place, sizes))
     given, transitions = transitions if isinstance(transitions, tuple) else (None, transitions)
     array, led = np.asarray(transitions, np.float64), None if given is None else np.asarray(given)
     if array.ndim != 3 or 0 in array.shape or (led is None and array.shape[2] != len(array)):
@@ -437,6 +457,22 @@ def _sparse(row: NDArray[Any], column: NDArray[Any], value: NDArray[Any], shape:
     matrix = coo_array((value, (row, column)), shape).tocsr()
     matrix.sum_duplicates()
     return matrix
+
+
+def _steps(number: int, trajectory: ArrayLike) -> NDArray[np.int64]:
+    """State, action and next state `[n, 3]` of each step."""
+    try:
+        array = np.asarray(trajectory)
+    except ValueError as error:  # rows of different lengths
+        raise ConfigError(f"trajectory {number}: {error}; expected integers [n, 3]") from error
+    if not len(np.atleast_1d(array)):
+        raise ConfigError(f"trajectory {number} has no steps")
+    if array.ndim != 2 or array.shape[1] != 3 or array.dtype.kind not in "iu":
+        raise ConfigError(
+            f"trajectory {number} is {array.dtype} {list(array.shape)}; expected integers [n, 3]: state, action and "
+            "next state of each step"
+        )
+    return array.astype(np.int64)
 
 
 def _ends(table: Any, start: NDArray[Any]) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -53,7 +53,8 @@ class Planning:
         entropy: which of the three.
 
     Raises:
-        ConfigError: a setting out of its range, or `trajectory` without a horizon or with γ < 1.
+        ConfigError: a setting out of its range, an entropy that there is not, or `trajectory` without a horizon or with
+            γ < 1.
     """
 
     horizon: int | None = None
@@ -68,6 +69,8 @@ class Planning:
             raise ConfigError(f"model.gamma is {self.gamma}; it must lie in (0, 1), or be 1 with a model.horizon")
         if not self.tolerance > 0.0:
             raise ConfigError(f"model.tolerance is {self.tolerance}; it must be above 0")
+        if self.entropy not in get_args(Entropy):
+            raise ConfigError(f"model.entropy is {self.entropy!r}; choose one of {', '.join(get_args(Entropy))}")
         if self.entropy == "trajectory" and (self.horizon is None or self.gamma != 1.0):
             raise ConfigError(
                 "model.entropy trajectory weighs whole trajectories by the plain sum of their rewards: it needs a "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lit_imitation.errors import DemonstrationError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lit_imitation.rewards.features import Inputs
 
 Trajectory: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
-"""States `[n + 1]`, or states `[n + 1]` and actions `[n]`."""
+"""States `[n + 1]`, or a pair (tuple or list) of states `[n + 1]` and actions `[n]`."""
 UNKNOWN = -1
-"""An action that nobody wrote down, and the transitions do not tell."""
+"""An action that nobody wrote down, in what is given too: the transitions tell it, or else it stays so."""
 
 
 class Trajectories(NamedTuple):
@@ -34,34 +34,47 @@ class Trajectories(NamedTuple):
     """`[M]` int64."""
     length: Tensor
     """`[N]` int64: the number of steps of each."""
+    origin: Tensor
+    """`[N]` int64: the number of each among those that were given, for messages."""
     source: str
-    """Where they are from, for messages."""
+    """Where they are from, likewise."""
 
     @classmethod
-    def of(cls, trajectories: Sequence[Trajectory], source: str = "data.demonstrations") -> Trajectories:
+    def of(
+        cls,
+        trajectories: Sequence[Trajectory],
+        source: str = "data.demonstrations",
+        origin: Sequence[int] | None = None,
+    ) -> Trajectories:
         """From states `[n + 1]`, or pairs of states `[n + 1]` and actions `[n]`, of each.
 
-        Where there are as many states as actions, nobody knows where the last one led, and it is left out.
+        A tuple or list of two is such a pair where its first is not a number. An action that is not known is −1: the
+        world's transitions tell it (see `checked`). Where there are as many states as actions, nobody knows where the
+        last one led, and it is left out.
+
+        Args:
+            trajectories: in any order.
+            source: where they are from, for messages.
+            origin: their numbers there, where some are missing here; by default counted from 0.
 
         Raises:
             DemonstrationError: no steps, or numbers of states and actions that do not fit; the trajectory is named.
         """
+        numbers = range(len(trajectories)) if origin is None else origin
         states, actions = [], []
-        for number, one in enumerate(trajectories):
-            pair = one if isinstance(one, tuple) else (one, None)
-            visited, taken = (None if x is None else np.asarray(x) for x in pair)
-            assert visited is not None
-            if visited.ndim != 1 or visited.dtype.kind not in "iu" or len(visited) < 2:
+        for number, one in zip(numbers, trajectories, strict=True):
+            given, acts = one if _is_pair(one) else (one, None)
+            visited = _array(given)
+            if not _are_indices(visited) or len(visited) < 2:
                 raise DemonstrationError(
-                    f"{source}, trajectory {number}: states are {visited.dtype} {list(visited.shape)}; expected 2 or "
-                    "more indices"
+                    f"{source}, trajectory {number}: states are {_described(visited)}; expected 2 or more indices, or "
+                    "a pair of these and the actions"
                 )
-            if taken is None:
-                taken = np.full(len(visited) - 1, UNKNOWN)
-            elif taken.ndim != 1 or taken.dtype.kind not in "iu" or len(visited) - len(taken) not in (0, 1):
+            taken = np.full(len(visited) - 1, UNKNOWN) if acts is None else _array(acts)
+            if not _are_indices(taken) or len(visited) - len(taken) not in (0, 1):
                 raise DemonstrationError(
-                    f"{source}, trajectory {number}: {len(visited)} states and actions {taken.dtype} "
-                    f"{list(taken.shape)}; expected as many indices, or one less"
+                    f"{source}, trajectory {number}: {len(visited)} states and actions {_described(taken)}; expected "
+                    "as many indices, or one less"
                 )
             states.append(torch.as_tensor(visited.astype(np.int64)))
             actions.append(torch.as_tensor(taken[: len(visited) - 1].astype(np.int64)))
@@ -72,6 +85,7 @@ class Trajectories(NamedTuple):
             torch.cat(actions),
             torch.cat([x[1:] for x in states]),
             torch.tensor([len(x) for x in actions]),
+            torch.tensor(numbers),
             source,
         )
 
@@ -88,10 +102,8 @@ class Trajectories(NamedTuple):
 
     def to(self, device: torch.device | str) -> Trajectories:
         """The same elsewhere."""
-        state, action, following, length = (
-            column.to(device) for column in (self.state, self.action, self.next_state, self.length)
-        )
-        return Trajectories(state, action, following, length, self.source)
+        state, action, following, length, origin = (column.to(device) for column in self[:5])
+        return Trajectories(state, action, following, length, origin, self.source)
 
     def select(self, chosen: Tensor) -> Trajectories:
         """Those at `chosen: [n]`, in their own order."""
@@ -99,7 +111,7 @@ class Trajectories(NamedTuple):
         kept[chosen] = True
         steps = kept.repeat_interleave(self.length)
         state, action, following = (column[steps] for column in (self.state, self.action, self.next_state))
-        return Trajectories(state, action, following, self.length[kept], self.source)
+        return Trajectories(state, action, following, self.length[kept], self.origin[kept], self.source)
 
     def checked(self, mdp: TabularMDP, inputs: Inputs, horizon: int | None) -> Trajectories:
         """These with the actions that the world's transitions tell, if all of it is possible there.
@@ -122,15 +134,15 @@ class Trajectories(NamedTuple):
             least = UNKNOWN if name == "action" else 0
             self._none(
                 (column < least) | (column >= count),
-                lambda m, name=name, column=column, count=count: (
+                lambda m, name=name, column=column, count=count, least=least: (
                     f"{name} {int(column[m])} does not exist; there are 0 to {count - 1}"
+                    + (f", and {least} for one that is not known" if least else "")
                 ),
             )
         if horizon is not None and int(self.length.max()) > horizon:
             number = int((self.length > horizon).nonzero()[0])
             raise DemonstrationError(
-                f"{self.source}, trajectory {number}: {int(self.length[number])} steps are more than model.horizon "
-                f"{horizon}"
+                f"{self._named(number)}: {int(self.length[number])} steps are more than model.horizon {horizon}"
             )
         self._none(mdp.terminal[self.state], lambda m: f"goes on from state {int(self.state[m])}, which is terminal")
         first = self.state[self.length.cumsum(0) - self.length]
@@ -139,8 +151,8 @@ class Trajectories(NamedTuple):
             if bool(lost.any()):
                 number = int(lost.nonzero()[0])
                 raise DemonstrationError(
-                    f"{self.source}, trajectory {number}, step 0: state {int(first[number])} cannot be reached from "
-                    "the world's start distribution"
+                    f"{self._named(number)}, step 0: state {int(first[number])} cannot be reached from the world's "
+                    "start distribution"
                 )
         known = self._with_actions(mdp, needed=inputs != "state")
         told = known.action != UNKNOWN
@@ -182,9 +194,11 @@ class Trajectories(NamedTuple):
         """Raise for the first step of `bad: [M]`, if any, with what `text` says of it."""
         if bool(bad.any()):
             m = int(bad.nonzero()[0])
-            raise DemonstrationError(
-                f"{self.source}, trajectory {int(self.number[m])}, step {int(self.step[m])}: {text(m)}"
-            )
+            raise DemonstrationError(f"{self._named(int(self.number[m]))}, step {int(self.step[m])}: {text(m)}")
+
+    def _named(self, number: int) -> str:
+        """A trajectory as whoever gave it counts."""
+        return f"{self.source}, trajectory {int(self.origin[number])}"
 
     def visits(self, mdp: TabularMDP, inputs: Inputs, gamma: float) -> Tensor:
         """Σ over trajectories and their steps of γᵗ at what `inputs` is of, in the shape of such a `RewardTable`."""
@@ -231,6 +245,30 @@ class Trajectories(NamedTuple):
         return values.new_zeros(len(self.length)).index_add_(0, self.number, paid)
 
 
+def _is_pair(one: Any) -> TypeGuard[tuple[Any, Any]]:
+    """Whether these are states and actions, not two states: told by what is in it, for YAML and JSON know no tuples."""
+    if not isinstance(one, tuple | list) or len(one) != 2:
+        return False
+    first = _array(one[0])
+    return first is None or first.ndim > 0
+
+
+def _array(values: Any) -> NDArray[Any] | None:
+    """None where rows of different lengths make no array."""
+    try:
+        return np.asarray(values)
+    except ValueError:
+        return None
+
+
+def _are_indices(array: NDArray[Any] | None) -> TypeGuard[NDArray[Any]]:
+    return array is not None and array.ndim == 1 and array.dtype.kind in "iu"
+
+
+def _described(array: NDArray[Any] | None) -> str:
+    return "rows of different lengths" if array is None else f"{array.dtype} {list(array.shape)}"
+
+
 def sample_trajectories(
     mdp: TabularMDP, policy: Tensor, count: int, steps: int, generator: torch.Generator, source: str
 ) -> Trajectories:
@@ -253,4 +291,4 @@ def sample_trajectories(
             break
     order = torch.cat(rows).argsort(stable=True)
     s, a, z = (torch.cat(column)[order] for column in columns)
-    return Trajectories(s, a, z, torch.bincount(torch.cat(rows), minlength=count), source)
+    return Trajectories(s, a, z, torch.bincount(torch.cat(rows), minlength=count), torch.arange(count), source)

@@ -177,14 +177,14 @@ def test_what_is_learnt_is_read_again(tmp_path):
     trainer.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     transitions = some_transitions(world)
     reward = load_reward(tmp_path)
-    table = model.reward.table(world.to(dtype=torch.float32)).values.detach()
+    table = model.reward.table(world).values.detach()
     torch.testing.assert_close(reward.reward(transitions), table[transitions.observation])
     policy = load_policy(tmp_path)
     soft = solve(world, RewardTable(table.double()), model.planning).policy
     found = policy.head(torch.arange(16)).softmax(-1)
     torch.testing.assert_close(found.double(), soft, rtol=1e-3, atol=1e-4)
     again = MaxEntIRL.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert torch.equal(again.reward.table(world.to(dtype=torch.float32)).values, table)
+    assert torch.equal(again.reward.table(world).values, table)
 
 
 def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
@@ -203,6 +203,22 @@ def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
     main(["test", f"--ckpt_path={irl}", f"--trainer.default_root_dir={tmp_path / 'test'}", "--trainer.accelerator=cpu"])
     figures = [json.loads((at / "summary.json").read_text())["value_share"] for at in (irl, tmp_path / "test")]
     assert figures[0] == figures[1] > 0
+
+
+def test_demonstrations_stand_in_a_recipe(tmp_path, capsys):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "model: lit_imitation.MaxEntIRL\n"
+        "data:\n"
+        "  class_path: lit_imitation.TabularDataModule\n"
+        "  init_args:\n"
+        "    env_id: lit_imitation/GridWorld-v0\n"
+        "    env_kwargs: {size: 2, slip: 0.0}\n"
+        "    demonstrations: [[[0, 1, 3], [2, 3]], [2, 3], [0, 1, 3, 9]]\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"])
+    assert "data.demonstrations, trajectory 2, step 2: next state 9 does not exist" in capsys.readouterr().err
 
 
 def test_states_alone_do_where_the_reward_is_theirs(tmp_path):
@@ -266,6 +282,20 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
         (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
+        (None, lambda: module(GridWorld(3), expert="sofft"), "data.expert is 'sofft'; choose optimal or soft"),
+        (lambda: MaxEntIRL(entropy="causl"), None, "model.entropy is 'causl'; choose one of causal, trajectory"),
+        (None, lambda: module(GridWorld(3), num_worlds=2), "data.num_worlds above 1 asks .* data.world is one"),
+        (None, lambda: module(GridWorld(3), fresh_worlds=1), "data.fresh_worlds above 0 asks .* data.world is one"),
+        (
+            None,
+            lambda: TabularDataModule("lit_imitation/Tabular-v0", env_kwargs={"world": GridWorld(3)}, fresh_worlds=1),
+            "data.fresh_worlds above 0 asks",
+        ),
+        (
+            lambda: MaxEntIRL(),
+            lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=1, eval_episodes=0),
+            "data.fresh_worlds above 0 asks .* world_seed; FrozenLake-v1 has none",
+        ),
     ],
 )
 def test_what_cannot_work_is_said(model, data, text, tmp_path):

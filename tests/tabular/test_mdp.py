@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csc_matrix, csr_array, csr_matrix
 
 from lit_imitation import BinaryWorld, GridWorld, ObjectWorld, TabularMDP, make
 from lit_imitation.errors import ConfigError
@@ -27,13 +27,19 @@ def dense(mdp):
     return found.reshape(mdp.num_actions, mdp.num_states, mdp.num_states).swapaxes(0, 1)
 
 
-def test_three_ways_to_write_the_same_transitions():
+def test_ways_to_write_the_same_transitions():
     successors = np.array([[[1, 0, 0, 0], [0, 1, 2, 1]], [[2, 0, 0, 0], [0, 0, 0, 0]], [[2, 2, -1, 9], [2, 2, 2, 2]]])
     probabilities = np.array(
         [[[1, 0, 0, 0], [0.25, 0.2, 0.25, 0.3]], [[1, 0, 0, 0], [0.5, 0.5, 0, 0]], [[1, 0, 0, 0], [0.25] * 4]]
     )
-    sparse = coo_array(P.swapaxes(0, 1).reshape(6, 3))
-    for given in (P, (successors, probabilities), sparse):
+    rows = P.swapaxes(0, 1).reshape(6, 3)
+    of_scipy = [kind(rows) for kind in (coo_array, csr_array, csr_matrix, csc_matrix)]
+    tensor = torch.from_numpy(rows)
+    listed = tensor.to_sparse_coo()
+    twice = torch.sparse_coo_tensor(listed.indices().repeat(1, 2), listed.values().repeat(2) / 2, (6, 3))
+    of_torch = [listed, twice, tensor.to_sparse_csr(), tensor.to_sparse_csc(), tensor.float().to_sparse()]
+    zeros_stored = [coo_array((rows.ravel(), np.indices((6, 3)).reshape(2, -1))), tensor.to_sparse_bsr((2, 3))]
+    for given in (P, torch.from_numpy(P), (successors, probabilities), *of_scipy, *of_torch, *zeros_stored):
         mdp = TabularMDP(given)
         np.testing.assert_allclose(dense(mdp), P, atol=1e-15)
         assert len(mdp.successor) == 8
@@ -74,6 +80,9 @@ def broken(place, value, array=P):
         ({"transitions": np.ones((3, 2))}, r"transitions have shape \[3, 2\]; expected \[S, A, S\]"),
         ({"transitions": np.ones((3, 2, 4))}, r"transitions have shape \[3, 2, 4\]"),
         ({"transitions": coo_array(np.ones((7, 3)))}, r"sparse \[7, 3\]; expected \[A · S, S\]"),
+        ({"transitions": torch.ones(7, 3).to_sparse_csr()}, r"sparse \[7, 3\]; expected \[A · S, S\]"),
+        ({"transitions": torch.ones(3, 2, 3).to_sparse()}, r"sparse \[3, 2, 3\]; expected \[A · S, S\]"),
+        ({"transitions": csr_matrix(np.ones((6, 3)))}, "state 0, action 0 sum to 3"),
         ({"start": [0.5, 0.6, 0]}, r"its sum 1\.1"),
         ({"start": [1.5, -0.5, 0]}, r"its least entry is -0\.5"),
         ({"start": [1, 0]}, r"start has shape \[2\]; expected \[3\]"),
@@ -121,18 +130,46 @@ def test_estimated_from_trajectories():
     expected[1, 0, 0] = expected[1, 1, 2] = expected[0, 0, 0] = expected[2, :, 2] = 1
     np.testing.assert_allclose(dense(mdp), expected)
     np.testing.assert_allclose(mdp.start, [2 / 3, 1 / 3, 0])
-    with pytest.raises(ConfigError, match="trajectory 1, step 2: begins in state 4, but the step before ended in 2"):
-        TabularMDP.estimated([[[0, 0, 1]], [[0, 0, 1], [1, 0, 2], [4, 0, 1]]])
-    with pytest.raises(ConfigError, match="a next state of the trajectories is outside 0 to 1"):
-        TabularMDP.estimated([[[0, 0, 2]]], num_states=2)
-    with pytest.raises(ConfigError, match="trajectory 0 has no steps"):
-        TabularMDP.estimated([[]])
 
 
-@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "FrozenLake8x8-v1", "Taxi-v4", "CliffWalking-v1"])
-def test_toy_text(env_id):
+GOOD = [[0, 0, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "sizes", "text"),
+    [
+        ([GOOD, [*GOOD, [4, 0, 1]]], {}, "trajectory 1, step 2: begins in state 4, but the step before ended in 0"),
+        ([GOOD, [*GOOD, [0, 0, 2]]], {"num_states": 2}, "trajectory 1, step 2: next state 2 does not exist; .* 0 to 1"),
+        ([GOOD, [[0, 1, 0]]], {"num_actions": 1}, "trajectory 1, step 0: action 1 does not exist; there are 0 to 0"),
+        ([GOOD, GOOD, [[-1, 0, 0]]], {}, "trajectory 2, step 0: state -1 does not exist"),
+        ([[]], {}, "trajectory 0 has no steps"),
+        ([GOOD, np.zeros((0, 3), int)], {}, "trajectory 1 has no steps"),
+        ([], {}, "there are no trajectories"),
+        ([np.zeros((6, 2), int)], {}, r"trajectory 0 is int64 \[6, 2\]; expected integers \[n, 3\]"),
+        ([GOOD, np.zeros((3, 4), int)], {}, r"trajectory 1 is int64 \[3, 4\]"),
+        ([GOOD, GOOD[0]], {}, r"trajectory 1 is int64 \[3\]"),
+        ([GOOD, [[0.7, 0, 1]]], {}, r"trajectory 1 is float64 \[1, 3\]"),
+        ([GOOD, [[0, 0, 1], [1, 0]]], {}, r"trajectory 1: .*expected integers \[n, 3\]"),
+    ],
+)
+def test_what_no_world_is_estimated_from(trajectories, sizes, text):
+    with pytest.raises(ConfigError, match=text):
+        TabularMDP.estimated(trajectories, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "arguments"),
+    [
+        ("FrozenLake-v1", {}),
+        ("FrozenLake8x8-v1", {}),
+        ("Taxi-v4", {}),
+        ("Taxi-v4", {"is_rainy": True}),
+        ("CliffWalking-v1", {}),
+    ],
+)
+def test_toy_text(env_id, arguments):
     """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
-    env = gymnasium.make(env_id)
+    env = gymnasium.make(env_id, **arguments)
     mdp = TabularMDP.of_env(env)
     env.action_space.seed(0)
     state, _ = env.reset(seed=0)
@@ -159,6 +196,16 @@ def test_an_environment_that_does_not_tell():
         TabularMDP.of_env(gymnasium.make("CartPole-v1"))
 
 
+def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
+    env = gymnasium.make("Taxi-v4", fickle_passenger=True, fickle_probability=1.0).unwrapped
+    env.reset(seed=0)
+    env.s = env.encode(2, 2, 4, 0)  # in the taxi, going to the first place
+    moved, *_ = env.step(2)
+    assert moved not in [successor for _, successor, *_ in env.P[env.encode(2, 2, 4, 0)][2]]
+    with pytest.raises(ConfigError, match="TaxiEnv with fickle_passenger is no world of its states"):
+        TabularMDP.of_env(env)
+
+
 def test_acting_in_one(recwarn):
     ends = TabularMDP(P, [1, 0, 0], reward=[1.0, 2.0, 40.0], terminal=[False, False, True])
     env = ends.env(max_episode_steps=5)
@@ -170,6 +217,34 @@ def test_acting_in_one(recwarn):
     for t in range(5):
         env.step(0) if t % 2 == 0 else env.step(1)
     assert TabularMDP.of_env(env) is env.mdp
+
+
+@pytest.mark.parametrize(
+    ("action", "text"),
+    [
+        (-1, "action -1 does not exist; there are 0 to 1"),
+        (2, "action 2 does not exist"),
+        (1.9, r"actions are float64 \[1\]; expected integers \[1\]"),
+        ([0, 1], r"actions are int64 \[1, 2\]"),
+    ],
+)
+def test_what_is_no_action_is_not_played(action, text):
+    env = TabularMDP(P).env()
+    env.reset(seed=0)
+    with pytest.raises(gymnasium.error.InvalidAction, match=text):
+        env.step(action)
+
+
+def test_an_action_that_is_ignored_may_be_anything():
+    envs = gymnasium.make_vec(
+        "lit_imitation/Tabular-v0", 2, "vector_entry_point", world=TabularMDP(P, [1, 0, 0]), max_episode_steps=1
+    )
+    envs.reset(seed=0)
+    envs.step(np.zeros(2, np.int32))
+    observations, rewards, *_ = envs.step(np.array([-1, 99]))  # the next episodes begin
+    assert (observations.tolist(), rewards.tolist()) == ([0, 0], [0.0, 0.0])
+    with pytest.raises(gymnasium.error.InvalidAction, match="action 99"):
+        envs.step(np.array([0, 99]))
 
 
 def test_many_at_once_visit_what_the_probabilities_say():

@@ -179,17 +179,18 @@ def test_the_optimal_policy_is_the_best_of_all_that_there_are():
 # The likelihood
 
 
-def cut(length):
-    """Two demonstrations of a world that does not end: the second stops after `length` steps."""
+def cut(length, ends):
+    """Two demonstrations, of which the second stops after `length` steps; and where the world ends, one that ends."""
     states = np.array([0, 1, 2, 0, 1, 2, 3, 1, 0])
     return Trajectories.of(
         [(states[: HORIZON + 1], np.ones(HORIZON, int)), (states[: length + 1], np.zeros(length, int))]
+        + [([0, 2, 3], [0, 1])] * ends
     )
 
 
-def everywhere():
+def everywhere(ends):
     p = np.random.default_rng(1).dirichlet(np.ones(4), size=(4, 2))
-    return TabularMDP(p)
+    return TabularMDP(p, terminal=TERMINAL if ends else None)
 
 
 def likelihood(mdp, values, inputs, chosen, planning):
@@ -203,31 +204,34 @@ def likelihood(mdp, values, inputs, chosen, planning):
     [Planning(HORIZON, 0.9), Planning(HORIZON, 1.0, entropy="trajectory"), Planning(gamma=0.8, tolerance=1e-12)],
 )
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
-def test_the_gradient_is_that_of_finite_differences(planning, inputs):
-    mdp = everywhere()
+@pytest.mark.parametrize("ends", [False, True])
+def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
+    mdp = everywhere(ends)
     values = table(mdp, inputs).values.requires_grad_()
-    chosen = cut(2).checked(mdp, inputs, planning.horizon)
+    chosen = cut(2, ends).checked(mdp, inputs, planning.horizon)
     assert torch.autograd.gradcheck(
         lambda x: likelihood(mdp, x, inputs, chosen, planning), (values,), eps=1e-6, atol=1e-8, rtol=1e-6
     )
 
 
+@pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
+@pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("length", [1, 3, HORIZON])
-def test_likelihood_of_trajectories_is_that_of_the_enumeration(length):
+def test_likelihood_of_trajectories_is_that_of_the_enumeration(length, ends, inputs):
     """log P(ζ | s_0) of 2008, with what a cut trajectory does not tell summed over, less the dynamics' own."""
-    mdp, planning = everywhere(), Planning(HORIZON, 1.0, entropy="trajectory")
-    reward = table(mdp, "transition")
-    chosen = cut(length).checked(mdp, "transition", HORIZON)
-    total = 0.0
-    for number in range(2):
+    mdp, planning = everywhere(ends), Planning(HORIZON, 1.0, entropy="trajectory")
+    reward = table(mdp, inputs)
+    chosen = cut(length, ends).checked(mdp, inputs, HORIZON)
+    total, count = 0.0, len(chosen.length)
+    for number in range(count):
         rows = chosen.number == number
         demonstrated = list(zip(*(x[rows].tolist() for x in chosen[:3]), strict=True))
         every = list(trajectories(mdp, demonstrated[0][0], HORIZON))
         weights = [chance(mdp, one) * math.exp(sum(paid(mdp, reward, *step) for step in one)) for one in every]
         same = sum(w for w, one in zip(weights, every, strict=True) if one[: len(demonstrated)] == demonstrated)
         total += math.log(same / sum(weights)) - math.log(chance(mdp, demonstrated))
-    found = float(likelihood(mdp, reward.values, "transition", chosen, planning))
-    assert found == pytest.approx(total / 2, rel=1e-12)
+    found = float(likelihood(mdp, reward.values, inputs, chosen, planning))
+    assert found == pytest.approx(total / count, rel=1e-12)
 
 
 @pytest.mark.parametrize("planning", [Planning(HORIZON, 0.9), Planning(gamma=0.9, tolerance=1e-13)])
@@ -309,6 +313,7 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
         ({"gamma": 1.0}, "model.gamma is 1.0; it must lie in"),
         ({"gamma": 0.0}, "model.gamma is 0.0"),
         ({"tolerance": 0.0}, "model.tolerance is 0.0"),
+        ({"entropy": "causl"}, "model.entropy is 'causl'; choose one of causal, trajectory, none"),
         ({"entropy": "trajectory"}, "needs a model.horizon, and model.gamma 1"),
         ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "needs a model.horizon, and model.gamma 1"),
     ],

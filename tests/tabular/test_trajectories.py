@@ -52,11 +52,37 @@ def test_what_is_wrong_is_named_with_trajectory_and_step(trajectories, text, tmp
         ([[0]], "trajectory 0: states are int64"),
         ([[0, 1], [0.5, 1.0]], "trajectory 1: states are float64"),
         ([([0, 1, 2], [0])], "trajectory 0: 3 states and actions int64"),
+        ([[0, 1], [[0, 1, 2], [0]]], "trajectory 1: 3 states and actions int64"),
+        ([[0, 1], ([0, 1], [0], [0])], "trajectory 1: states are rows of different lengths"),
+        ([[[0, 1], [0], [0]]], "trajectory 0: states are rows of different lengths"),
+        ([[[0, 1], [[0], [0, 1]]]], "trajectory 0: 2 states and actions rows of different lengths"),
+        ([np.zeros((2, 3), int)], r"trajectory 0: states are int64 \[2, 3\]"),
+        ([[0, 1], 3], r"trajectory 1: states are int64 \[\]"),
     ],
 )
 def test_what_is_no_trajectory(trajectories, text):
     with pytest.raises(DemonstrationError, match=text):
         Trajectories.of(trajectories)
+
+
+def test_tuples_and_lists_are_told_apart_by_what_is_in_them():
+    expected = Trajectories.of([(np.array([0, 1, 2]), np.array([0, 0])), np.array([1, 2]), (np.array([1, 2]), None)])
+    for found in (
+        Trajectories.of([([0, 1, 2], [0, 0]), (1, 2), [(1, 2), None]]),
+        Trajectories.of([[[0, 1, 2], [0, 0]], [1, 2], [np.array([1, 2]), None]]),
+        Trajectories.of([(torch.tensor([0, 1, 2]), (0, 0)), torch.tensor([1, 2]), tuple(torch.tensor([1, 2]))]),
+    ):
+        for one, other in zip(found[:5], expected[:5], strict=True):
+            assert one.tolist() == other.tolist()
+    assert Trajectories.of([(0, 1, 2)]).next_state.tolist() == [1, 2]
+
+
+def test_a_single_action_may_be_unknown():
+    found = Trajectories.of([([0, 1, 1, 2], [UNKNOWN, 1, UNKNOWN])]).checked(WORLD, "state_action", None)
+    assert found.action.tolist() == [0, 1, 0]
+    text = "trajectory 0, step 1: action -2 does not exist; there are 0 to 1, and -1 for one that is not known"
+    with pytest.raises(DemonstrationError, match=text):
+        Trajectories.of([([0, 1, 1], [0, -2])]).checked(WORLD, "state_action", None)
 
 
 def test_actions_are_told_by_the_transitions_where_they_can_be():
@@ -113,6 +139,25 @@ def test_demonstration_files_of_the_other_methods_are_read(tmp_path):
     np.savez(tmp_path / "less.npz", **rows, **ends)
     found = read_trajectories(str(tmp_path / "less.npz"))
     assert (found.state.tolist(), found.next_state.tolist()) == ([0, 1, 1], [1, 2, 2])
+
+
+@pytest.mark.parametrize(
+    ("states", "horizon", "text"),
+    [
+        ([0, 0, 1, 0, 1, 7], None, "trajectory 2, step 1: next state 7 does not exist"),
+        ([0, 0, 1, 4, 0, 1], None, "trajectory 2, step 0: state 4 cannot be reached"),
+        ([0, 0, 1, 0, 1, 2], 1, "trajectory 2: 2 steps are more than model.horizon 1"),
+    ],
+)
+def test_trajectories_are_numbered_as_in_the_file(states, horizon, text, tmp_path):
+    """The first is one state, which tells nothing and is left out."""
+    ends = {"terminals": [0] * 6, "timeouts": [1, 0, 1, 0, 0, 1], "rewards": np.zeros(6)}
+    np.savez(tmp_path / "some.npz", observations=states, actions=[0] * 6, **ends)
+    found = read_trajectories(str(tmp_path / "some.npz"))
+    assert found.length.tolist() == [1, 2]
+    for given in (found, found.select(torch.tensor([1])).to("cpu")):
+        with pytest.raises(DemonstrationError, match=f"some.npz, {text}"):
+            given.checked(WORLD, "state", horizon)
 
 
 @pytest.mark.parametrize(

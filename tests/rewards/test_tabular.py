@@ -1,0 +1,30 @@
+"""Rewards as tables of a world."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from gymnasium.spaces import Discrete
+
+from lit_imitation import ConvolutionalReward, GridWorld, LinearReward, MLPReward
+
+KINDS = [
+    (kind, inputs)
+    for kind in (LinearReward, MLPReward, ConvolutionalReward)
+    for inputs in ("state", "state_action", "transition")
+    if (kind, inputs) != (ConvolutionalReward, "transition")
+]
+
+
+@pytest.mark.parametrize(("kind", "inputs"), KINDS)
+def test_a_table_has_the_precision_of_its_model_whatever_the_world_has(kind, inputs):
+    world = GridWorld(3)
+    model = kind(Discrete(9), Discrete(5), 4, (3, 3), inputs=inputs)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    single = model.table(world)
+    assert (single.values.dtype, single.inputs) == (torch.float32, inputs)
+    assert torch.equal(single.values, model.table(world.to(dtype=torch.float32)).values)
+    double = model.double().table(world.to(dtype=torch.float32)).values
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), single.values, rtol=1e-4, atol=1e-4)
