@@ -102,14 +102,42 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
     assert all(one is None for one in paid)  # its entropy bonus stands in for it
 
 
-def test_the_normaliser_is_the_policys_as_soon_as_it_has_one(watched, tmp_path):
+def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_path):
+    seen, modules = watched
+    run(
+        "airl-continuous",
+        tmp_path,
+        "--model.generator.learning_rate=1e-12",
+        "--model.generator.normalise_observations=false",
+        "--model.generator.initial_std=2",
+    )
+    policy = modules[0].policy
+    observation, action, *_, log_prob, _ = seen[-1]
+    head, action = policy.head(observation.flatten(0, 1)), action.flatten(0, 1)
+    beyond = (action != policy.clip(action)).any(-1)
+    assert beyond.any()
+    torch.testing.assert_close(policy.played_log_prob(head, action), log_prob.flatten(), rtol=1e-4, atol=1e-4)
+    assert ((policy.head_log_prob(head, action) - log_prob.flatten())[beyond].abs() > 0.1).any()
+
+
+def test_one_environment_is_enough(tmp_path):
+    for method in ("gail-continuous", "airl-discrete"):
+        assert run(method, tmp_path / method, "--data.num_envs=1")["gradient_steps"] > 0
+
+
+def test_the_normaliser_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, monkeypatch):
     _, modules = watched
+    shared = []
+    discriminate = Adversarial._discriminate
+
+    def comparing(self, learner):
+        one, other = self.discriminator.features.encoder.standardise, self.policy.encoder.standardise
+        shared.append(other.fitted and torch.equal(one.mean, other.mean))
+        return discriminate(self, learner)
+
+    monkeypatch.setattr(Adversarial, "_discriminate", comparing)
     run("gail-continuous", tmp_path)
-    module = modules[0]
-    module._share_normaliser()
-    one, other = module.discriminator.features.encoder.standardise, module.policy.encoder.standardise
-    assert torch.equal(one.mean, other.mean)
-    assert one.fitted
+    assert shared == [False, True, True]
     run("gail-continuous", tmp_path / "none", "--model.generator.normalise_observations=false")
     standardise = modules[-1].discriminator.features.encoder.standardise
     torch.testing.assert_close(standardise.mean, modules[-1].datamodule.train.observation.mean(0))
