@@ -8,7 +8,6 @@ from copy import deepcopy
 from typing import Any, TypeAlias
 
 import torch
-import torch.distributed as dist
 from gymnasium import Space
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from lit_imitation.generators.replay import Replay, Replayed
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.networks import Activation
-from lit_imitation.processes import all_reduced, gathered, world_size
+from lit_imitation.processes import all_reduced, gathered, rank, world_size
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 
@@ -338,7 +337,7 @@ class SAC(Generator[Round]):
                 f"the checkpoint holds the replay buffers of {len(replay)} processes; go on with as many, not {world}"
             )
         self.env_steps = state["env_steps"]
-        self.replay.load_state(replay[dist.get_rank() if world > 1 else 0], self.policy.device)
+        self.replay.load_state(replay[rank()], self.policy.device)
 
     def random_action(self, count: int) -> Tensor:
         """`[count, *act]`, uniform over the action space."""

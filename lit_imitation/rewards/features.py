@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_imitation.errors import UnsupportedSpaceError
 from lit_imitation.policies.networks import Encoder
+from lit_imitation.processes import rank, world_size
 from lit_imitation.transitions import Transitions
 
 Inputs = Literal["state", "state_action", "transition"]
@@ -39,8 +40,12 @@ class Samples(NamedTuple):
         return Samples(*(column.index_select(0, index) for column in self))
 
     def draw(self, count: int) -> Tensor:
-        """Indices for `rows`, `[count]`, uniform with replacement, from torch's global stream."""
-        return torch.randint(len(self.absorbing), (count,), device=self.absorbing.device)
+        """Indices for `rows`, `[count]`, uniform with replacement, from torch's global stream.
+
+        The streams of all processes are the same; each takes its own part of what one stream gives.
+        """
+        world = world_size()
+        return torch.randint(len(self.absorbing), (world * count,), device=self.absorbing.device)[rank() :: world]
 
     @classmethod
     def joined(cls, samples: Sequence[Samples]) -> Samples:

@@ -80,3 +80,18 @@ def test_draws_are_rows_with_replacement():
     samples = Samples.of(transitions())
     drawn = samples.rows(samples.draw(1000))
     assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
+
+
+def test_processes_draw_other_rows(monkeypatch):
+    """Their streams are the same: together they have what one process draws of twice as many."""
+    never = torch.zeros(1000, dtype=torch.bool)
+    samples = Samples(*torch.zeros(3, 1000, 1), never, never)
+    torch.manual_seed(0)
+    whole = samples.draw(64)
+    parts = []
+    monkeypatch.setattr("lit_imitation.rewards.features.world_size", lambda: 2)
+    for rank in range(2):
+        monkeypatch.setattr("lit_imitation.rewards.features.rank", lambda rank=rank: rank)
+        torch.manual_seed(0)
+        parts.append(samples.draw(32))
+    assert torch.equal(torch.stack(parts, 1).flatten(), whole)
