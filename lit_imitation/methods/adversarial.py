@@ -176,7 +176,8 @@ class Adversarial(RewardLearning):
         if self.trainer.is_last_batch:
             expert = self.occupancy(self.expert.rows((~self.expert.absorbing).nonzero().squeeze(-1)))
             learner = self.occupancy(Samples.of(rollout[valid]))
-            found["mmd"] = maximum_mean_discrepancy(expert, learner)
+            if min(len(expert), len(learner)) > 1:  # of a single pair there is no distance to another of its kind
+                found["mmd"] = maximum_mean_discrepancy(expert, learner)
             found["sliced_wasserstein"] = sliced_wasserstein(expert, learner)
         return found
 
