@@ -51,6 +51,8 @@ def reward_function(mdp: TabularMDP, table: RewardTable) -> Callable[[Transition
     plain = _plainly(mdp, table.values) if table.inputs == "transition" else table
     if plain is None:
         return None
+    if plain.inputs == "state_action":
+        plain = plain._replace(values=by_action(mdp, plain))  # once: EPIC asks often
 
     def reward(transitions: Transitions) -> Tensor:
         following = transitions.next_observation
@@ -64,7 +66,7 @@ def _paid(mdp: TabularMDP, table: RewardTable, state: Tensor, action: Tensor, fo
     """A reward of state, or of state and action, of each of these `[N]`."""
     if table.inputs == "state":
         return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
-    return by_action(mdp, table)[state, action]
+    return table.values[state, action]
 
 
 def _plainly(mdp: TabularMDP, values: Tensor) -> RewardTable | None:
