@@ -12,11 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import finish, start
 from suites import METHODS, arguments
 
 # 7 episodes on 3 environments, so that shares are unequal.
 SHARED = ["--data.num_envs=3", "--data.test_episodes=7", "--trainer.max_epochs=3"]
 DUMP = "--trainer.callbacks+=dump_weights.DumpWeights"
+LAUNCHED = sorted(METHODS)[0]
+"""The method whose processes are started as users start them, by Lightning and by torchrun."""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def launch(command: list[str], *prefix: str, **environment: str) -> subprocess.Popen[str]:
@@ -39,9 +48,8 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def one_process(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("one")
-    process = launch(arguments(request.param, directory, *SHARED, *METHODS[request.param].exact, DUMP))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    command = arguments(request.param, directory, *SHARED, *METHODS[request.param].exact, DUMP)
+    finish(command, directory / "said.txt")
     return request.param, outcome(directory)
 
 
@@ -68,9 +76,20 @@ def check_same(outcome_of_one, directory: Path) -> None:
 def test_two_processes_match_one(one_process, tmp_path):
     method, expected = one_process
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", DUMP]
-    process = launch([*arguments(method, tmp_path, *SHARED, *METHODS[method].exact), *more])
-    output, _ = process.communicate(timeout=180)
-    assert process.returncode == 0, output
+    command = [*arguments(method, tmp_path, *SHARED, *METHODS[method].exact), *more]
+    if method == LAUNCHED:
+        process = launch(command)
+        output, _ = process.communicate(timeout=180)
+        assert process.returncode == 0, output
+    else:  # as a cluster's scheduler starts them, which spares each rank the imports
+        port, said = free_port(), [tmp_path / f"said_{rank}.txt" for rank in range(2)]
+        ranks = [
+            start(command, said[rank], LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            for rank in range(2)
+        ]
+        for process in ranks:
+            process.join(180)
+        assert [process.exitcode for process in ranks] == [0, 0], [file.read_text() for file in said]
     check_same((method, expected), tmp_path)
     if method == "bc-continuous":  # each environment has a stream of its own there: the very same episodes
         np.testing.assert_allclose(outcome(tmp_path)[1]["return_mean"], expected[1]["return_mean"], rtol=0.05)
@@ -78,11 +97,9 @@ def test_two_processes_match_one(one_process, tmp_path):
 
 def test_two_nodes_under_torchrun(one_process, tmp_path):
     method, expected = one_process
-    if method != sorted(METHODS)[0]:
+    if method != LAUNCHED:
         pytest.skip("one method is enough: what differs between nodes is not the method's")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     more = ["--trainer.strategy=ddp", "--trainer.devices=1", "--trainer.num_nodes=2", DUMP]
     nodes = [
         launch(

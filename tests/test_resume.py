@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -12,33 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import finish, start
 from suites import METHODS, arguments
 
 EPOCHS = "--trainer.max_epochs=8"
 RESUME = ["--ckpt_path=last"]
-KILLS = 4
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats"])
-
-
-def _run(arguments: list[str]) -> None:
-    torch.set_num_threads(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    from lit_imitation.cli import main
-
-    main(arguments)
-
-
-def start(arguments: list[str]) -> multiprocessing.process.BaseProcess:
-    process = _context.Process(target=_run, args=(arguments,))
-    process.start()
-    return process
-
-
-def finish(arguments: list[str]) -> None:
-    process = start(arguments)
-    process.join(120)
-    assert process.exitcode == 0
+KILLS = 2
 
 
 def outcome(directory: Path) -> dict[str, object]:
@@ -58,7 +36,7 @@ def outcome(directory: Path) -> dict[str, object]:
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def uninterrupted(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
-    finish(arguments(request.param, directory, EPOCHS))
+    finish(arguments(request.param, directory, EPOCHS), directory / "said.txt")
     return request.param, outcome(directory)
 
 
@@ -79,7 +57,7 @@ def test_killed_at_random_points_and_resumed_is_bit_identical(uninterrupted, kil
         process = start(arguments(method, directory, EPOCHS, *interrupt, *RESUME[: number > 0]))
         process.join(120)
         assert process.exitcode == (-kill if kill == signal.SIGKILL else 128 + kill)
-    finish(arguments(method, directory, EPOCHS, *RESUME))
+    finish(arguments(method, directory, EPOCHS, *RESUME), tmp_path / "said.txt")
     actual = outcome(directory)
     for key, value in expected.items():
         assert actual[key] == value, key

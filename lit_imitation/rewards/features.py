@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -12,13 +12,19 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 
-from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies.networks import Encoder
 from lit_imitation.processes import rank, world_size
 from lit_imitation.transitions import Transitions
 
 Inputs = Literal["state", "state_action", "transition"]
 """What a reward is a function of: s, (s, a) or (s, s′)."""
+
+
+def check_inputs(inputs: str) -> None:
+    """Raise a ConfigError unless these are `Inputs`; what is called from Python has no type check before it."""
+    if inputs not in get_args(Inputs):
+        raise ConfigError(f"inputs is {inputs!r}; choose one of {', '.join(get_args(Inputs))}")
 
 
 class Samples(NamedTuple):
@@ -125,6 +131,7 @@ class Features(nn.Module):
         self, observation_space: Space[Any], action_space: Space[Any], inputs: Inputs, absorbing: bool
     ) -> None:
         super().__init__()
+        check_inputs(inputs)
         self.inputs, self.absorbing = inputs, absorbing
         self.encoder = Encoder(observation_space)
         self.of_action = ActionFeatures(action_space) if inputs == "state_action" else None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies.networks import MLP, Activation
 from lit_imitation.rewards.base import RewardModel
-from lit_imitation.rewards.features import Inputs
+from lit_imitation.rewards.features import Inputs, check_inputs
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.transitions import Transitions
 
@@ -50,6 +50,7 @@ class TabularReward(RewardModel):
         self, observation_space: Space[Any], action_space: Space[Any], num_features: int, inputs: Inputs
     ) -> None:
         super().__init__()
+        check_inputs(inputs)
         if not isinstance(observation_space, Discrete) or not isinstance(action_space, Discrete):
             raise UnsupportedSpaceError(
                 f"{type(self).__name__} is a table of Discrete states and actions, not of {observation_space} and "

@@ -30,6 +30,9 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         max_episode_steps: after which an episode is cut.
         world_seed: from which the world that is named is drawn; what happens in it has seeds of its own.
         **arguments: further ones of that world.
+
+    Raises:
+        ConfigError: no such world; `world_seed` or further arguments beside a `TabularMDP`; episodes of no step.
     """
 
     def __init__(
@@ -43,7 +46,12 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         if max_episode_steps < 1:
             raise ConfigError(f"max_episode_steps is {max_episode_steps}; an episode takes at least 1 step")
         if isinstance(world, str):
+            if world not in WORLDS:
+                raise ConfigError(f"world is {world!r}; choose one of {', '.join(WORLDS)}, or give a TabularMDP")
             world = WORLDS[world](**arguments, seed=world_seed)  # type: ignore[call-arg]
+        elif world_seed or arguments:
+            given = ", ".join([*(["world_seed"] if world_seed else []), *arguments])
+            raise ConfigError(f"{given}: this is for worlds that are named, and world is a TabularMDP, made already")
         self.mdp = mdp = world.to("cpu")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps

@@ -229,13 +229,14 @@ class _Backup:
     def policy(self, value: Tensor, t: int = 0) -> Tensor:
         """π_t `[A, S]`, from what `values` gave; without end, where `t` does not count, π."""
         if self.q is not None:
-            q = self.q[t].clone()
+            q = self.q[t]
         else:
             q = self._of_actions(value if self.planning.horizon is None else value[t + 1])
         if self.planning.entropy == "none":
             return torch.zeros_like(q).scatter_(0, q.argmax(0)[None], 1.0)
         # Without end V is only close to the fixed point.
-        return q.sub_(self._maximum(q) if self.planning.horizon is None else value[t]).exp_()
+        best = self._maximum(q) if self.planning.horizon is None else value[t]
+        return (q.sub_(best) if self.q is None else q - best).exp_()  # what is kept is for every pass
 
     def flows(self, value: Tensor, inflow: Inflow) -> tuple[Tensor, Tensor | None]:
         """The occupancy `[A, S]` under this distribution, and of transitions `[N]` where there is a reward of them."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 
-from lit_imitation import Transitions
-from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation import GuidedCost, LinearReward, Transitions
+from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.rewards.features import ActionFeatures, Features, Samples
 
 STATE = Box(-np.inf, np.inf, (2,))
@@ -74,6 +74,12 @@ def test_the_vector_holds_what_was_named(inputs, absorbing):
         assert torch.equal(rest[:3], following)
     else:
         assert rest.shape[1] == 0
+
+
+@pytest.mark.parametrize("reward", [GuidedCost, lambda *spaces, **given: LinearReward(*spaces, 0, **given)])
+def test_inputs_that_there_are_not(reward):
+    with pytest.raises(ConfigError, match="inputs is 'action'; choose one of state, state_action, transition"):
+        reward(Discrete(3), Discrete(2), inputs="action")
 
 
 def test_draws_are_rows_with_replacement():

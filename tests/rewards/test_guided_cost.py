@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation import CategoricalPolicy, GuidedCost, TabularMDP
+from lit_imitation import GCL, CategoricalPolicy, GuidedCost, TabularMDP
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.gcl import Paths, log_mixture
 from lit_imitation.rewards.guided_cost import (
@@ -212,6 +213,45 @@ def test_without_the_weights_or_with_those_of_one_sampler_alone_it_is_biased(exa
     assert error(total.detach()) > 0.1  # uniform weights
     assert error(torch.zeros(len(total))) > 0.1  # no z
     assert error(log_prob[:, 0]) > 0.1
+
+
+def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monkeypatch):
+    reward, _, gradient = exact
+    dynamics, _ = world()
+    expert, learner = sampler(7), sampler(1)
+    rng = np.random.default_rng(0)
+    demonstrations, samples = played(expert, dynamics, 5_000, rng), played(learner, dynamics, 5_000, rng)
+    monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
+    module, minibatches = GCL(batch_size=20_000, reward_steps=1), []
+    module.reward, module.policy = reward, learner
+    record = Transitions(
+        observation=demonstrations.observation.flatten(),
+        action=demonstrations.action.flatten(),
+        reward=torch.zeros(5_000 * HORIZON),
+        terminated=torch.zeros(5_000 * HORIZON, dtype=torch.bool),
+        truncated=torch.arange(5_000 * HORIZON) % HORIZON == HORIZON - 1,
+        batch_size=[5_000 * HORIZON],
+    )
+    module.paths, module.samplers = [demonstrations, samples], [module._clone(record), learner]
+    module.log_prob = [[one.log_prob(policy) for policy in module.samplers] for one in module.paths]
+    nothing = torch.zeros(2 + len(STATISTICS))
+    module.reward_descent = SimpleNamespace(step=lambda *columns: (minibatches.append(columns), nothing)[1])
+    torch.manual_seed(0)
+    module._improve_reward()
+    (columns,) = minibatches
+    expected = gradient - flat(torch.autograd.grad(reward.along(*columns[:3])[1].mean(), list(reward.parameters())))
+
+    def error(log_q):
+        loss, _ = reward(*columns[:6], log_q)
+        found = flat(torch.autograd.grad(loss, list(reward.parameters())))
+        return float((found - expected).norm() / gradient.norm())
+
+    weighed = Paths(*columns[3:6])
+    assert error(columns[6]) < 0.03
+    assert error(weighed.log_prob(learner)) > 0.1  # the demonstrations as samples of the learner's
+    assert error(weighed.log_prob(module.samplers[0])) > 0.1
+    first, second = columns[6].split(20_000)
+    assert error(torch.cat([first + 2.0, second])) > 0.1  # the halves weighed unequally
 
 
 def test_the_reward_of_transitions_is_that_of_trajectories():

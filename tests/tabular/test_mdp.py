@@ -15,6 +15,7 @@ from scipy.sparse import coo_array, csc_matrix, csr_array, csr_matrix
 from lit_imitation import BinaryWorld, GridWorld, ObjectWorld, TabularMDP, make
 from lit_imitation.errors import ConfigError
 from lit_imitation.tabular import Planning, solve
+from lit_imitation.tabular.env import TabularVectorEnv
 
 P = np.zeros((3, 2, 3))
 P[0, 0, 1] = P[1, 0, 2] = P[2, :, 2] = P[1, 1, 0] = 1.0
@@ -233,6 +234,18 @@ def test_what_is_no_action_is_not_played(action, text):
     env.reset(seed=0)
     with pytest.raises(gymnasium.error.InvalidAction, match=text):
         env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("world", "arguments", "text"),
+    [
+        ("GridWord", {}, "world is 'GridWord'; choose one of GridWorld, ObjectWorld, BinaryWorld"),
+        (TabularMDP(np.ones((1, 1, 1))), {"world_seed": 1, "size": 4}, "world_seed, size: this is for worlds that are"),
+    ],
+)
+def test_a_world_that_there_is_not_or_is_already(world, arguments, text):
+    with pytest.raises(ConfigError, match=text):
+        TabularVectorEnv(2, world=world, **arguments)
 
 
 def test_an_action_that_is_ignored_may_be_anything():

@@ -1,0 +1,38 @@
+"""Runs of the command line in processes of their own, for which nothing is imported anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats"])
+
+
+def _run(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    from lit_imitation.cli import main
+
+    main(arguments)
+
+
+def start(arguments: list[str], output: Path = Path(os.devnull), **environment: str) -> BaseProcess:
+    """Begin a run that writes what it says to `output`."""
+    process = _context.Process(target=_run, args=(arguments, output, environment))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str], output: Path) -> None:
+    """Do a run that has to succeed."""
+    process = start(arguments, output)
+    process.join(120)
+    assert process.exitcode == 0, output.read_text()
