@@ -1,10 +1,9 @@
-"""Whether a learnt reward is one without the learner beside it: frozen, and a fresh policy trained on it.
+"""Whether a learnt reward is one without the learner beside it: frozen, and a fresh policy trained on it by PPO.
 
 `python benchmarks/reoptimise.py [--seeds 5] [navigation pendulum]` trains GCL by its recipe (or takes the runs that
 `adversarial_recipes.py` left) and GAIL with the same demonstrations, generator and environment steps, and then on the
-reward of each run a policy from scratch, by PPO as the recipe has it and for as many steps again, or by SAC where PPO
-does not find even the policy that the reward was learnt with (`FRESH`). Of that it is the last policy that counts, since
-without the true reward nobody could tell a better one. It writes
+reward of each run a policy from scratch, with the same generator and as many steps again; of that it is the last policy
+that counts, since without the true reward nobody could tell a better one. It writes
 `benchmarks/results/reoptimise.json`, and puts the table into docs/guided_cost_learning.md. An interrupted call goes on
 where it stopped.
 """
@@ -27,11 +26,6 @@ from lit_imitation.statistics import bootstrap_interval
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "reoptimise.json"
 TASKS, METHODS = ("navigation", "pendulum"), ("gcl", "gail")
-ENTROPY_OF_THE_MODEL = {"temperature": 1.0, "learn_temperature": False}
-"""GCL's reward is the exponent of a distribution over trajectories, and that distribution's policy the one that
-maximises it with an entropy of weight 1. GAIL's defines none: there SAC finds its weight."""
-FRESH = {"pendulum": ROOT / "configs" / "sac" / "pendulum.yaml"}
-"""Recipes of the fresh policies that PPO does not train."""
 OF_DEMONSTRATIONS = ("demonstrations", "expert", "expert_trajectories", "expert_deterministic", "val_fraction")
 
 
@@ -54,12 +48,10 @@ def learners(task: str, method: str, seeds: int, out: Path) -> list[Path]:
     return [runs / f"seed_{seed}" for seed in range(seeds)]
 
 
-def on_reward(task: str, method: str, directory: Path, expert_return: float) -> dict[str, Any]:
+def on_reward(task: str, directory: Path, expert_return: float) -> dict[str, Any]:
     """A fresh policy on the reward of a run."""
-    recipe = yaml.safe_load(FRESH.get(task, recipe_file(task)).read_text())
+    recipe = yaml.safe_load(recipe_file(task).read_text())
     generator = recipe["model"]["init_args"]["generator"]
-    if method == "gcl" and generator["class_path"] == "lit_imitation.SAC":
-        generator["init_args"] |= ENTROPY_OF_THE_MODEL
     data = {k: v for k, v in recipe["data"]["init_args"].items() if k not in OF_DEMONSTRATIONS}
     return {
         "model": {"class_path": "lit_imitation.RL", "init_args": {"generator": generator, "reward": str(directory)}},
@@ -90,7 +82,7 @@ def main() -> None:
                 runs = options.out / task / f"{method}_fresh" / str(seed)
                 runs.mkdir(parents=True, exist_ok=True)
                 again = runs / "recipe.yaml"
-                atomic_write(again, yaml.safe_dump(on_reward(task, method, learnt.resolve(), summary["expert_return"])))
+                atomic_write(again, yaml.safe_dump(on_reward(task, learnt.resolve(), summary["expert_return"])))
                 repeat([str(again)], seeds=1, jobs=1, out=runs, overrides=[], first_seed=seed)
                 fresh = runs / f"seed_{seed}"
                 scores["learner"].append(summary["normalized_score"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def random_demonstrations(env_id: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_recipe_runs(recipe, tmp_path):
+def test_recipe_runs(recipe, tmp_path, monkeypatch):
+    # Episodes of the larger tasks take most of a second each, and how many there are is not what is tested.
+    monkeypatch.setattr(sys.modules["lit_imitation.envs.random_return"], "EPISODES", 4)
     config = yaml.safe_load(recipe.read_text())
     data = config["data"]["init_args"]
     for module, ids in (
@@ -48,12 +51,14 @@ def test_recipe_runs(recipe, tmp_path):
     ):
         if data["env_id"].startswith(tuple(ids.split())) and find_spec(module) is None:
             pytest.skip(f"{data['env_id']} needs {module}")
-    more = []
+    more = ["--data.test_episodes=4"]
+    if recipe.parent.name in ("bc", "dagger", "gail", "airl", "gcl") and data.get("expert_trajectories", 25) > 4:
+        more += ["--data.expert_trajectories=4"]
     if str(data.get("demonstrations", "")).startswith("minari:"):  # a download; the recipe around it is what is tested
         random_demonstrations(data["env_id"], tmp_path / "random.npz")
-        more = [f"--data.demonstrations={tmp_path / 'random.npz'}"]
+        more += [f"--data.demonstrations={tmp_path / 'random.npz'}"]
     if "generator" in config["model"].get("init_args", {}):  # to compile it would take longer than all the rest
-        more = ["--model.generator.compile=false"]
+        more += ["--model.generator.compile=false"]
     main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
 
 

@@ -18,7 +18,7 @@ from lit_imitation.methods.reward_learning import RewardLearning
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
-from lit_imitation.rewards.discriminator import STATISTICS
+from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
@@ -146,7 +146,11 @@ class Adversarial(RewardLearning):
         ]
         place = torch.rand(count, size, device=self.device)
         means = self.discriminator_descent.steps(*columns, place).mean(0)
-        return dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
+        logged = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
+        if not self.discriminator.classifies:
+            for name in OF_PROBABILITIES:
+                del logged[name]
+        return logged
 
     def _drawn(self, samples: Samples, count: int) -> list[Tensor]:
         """The fields of `count` rows, uniform with replacement, and log π(a | s) of each.
@@ -170,7 +174,7 @@ class Adversarial(RewardLearning):
     def _diagnose(self, reward: Tensor, rollout: Transitions, valid: Tensor) -> dict[str, Tensor]:
         """Accuracy on demonstrations never learnt from, rewards, and each epoch how far the occupancies are apart."""
         discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
-        if self.held_out is not None:
+        if self.held_out is not None and discriminator.classifies:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
             found["discriminator_accuracy_held_out"] = (discriminator.logit(self.held_out, log_prob) > 0).float().mean()
         if self.trainer.is_last_batch:
@@ -190,10 +194,11 @@ class Adversarial(RewardLearning):
 
     def _warn(self, logged: dict[str, Tensor]) -> None:
         """Say in words when there is nothing more to learn from the rewards."""
-        accuracy = logged.get("discriminator_accuracy_held_out", logged["discriminator_accuracy_expert"])
-        saturated = torch.minimum(accuracy, logged["discriminator_accuracy_learner"]) > SATURATED
-        flat = logged["reward_std"] < FLAT
-        for name, raised in zip(self._alarms, torch.stack([saturated, flat]).tolist(), strict=True):
+        found = {"flat": logged["reward_std"] < FLAT}
+        if self.discriminator.classifies:
+            accuracy = logged.get("discriminator_accuracy_held_out", logged["discriminator_accuracy_expert"])
+            found["saturated"] = torch.minimum(accuracy, logged["discriminator_accuracy_learner"]) > SATURATED
+        for name, raised in zip(found, torch.stack(list(found.values())).tolist(), strict=True):
             self._alarms[name] = self._alarms[name] + 1 if raised else 0
             if self._alarms[name] == PATIENCE:
                 rank_zero_warn(ALARMS[name].format(rounds=PATIENCE))

@@ -229,7 +229,7 @@ class GCL(RewardLearning):
             clone = cls(self.policy.observation_space, self.policy.action_space, hidden_sizes=[64, 64])
             clone = clone.to(self.device)
             clone.fit_normaliser(demonstrations.observation)
-            optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE)
+            optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
                 batch = demonstrations[torch.randint(len(demonstrations), (CLONE_BATCH,))]
                 optimizer.zero_grad()

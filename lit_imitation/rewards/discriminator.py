@@ -28,6 +28,8 @@ STATISTICS = (
     "gradient_penalty",
 )
 """What each step of the discriminator reports beside its loss."""
+OF_PROBABILITIES = ("discriminator_accuracy_expert", "discriminator_accuracy_learner", "jensen_shannon")
+"""Those of them that say nothing of a Wasserstein critic: ℓ is known up to a constant there, so that its sign is none."""
 
 
 class AdversarialReward(LearnableReward):
@@ -117,6 +119,11 @@ class AdversarialReward(LearnableReward):
     """Whether `logit` reads log π."""
     penalised: int | None = None
     """How many of the columns of `describe_samples`, from the first on, the gradient penalty is about; None for all."""
+
+    @property
+    def classifies(self) -> bool:
+        """Whether ℓ is the logit of a probability."""
+        return self.loss == "cross_entropy"
 
     @property
     def discounts(self) -> bool:

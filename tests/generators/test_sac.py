@@ -290,7 +290,7 @@ def test_a_gaussian_clone_is_improved_as_it_is():
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], activation="tanh")
     policy.log_std.data.fill_(-1.0)
-    generator = sac("continuous", policy, learning_rate=1e-2, gamma=0.0, updates_per_step=4.0, batch_size=64)
+    generator = sac("continuous", policy, learning_rate=2e-2, gamma=0.0, updates_per_step=2.0, batch_size=64)
     generator.optimizers()
     middle = policy(np.zeros((1, 3), np.float32))[0]
     for _ in range(20):

@@ -165,6 +165,16 @@ def test_every_round_says_how_it_stands(tmp_path):
         assert 0 < value < 10
 
 
+def test_a_critic_known_up_to_a_constant_has_no_accuracy(tmp_path):
+    critic = ["--model.discriminator.loss=wasserstein", "--model.discriminator.reward=logit"]
+    run("gail-continuous", tmp_path, *critic, "--data.expert_trajectories=4", "--data.val_fraction=0.25")
+    names = (tmp_path / "metrics.csv").read_text().splitlines()[0]
+    assert len(column(tmp_path, "train/discriminator_loss")) == 3
+    assert len(column(tmp_path, "train/discriminator_logit_learner")) == 3
+    assert "accuracy" not in names
+    assert "jensen_shannon" not in names
+
+
 def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(adversarial, "PATIENCE", 3)
     data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")

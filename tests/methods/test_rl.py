@@ -60,7 +60,8 @@ def test_env_steps_set_the_number_of_epochs(tmp_path):
 def test_a_reward_model_is_the_only_reward_that_is_learnt_from(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
-    more += ["--model.generator.learning_rate=3e-3", "--model.generator.anneal=false", "--model.generator.epochs=10"]
+    more += ["--model.generator.learning_rate=3e-3", "--model.generator.anneal=false", "--model.generator.epochs=5"]
+    more += ["--model.generator.batch_size=64"]
     summary = run("ppo-discrete", tmp_path, *more)
     assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's own was still in place
     assert summary["return_mean"] >= 8  # and is what is reported

@@ -98,12 +98,12 @@ def error(seed, state_only, expected=True):
     return np.abs(difference - difference.mean()).max()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_reward_of_the_state_is_recovered_up_to_a_constant(seed):
     assert error(seed, state_only=True) < 1e-3
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_reward_of_state_and_action_is_not(seed):
     """It imitates as well: potential and reward have changed places."""
     assert error(seed, state_only=False) > 0.1
