@@ -184,7 +184,7 @@ def main() -> None:
         demonstrations = half_way(out / "half_way.npz")
         for i, (name, changed) in enumerate(TOO_STRONG.items()):
             runs = [run(goal(changed, demonstrations), s, out / f"goal_{i}_{s}") for s in range(options.seeds)]
-            rows["too_strong"].append({"option": name} | {key: [one[key] for one in runs if key in one] for key in kept})
+            rows["too_strong"].append({"option": name} | {key: [o[key] for o in runs if key in o] for key in kept})
         for i, (name, of_generator) in enumerate(MODES.items()):
             places = [out / f"fork_{i}_{seed}" for seed in range(options.seeds)]
             for seed, place in enumerate(places):

@@ -29,7 +29,7 @@ STATISTICS = (
 )
 """What each step of the discriminator reports beside its loss."""
 OF_PROBABILITIES = ("discriminator_accuracy_expert", "discriminator_accuracy_learner", "jensen_shannon")
-"""Those of them that say nothing of a Wasserstein critic: ℓ is known up to a constant there, so that its sign is none."""
+"""Those of them that say nothing of a Wasserstein critic, whose ℓ is known up to a constant: its sign is none."""
 
 
 class AdversarialReward(LearnableReward):
