@@ -9,9 +9,11 @@ stopped.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import yaml
 from readme import refresh
 
@@ -25,6 +27,16 @@ RECIPES = [
     for kind in ("gail", "airl", "gcl")
     for path in sorted((ROOT / "configs" / kind).glob("*.yaml"))
 ]
+
+
+def weights(runs: Path, seeds: int) -> dict[str, float]:
+    """Medians over the rounds of all seeds of what GCL says of its importance weights."""
+    names, rounds = ("effective_sample_size", "weight_exponent"), []
+    for seed in range(seeds):
+        with (runs / f"seed_{seed}" / "metrics.csv").open(newline="") as file:
+            rounds += [[row[f"train/{name}"] for name in names] for row in csv.DictReader(file)]
+    told = np.array([row for row in rounds if all(row)], dtype=float)
+    return dict(zip(names, np.median(told, axis=0).tolist(), strict=True))
 
 
 def main() -> None:
@@ -44,6 +56,8 @@ def main() -> None:
         told = {"expert": data["expert"], "expert_trajectories": data.get("expert_trajectories", 25)}
         told["subsample"] = data.get("subsample", 1)
         rows[recipe] = {"recipe": recipe, **told, **task}
+        if recipe.startswith("gcl/"):
+            rows[recipe] |= weights(options.out / recipe, options.seeds)
         atomic_write(RESULTS, json.dumps([rows[name] for name in RECIPES if name in rows], indent=1) + "\n")
         refresh()
 

@@ -131,11 +131,11 @@ def recipe(
     }
 
 
-def half_way(path: Path) -> Path:
-    """Eight demonstrations of `Goal` that begin on the last half of the way."""
+def recorded(path: Path, half_way: bool = False) -> Path:
+    """Eight demonstrations of `Goal`, of all of the way or of its last half."""
     from goals import heads_for_it
 
-    envs = make("goals:Goal-v0", 4, 0, "sync", half_way=True)
+    envs = make("goals:Goal-v0", 4, 0, "sync", half_way=half_way)
     transitions = collect(envs, heads_for_it, 8, 0)
     envs.close()
     write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": "Goal-v0"}))
@@ -181,7 +181,7 @@ def main() -> None:
     rows: dict[str, list[dict[str, Any]]] = {"too_strong": [], "modes": []}
     with TemporaryDirectory() as directory:
         out = Path(directory)
-        demonstrations = half_way(out / "half_way.npz")
+        demonstrations = recorded(out / "half_way.npz", half_way=True)
         for i, (name, changed) in enumerate(TOO_STRONG.items()):
             runs = [run(goal(changed, demonstrations), s, out / f"goal_{i}_{s}") for s in range(options.seeds)]
             rows["too_strong"].append({"option": name} | {key: [o[key] for o in runs if key in o] for key in kept})

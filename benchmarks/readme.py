@@ -118,6 +118,7 @@ def refresh() -> None:
         for name, wanted in (("adversarial_recipes", False), ("gcl_recipes", True)):
             rows = [row for row, one in zip(results["adversarial_recipes"], guided, strict=True) if one == wanted]
             made[name] = tables.adversarial_recipes(rows)
+        made["gcl_weights"] = tables.gcl_weights(results["adversarial_recipes"])
         for row in results["adversarial_recipes"]:
             into_adversarial_recipe(row)
     if "reoptimise" in results:

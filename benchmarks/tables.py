@@ -122,6 +122,16 @@ def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def gcl_weights(rows: list[dict[str, Any]]) -> str:
+    """How far the importance weights of the GCL recipes went."""
+    lines = ["| recipe | effective sample size, before tempering | exponent β |", "|---" * 3 + "|"]
+    for row in rows:
+        if "weight_exponent" in row:
+            size, exponent = row["effective_sample_size"], row["weight_exponent"]
+            lines.append(f"| `{row['recipe']}` | {size:.1f} | {exponent:.3f} |")
+    return "\n".join(lines)
+
+
 def reoptimise(rows: list[dict[str, Any]]) -> str:
     """Scores of the learners, and of fresh policies on their rewards."""
     lines = ["| task | reward | seeds | its learner's score | a fresh policy's |", "|---" * 5 + "|"]

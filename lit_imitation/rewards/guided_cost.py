@@ -105,7 +105,8 @@ class GuidedCost(LearnableReward):
         observation_space: Box or Discrete.
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what f_θ reads.
-        hidden_sizes: of f_θ.
+        hidden_sizes: of f_θ; with none f_θ is the standardised state itself and c is quadratic in it: few tasks are
+            so simple, but beyond what was sampled such a cost only rises, where a network's may fall.
         outputs: rows of A.
         activation: after each layer of f_θ.
         local_constancy: c_lcr.

@@ -6,6 +6,7 @@ normalised here, unless a test says so.
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def failures():
 def at_the_goal(failures, tmp_path_factory):
     """What a run on `Goal` with one option comes to; each is run once."""
     directory, found = tmp_path_factory.mktemp("goal"), {}
-    demonstrations = failures.half_way(directory / "half_way.npz")
+    demonstrations = failures.recorded(directory / "half_way.npz", half_way=True)
 
     def result(option, seed=1):
         if (option, seed) not in found:
@@ -95,6 +96,20 @@ def test_rewards_that_collapse_teach_again_once_they_are_normalised(at_the_goal)
     assert collapsed["return_mean"] < -25
     assert normalised["jensen_shannon"] > 0.6
     assert normalised["return_mean"] > -21
+
+
+def test_the_distance_of_occupancies_falls_as_the_learner_comes_to_the_expert(failures, tmp_path):
+    """Here the demonstrations begin where the learner does; the true reward is not asked for."""
+    demonstrations = failures.recorded(tmp_path / "all_the_way.npz")
+    found = failures.run(
+        failures.goal({"discriminator": {"gradient_penalty": 1.0}}, demonstrations), 0, tmp_path / "run"
+    )
+    assert found["return_mean"] > -18  # a walk without aim is worth less than −30
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("mmd", "sliced_wasserstein"):
+        first, *_, last = (float(row[f"train/{name}"]) for row in rows if row[f"train/{name}"])
+        assert last < 0.7 * first, name
 
 
 @pytest.mark.parametrize("seed", [0, 1])
