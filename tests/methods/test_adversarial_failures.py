@@ -69,7 +69,8 @@ def test_each_of_these_alone_lets_the_learner_find_the_way(at_the_goal, option):
     """In seed 1, the clearest failure without. The Wasserstein critic does so in the seeds 1 and 3, not in 0 and 2."""
     found = at_the_goal(option)
     assert found["return_mean"] > -21
-    assert found["jensen_shannon"] < 0.65
+    assert ("jensen_shannon" in found) != ("wasserstein" in option)  # which is no classifier's loss
+    assert found.get("jensen_shannon", 0.0) < 0.65
     assert abs(found["reward_mean"]) > 0.03
 
 
