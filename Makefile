@@ -18,15 +18,15 @@ run: setup  ## clone a LunarLander pilot and see how close it comes
 	$(BIN)/python train.py fit --config configs/bc/lunar_lander.yaml
 
 test: setup  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup  ## the statistical ones
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-floors:  ## the fast tests with the oldest releases that pyproject.toml admits
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c floors.txt -e ".[$(EXTRAS)]"
-	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
