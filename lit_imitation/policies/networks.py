@@ -14,6 +14,8 @@ from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lit_imitation.errors import ConfigError
+
 Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu"]
 
 
@@ -58,10 +60,15 @@ class MLP(nn.Module):
         sizes: input, hidden and output sizes.
         activation: name of the function in `torch.nn.functional`.
         dropout: probability of zeroing a hidden unit while training.
+
+    Raises:
+        ConfigError: a hidden size below 1.
     """
 
     def __init__(self, sizes: Sequence[int], activation: Activation = "relu", dropout: float = 0.0) -> None:
         super().__init__()
+        if any(size < 1 for size in sizes[1:-1]):
+            raise ConfigError(f"hidden_sizes is {list(sizes[1:-1])}; each must be at least 1")
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = activation
         self.dropout = dropout

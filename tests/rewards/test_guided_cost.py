@@ -37,7 +37,7 @@ def paths(count, length, seed):
 
 def model(**arguments):
     torch.manual_seed(0)
-    return GuidedCost(Box(-np.inf, np.inf, (3,)), Box(-1, 1, (2,)), hidden_sizes=[8], **arguments)
+    return GuidedCost(Box(-np.inf, np.inf, (3,)), Box(-1, 1, (2,)), **{"hidden_sizes": [8], **arguments})
 
 
 def by_hand(reward, one):
@@ -279,6 +279,7 @@ def test_the_reward_of_transitions_is_that_of_trajectories():
         ({"min_share": 1.0}, "reward.min_share is 1.0"),
         ({"local_constancy": -1.0}, "reward.local_constancy is -1.0"),
         ({"monotonicity": math.inf}, "reward.monotonicity is inf"),
+        ({"hidden_sizes": [64, 0]}, r"hidden_sizes is \[64, 0\]; each must be at least 1"),
     ],
 )
 def test_what_cannot_work_is_named(arguments, text):
