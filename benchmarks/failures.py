@@ -31,7 +31,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "failures.json"
 
 TOO_STRONG: dict[str, dict[str, Any]] = {
     "nothing": {},
-    "max_logit: 5": {"discriminator": {"max_logit": 5.0}},
+    "max_logit: 1": {"discriminator": {"max_logit": 1.0}},
     "spectral_norm: true": {"discriminator": {"spectral_norm": True}},
     "gradient_penalty: 1": {"discriminator": {"gradient_penalty": 1.0}},
     "loss: wasserstein, spectral_norm: true": {

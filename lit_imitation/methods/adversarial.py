@@ -28,8 +28,8 @@ SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
 the rewards, in nats, below which they count as flat; after so many rounds on end there is a warning."""
 ALARMS = {
     "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
-    "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty or "
-    "spectral_norm of the discriminator, or a model.start from a clone help",
+    "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty, "
+    "spectral_norm or max_logit of the discriminator, or a model.start from a clone help",
     "flat": "the rewards have been all the same for {rounds} rounds, so there is nothing to learn from them; see "
     "whether the discriminator learns (discriminator_loss), and let the generator normalise rewards",
 }

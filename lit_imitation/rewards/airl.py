@@ -42,7 +42,7 @@ class AIRLDiscriminator(AdversarialReward):
         hidden_sizes: of r_ψ.
         potential_hidden_sizes: of Φ.
         activation: between their layers.
-        max_logit: bound of |f|.
+        max_logit: at which the loss clips ℓ.
         gradient_penalty: its coefficient, on f as a function of (s, a, s′).
         label_smoothing: of the expert's label.
         absorbing: reward the state after the end.

@@ -58,7 +58,10 @@ class AdversarialReward(LearnableReward):
         inputs: what is read.
         loss: `cross_entropy`, L above; or `wasserstein`, E_{ρ_π}[ℓ] − E_{ρ_E}[ℓ], to which a gradient penalty or
             spectral normalisation belongs, and whose reward is ℓ itself.
-        max_logit: ℓ ← m tanh(ℓ / m), so that |ℓ| < m.
+        max_logit: m, at which the loss clips the logits: min(ℓ, m) of the expert's pairs, max(ℓ, −m) of the learner's.
+            A pair that is told by more has no gradient, so that ℓ stops growing there; one on the wrong side always has
+            one. (To bound ℓ itself, on both sides, would leave neither slope where the learner is nor a gradient to a
+            discriminator that has gone too far.)
         gradient_penalty: c of c E[(‖∇_x ℓ(x)‖ − 1)²] at points x on the lines between expert and learner pairs, one
             draw of the place on the line for each pair (Gulrajani et al. 2017).
         label_smoothing: the expert's label is 1 minus this.
@@ -109,11 +112,7 @@ class AdversarialReward(LearnableReward):
 
     def logit(self, samples: Samples, log_prob: Tensor | None = None) -> Tensor:
         """ℓ `[B]`; `log_prob: [B]` is log π(a | s) of the current learner, for those who need it."""
-        return self.limited(self.score(self.describe_samples(samples)))
-
-    def limited(self, logit: Tensor) -> Tensor:
-        """`max_logit` at work."""
-        return logit if self.max_logit == math.inf else self.max_logit * torch.tanh(logit / self.max_logit)
+        return self.score(self.describe_samples(samples))
 
     needs_log_prob = False
     """Whether `logit` reads log π."""
@@ -141,20 +140,20 @@ class AdversarialReward(LearnableReward):
         samples, half = Samples(*fields), len(place)
         logit = self.logit(samples, log_prob)
         expert, learner = logit[:half], logit[half:]
-        cross_entropy = 0.5 * (F.softplus(-expert).mean() + F.softplus(learner).mean())
+        high, low = expert.clamp(max=self.max_logit), learner.clamp(min=-self.max_logit)
         if self.loss == "wasserstein":
-            loss = learner.mean() - expert.mean()
+            loss = low.mean() - high.mean()
         else:  # −(1 − s) log D − s log(1 − D) = −log D + s ℓ
-            loss = cross_entropy + 0.5 * self.label_smoothing * expert.mean()
+            loss = _cross_entropy(high, low) + 0.5 * self.label_smoothing * high.mean()
         penalty = torch.zeros_like(loss)
         if self.gradient_penalty:
             features = self.describe_samples(samples)
             between = torch.lerp(features[half:], features[:half], place[:, None])
-            slope = torch.func.grad(lambda x: self.limited(self.score(x)).sum())(between)[:, : self.penalised]
+            slope = torch.func.grad(lambda x: self.score(x).sum())(between)[:, : self.penalised]
             penalty = ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
             loss = loss + self.gradient_penalty * penalty
         accuracy = ((expert > 0).float().mean(), (learner < 0).float().mean())
-        jensen_shannon = math.log(2.0) - cross_entropy
+        jensen_shannon = math.log(2.0) - _cross_entropy(expert, learner)
         statistics = (*accuracy, expert.mean(), learner.mean(), jensen_shannon, penalty)
         return loss, torch.stack([value.detach() for value in statistics])
 
@@ -185,6 +184,11 @@ class AdversarialReward(LearnableReward):
         )
         yes = torch.ones(1, dtype=torch.bool, device=device)
         return Samples(observation, action, observation, yes, yes)
+
+
+def _cross_entropy(expert: Tensor, learner: Tensor) -> Tensor:
+    """−½ E[log D] − ½ E[log(1 − D)] `[]`, from the logits of either side."""
+    return 0.5 * (F.softplus(-expert).mean() + F.softplus(learner).mean())
 
 
 class SpectralMLP(MLP):
@@ -234,7 +238,7 @@ class Discriminator(AdversarialReward):
         activation: between its layers.
         spectral_norm: divide each matrix by its largest singular value.
         loss: see `AdversarialReward`, like the rest.
-        max_logit: bound of |ℓ|.
+        max_logit: at which the loss clips ℓ.
         gradient_penalty: its coefficient.
         label_smoothing: of the expert's label.
         absorbing: reward the state after the end.

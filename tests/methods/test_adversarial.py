@@ -189,14 +189,9 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
     ]
     with pytest.warns(UserWarning, match="told expert and learner apart without fail for 3 rounds"):
         run("gail-continuous", tmp_path, *fast, "--model.generator.normalise_observations=false")
+    monkeypatch.setattr(adversarial, "FLAT", 10.0)
     with pytest.warns(UserWarning, match="the rewards have been all the same for 3 rounds"):
-        run(
-            "gail-continuous",
-            tmp_path / "flat",
-            "--model.discriminator.max_logit=0.001",
-            "--data.rounds_per_epoch=5",
-            "--model.learning_rate=1e-9",
-        )
+        run("gail-continuous", tmp_path / "flat", "--data.rounds_per_epoch=5")
 
 
 def test_the_reward_is_kept_and_read_again(tmp_path):

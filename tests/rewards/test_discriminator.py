@@ -158,11 +158,16 @@ def test_a_spectrally_normalised_network_is_1_lipschitz():
     assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
 
 
-def test_the_logit_is_bounded():
-    model = built(max_logit=0.5)
-    for layer in model.network.layers:
-        layer.weight.data *= 100
-    assert 0.4 < model.logit(Samples.of(transitions(50))).abs().max() <= 0.5
+@pytest.mark.parametrize("loss", ["cross_entropy", "wasserstein"])
+def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wrong_side_have(loss):
+    model = built(max_logit=2.0, loss=loss, reward="logit")
+    given = columns()
+    for values, moves in (((3.0, -3.0), False), ((1.0, -1.0), True), ((-3.0, 3.0), True)):
+        logit = torch.tensor([values[0]] * 6 + [values[1]] * 6, requires_grad=True)
+        model.logit = lambda samples, log_prob, logit=logit: logit
+        model(*given)[0].backward()
+        push = torch.tensor([1.0] * 6 + [-1.0] * 6)  # the expert's up, the learner's down
+        assert ((-logit.grad * push > 0) == moves).all()
 
 
 @pytest.mark.parametrize("discrete", [False, True])
