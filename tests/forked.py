@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats"])
+# What is not installed is passed over.
+_context.set_forkserver_preload(["lit_imitation.lightning_cli", "lit_imitation.methods", "scipy.stats", "envpool"])
 
 
 def _run(arguments: list[str], output: Path, environment: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from forked import finish, start
 from suites import METHODS, arguments
 
-EPOCHS = "--trainer.max_epochs=8"
+EPOCHS = "--trainer.max_epochs=6"
 RESUME = ["--ckpt_path=last"]
 
 
