@@ -37,13 +37,17 @@ TOO_STRONG: dict[str, dict[str, Any]] = {
     "loss: wasserstein, spectral_norm: true": {
         "discriminator": {"loss": "wasserstein", "reward": "logit", "spectral_norm": True}
     },
-    "label_smoothing: 0.2": {"discriminator": {"label_smoothing": 0.2}},
+    "label_smoothing: 0.4": {"discriminator": {"label_smoothing": 0.4}},
     "discriminator_steps: 1, not 40": {"model": {"discriminator_steps": 1}},
     "learning_rate: 0.0003, not 0.01": {"model": {"learning_rate": 3e-4}},
     "normalise_rewards: true": {"generator": {"normalise_rewards": True}},
+    "reward: logit, nothing": {"discriminator": {"reward": "logit"}},
+    "reward: logit, max_logit: 1": {"discriminator": {"reward": "logit", "max_logit": 1.0}},
+    "reward: logit, label_smoothing: 0.4": {"discriminator": {"reward": "logit", "label_smoothing": 0.4}},
 }
 """On `Goal`, with demonstrations that begin half-way: none of the learner's places is one of the expert's, so that a
-discriminator that learns fast tells them apart for good, and −log(1 − D) is next to 0 wherever the learner goes."""
+discriminator that learns fast tells them apart for good, and −log(1 − D) is next to 0 wherever the learner goes; paid
+by the logit it gets numbers in the tens, of which its value function makes nothing."""
 
 FORK_PPO = {"learning_rate": 1e-2, "normalise_rewards": False}
 MODES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -44,7 +44,7 @@ class AIRLDiscriminator(AdversarialReward):
         activation: between their layers.
         max_logit: at which the loss clips ℓ.
         gradient_penalty: its coefficient, on f as a function of (s, a, s′).
-        label_smoothing: of the expert's label.
+        label_smoothing: of the labels.
         absorbing: reward the state after the end.
         gamma: γ, the generator's own.
     """

@@ -64,7 +64,7 @@ class AdversarialReward(LearnableReward):
             discriminator that has gone too far.)
         gradient_penalty: c of c E[(‖∇_x ℓ(x)‖ − 1)²] at points x on the lines between expert and learner pairs, one
             draw of the place on the line for each pair (Gulrajani et al. 2017).
-        label_smoothing: the expert's label is 1 minus this.
+        label_smoothing: s, for labels 1 − s and s, so that at D* |ℓ| ≤ log((1 − s) / s).
         absorbing: reward the state after a terminated episode too, as if it went on there for ever (Kostrikov et al.
             2019): the last transition is paid γ / (1 − γ) times the absorbing state's reward beside its own.
         gamma: the discount γ, of the absorbing state.
@@ -143,8 +143,8 @@ class AdversarialReward(LearnableReward):
         high, low = expert.clamp(max=self.max_logit), learner.clamp(min=-self.max_logit)
         if self.loss == "wasserstein":
             loss = low.mean() - high.mean()
-        else:  # −(1 − s) log D − s log(1 − D) = −log D + s ℓ
-            loss = _cross_entropy(high, low) + 0.5 * self.label_smoothing * high.mean()
+        else:  # the expert's: −(1 − s) log D − s log(1 − D) = −log D + s ℓ; the learner's: −log(1 − D) − s ℓ
+            loss = _cross_entropy(high, low) + 0.5 * self.label_smoothing * (high.mean() - low.mean())
         penalty = torch.zeros_like(loss)
         if self.gradient_penalty:
             features = self.describe_samples(samples)
@@ -240,7 +240,7 @@ class Discriminator(AdversarialReward):
         loss: see `AdversarialReward`, like the rest.
         max_logit: at which the loss clips ℓ.
         gradient_penalty: its coefficient.
-        label_smoothing: of the expert's label.
+        label_smoothing: of the labels.
         absorbing: reward the state after the end.
         gamma: its discount; the generator's own.
     """

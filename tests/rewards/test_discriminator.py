@@ -95,7 +95,7 @@ def test_the_cross_entropy_is_torchs(smoothing):
     model = built(label_smoothing=smoothing)
     given = columns()
     logit = model.logit(Samples(*given[:5]))
-    label = torch.cat([torch.full((6,), 1.0 - smoothing), torch.zeros(6)])
+    label = torch.cat([torch.full((6,), 1.0 - smoothing), torch.full((6,), smoothing)])
     torch.testing.assert_close(model(*given)[0], F.binary_cross_entropy_with_logits(logit, label))
 
 
