@@ -10,6 +10,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor
 
+from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation
 from lit_imitation.rewards.discriminator import AdversarialReward
 from lit_imitation.rewards.features import Samples
@@ -45,6 +46,8 @@ class AIRLDiscriminator(AdversarialReward):
         max_logit: at which the loss clips ℓ.
         gradient_penalty: its coefficient, on f as a function of (s, a, s′).
         label_smoothing: of the labels.
+        reward_decay: c of c Σ w² over the weights w of r_ψ, added to the loss. Where a feature changes slowly, as a
+            posture does, γ Φ(s′) − Φ(s) ≈ −(1 − γ) Φ(s) can undo any multiple of it in r_ψ; the decay takes none.
         absorbing: reward the state after the end.
         gamma: γ, the generator's own.
     """
@@ -63,6 +66,7 @@ class AIRLDiscriminator(AdversarialReward):
         max_logit: float = math.inf,
         gradient_penalty: float = 0.0,
         label_smoothing: float = 0.0,
+        reward_decay: float = 0.0,
         absorbing: bool = False,
         gamma: float = 0.99,
     ) -> None:
@@ -77,6 +81,9 @@ class AIRLDiscriminator(AdversarialReward):
             absorbing=absorbing,
             gamma=gamma,
         )
+        if not 0.0 <= reward_decay < math.inf:
+            raise ConfigError(f"discriminator.reward_decay is {reward_decay}; it must be at least 0, and finite")
+        self.reward_decay = reward_decay
         inputs, self.state_size = self.features.out_features, self.features.state_features
         self.inputs = inputs
         self.penalised = inputs + self.state_size  # s, a and s′, but not whether there is a future
@@ -102,6 +109,14 @@ class AIRLDiscriminator(AdversarialReward):
         """ℓ `[B]`; f where log π is not given."""
         f = super().logit(samples)
         return f if log_prob is None else f - torch.where(samples.absorbing, 0.0, log_prob)
+
+    def forward(self, *columns: Tensor) -> tuple[Tensor, Tensor]:
+        """As of every discriminator, with `reward_decay`."""
+        loss, statistics = super().forward(*columns)
+        if self.reward_decay:
+            weights = [parameter for parameter in self.reward_network.parameters() if parameter.ndim > 1]  # no biases
+            loss = loss + self.reward_decay * torch.stack([weight.square().sum() for weight in weights]).sum()
+        return loss, statistics
 
     def paid(self, logit: Tensor) -> Tensor:
         """`[B]`: ℓ."""

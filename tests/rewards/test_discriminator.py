@@ -218,6 +218,15 @@ def test_airls_logit():
     assert torch.equal(model.recovered(data), model.recovered(moved))
 
 
+def test_the_decay_is_of_the_rewards_weights_alone():
+    model, given = built(AIRLDiscriminator, reward_decay=0.1), columns()
+    plain, _ = built(AIRLDiscriminator)(*given)
+    squares = sum(layer.weight.square().sum() for layer in model.reward_network.layers)
+    torch.testing.assert_close(model(*given)[0], plain + 0.1 * squares)
+    with pytest.raises(ConfigError, match="reward_decay is -1"):
+        built(AIRLDiscriminator, reward_decay=-1.0)
+
+
 def test_airls_probability_is_the_papers():
     model = built(AIRLDiscriminator, action=BUTTONS)
     data = transitions(discrete=True)
