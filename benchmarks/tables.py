@@ -206,7 +206,7 @@ def too_strong(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         returns = ", ".join(f"{value:.1f}" for value in row["return_mean"])
         divergence = ", ".join(f"{value:.3f}" for value in row["jensen_shannon"]) or "–"
-        rewards = ", ".join(f"{value:.1g}" for value in row["reward_mean"])
+        rewards = ", ".join(f"{value:.2g}" for value in row["reward_mean"])
         lines.append(f"| `{row['option']}` | {returns} | {divergence} | {rewards} |")
     return "\n".join(lines)
 
