@@ -1,4 +1,4 @@
-"""The GAIL paper's table (Ho & Ermon 2016, table 3) with the authors' own experts: GAIL and AIRL, both by PPO.
+"""The GAIL paper's table (Ho & Ermon 2016, table 3) with the authors' own experts: GAIL and AIRL by PPO, GAIL by SAC.
 
 `python benchmarks/gail_table.py [--method gail] [--seeds 5] [--jobs 2] [task …]` writes
 `benchmarks/results/gail_table.json` and puts the tables into docs/adversarial.md; an interrupted call goes on where it
@@ -68,6 +68,7 @@ ENDS_WELL = ("--model.discriminator.init_args.reward=negative",)
 METHODS = {
     "gail": ("gail_table.yaml", tuple(TASKS)),
     "airl": ("airl_table.yaml", ("hopper", "half_cheetah", "walker2d", "ant")),
+    "gail_sac": ("gail_sac_table.yaml", ("hopper", "half_cheetah")),
 }
 
 
@@ -84,6 +85,7 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
         f"{PPO}gamma=0.995",
         f"{PPO}gae_lambda=0.97",
     ),
+    ("gail_sac", "half_cheetah"): ("--data.env_steps=60000",),
     ("airl", "half_cheetah"): ("--data.env_steps=1500000",),
     ("airl", "walker2d"): ("--data.env_steps=2000000",),
     ("airl", "ant"): ("--data.env_steps=1500000", "--data.steps_per_round=128"),

@@ -126,6 +126,7 @@ def refresh() -> None:
     if "gail_table" in results:
         made["gail_table"] = tables.gail_table(results["gail_table"], results.get("bc_table", []))
         made["airl_table"] = tables.airl_table(results["gail_table"])
+        made["gail_sac_table"] = tables.gail_sac_table(results["gail_table"])
     if "termination" in results:
         made["termination"] = tables.termination(results["termination"])
     if "adversarial" in results:

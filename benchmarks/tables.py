@@ -178,6 +178,25 @@ def airl_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def gail_sac_table(rows: list[dict[str, Any]]) -> str:
+    """How many steps of the environment GAIL takes by SAC and by PPO."""
+    lines = [
+        "| task | seeds | steps to 0.9: SAC | PPO | ratio of means | SAC's score | last policy's | steps | minutes |",
+        "|---" * 9 + "|",
+    ]
+    by_ppo = {row["task"]: row["env_steps_to_0.9"] for row in rows if row["method"] == "gail"}
+    for row in rows:
+        if row["method"] == "gail_sac":
+            steps = [row["env_steps_to_0.9"], by_ppo[row["task"]]]
+            cells = [", ".join("not" if n is None else f"{n / 1000:.0f}k" for n in one) for one in steps]
+            ratio = "–" if any(None in one for one in steps) else f"1 / {np.mean(steps[1]) / np.mean(steps[0]):.1f}"
+            lines.append(
+                f"| {row['env_id']} | {len(row['seeds'])} | {' | '.join(cells)} | {ratio} | {score_of(row, '**')} | "
+                f"{np.mean(row['last_score']):.3f} | {row['env_steps']:,.0f} | {row['wall_seconds'] / 60:.1f} |"
+            )
+    return "\n".join(lines)
+
+
 def termination(rows: list[dict[str, Any]]) -> str:
     """Lengths of episodes by what is paid."""
     lines = [
