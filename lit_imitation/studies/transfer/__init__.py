@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,8 @@ class Task:
     """Of `Discriminator`."""
     steps: Mapping[str, Any]
     """Of `AIRL` and `GAIL`."""
+    of_actions: Mapping[str, Any] = field(default_factory=dict)
+    """What differs in `airl` where r reads the action too."""
     demonstrations: int = 50
     """Episodes of the expert."""
     expert_seed: int = 1
@@ -92,15 +94,16 @@ ANT = Task(
     "ant",
     seeds=dict.fromkeys((*IMITATORS, "true"), 3),
     rounds={"num_envs": 32, "steps_per_round": 128, "rounds_per_epoch": 25, "eval_episodes": 8},
-    expert_steps=2_000_000,
-    imitation_steps=1_500_000,
-    transfer_steps=1_000_000,
+    expert_steps=1_000_000,
+    imitation_steps=1_000_000,
+    transfer_steps=500_000,
     ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
-    temperature=0.02,
+    temperature=0.1,
     generator={"batch_size": 256, "target_kl": 0.02, "compile": True},
-    airl={"hidden_sizes": [32], "potential_hidden_sizes": [256, 256], "activation": "relu"},
+    airl={"hidden_sizes": [], "potential_hidden_sizes": [256, 256], "activation": "relu", "reward_decay": 0.05},
+    of_actions={"hidden_sizes": [32], "reward_decay": 0.0},
     gail={"reward": "logit", "gradient_penalty": 1.0},
-    steps={"discriminator_steps": 8, "batch_size": 1024, "learning_rate": 3e-4, "replay_rounds": 5},
+    steps={"discriminator_steps": 16, "batch_size": 1024, "learning_rate": 1e-3, "replay_rounds": 5},
     demonstrations=20,
     episodes=32,
 )
@@ -226,11 +229,17 @@ def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run
         return _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"true-seed{seed}")
     arguments = {
         "world": task.world, "method": row, "rounds": dict(task.rounds) | {"env_steps": task.imitation_steps},
-        "ppo": dict(task.generator), "discriminator": dict(task.gail if row == "gail" else task.airl),
+        "ppo": dict(task.generator), "discriminator": _discriminator(task, row),
         "steps": dict(task.steps), "teacher": dict(expert.arguments), "demonstrations": task.demonstrations,
         "episodes": task.episodes, "seed": seed,
     }  # fmt: skip
     return Run(f"{task.world}-{row}-seed{seed}", learners.adversarial, arguments, {"expert": expert.file(directory)})
+
+
+def _discriminator(task: Task, row: str) -> dict[str, Any]:
+    if row == "gail":
+        return dict(task.gail)
+    return dict(task.airl) | (dict(task.of_actions) if row == "airl_state_action" else {})
 
 
 def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> Run:

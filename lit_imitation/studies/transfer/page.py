@@ -67,7 +67,8 @@ is there to compare.
 - **RL on the true reward and on a learnt one** have the same settings and as many steps.
 - **What was tuned**, on seeds from 100 on, which are not among those shown: in the maze the policies' class, the
   expert's α, the sizes of r and Φ, past rounds as negatives, the discriminator's steps and learning rate, and PPO:
-  33 learnt rewards in 27 configurations. For the ant, nothing.
+  33 learnt rewards in 27 configurations. For the ant, on seed 100, the expert's α, r's size and decay, the
+  discriminator's steps and learning rate, and a start from a clone: 7 learnt rewards.
 
 Plotted numbers: {numbers}; headline values, settings and versions: [transfer.json](transfer.json); vector graphics:
 {vectors}.
@@ -149,6 +150,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
     def words(options: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {value}" for name, value in options.items())
 
+    def of_actions(task: Mapping[str, Any]) -> str:
+        return f", but for r(s, a) {words(task['of_actions'])}" if task.get("of_actions") else ""
+
     rows = []
     for world, task in settings.items():
         measured, rounds = tasks[world], task["rounds"]
@@ -158,9 +162,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{task['expert_steps']:,} steps, α {task['temperature']}, return {measured['expert']:,.1f}; "
                 f"{task['demonstrations']} demonstrations, return {measured['demonstrated_return']:,.1f}; random "
                 f"{measured['random_return_in_source']:,.1f}",
-                f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round; "
-                f"{words(task['steps'])}; AIRL: {words(task['airl'])}; GAIL: {words(task['gail'])}; PPO: "
-                f"{words(task['generator'])}",
+                f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a "
+                f"round; {words(task['steps'])}; AIRL: {words(task['airl'])}{of_actions(task)}; GAIL: "
+                f"{words(task['gail'])}; PPO: {words(task['generator'])}",
                 f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
             ]
         )
