@@ -140,11 +140,15 @@ class AdversarialReward(LearnableReward):
         samples, half = Samples(*fields), len(place)
         logit = self.logit(samples, log_prob)
         expert, learner = logit[:half], logit[half:]
-        high, low = expert.clamp(max=self.max_logit), learner.clamp(min=-self.max_logit)
+        cross_entropy = _cross_entropy(expert, learner)
+        high, low, clipped = expert, learner, cross_entropy
+        if self.max_logit < math.inf:
+            high, low = expert.clamp(max=self.max_logit), learner.clamp(min=-self.max_logit)
+            clipped = _cross_entropy(high, low)
         if self.loss == "wasserstein":
             loss = low.mean() - high.mean()
         else:  # the expert's: −(1 − s) log D − s log(1 − D) = −log D + s ℓ; the learner's: −log(1 − D) − s ℓ
-            loss = _cross_entropy(high, low) + 0.5 * self.label_smoothing * (high.mean() - low.mean())
+            loss = clipped + 0.5 * self.label_smoothing * (high.mean() - low.mean())
         penalty = torch.zeros_like(loss)
         if self.gradient_penalty:
             features = self.describe_samples(samples)
@@ -153,7 +157,7 @@ class AdversarialReward(LearnableReward):
             penalty = ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
             loss = loss + self.gradient_penalty * penalty
         accuracy = ((expert > 0).float().mean(), (learner < 0).float().mean())
-        jensen_shannon = math.log(2.0) - _cross_entropy(expert, learner)
+        jensen_shannon = math.log(2.0) - cross_entropy
         statistics = (*accuracy, expert.mean(), learner.mean(), jensen_shannon, penalty)
         return loss, torch.stack([value.detach() for value in statistics])
 

@@ -1,0 +1,353 @@
+"""Files and datasets by others: each layout is read, and every fault in one is one clear error."""
+
+import itertools
+import json
+import os
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, save
+from gymnasium.spaces import Box, Discrete
+
+from lit_imitation.data.demonstrations import (
+    Demonstrations,
+    check,
+    read_demonstrations,
+)
+from lit_imitation.errors import DemonstrationError, MissingExtraError
+
+# --- the `imitation` library's layouts -------------------------------------------------------------------------------
+
+
+def flat(**changes) -> dict:
+    """Trajectories of 2, 3 and 1 steps."""
+    held = {
+        "obs": np.arange(27.0).reshape(9, 3),
+        "acts": np.arange(6) % 3 - 1,
+        "rews": np.arange(6.0),
+        "terminal": np.array([True, False, True]),
+        "indices": np.array([2, 5]),
+        "infos": np.array([{}] * 6, dtype=object),
+        **changes,
+    }
+    return {key: value for key, value in held.items() if value is not None}
+
+
+def nested(held: dict) -> dict:
+    starts = [0, *held["indices"], len(held["acts"])]
+    spans = list(itertools.pairwise(starts))
+    return {
+        "obs": [held["obs"][a + i : b + i + 1].tolist() for i, (a, b) in enumerate(spans)],
+        "acts": [held["acts"][a:b].tolist() for a, b in spans],
+        "rews": [held["rews"][a:b].tolist() for a, b in spans],
+        "terminal": held["terminal"].tolist(),
+        "infos": [["{}"] * int(b - a) for a, b in spans],
+    }
+
+
+def assert_is_flat(read: Demonstrations) -> None:
+    transitions = read.transitions
+    assert transitions.observation[:, 0].tolist() == [0, 3, 9, 12, 15, 21]
+    assert transitions.next_observation[:, 0].tolist() == [3, 6, 12, 15, 18, 24]
+    assert transitions.action.tolist() == [-1, 0, 1, -1, 0, 1]
+    assert transitions.reward.tolist() == [0, 1, 2, 3, 4, 5]
+    assert transitions.terminated.nonzero()[:, 0].tolist() == [1, 5]
+    assert transitions.truncated.nonzero()[:, 0].tolist() == [4]
+    assert read.episode_returns.tolist() == [1, 9, 5]
+
+
+def test_flat_layout(tmp_path):
+    assert_is_flat(read_demonstrations(save(tmp_path / "d.npz", flat()), VECTOR, CHOICE))
+
+
+def test_flat_layout_of_one_trajectory(tmp_path):
+    held = flat(obs=np.zeros((7, 3)), terminal=np.array([False]), indices=np.array([]))
+    read = read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, CHOICE)
+    assert read.transitions.truncated.nonzero().tolist() == [[5]]
+
+
+def at(array, index, value):
+    array = np.array(array, dtype=np.result_type(array, type(value)))
+    array[index] = value
+    return array
+
+
+FLAT_FAULTS = {
+    "no indices": ({"indices": None}, "missing key 'indices'"),
+    "no acts": ({"acts": None}, "missing key 'acts'"),
+    "obs without the last": ({"obs": np.zeros((6, 3))}, "lengths differ: 'obs' has 6 rows, 'acts' 6"),
+    "one flag a step": ({"terminal": np.zeros(6, bool)}, "lengths differ.*'terminal' 6"),
+    "scalar": ({"rews": np.array(0.0)}, "'rews' is a single value"),
+    "indices that turn back": ({"indices": np.array([5, 2])}, "'indices', row 1"),
+    "indices beyond the end": ({"indices": np.array([2, 9])}, "'indices', row 1"),
+    "fractional indices": ({"indices": np.array([2.5, 5.0])}, "'indices' holds float64"),
+    "an empty trajectory": ({"indices": np.array([2, 2])}, "trajectory 1 holds no transitions"),
+    "float flags": ({"terminal": np.array([1.0, 0, 1])}, "'terminal' holds float64"),
+    "nan": ({"obs": at(flat()["obs"], (4, 2), np.nan)}, r"'obs', row 4 \(trajectory 1, its row 1\), column 2 is nan"),
+    "nan at an end": (
+        {"obs": at(flat()["obs"], (6, 0), np.nan)},
+        r"'obs', row 6 \(trajectory 1, its row 3\), column 0 is nan",
+    ),
+    "action": ({"acts": at(flat()["acts"], 5, 7)}, r"'acts', row 5 \(trajectory 2, its row 0\) is 7"),
+    "shape": ({"obs": np.zeros((9, 4))}, r"'obs' has shape \[6, 4\]"),
+    "no rows": (
+        {"obs": np.zeros((1, 3)), "acts": np.zeros(0), "rews": np.zeros(0), "terminal": np.array([True]),
+         "indices": np.zeros(0, int)},
+        "trajectory 0 holds no transitions",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FLAT_FAULTS)
+def test_fault_of_the_flat_layout(tmp_path, fault):
+    changes, message = FLAT_FAULTS[fault]
+    path = save(tmp_path / "bad.npz", flat(**changes))
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(path, VECTOR, CHOICE)
+    assert path in str(caught.value)
+
+
+@pytest.fixture
+def hugging_face(tmp_path):
+    """Writes a dataset of these columns and returns its source."""
+    datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
+    datasets.disable_progress_bars()
+
+    def write(held: dict, wrap=lambda dataset: dataset) -> str:
+        wrap(datasets.Dataset.from_dict(held)).save_to_disk(str(tmp_path / "hf"))
+        return f"hf:{tmp_path / 'hf'}"
+
+    return write
+
+
+def test_hugging_face(hugging_face):
+    assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
+
+
+def test_hugging_face_split_named_train(hugging_face, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    both = hugging_face(nested(flat()), lambda dataset: datasets.DatasetDict(train=dataset))
+    assert_is_flat(read_demonstrations(both, VECTOR, CHOICE))
+
+
+def test_hugging_face_selection_and_images(hugging_face):
+    pixels = np.arange(9 * 16).reshape(9, 4, 4, 1)
+    source = hugging_face(nested(flat(obs=pixels)), lambda dataset: dataset.select([2, 0]))
+    read = read_demonstrations(source, IMAGE, CHOICE)
+    assert torch.equal(read.transitions.observation, torch.from_numpy(pixels[[7, 0, 1]]).to(torch.uint8))
+    assert read.transitions.terminated.tolist() == [True, False, True]
+
+
+def without(held, key):
+    return {name: value for name, value in held.items() if name != key}
+
+
+HF_FAULTS = {
+    "missing": (without(nested(flat()), "rews"), "missing key 'rews'"),
+    "lengths": (nested(flat()) | {"rews": [[0.0, 1], [2, 3], [5]]}, "row 1 has 4 'obs', 3 'acts' and 2 'rews'"),
+    "ragged": (nested(flat()) | {"obs": [[[0.0]] * 3, [[0.0], [1.0, 2]] * 2, [[0.0]] * 2]}, "'obs', row 4 overall has"),
+    "text": (nested(flat()) | {"acts": [["a"] * 2, ["b"] * 3, ["c"]]}, "'acts' holds (object|str|.*U)"),
+    "null": (nested(flat()) | {"acts": [[0, 1], None, [0]]}, "'acts', row 1 is empty"),
+    "null within": (nested(flat()) | {"rews": [[0.0, 1], [2, None, 3], [5]]}, "'rews', row 3 .* is nan"),
+    "flat": (nested(flat()) | {"acts": [0, 1, 2]}, "'acts' holds int64; a list"),
+    "flags": (nested(flat()) | {"terminal": ["yes", "no", "no"]}, "'terminal' holds"),
+    "nan": (
+        nested(flat(obs=at(flat()["obs"], (4, 2), np.nan))),
+        r"'obs', row 4 \(trajectory 1, its row 1\), column 2 is nan",
+    ),
+    "nothing": ({key: [] for key in nested(flat())}, "cannot be read as a Hugging Face dataset"),
+}
+
+
+@pytest.mark.parametrize("fault", HF_FAULTS)
+def test_fault_of_hugging_face(hugging_face, fault):
+    held, message = HF_FAULTS[fault]
+    source = hugging_face(held)
+    with pytest.raises(DemonstrationError, match=message) as caught:
+        read_demonstrations(source, VECTOR, CHOICE)
+    assert source in str(caught.value)
+
+
+def test_hugging_face_that_is_not_there(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
+    with pytest.raises(DemonstrationError, match=f"hf:{tmp_path}: cannot be read as a Hugging Face dataset"):
+        read_demonstrations(f"hf:{tmp_path}", VECTOR, CHOICE)
+    asked = []
+
+    def unreachable(*arguments, **keywords):
+        asked.append((arguments, keywords))
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(DemonstrationError, match=r"hf:somebody/something.*no network"):
+        read_demonstrations("hf:somebody/something", VECTOR, CHOICE)
+    assert asked == [(("somebody/something",), {"split": "train"})]
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "extra"), [("datasets", "hf:a/b", "hf"), ("minari", "minari:c", "minari")]
+)
+def test_a_missing_extra_is_one_line_with_its_cure(monkeypatch, module, source, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError) as caught:
+        read_demonstrations(source, VECTOR, CHOICE)
+    assert str(caught.value) == f'{source} needs {module}: pip install "lit-imitation[{extra}]"'
+
+
+# --- Minari ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def minari_dataset(tmp_path, monkeypatch):
+    """Writes a dataset of two episodes, of 3 and 2 steps, and returns its id."""
+    minari = pytest.importorskip("minari", reason='needs pip install "lit-imitation[minari]"')
+    buffers = pytest.importorskip("minari.data_collector.episode_buffer")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+
+    def write(observation_space=VECTOR, observe=None, data_format="hdf5", actions=PAIR, poisoned=0.0) -> str:
+        rng = np.random.default_rng(0)
+        episodes = []
+        for index, length in enumerate((3, 2)):
+            seen = 10.0 * index + np.arange(length + 1)[:, None].repeat(3, axis=1).astype(np.float32)
+            last = np.arange(length) == length - 1
+            acted = rng.uniform(0, 1, (length, 2)).astype(np.float32)
+            acted[-1, 1] += poisoned
+            episodes.append(
+                buffers.EpisodeBuffer(
+                    id=index,
+                    observations=observe(seen) if observe else seen,
+                    actions=acted if actions is PAIR else np.arange(length) % 3 - 1,
+                    rewards=np.arange(length, dtype=np.float64),
+                    terminations=last & (index == 0),
+                    truncations=last & False,
+                    infos={},
+                )
+            )
+        minari.create_dataset_from_buffers(
+            "made/up-v0",
+            buffer=episodes,
+            observation_space=observation_space,
+            action_space=actions,
+            data_format=data_format,
+            env=gymnasium.spec("Pendulum-v1"),
+            algorithm_name="a",
+            author="b",
+            author_email="c",
+            code_permalink="d",
+            description="e",
+        )
+        return "minari:made/up-v0"
+
+    return write
+
+
+@pytest.mark.parametrize("by", ["id", "directory"])
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize("actions", [PAIR, CHOICE], ids=["box", "discrete"])
+def test_minari(minari_dataset, tmp_path, data_format, by, actions):
+    source = minari_dataset(data_format=data_format, actions=actions)
+    if by == "directory":
+        source = f"minari:{tmp_path / 'minari/made/up-v0'}"
+    read = read_demonstrations(source, VECTOR, actions)
+    transitions = read.transitions
+    assert transitions.observation[:, 1].tolist() == [0, 1, 2, 10, 11]
+    assert transitions.next_observation[:, 1].tolist() == [1, 2, 3, 11, 12]
+    assert transitions.terminated.tolist() == [False, False, True, False, False]
+    assert transitions.truncated.tolist() == [False, False, False, False, True], "recording stopped there"
+    assert read.episode_returns.tolist() == [3, 1]
+    assert read.metadata == {"dataset": "made/up-v0", "env_id": "Pendulum-v1"}
+    if actions is CHOICE:
+        assert transitions.action.tolist() == [-1, 0, 1, -1, 0]
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_minari_dictionaries_are_flattened_as_gymnasium_does(minari_dataset, data_format):
+    inner = gymnasium.spaces.Dict({"z": Box(-9, 99, (2,), np.float32), "a": Discrete(30)})
+    space = gymnasium.spaces.Dict({"top": Box(-9, 99, (1,), np.float32), "inner": inner})
+    source = minari_dataset(
+        space,
+        lambda seen: {"top": seen[:, :1], "inner": {"z": seen[:, 1:] + 0.5, "a": seen[:, 0].astype(np.int64)}},
+        data_format,
+    )
+    read = read_demonstrations(source, gymnasium.spaces.flatten_space(space), PAIR)
+    expected = [
+        gymnasium.spaces.flatten(
+            space,
+            {
+                "top": np.array([value], np.float32),
+                "inner": {"z": np.array([value + 0.5] * 2, np.float32), "a": int(value)},
+            },
+        )
+        for value in (0, 1, 2, 10, 11)
+    ]
+    np.testing.assert_array_equal(read.transitions.observation.numpy(), np.stack(expected).astype(np.float32))
+
+
+def test_minari_faults(minari_dataset, tmp_path):
+    with pytest.raises(DemonstrationError, match=r"minari:made/gone-v0: .*`minari download made/gone-v0`"):
+        read_demonstrations("minari:made/gone-v0", VECTOR, PAIR)
+    source = minari_dataset(poisoned=50.0)
+    with pytest.raises(DemonstrationError, match=r"up-v0: 'actions', row 2 \(trajectory 0, its row 2\), column 1 is 5"):
+        read_demonstrations(source, VECTOR, PAIR)
+    with pytest.raises(DemonstrationError, match=r"'observations' has shape \[5, 3\]"):
+        read_demonstrations(source, Box(-1, 1, (4,)), PAIR)
+    main = tmp_path / "minari/made/up-v0/data/main_data.hdf5"
+    main.write_bytes(main.read_bytes()[:-500])
+    with pytest.raises(DemonstrationError, match="up-v0: cannot be read as a Minari dataset"):
+        read_demonstrations(source, VECTOR, PAIR)
+
+
+def test_a_minari_file_does_not_choose_what_is_called(minari_dataset, tmp_path):
+    """Without a space, Minari would make the environment that the file names, that is, call any function."""
+    source = minari_dataset()
+    mark = tmp_path / "ran"
+    path = tmp_path / "minari/made/up-v0/data/metadata.json"
+    metadata = json.loads(path.read_text())
+    spec = json.loads(metadata["env_spec"])
+    spec |= {"entry_point": "builtins:open", "kwargs": {"file": str(mark), "mode": "w"}}
+    metadata["env_spec"] = json.dumps(spec)
+    del metadata["action_space"]
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(DemonstrationError, match="missing key 'action_space'"):
+        read_demonstrations(source, VECTOR, PAIR)
+    assert not mark.exists()
+
+    import minari
+
+    with pytest.raises(Exception):  # noqa: B017 - whatever Minari makes of a file for an environment
+        minari.load_dataset("made/up-v0")
+    assert mark.exists(), "the trap works"
+
+
+# --- files made by others --------------------------------------------------------------------------------------------
+
+
+def others(name: str) -> str:
+    root = os.environ.get("LIT_IMITATION_EXPERTS") or Path(__file__).parents[3] / "shared/experts"
+    path = Path(root) / "demonstrations" / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there: set LIT_IMITATION_EXPERTS to the folder of experts")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "env_id", "episodes", "low", "high"),
+    [
+        ("CartPole-v1-sb2.npz", "CartPole-v1", 100, 494, 496.5),
+        ("Pendulum-v1-sb2.npz", "Pendulum-v1", 100, -152, -148),
+        ("CartPole-v1-imitation-layout.npz", "CartPole-v1", 57, 26964 / 57 - 1e-6, 26964 / 57 + 1e-6),
+    ],
+)
+def test_files_made_by_others(name, env_id, episodes, low, high):
+    environment = gymnasium.make(env_id)
+    read = read_demonstrations(others(name), environment.observation_space, environment.action_space)
+    assert len(read.episode_returns) == episodes
+    assert low < read.episode_returns.mean() < high
+    check(read.transitions, environment.observation_space, environment.action_space, name)
+    if read.transitions.next_observation is not None:
+        within = ~read.transitions.done[:-1]
+        assert torch.equal(read.transitions.next_observation[:-1][within], read.transitions.observation[1:][within])
