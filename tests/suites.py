@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pytest
 
 DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
@@ -119,7 +121,13 @@ METHODS = {
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
 }
-OFFLINE = sorted(name for name, method in METHODS.items() if not method.online)
+SIBLINGS = {"dagger-continuous", "gail-continuous", "airl-discrete", "airl-by-sac", "gcl-discrete", "gcl-by-sac"}
+"""What those beside them go through too but for one line; the suites have them among the slow tests."""
+
+
+def every_method() -> list[Any]:
+    """The methods, by name, for `parametrize`."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else ()) for name in sorted(METHODS)]
 
 
 def arguments(method: str, directory: Path, *more: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from forked import finish, start
-from suites import METHODS, arguments
+from suites import arguments, every_method
 
 EPOCHS = "--trainer.max_epochs=6"
 RESUME = ["--ckpt_path=last"]
@@ -32,7 +32,7 @@ def outcome(directory: Path) -> dict[str, object]:
     return result | {"summary": summary}
 
 
-@pytest.fixture(scope="module", params=sorted(METHODS))
+@pytest.fixture(scope="module", params=every_method())
 def uninterrupted(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     finish(arguments(request.param, directory, EPOCHS), directory / "said.txt")
