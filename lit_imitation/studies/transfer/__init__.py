@@ -92,11 +92,11 @@ MAZE = Task(
 )  # fmt: skip
 ANT = Task(
     "ant",
-    seeds=dict.fromkeys((*IMITATORS, "true"), 3),
+    seeds={"airl_state": 3, "airl_state_action": 1, "gail": 3, "true": 1},
     rounds={"num_envs": 32, "steps_per_round": 128, "rounds_per_epoch": 25, "eval_episodes": 8},
     expert_steps=1_000_000,
     imitation_steps=1_000_000,
-    transfer_steps=500_000,
+    transfer_steps=1_000_000,
     ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
     temperature=0.1,
     generator={"batch_size": 256, "target_kl": 0.02, "compile": True},
