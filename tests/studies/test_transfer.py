@@ -49,7 +49,9 @@ def test_everything_is_written(study):
     assert json.loads((out / "transfer.json").read_text()) == json.loads(json.dumps(summary))
     page = (out / "transfer.md").read_text()
     assert all(f"]({name}.{kind})" in page for name in ("transfer", "maze_rewards") for kind in ("png", "svg", "csv"))
-    assert f"{summary['tasks']['maze']['rows']['gail']['mean']:,.1f} [" in page
+    rows = summary["tasks"]["maze"]["rows"]
+    assert f"{rows['airl_state']['mean']:,.1f} [" in page
+    assert f"| {rows['gail']['mean']:,.1f} | 1 |" in page  # one seed has no interval
     assert "nan" not in page
 
 

@@ -36,7 +36,8 @@ reward but beside its learner, so its policy goes over as it is. (Fu, Luo & Levi
 {_returns(tasks)}
 
 Returns are of the second environment's true reward, by the policies' modes; means over seeds with 95 % bootstrap
-intervals (too narrow with so few seeds; one seed has none). "Gap" is the share of the way from the random policy to RL on the true reward.
+intervals (too narrow with so few seeds; one seed has none). "Gap" is the share of the way from the random policy to RL
+on the true reward.
 
 {_words(tasks)}
 {_planned(tasks)}{maze}
