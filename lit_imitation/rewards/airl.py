@@ -23,7 +23,10 @@ class AIRLDiscriminator(AdversarialReward):
         f(s, a, s′) = r_ψ(s) + γ Φ(s′) − Φ(s)         or r_ψ(s, a) in place of r_ψ(s).
 
     What the generator is paid is log D − log(1 − D) = f − log π: the reward f and, in expectation, the entropy of π.
-    (SAC has an entropy bonus of its own; its rewards are f, for which `temperature: 1`, `learn_temperature: false` is
+    Where the expert's Gaussian is narrow, f has to be steep before it outweighs that entropy, and until then the
+    learner's only widens; `entropy_weight` λ < 1 pays f − λ log π, which is greedier than the expert that D has in mind
+    (the authors' released experiments have λ = 0.1).
+    (SAC has an entropy bonus of its own; its rewards are f, for which `temperature: λ`, `learn_temperature: false` is
     the right weight of it.) At the optimum f is the advantage A* of the expert, up to
     a constant; of it γΦ(s′) − Φ(s) takes what depends on the dynamics, and r_ψ(s) is the reward itself, up to a
     constant, where the true one is of the state alone and the dynamics are decomposable (section 6 of the paper).
@@ -48,6 +51,7 @@ class AIRLDiscriminator(AdversarialReward):
         label_smoothing: of the labels.
         reward_decay: c of c Σ w² over the weights w of r_ψ, added to the loss. Where a feature changes slowly, as a
             posture does, γ Φ(s′) − Φ(s) ≈ −(1 − γ) Φ(s) can undo any multiple of it in r_ψ; the decay takes none.
+        entropy_weight: λ of f − λ log π, what a generator without an entropy bonus of its own is paid.
         absorbing: reward the state after the end.
         gamma: γ, the generator's own.
     """
@@ -67,6 +71,7 @@ class AIRLDiscriminator(AdversarialReward):
         gradient_penalty: float = 0.0,
         label_smoothing: float = 0.0,
         reward_decay: float = 0.0,
+        entropy_weight: float = 1.0,
         absorbing: bool = False,
         gamma: float = 0.99,
     ) -> None:
@@ -81,9 +86,10 @@ class AIRLDiscriminator(AdversarialReward):
             absorbing=absorbing,
             gamma=gamma,
         )
-        if not 0.0 <= reward_decay < math.inf:
-            raise ConfigError(f"discriminator.reward_decay is {reward_decay}; it must be at least 0, and finite")
-        self.reward_decay = reward_decay
+        for name, value in (("reward_decay", reward_decay), ("entropy_weight", entropy_weight)):
+            if not 0.0 <= value < math.inf:
+                raise ConfigError(f"discriminator.{name} is {value}; it must be at least 0, and finite")
+        self.reward_decay, self.entropy_weight = reward_decay, entropy_weight
         inputs, self.state_size = self.features.out_features, self.features.state_features
         self.inputs = inputs
         self.penalised = inputs + self.state_size  # s, a and s′, but not whether there is a future
@@ -121,6 +127,13 @@ class AIRLDiscriminator(AdversarialReward):
     def paid(self, logit: Tensor) -> Tensor:
         """`[B]`: ℓ."""
         return logit
+
+    def reward(self, transitions: Transitions) -> Tensor:
+        """`[*batch]`: f − λ log π, of transitions `[*batch]`; f where they have no log π."""
+        if transitions.log_prob is not None:
+            transitions = transitions.clone(recurse=False)
+            transitions.log_prob = self.entropy_weight * transitions.log_prob
+        return super().reward(transitions)
 
     def recovered(self, transitions: Transitions) -> Tensor:
         """r_ψ `[*batch]`; with `absorbing` an end is paid for what comes after it, γ / (1 − γ) r_ψ(absorbing)."""

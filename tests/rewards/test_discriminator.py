@@ -218,6 +218,18 @@ def test_airls_logit():
     assert torch.equal(model.recovered(data), model.recovered(moved))
 
 
+def test_the_entropy_weight_is_of_what_is_paid_alone():
+    """The discriminator goes on telling expert from learner by f − log π."""
+    data, given, weighted = transitions(), columns(), built(AIRLDiscriminator, absorbing=True, entropy_weight=0.1)
+    data.log_prob = torch.randn(6)
+    before, plain = data.log_prob.clone(), built(AIRLDiscriminator, absorbing=True)
+    torch.testing.assert_close(weighted.reward(data), plain.reward(data) + 0.9 * data.log_prob)
+    assert torch.equal(data.log_prob, before)
+    torch.testing.assert_close(weighted(*given)[0], plain(*given)[0])
+    with pytest.raises(ConfigError, match="entropy_weight is nan"):
+        built(AIRLDiscriminator, entropy_weight=float("nan"))
+
+
 def test_the_decay_is_of_the_rewards_weights_alone():
     model, given = built(AIRLDiscriminator, reward_decay=0.1), columns()
     plain, _ = built(AIRLDiscriminator)(*given)
