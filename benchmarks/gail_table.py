@@ -65,14 +65,8 @@ TASKS = {
 }
 SMALL = (f"{PPO}batch_size=64", f"{PPO}compile=false", "--data.num_envs=8", "--data.steps_per_round=128")
 ENDS_WELL = ("--model.discriminator.init_args.reward=negative",)
-NARROW = (
-    "--model.learning_rate=1e-3",
-    "--model.discriminator.init_args.entropy_weight=0.1",
-    "--model.discriminator.init_args.max_logit=4",
-    "--model.discriminator.init_args.gradient_penalty=0.3",
-    f"{PPO}initial_std=0.3",
-)
-"""For AIRL where the entropy of f − log π outweighs f."""
+GREEDIER = ("--model.discriminator.init_args.entropy_weight=0.1", "--model.discriminator.init_args.max_logit=4")
+"""For AIRL where the entropy in f − log π outweighs f."""
 METHODS = {
     "gail": ("gail_table.yaml", tuple(TASKS)),
     "airl": ("airl_table.yaml", ("hopper", "half_cheetah", "walker2d", "ant")),
@@ -95,8 +89,22 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("gail_sac", "half_cheetah"): ("--data.env_steps=60000",),
     ("airl", "half_cheetah"): ("--data.env_steps=1500000",),
-    ("airl", "walker2d"): ("--data.env_steps=2000000",),
-    ("airl", "ant"): (*NARROW, "--data.env_steps=1000000", "--data.steps_per_round=128"),
+    ("airl", "walker2d"): (
+        *GREEDIER,
+        "--model.discriminator.init_args.gradient_penalty=1",
+        "--model.discriminator_steps=16",
+        "--data.env_steps=2000000",
+        "--data.steps_per_round=128",
+        "--data.rounds_per_epoch=25",
+    ),
+    ("airl", "ant"): (
+        *GREEDIER,
+        "--model.discriminator.init_args.gradient_penalty=0.3",
+        "--model.learning_rate=1e-3",
+        f"{PPO}initial_std=0.3",
+        "--data.env_steps=1000000",
+        "--data.steps_per_round=128",
+    ),
 }
 """What differs for one method on one task."""
 
