@@ -22,7 +22,7 @@ def into_adversarial_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
     _into_comment(
         ROOT / "configs" / f"{row['recipe']}.yaml",
-        f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds'] / 60:.1f} minutes a run on 2 cores;\n"
+        f"# Measured, {_seeds(row)}: {row['wall_seconds'] / 60:.1f} minutes a run on 2 cores;\n"
         f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalised score {score_of(row)}.\n",
     )
 
@@ -32,7 +32,7 @@ def into_maxent_irl_recipe(row: dict[str, Any]) -> None:
     fresh = f", in fresh worlds {row['fresh_value_share']:.3f}" if "fresh_value_share" in row else ""
     _into_comment(
         ROOT / "configs" / "maxent_irl" / f"{row['recipe']}.yaml",
-        f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# Measured, {_seeds(row)}: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# the recovered reward's policy has {share_of(row)} of the optimal value{fresh};\n"
         f"# return {return_of(row)} (expert {row['expert_return']:.4g}), normalised score {score_of(row)}.\n",
     )
@@ -64,11 +64,16 @@ def into_dagger_recipe(row: dict[str, Any]) -> None:
     dagger, bc = row["dagger"], row["bc"]
     _into_comment(
         ROOT / "configs" / "dagger" / f"{row['recipe']}.yaml",
-        f"# Measured, {len(row['seeds'])} seeds: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# Measured, {_seeds(row)}: {dagger['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# return {return_of(dagger)} (expert {row['expert_return']:.1f}), normalised score {score_of(dagger)}\n"
         f"# from {row['labels']:,.0f} labels; behavioural cloning on as many: return {return_of(bc)}, "
         f"{score_of(bc)}.\n",
     )
+
+
+def _seeds(row: dict[str, Any]) -> str:
+    count = len(row["seeds"])
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 def _into_comment(path: Path, line: str) -> None:
@@ -84,7 +89,7 @@ def into_recipe(row: dict[str, Any]) -> None:
     low, high = score["mean_ci95"]
     _into_comment(
         ROOT / "configs" / "bc" / f"{row['recipe']}.yaml",
-        f"# Measured, {len(row['seeds'])} seeds: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
+        f"# Measured, {_seeds(row)}: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# return {row['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
         f"{score['mean']:.3f} [{low:.3f}, {high:.3f}].\n",
     )

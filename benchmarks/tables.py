@@ -109,7 +109,7 @@ def adversarial_recipes(rows: list[dict[str, Any]]) -> str:
     """Scores of GAIL and AIRL, or of GCL."""
     lines = [
         "| recipe | expert, trajectories | seeds | expert's return | learner's return | normalised score "
-        "| environment steps | minutes |",
+        "| steps of the best policy | minutes |",
         "|---" * 8 + "|",
     ]
     for row in rows:
@@ -181,7 +181,8 @@ def airl_table(rows: list[dict[str, Any]]) -> str:
 def gail_sac_table(rows: list[dict[str, Any]]) -> str:
     """How many steps of the environment GAIL takes by SAC and by PPO."""
     lines = [
-        "| task | seeds | steps to 0.9: SAC | PPO | ratio of means | SAC's score | last policy's | steps | minutes |",
+        "| task | seeds | steps to 0.9: SAC | PPO | ratio of means | SAC's score | last policy's | steps of the best "
+        "| minutes |",
         "|---" * 9 + "|",
     ]
     by_ppo = {row["task"]: row["env_steps_to_0.9"] for row in rows if row["method"] == "gail"}
@@ -366,18 +367,23 @@ def maxent_irl_recipes(rows: list[dict[str, Any]]) -> str:
 
 
 def score_of(row: dict[str, Any], mark: str = "") -> str:
-    """A normalised score with its interval."""
+    """A normalised score with its interval; one seed has none."""
     score = row["normalized_score"]
-    low, high = score["mean_ci95"]
-    return f"{mark}{score['mean']:.3f}{mark} [{low:.3f}, {high:.3f}]"
+    return f"{mark}{score['mean']:.3f}{mark}" + _interval(score, 3)
 
 
 def return_of(row: dict[str, Any]) -> str:
-    """A return with its interval."""
+    """A return with its interval; one seed has none."""
     mean = row["return_mean"]
-    low, high = mean["mean_ci95"]
     digits = 1 if abs(mean["mean"]) >= 2 else 3
-    return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{mean['mean']:.{digits}f}" + _interval(mean, digits)
+
+
+def _interval(statistic: dict[str, Any], digits: int) -> str:
+    if len(statistic["values"]) == 1:
+        return ""
+    low, high = statistic["mean_ci95"]
+    return f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def share_of(row: dict[str, Any], mark: str = "") -> str:

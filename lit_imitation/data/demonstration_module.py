@@ -115,6 +115,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
         self.needs_successors = False
         """Whether the method reads where each transition led."""
+        self.terminated = 0
+        """How many of the trajectories chosen ended in a terminal state, before any of their rows is left out."""
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
@@ -131,6 +133,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.expert_return = float(demonstrations.episode_returns.mean())
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
+        self.terminated = int(demonstrations.transitions.terminated.sum())
         if self.needs_successors:
             demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
@@ -220,8 +223,9 @@ class DemonstrationDataModule(EnvironmentDataModule):
         loaders = super().val_dataloader()
         trainer = self.trainer
         assert trainer is not None
-        mine = self.held_out[trainer.global_rank :: trainer.world_size]
-        return [HeldOut(mine), *loaders] if len(mine) else loaders
+        if len(self.held_out) < trainer.world_size:  # all processes have a part, or none: what is measured is shared
+            return loaders
+        return [HeldOut(self.held_out[trainer.global_rank :: trainer.world_size]), *loaders]
 
 
 class HeldOut:

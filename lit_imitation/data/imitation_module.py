@@ -113,5 +113,6 @@ class ImitationDataModule(RolloutDataModule):
         loaders = super().val_dataloader()
         trainer = self.trainer
         assert trainer is not None
-        mine = self.held_out[trainer.global_rank :: trainer.world_size]
-        return [HeldOut(mine), *loaders] if len(mine) else loaders
+        if len(self.held_out) < trainer.world_size:  # all processes have a part, or none: what is measured is shared
+            return loaders
+        return [HeldOut(self.held_out[trainer.global_rank :: trainer.world_size]), *loaders]

@@ -22,6 +22,8 @@ class Generator(nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
     policy: Policy
+    gamma: float
+    """The discount."""
     replays: bool = False
     """Whether it learns from transitions of earlier rounds too. It asks `reward` for theirs itself then, each time:
     what a model of the reward says of a transition changes while the model learns."""

@@ -28,10 +28,11 @@ SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
 the rewards, in nats, below which they count as flat; after so many rounds on end there is a warning."""
 ALARMS = {
     "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
-    "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty, "
-    "spectral_norm or max_logit of the discriminator, or a model.start from a clone help",
+    "hardly says which way to go; fewer model.discriminator_steps, a lower model.learning_rate, a gradient_penalty or "
+    "max_logit of the discriminator (GAIL's: spectral_norm), or a model.start from a clone help",
     "flat": "the rewards have been all the same for {rounds} rounds, so there is nothing to learn from them; see "
-    "whether the discriminator learns (discriminator_loss), and let the generator normalise rewards",
+    "whether the discriminator learns (discriminator_loss); PPO goes on learning from small differences unless its "
+    "normalise_rewards is off",
 }
 HELD_OUT, OCCUPANCY = 4096, 512
 """Demonstrated pairs by which accuracy is judged in each round, at the most; and pairs of either side between which the
@@ -93,12 +94,14 @@ class Adversarial(RewardLearning):
         """Discriminator, generator and policy for these spaces."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-        mine, its = self.generator.gamma, self.discriminator.gamma
-        if self.discriminator.discounts and mine != its:
-            raise ConfigError(
-                f"model.generator discounts by gamma {mine}, model.discriminator by {its}: what comes after a step is "
-                "worth the same to both; give both the same gamma"
-            )
+        # Without a Trainer a checkpoint is read, by whatever generator.
+        if self._trainer is not None and self.discriminator.discounts:
+            mine, its = self.generator.gamma, self.discriminator.gamma
+            if mine != its:
+                raise ConfigError(
+                    f"model.generator discounts by gamma {mine}, model.discriminator by {its}: what comes after a step "
+                    "is worth the same to both; give both the same gamma"
+                )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's, and the discriminator's Adam."""
@@ -106,6 +109,13 @@ class Adversarial(RewardLearning):
         data, discriminator = self.datamodule, self.discriminator
         assert isinstance(data, ImitationDataModule)
         self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
+        if discriminator.absorbing and data.source.terminated and not self.expert.absorbing.any():
+            raise ConfigError(
+                f"discriminator.absorbing: {data.source.terminated} of the demonstrated trajectories terminated, but "
+                "the end of none is among the transitions kept, and to end would count as what the expert never does: "
+                f"lower data.subsample ({data.source.subsample}), hold out fewer (data.val_fraction), or record "
+                "next_observations, without which last rows are left out"
+            )
         self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
         if (mine := self.resumed()) is not None:
             self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]

@@ -63,15 +63,13 @@ class RewardLearning(RL):
 
     def setup(self, stage: str) -> None:
         """Check what it takes to train."""
-        super().setup(stage)
-        if stage != "fit":
-            return
         data = self.datamodule
-        if not isinstance(data, ImitationDataModule):
+        if stage == "fit" and not isinstance(data, ImitationDataModule):
             raise ConfigError(
-                f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has no "
-                "demonstrations: use lit_imitation.ImitationDataModule"
+                f"{type(self).__name__} learns from demonstrations beside rollouts; {type(data).__name__} has not "
+                "both: use lit_imitation.ImitationDataModule"
             )
+        super().setup(stage)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's; the demonstrations' statistics standardise what the reward reads."""

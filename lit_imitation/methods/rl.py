@@ -19,7 +19,7 @@ from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build
 from lit_imitation.processes import all_reduced
-from lit_imitation.rewards import LearntReward, RewardModel, load_reward
+from lit_imitation.rewards import AdversarialReward, LearntReward, RewardModel, load_reward
 from lit_imitation.rollout import Round
 
 WATCHED = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "reward_loss", "loss")
@@ -82,6 +82,14 @@ class RL(ImitationModule):
         self.policy = self.generator.policy
         if self.reward is not None:
             self.generator.reward = self.reward.reward
+        learnt = self.reward.model if isinstance(self.reward, LearntReward) else None
+        # Without a Trainer a checkpoint is read, by whatever generator.
+        forever = self._trainer is not None and isinstance(learnt, AdversarialReward) and learnt.absorbing
+        if forever and learnt.gamma != self.generator.gamma:
+            raise ConfigError(
+                f"model.reward pays for what comes after an end too, discounted by its gamma {learnt.gamma}; "
+                f"model.generator has gamma {self.generator.gamma}: give it the reward's"
+            )
 
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""

@@ -20,7 +20,7 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:
     n, m = len(x), len(y)
     together = torch.cat([x, y])
     squared = torch.cdist(together, together).square()
-    width = squared.sum() / ((n + m) * (n + m - 1))
+    width = (squared.sum() / ((n + m) * (n + m - 1))).clamp(min=torch.finfo(squared.dtype).tiny)
     one = torch.exp(-squared / (2.0 * 4.0 * width))
     kernel = one.clone()
     for _ in range(4):  # half the width is the square, which is much the cheaper of the two

@@ -130,9 +130,9 @@ class AIRLDiscriminator(AdversarialReward):
 
     def reward(self, transitions: Transitions) -> Tensor:
         """`[*batch]`: f − λ log π, of transitions `[*batch]`; f where they have no log π."""
-        if transitions.log_prob is not None:
+        if (log_prob := transitions.log_prob) is not None:
             transitions = transitions.clone(recurse=False)
-            transitions.log_prob = self.entropy_weight * transitions.log_prob
+            transitions.log_prob = self.entropy_weight * log_prob
         return super().reward(transitions)
 
     def recovered(self, transitions: Transitions) -> Tensor:

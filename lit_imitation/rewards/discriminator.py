@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
@@ -181,11 +182,14 @@ class AdversarialReward(LearnableReward):
     def absorbing_state(self) -> Samples:
         """One row of it."""
         device = next(self.parameters()).device
-        observation, action = (
-            torch.zeros(1, *(space.shape or ()), dtype=dtype, device=device)
-            for space in (self.observation_space, self.action_space)
-            for dtype in [torch.float32 if isinstance(space, Box) else torch.int64]
-        )
+
+        def anything(space: Space[Any]) -> Tensor:
+            """One element of the space, which is masked in the features."""
+            if isinstance(space, Box):
+                return torch.zeros(1, *space.shape, device=device)
+            return torch.as_tensor(np.asarray(space.start)[None], device=device)  # type: ignore[attr-defined]
+
+        observation, action = anything(self.observation_space), anything(self.action_space)
         yes = torch.ones(1, dtype=torch.bool, device=device)
         return Samples(observation, action, observation, yes, yes)
 
@@ -227,7 +231,9 @@ class SpectralMLP(MLP):
 
     def _weight(self, i: int) -> Tensor:
         weight: Tensor = self.layers[i].weight  # type: ignore[assignment]
-        return weight / torch.dot(getattr(self, f"left_{i}"), weight @ getattr(self, f"right_{i}"))
+        # Not by `dot`, which wants both in one precision, and under autocast they are not.
+        norm: Tensor = (getattr(self, f"left_{i}") * (weight @ getattr(self, f"right_{i}"))).sum()
+        return weight / norm
 
 
 class Discriminator(AdversarialReward):

@@ -39,7 +39,8 @@ class Samples(NamedTuple):
     terminated: Tensor
     """`[B]` bool: the successor is a state without a future."""
     absorbing: Tensor
-    """`[B]` bool: the state itself is the one after an episode's end; the rest of the row is zeros."""
+    """`[B]` bool: the state itself is the one after an episode's end; the rest of the row, which may be anything, is
+    not read."""
 
     def rows(self, index: Tensor) -> Samples:
         """Those at `index: [N]`."""
@@ -60,8 +61,16 @@ class Samples(NamedTuple):
 
     @classmethod
     def of(cls, transitions: Transitions, *, absorbing: bool = False) -> Samples:
-        """Transitions `[N]`, and after them, if asked for, one absorbing row for each episode that was terminated."""
-        assert transitions.next_observation is not None
+        """Transitions `[N]`, and after them, if asked for, one absorbing row for each episode that was terminated.
+
+        Raises:
+            ValueError: without `next_observation`.
+        """
+        if transitions.next_observation is None:
+            raise ValueError(
+                "the transitions have no next_observation, [N, *obs], the true successor of each row: give it; where "
+                "the reward reads none (r(s), D(s, a)) the observation itself will do"
+            )
         never = torch.zeros_like(transitions.terminated)
         samples = Samples(
             transitions.observation, transitions.action, transitions.next_observation, transitions.terminated, never
@@ -69,30 +78,33 @@ class Samples(NamedTuple):
         if not absorbing:
             return samples
         ends = samples.rows(transitions.terminated.nonzero().squeeze(-1))
-        state, action, following = (torch.zeros_like(column) for column in ends[:3])
-        after = Samples(state, action, following, ends.terminated, torch.ones_like(ends.absorbing))
-        return cls.joined([samples, after])
+        return cls.joined([samples, ends._replace(absorbing=torch.ones_like(ends.absorbing))])
 
 
 class ActionFeatures(nn.Module):
     """Actions as vectors: indicators of discrete ones, continuous ones in units of half their range about its middle.
 
+    (Without a range, as they are.)
     What a Gaussian draws outside the range counts as the bound, as it does in the environment: an expert's recorded
     actions all lie inside, and a discriminator would tell the two apart by that alone.
     """
 
     middle: Tensor
     half_range: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
         self.counts: list[int] = []
         if isinstance(space, Box):
             low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
-            bounded = np.isfinite(low) & np.isfinite(high)
-            low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
-            middle, half = (low + high) / 2, (high - low) / 2
-            self.limit = bool(bounded.all())
+            ranged = np.isfinite(low) & np.isfinite(high) & (low < high)
+            from_, to = np.where(ranged, low, -1.0), np.where(ranged, high, 1.0)
+            middle, half = (from_ + to) / 2, (to - from_) / 2
+            for name, bound in (("lowest", low), ("highest", high)):
+                scaled = torch.as_tensor((bound - middle) / half, dtype=torch.float32)
+                self.register_buffer(name, scaled, persistent=False)
             self.out_features = low.size
         elif isinstance(space, Discrete | MultiDiscrete):
             counts, starts = ([space.n], [space.start]) if isinstance(space, Discrete) else (space.nvec, space.start)
@@ -109,7 +121,7 @@ class ActionFeatures(nn.Module):
         flat = action.reshape(len(action), -1)
         if not self.counts:
             scaled = (flat - self.middle) / self.half_range
-            return scaled.clamp(-1.0, 1.0) if self.limit else scaled
+            return scaled.clamp(self.lowest, self.highest)
         index = flat.long() - self.middle
         hot = [F.one_hot(index[:, i], count) for i, count in enumerate(self.counts)]
         return torch.cat(hot, -1).float()

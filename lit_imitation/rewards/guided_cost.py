@@ -128,6 +128,8 @@ class GuidedCost(LearnableReward):
         min_share: float = 0.2,
     ) -> None:
         super().__init__(observation_space, action_space, inputs)
+        if self.features.inputs == "transition":  # from Python only
+            raise ConfigError("reward.inputs is 'transition'; a guided cost reads 'state' or 'state_action'")
         for name, value, high in (
             ("local_constancy", local_constancy, 1e6),
             ("monotonicity", monotonicity, 1e6),

@@ -369,6 +369,8 @@ def test_held_out_transitions_come_once_and_in_order_on_any_number_of_processes(
         seen = torch.cat(seen)
         assert len(seen) == len(data.held_out)
         assert torch.equal(seen.unique(dim=0), data.held_out.observation.unique(dim=0))
+    data.trainer = trainer(0, len(data.held_out) + 1)  # some would have none, and would not join in the mean
+    assert data.val_dataloader() == []
     chunks = HeldOut(data.held_out, chunk=4)
     assert [len(chunk) for chunk in chunks][:-1] == [4] * (len(chunks) - 1)
     assert torch.equal(torch.cat([chunk.observation for chunk in chunks]), data.held_out.observation)

@@ -63,11 +63,13 @@ def test_the_first_half_of_a_batch_is_the_experts_and_the_second_the_learners(wa
 
 
 def test_past_rounds_are_shown_again(watched, tmp_path):
-    _, modules = watched
+    seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=2", "--data.rounds_per_epoch=5")
     rounds = modules[0].negatives
     assert len(rounds) == 3
     assert [len(one.absorbing) for one in rounds] == [24 * 3] * 3  # steps times environments
+    shown = {tuple(row) for batch in seen[-1][0] for row in batch[32:].tolist()}  # in the last round
+    assert all(shown & {tuple(row) for row in one.observation.tolist()} for one in rounds)
     alone = tmp_path / "alone"
     run("gail-continuous", alone, "--model.replay_rounds=0", "--data.rounds_per_epoch=5")
     assert len(modules[-1].negatives) == 1
@@ -96,9 +98,11 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
     observation, action, *_, log_prob, _ = seen[-1]
     head = policy.head(observation.flatten(0, 1))
     torch.testing.assert_close(policy.head_log_prob(head, action.flatten()), log_prob.flatten(), rtol=1e-4, atol=1e-4)
+    assert paid
     assert all(one is not None and one.shape == (24, 3) for one in paid)
     paid.clear()
     run("airl-by-sac", tmp_path / "sac")
+    assert paid
     assert all(one is None for one in paid)  # its entropy bonus stands in for it
 
 
@@ -224,6 +228,10 @@ def test_a_learnt_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys)
     name = "reward_network.layers.0.weight"
     assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # it has not moved
     assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", *given)
+    run("airl-continuous", tmp_path / "forever", "--model.discriminator.absorbing=true")
+    forever = [f"--model.reward={tmp_path}/forever", "--model.generator.gamma=0.9"]
+    said = fails(capsys, "ppo-continuous", tmp_path / "gamma", *forever)
+    assert "discounted by its gamma 0.99; model.generator has gamma 0.9: give it the reward's" in said
     assert "no learnt reward" in fails(
         capsys, "ppo-continuous", tmp_path / "no", f"--model.reward={tmp_path}/ppo-continuous"
     )
@@ -267,10 +275,18 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     said = fails(capsys, "gail-discrete", tmp_path, f"--data.demonstrations={tmp_path / 'pendulum.npz'}")
     assert "pendulum.npz" in said
     assert "nobody demonstrates" in fails(capsys, "gail-discrete", tmp_path, "--data.expert=")
-    bare = ["--data=lit_imitation.RolloutDataModule", "--data.env_id=CartPole-v1"]
-    with pytest.raises(SystemExit):
-        main(["fit", "--model=lit_imitation.GAIL", *bare, f"--trainer.default_root_dir={tmp_path}"])
-    assert "use lit_imitation.ImitationDataModule" in capsys.readouterr().err
+    for data, more in (("RolloutDataModule", []), ("DemonstrationDataModule", ["--data.expert=scripted"])):
+        bare = [f"--data=lit_imitation.{data}", "--data.env_id=CartPole-v1", *more]
+        with pytest.raises(SystemExit):
+            main(["fit", "--model=lit_imitation.GAIL", *bare, f"--trainer.default_root_dir={tmp_path}"])
+        assert f"GAIL learns from demonstrations beside rollouts; {data} has not both" in capsys.readouterr().err
+    ends = recorded("CartPole-v1", 3, tmp_path / "ends.npz")
+    ends.next_observation = None  # so that last rows are left out
+    write_demonstrations(tmp_path / "ends.npz", Demonstrations(ends, ends.episode_returns(), {}))
+    lost = [f"--data.demonstrations={tmp_path / 'ends.npz'}", "--model.discriminator.absorbing=true"]
+    said = fails(capsys, "gail-discrete", tmp_path, *lost)
+    assert "3 of the demonstrated trajectories terminated, but the end of none" in said
+    assert "or record next_observations" in said
     for argument, message in (
         ("--model.batch_size=0", "model.batch_size is 0"),
         ("--model.discriminator_steps=0", "model.discriminator_steps is 0; it must be at least 1"),

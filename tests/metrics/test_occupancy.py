@@ -33,6 +33,11 @@ def test_mmd_is_its_definition_written_out():
     assert xx + yy - 2 * xy > 0
 
 
+def test_points_that_all_coincide_are_no_distance_apart():
+    x = torch.ones(30, 3)
+    assert maximum_mean_discrepancy(x, x) == 0.0
+
+
 def test_in_one_dimension_the_sliced_distance_is_the_wasserstein_distance():
     x, y = normal(40, 1), normal(40, 1, 2.0, seed=3)
     np.testing.assert_allclose(

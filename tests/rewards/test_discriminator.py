@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from lit_imitation import AIRLDiscriminator, Discriminator, Transitions
 from lit_imitation.errors import ConfigError
@@ -158,6 +158,13 @@ def test_a_spectrally_normalised_network_is_1_lipschitz():
     assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
 
 
+def test_spectral_normalisation_in_half_precision():
+    network, x = SpectralMLP([5, 32, 1], "tanh"), torch.randn(50, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = network(x)
+    torch.testing.assert_close(half.float(), network(x), rtol=0.0, atol=0.05)
+
+
 @pytest.mark.parametrize("loss", ["cross_entropy", "wasserstein"])
 def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wrong_side_have(loss):
     model = built(max_logit=2.0, loss=loss, reward="logit")
@@ -181,6 +188,24 @@ def test_after_a_terminated_episode_the_absorbing_state_is_paid_for_ever(discret
     # γ r + γ² r + …, from the step after the last one on.
     expected = plain + data.terminated * sum(0.9**k * forever for k in range(1, 400))
     torch.testing.assert_close(paid, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
+@pytest.mark.parametrize("action", [Discrete(3, start=1), MultiDiscrete([2, 3], start=[1, 4]), ARM])
+def test_the_absorbing_state_needs_no_zero_among_the_choices(cls, action):
+    space = Discrete(4, start=2)
+    model = cls(space, action, absorbing=True)
+    arms = torch.as_tensor(np.stack([action.sample() for _ in range(5)]))
+    at = torch.randint(2, 6, (5,))
+    ends = torch.tensor([False, True, False, True, True])
+    data = Transitions(at, arms, torch.zeros(5), ends, ~ends, at, batch_size=[5])
+    data.log_prob = torch.zeros(5)
+    rows = Samples.of(data, absorbing=True)
+    logit = model.logit(rows)
+    assert rows.absorbing.tolist() == [False] * 5 + [True] * 3
+    # One state, wherever the episode ended and whatever was done there.
+    torch.testing.assert_close(logit[5:], model.logit(model.absorbing_state()).expand(3))
+    assert model.reward(data).isfinite().all()
 
 
 def test_in_the_absorbing_state_airl_knows_of_no_action():

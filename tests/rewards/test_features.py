@@ -39,6 +39,20 @@ def test_unbounded_actions_stay_as_they_are():
     assert torch.equal(ActionFeatures(Box(-np.inf, np.inf, (2,)))(action), action)
 
 
+def test_each_action_ends_at_the_bounds_that_it_has():
+    """With a range, with none, with a lower bound alone, and with one value."""
+    low, high = np.array([[-1, -np.inf, 2, 4], [3, np.inf, np.inf, 4]], np.float32)
+    found = ActionFeatures(Box(low, high))(torch.tensor([[9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, -9.0]]))
+    assert found.tolist() == [[1, 9, 9, 4], [-1, -9, 2, 4]]
+
+
+def test_without_successors_it_is_said_what_is_missing():
+    data = transitions()
+    data.next_observation = None
+    with pytest.raises(ValueError, match=r"no next_observation, \[N, \*obs\]"):
+        Samples.of(data)
+
+
 def test_discrete_actions_are_indicators():
     assert ActionFeatures(Discrete(3, start=-1))(torch.tensor([-1, 1])).tolist() == [[1, 0, 0], [0, 0, 1]]
     several = ActionFeatures(MultiDiscrete([2, 3], start=[0, 5]))
@@ -80,6 +94,11 @@ def test_the_vector_holds_what_was_named(inputs, absorbing):
 def test_inputs_that_there_are_not(reward):
     with pytest.raises(ConfigError, match="inputs is 'action'; choose one of state, state_action, transition"):
         reward(Discrete(3), Discrete(2), inputs="action")
+
+
+def test_a_guided_cost_reads_no_successor():
+    with pytest.raises(ConfigError, match="inputs is 'transition'; a guided cost reads"):
+        GuidedCost(STATE, ARM, inputs="transition")
 
 
 def test_draws_are_rows_with_replacement():
