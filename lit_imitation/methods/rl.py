@@ -75,6 +75,12 @@ class RL(ImitationModule):
             self._unbuilt = error
             return
         self.build(*spaces, policy)
+        learnt = self.reward.model if isinstance(self.reward, LearntReward) else None
+        if isinstance(learnt, AdversarialReward) and learnt.absorbing and learnt.gamma != self.generator.gamma:
+            raise ConfigError(
+                f"model.reward pays for what comes after an end too, discounted by its gamma {learnt.gamma}; "
+                f"model.generator has gamma {self.generator.gamma}: give it the reward's"
+            )
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
         """The generator for these spaces, around this policy."""
@@ -82,14 +88,6 @@ class RL(ImitationModule):
         self.policy = self.generator.policy
         if self.reward is not None:
             self.generator.reward = self.reward.reward
-        learnt = self.reward.model if isinstance(self.reward, LearntReward) else None
-        # Without a Trainer a checkpoint is read, by whatever generator.
-        forever = self._trainer is not None and isinstance(learnt, AdversarialReward) and learnt.absorbing
-        if forever and learnt.gamma != self.generator.gamma:
-            raise ConfigError(
-                f"model.reward pays for what comes after an end too, discounted by its gamma {learnt.gamma}; "
-                f"model.generator has gamma {self.generator.gamma}: give it the reward's"
-            )
 
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""
