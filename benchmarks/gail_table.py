@@ -93,6 +93,7 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
         *GREEDIER,
         "--model.discriminator.init_args.gradient_penalty=1",
         "--model.discriminator_steps=16",
+        "--model.replay_rounds=0",
         "--data.env_steps=2000000",
         "--data.steps_per_round=128",
         "--data.rounds_per_epoch=25",
