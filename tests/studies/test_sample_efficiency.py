@@ -12,10 +12,12 @@ import pytest
 from studying import goes_on
 
 from lit_imitation.cli import main
+from lit_imitation.envs import random_return
 from lit_imitation.statistics import interquartile_mean
-from lit_imitation.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to
+from lit_imitation.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to, summarise
 from lit_imitation.studies.sample_efficiency.architecture import WINDOW, smooth
 from lit_imitation.studies.sample_efficiency.figure import Lanes
+from lit_imitation.studies.sample_efficiency.page import NAMES
 
 PPO = {"epochs": 2, "batch_size": 64}
 ROUNDS = {"num_envs": 4, "steps_per_round": 64, "rounds_per_epoch": 1, "eval_episodes": 2}
@@ -126,10 +128,49 @@ def test_scores_are_0_at_random_and_1_at_the_expert(study):
 
 def test_steps_and_labels_are_those_of_the_first_validation_that_is_there():
     curve = {"env_steps": np.array([0, 10, 20, 30]), "curve": np.array([1.0, 5.0, 2.0, 9.0])}
-    assert steps_to(5.0, curve | {"labels": np.array([3, 4, 5, 6])}) == (10.0, 4.0)
-    assert steps_to(6.0, curve | {"labels": np.array(7)}) == (30.0, 7.0)
-    assert steps_to(6.0, curve) == (30.0, 0.0)
-    assert steps_to(9.5, curve) == (math.inf, math.inf)
+    assert steps_to(5.0, curve | {"labels": np.array([3, 4, 5, 6])}, 0) == (10.0, 4.0)
+    assert steps_to(6.0, curve | {"labels": np.array(7)}, 0) == (30.0, 7.0)
+    assert steps_to(6.0, curve, 0) == (30.0, 0.0)
+    assert steps_to(9.5, curve, 0) == (math.inf, math.inf)
+
+
+def test_an_untrained_policy_that_happens_to_be_there_does_not_count():
+    lucky = {"env_steps": np.array([0, 10, 20]), "curve": np.array([9.0, 2.0, 9.0]), "labels": np.array([3, 4, 5])}
+    assert steps_to(5.0, lucky, 1) == (20.0, 5.0)
+    assert steps_to(5.0, lucky, 0) == (0.0, 3.0)  # a clone, before DAgger's first question
+
+
+def made_up(finals, curves, labels, env_steps=(0, 10, 20)):
+    """Runs with these returns at the end and at their validations."""
+    return [
+        {"returns": np.full(2, end), "curve": np.array(curve), "env_steps": np.array(env_steps), "labels": np.array(n)}
+        for end, curve, n in zip(finals, curves, labels, strict=True)
+    ]
+
+
+def test_the_trade_of_five_seeds():
+    """Labels are means, steps interquartile means: of five, one seed is cut from each end."""
+    random, expert = random_return("CartPole-v1"), {"returns": np.array([100.0, 100.0])}
+    curves = [[0, 95, 50], [99, 20, 95], [0, 95, 95], [0, 20, 30], [0, 20, 95]]
+    labels = [1, 2, 3, 4, 90]
+    found = {
+        ("bc", 2, 10): made_up([95, 95, 95, 95, 0], [[0]] * 5, labels, (0,)),
+        ("gail", 2, 10): made_up([95] * 5, curves, labels),
+        ("dagger", 2, 10): made_up([95] * 5, [[99, 0, 0]] * 5, [[n, n, n] for n in labels]),
+        ("ppo", 0, 0): made_up([95] * 5, [[0, 20, 30]] * 5, [0] * 5),
+    }
+    runs = {(*cell, seed): run for cell, results in found.items() for seed, run in enumerate(results)}
+    task = summarise(CARTPOLE, 0.9, expert, runs)
+    bc, dagger, gail, ppo = (next(e for e in task["trade"] if e["method"] == name) for name in NAMES)
+    assert [e["seeds_there"] for e in (bc, dagger, gail, ppo)] == [4, 5, 4, 0]
+    assert bc["there"]
+    assert bc["labels"] == gail["labels"]["mean"] == dagger["labels"]["mean"] == 20.0
+    assert gail["env_steps"]["seeds"] == [10.0, 20.0, 10.0, None, 20.0]
+    assert gail["env_steps"]["iqm"] == pytest.approx(50 / 3)
+    assert dagger["env_steps"]["seeds"] == [0.0] * 5
+    assert ppo["env_steps"]["iqm"] is None
+    clones = [(value - random) / (100 - random) for value in (95, 95, 95)]
+    assert bc["score"]["iqm"] == pytest.approx(np.mean(clones))
 
 
 def test_a_seed_that_never_is_there_comes_after_all_others():

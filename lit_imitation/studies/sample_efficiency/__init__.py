@@ -234,9 +234,12 @@ def _return_at(score: float, random: float, expert: float) -> float:
     return random + score * (expert - random)
 
 
-def steps_to(aim: float, result: Result) -> tuple[float, float]:
-    """Environment steps, and labels by then, at the first validation with a mean return of `aim`; infinite if never."""
-    reached = np.flatnonzero(result["curve"] >= aim)
+def steps_to(aim: float, result: Result, first: int) -> tuple[float, float]:
+    """Environment steps, and labels by then, at the first validation with a mean return of `aim`; infinite if never.
+
+    `first` is 1 where the first point of the curve is that of an untrained policy, which may happen to be there.
+    """
+    reached = first + np.flatnonzero(result["curve"][first:] >= aim)
     if not len(reached):
         return math.inf, math.inf
     labels = np.broadcast_to(result.get("labels", np.array(0)), result["curve"].shape)
@@ -281,10 +284,16 @@ def summarise(task: Task, aim: float, expert: Result, found: Mapping[Cell, Resul
         if method == "bc":
             entry |= {"labels": float(np.mean([result["labels"] for result in results])), "score": _iqm(scores)}
             entry["there"] = entry["score"]["iqm"] >= aim
+            entry["seeds_there"] = int((scores >= aim).sum())
         else:
-            steps, labels = zip(*(steps_to(_return_at(aim, random, level), result) for result in results), strict=True)
+            first, at = 0 if method == "dagger" else 1, _return_at(aim, random, level)  # DAgger begins with a clone
+            steps, labels = zip(*(steps_to(at, result, first) for result in results), strict=True)
             given = labels if method == "dagger" else [float(result.get("labels", 0)) for result in results]
-            entry |= {"env_steps": censored(steps), "labels": censored(given)}
+            # The mean, as for BC: those that are shown the same have the same.
+            mean = float(np.mean(given)) if np.isfinite(given).all() else None
+            seeds = [n if math.isfinite(n) else None for n in given]
+            entry |= {"env_steps": censored(steps), "labels": {"mean": mean, "seeds": seeds}}
+            entry["seeds_there"] = int(np.isfinite(steps).sum())
         trade.append(entry)
     return {
         "random_return": random,

@@ -142,7 +142,7 @@ def _curves(axes: Axes, task: Mapping[str, Any], aim: float) -> list[Row]:
 
 
 def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
-    """Environment steps until the aim against the expert's labels; seeds are dashes, open marks never were there."""
+    """Environment steps to the aim against the expert's labels; dashes are GAIL's seeds, open marks never got there."""
     rows: list[Row] = []
     counts = [step for curve in task["curves"].values() for step in curve["env_steps"] if step > 0]
     lanes = Lanes(min(counts), max(counts))
@@ -160,7 +160,7 @@ def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
         steps, labels = entry["env_steps"], entry["labels"]
         y, low, high = (lanes.place(v, method) for v in (steps["iqm"], *steps["ci95"]))
         # Of DAgger that never was there, those that it had in the end.
-        x = task["labels"][method] if labels["iqm"] is None else labels["iqm"]
+        x = task["labels"][method] if labels["mean"] is None else labels["mean"]
         rows += [
             (*about, seed, *("" if v is None else v for v in both), "", "", "")
             for seed, both in enumerate(zip(labels["seeds"], steps["seeds"], strict=True))

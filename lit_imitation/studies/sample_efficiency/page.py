@@ -1,4 +1,4 @@
-"""The page that shows the study of sample efficiency, every number in it from the study's own results."""
+"""The page that shows the study of sample efficiency; what it measured comes from the study's own results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from lit_imitation.studies.common import table
 from lit_imitation.studies.sample_efficiency.architecture import WINDOW
 
+BY_HEART = ", whose trajectories it knows less well than those that it learns from, by heart"
 NAMES = {"bc": "BC", "dagger": "DAgger", "gail": "GAIL", "ppo": "PPO on the true reward"}
 
 
@@ -31,9 +32,9 @@ all; **DAgger** asks the expert about the states that it comes to; **GAIL** take
 *Left:* interquartile means over seeds with 95 % bootstrap intervals (too narrow with so few seeds), thin lines the
 seeds. BC, DAgger and GAIL of a seed are shown the same: {_shown(settings)}. The axis is logarithmic, for DAgger is
 done before the others are first measured. *Right:* environment steps at the first validation that reaches {aim:g} of
-the expert, against the labels by then: transitions demonstrated, and for DAgger also those that it asked about.
-Dashes are seeds. BC takes no steps: it stands at 0 if it is there and else at "never", its score beside it; open
-marks never got there. PPO needs no label, and is a line.
+the expert, against the mean of the labels by then: transitions demonstrated, and for DAgger also those that it asked
+about. Dashes are GAIL's seeds. BC takes no steps: it stands at 0 if its score at the end is {aim:g} and else at
+"never", the score beside it; open marks never got there. PPO needs no label, and is a line.
 
 {_scores(tasks, summary["pooled"])}
 
@@ -42,8 +43,10 @@ episodes that no curve has seen; the last column pools seeds and environments, i
 
 {_trade(tasks)}
 
-Environment steps to {aim:g} of the expert, interquartile means over seeds with intervals. A seed that never is there
-counts as later than all others.
+Environment steps to {aim:g} of the expert, interquartile means over seeds with intervals, and how many seeds were
+there: BC by the episodes at the end, the others at the first validation, of 10 episodes, that reaches it, so that one
+lucky validation is enough, and who was there may end below. A seed that never is there counts as later than all others,
+and where the interquartile mean has to average it there is none. {_budget(settings)}
 
 ## GAIL, the loop and a run of it
 
@@ -63,13 +66,11 @@ end in a round, of drawn actions. {_accuracies(summary["gail_architecture"]["at_
 
 - **The expert**, where it is not a scripted controller, draws its actions in demonstrations, as in the recipes of
   GAIL; it answers DAgger with its mode. Its return is that of the mode, and so are the learners'.
-- **BC** is `benchmarks/bc_table.yaml`'s: 2×100 tanh, equally many gradient steps of 64 however many the
+- **BC** is `benchmarks/bc_table.yaml`'s: 2×100 tanh, equally many gradient steps of at most 64 however many the
   demonstrations, the average of the last steps' weights. On the right it also learns from whole trajectories.
 - **DAgger, GAIL and PPO** have the settings of their recipes in `configs/`, with the steps above; they were not
-  searched for the study. GAIL holds a tenth of its trajectories out, at least one of two or more; those count as its
-  labels.
-- **What was tried and left out:** HalfCheetah, where GAIL with Hopper's settings stayed far below the shipped expert
-  for a million steps (one seed).
+  searched for the study. GAIL and DAgger hold a tenth of their trajectories out, at least one of two or more, DAgger of
+  each round's too; those count as labels.
 - Steps are those of training. Validation, of 10 episodes a time, is not counted. The steps in which an expert was
   trained are in no curve: an expert is what one has.
 
@@ -96,7 +97,9 @@ def _accuracies(means: Mapping[str, float | None]) -> str:
     sides = (("expert", "the expert"), ("learner", "the learner"), ("held_out", "the held-out expert"))
     values = [(text, means[f"discriminator_accuracy_{name}"]) for name, text in sides]
     known = ", ".join(f"{value:.2f} on {text}" for text, value in values if value is not None)
-    return f"In the end the accuracy is {known}."
+    learnt, kept = means["discriminator_accuracy_expert"], means["discriminator_accuracy_held_out"]
+    by_heart = "" if learnt is None or kept is None or kept > learnt - 0.1 else BY_HEART
+    return f"In the end the accuracy is {known}{by_heart}."
 
 
 def _scores(tasks: Mapping[str, Any], pooled: Mapping[str, Any]) -> str:
@@ -117,14 +120,22 @@ def _trade(tasks: Mapping[str, Any]) -> str:
         for entry in sorted(task["trade"], key=_place):
             part = "whole" if entry["subsample"] == 1 else f"1 step in {entry['subsample']}"
             shown = f"{entry['trajectories']}, {part}" if entry["trajectories"] else "none"
+            there = f"{entry['seeds_there']} of {entry['seeds']}"
             if entry["method"] == "bc":
                 needed = "0" if entry["there"] else f"never: score {_interval(entry['score'])}"
                 labels = f"{entry['labels']:,.0f}"
             else:
                 needed = _steps(entry["env_steps"])
-                labels = "–" if entry["labels"]["iqm"] is None else f"{entry['labels']['iqm']:,.0f}"
-            rows.append([env_id, NAMES[entry["method"]], shown, str(entry["seeds"]), labels, needed])
-    return table(["environment", "method", "trajectories", "seeds", "labels by then", "environment steps"], rows)
+                labels = "–" if entry["labels"]["mean"] is None else f"{entry['labels']['mean']:,.0f}"
+            rows.append([env_id, NAMES[entry["method"]], shown, labels, there, needed])
+    return table(["environment", "method", "trajectories", "labels by then", "seeds there", "environment steps"], rows)
+
+
+def _budget(settings: Mapping[str, Any]) -> str:
+    steps = ", ".join(f"{task['env_steps']:,} on {env_id}" for env_id, task in settings.items())
+    trained = [env_id for env_id, task in settings.items() if task["expert"] == "shipped"]
+    own = f" The expert of {' and '.join(trained)} is PPO itself after more steps than that." if trained else ""
+    return f"GAIL and PPO have {steps}.{own}"
 
 
 def _steps(entry: Mapping[str, Any]) -> str:
