@@ -28,6 +28,7 @@ MAZE = dataclasses.replace(
     airl={"hidden_sizes": [8], "potential_hidden_sizes": [8]},
 )
 TINY = Settings(tasks=(MAZE,))
+TRUE = "RL, true reward", "random policy"
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,34 @@ def test_everything_is_written(study):
     assert f"{rows['airl_state']['mean']:,.1f} [" in page
     assert f"| {rows['gail']['mean']:,.1f} | 1 |" in page  # one seed has no interval
     assert "nan" not in page
+
+
+def test_the_page_says_of_each_row_what_the_json_has(study):
+    out, summary = study
+    maze = summary["tasks"]["maze"]
+    tables: list[list[list[str]]] = [[]]
+    for line in (out / "transfer.md").read_text().splitlines():
+        if line.startswith("| "):
+            tables[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
+        elif tables[-1]:
+            tables.append([])
+    returns, planned, quality, _ = (table[2:] for table in tables if table)
+
+    def numbers(row, first):
+        return [float(cell.split()[0].rstrip("%").replace(",", "")) for cell in row[first:] if cell]
+
+    for i, row in enumerate(("airl_state", "airl_state_action", "gail", "true")):
+        entry = maze["rows"][row]
+        expected = [entry["mean"], len(entry["seeds"]), 100 * entry["share_of_gap"]["mean"], entry["paper"]]
+        assert numbers(returns[i], 1) == pytest.approx(expected, abs=0.51)
+        assert numbers(planned[i], 1) == pytest.approx([maze["planned"][row]["mean"]], abs=0.051)
+        if row != "true":
+            entry = maze["quality"][row]
+            expected = [maze["imitation"][row]["mean"], entry["correlation"]["mean"], entry["epic"]["mean"]]
+            assert numbers(quality[i], 2) == pytest.approx(expected, abs=0.051)
+    assert [row[0] for row in returns] == ["AIRL, r(s)", "AIRL, r(s, a)", "GAIL, policy as it is", *TRUE]
+    assert [row[0] for row in planned] == ["AIRL, r(s)", "AIRL, r(s, a)", "GAIL", "the true reward"]
+    assert [row[1] for row in quality] == ["AIRL, r(s)", "AIRL, r(s, a)", "GAIL"]
 
 
 def test_a_row_is_the_true_return_in_the_second_environment(study):

@@ -1,4 +1,4 @@
-"""The page that shows the study of transfer, every number in it from the study's own results."""
+"""The page that shows the study of transfer; what it measured comes from the study's own results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from lit_imitation.studies.common import table
 from lit_imitation.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
+AT_THE_BARRIER = -20.0
+"""Return in the mirrored maze of those that stay below the barrier or get past it late, at the most."""
 
 
 def page(summary: Mapping[str, Any]) -> str:
     """Markdown with the figures beside it."""
     tasks = summary["tasks"]
     settings = {task["world"]: task for task in summary["settings"]["tasks"]}
-    maze = _MAZE if "maze" in tasks else ""
+    maze = _MAZE.format(seed=_first_seed(tasks["maze"])) if "maze" in tasks else ""
     numbers = "[transfer.csv](transfer.csv)" + (", [maze_rewards.csv](maze_rewards.csv)" if maze else "")
     vectors = "[transfer.svg](transfer.svg)" + (", [maze_rewards.svg](maze_rewards.svg)" if maze else "")
     return f"""\
@@ -37,7 +39,7 @@ reward but beside its learner, so its policy goes over as it is. (Fu, Luo & Levi
 
 Returns are of the second environment's true reward, by the policies' modes; means over seeds with 95 % bootstrap
 intervals (too narrow with so few seeds; one seed has none). "Gap" is the share of the way from the random policy to RL
-on the true reward.
+on the true reward. Grey lines in the figure: no correlation, and the EPIC distance of unrelated rewards.
 
 {_words(tasks)}
 {_planned(tasks)}{maze}
@@ -50,7 +52,7 @@ states of demonstrations and of random actions, and the torso's forward velocity
 over actions drawn uniformly. The EPIC distance (`lit_imitation.EPIC`; 0 the same but for potential, factor and
 constant, 0.71 unrelated, 1 the opposite) is over transitions: in the maze from anywhere, by any action, with the
 barrier moved; for the ant of demonstrations and of random actions. GAIL's reward, the logit of its last discriminator,
-is there to compare.
+is there to compare.{_better(tasks)}
 
 ## How it is made
 
@@ -60,18 +62,18 @@ is there to compare.
   `CrippledAnt-v0`; their docstrings say what they take from the paper, and where its numbers had to decide. The maze's
   point moves without inertia, so that its position, which is observed, is all of its state.
 - **The expert** is PPO in the first environment on the true reward r − α log π, trained by the study, and demonstrates
-  by *drawing* its actions: a maximum-entropy expert is what AIRL takes it to be. Its return is below that of RL on the
-  reward alone for that reason. Every seed has demonstrations of its own.
+  by *drawing* its actions: a maximum-entropy expert is what AIRL takes it to be. One expert serves all seeds, each with
+  demonstrations of its own; intervals say nothing of other experts.
 - **Expert and imitators are Gaussians squashed by tanh**, whose entropy is that of the actions played; the fresh
   policies in the second environment are clipped Gaussians.
 - **The learnt reward is that of the last round.** (The paper takes iteration 100.)
 - **RL on the true reward and on a learnt one** have the same settings and as many steps.
-- **What was tuned**, on seeds from 100 on, which are not among those shown: in the maze the policies' class, the
-  expert's α, the sizes of r and Φ, past rounds as negatives, the discriminator's steps and learning rate, and PPO:
-  33 learnt rewards in 27 configurations. For the ant, on seed 100, the expert's α, r's size and decay, the
-  discriminator's steps and learning rate, and a start from a clone: 7 learnt rewards. There, after 500,000 steps, a
-  fresh policy on the reward still rose, so it has a million. On seed 0 the reward was once shifted so that random play
-  earns nothing: no gain (242 and 248), so it is not.
+- **What was tuned**, with the same expert, on learners of seeds from 100 on, which are not among those shown: in the
+  maze the policies' class, the expert's α, the sizes of r and Φ, past rounds as negatives, the discriminator's steps
+  and learning rate, and PPO: 33 learnt rewards in 27 configurations. For the ant, on seed 100, the expert's α, r's size
+  and decay, the discriminator's steps and learning rate, and a start from a clone: 7 learnt rewards. There, after
+  500,000 steps, a fresh policy on the reward still rose, so it has a million. On seed 0 the reward was once shifted so
+  that random play earns nothing: no gain (242 and 248), so it is not.
 
 Plotted numbers: {numbers}; headline values, settings and versions: [transfer.json](transfer.json); vector graphics:
 {vectors}.
@@ -83,6 +85,7 @@ _MAZE = """
 
 Seed 0. Dotted, the barrier where the reward was learnt; solid, where it is used. Orange, the first episode there: of a
 policy trained on that reward, and of GAIL's own policy. Rewards are standardised, since factor and constant are free.
+The true returns of seed 0, planned for and by PPO: {seed}.
 """
 
 
@@ -92,9 +95,34 @@ def _words(tasks: Mapping[str, Any]) -> str:
         share = {row: f"{task['rows'][row]['share_of_gap']['mean']:.0%}" for row in ORDER}
         lines.append(
             f"- **{TITLES[world].capitalize()}**: r(s) recovers {share['airl_state']} of the gap, r(s, a) "
-            f"{share['airl_state_action']}, GAIL's policy {share['gail']}."
+            f"{share['airl_state_action']}, GAIL's policy {share['gail']}.{_more(world, task)}"
         )
     return "\n".join(lines)
+
+
+def _more(world: str, task: Mapping[str, Any]) -> str:
+    """What shares of a gap do not say."""
+    if world == "ant":
+        return (
+            " The two rewards differ in more than the action: r(s) is linear and decays, r(s, a) has a hidden layer "
+            "and does not. True returns are those of our ant, which pays nothing for staying upright and 0.01 ‖a‖² for "
+            "control; the paper's may differ, and stand beside them for orientation."
+        )
+    past = [
+        f"{sum(value > AT_THE_BARRIER for value in task['rows'][row]['seeds'])} of {len(task['rows'][row]['seeds'])}"
+        for row in ORDER[:3]
+    ]
+    (_, high), (low, _) = (task["rows"][row]["ci95"] for row in ("airl_state_action", "airl_state"))
+    overlap = " The intervals of r(s) and r(s, a) overlap." if low < high else ""
+    return (
+        f" Who stops at the barrier has some {AT_THE_BARRIER - 5:.0f}: past it get {past[0]} of r(s), {past[1]} of "
+        f"r(s, a) and {past[2]} of GAIL's policies.{overlap}"
+    )
+
+
+def _first_seed(task: Mapping[str, Any]) -> str:
+    both = [(row, task["planned"][row]["seeds"][0], task["rows"][row]["seeds"][0]) for row in ORDER[:2]]
+    return "; ".join(f"{NAMES[row]} {planned:,.1f} and {found:,.1f}" for row, planned, found in both)
 
 
 def _planned(tasks: Mapping[str, Any]) -> str:
@@ -102,12 +130,17 @@ def _planned(tasks: Mapping[str, Any]) -> str:
     if "maze" not in tasks:
         return ""
     found = tasks["maze"]["planned"]
-    rows = [[NAMES[row].removesuffix(", policy as it is"), _interval(found[row], 1)] for row in ORDER]
+    names = NAMES | {"gail": "GAIL", "true": "the true reward"}
+    rows = [[names[row], _interval(found[row], 1)] for row in ORDER]
+    lost = [found[row]["mean"] - tasks["maze"]["rows"][row]["mean"] for row in ORDER[:2]]
     return f"""
 Is it the reward or the search? In the mirrored maze a reward can also be planned for exactly, by value iteration on a
 grid of 70 × 70 cells and 25 actions; GAIL's last discriminator is frozen for that. True returns of what comes out:
 
 {table(["planned for, in the mirrored maze", "return"], rows)}
+
+So of what AIRL's policies miss, the search loses {lost[0]:.1f} with r(s) and {lost[1]:.1f} with r(s, a); the rest is
+the reward. GAIL's leads nowhere, however it is searched.
 """
 
 
@@ -149,6 +182,23 @@ def _quality(tasks: Mapping[str, Any]) -> str:
         for row, entry in task["quality"].items()
     ]
     return table(["", "", "imitator's return in the first environment", "correlation", "EPIC distance"], rows)
+
+
+def _better(tasks: Mapping[str, Any]) -> str:
+    """Where the reward that transfers less is the closer one."""
+    worlds = []
+    for world, task in tasks.items():
+        state, action = (task["quality"][row] for row in ORDER[:2])
+        closer = all((action[key]["mean"] - state[key]["mean"]) * sign > 0 for key, sign in _CLOSER)
+        if closer and task["rows"]["airl_state_action"]["mean"] < task["rows"]["airl_state"]["mean"]:
+            worlds.append(TITLES[world])
+    if not worlds:
+        return ""
+    where = "; ".join(worlds)
+    return f" (Where r(s, a) is the closer one by both measures, and yet worth less to a fresh policy: {where}.)"
+
+
+_CLOSER = (("correlation", 1), ("epic", -1))
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
