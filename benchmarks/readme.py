@@ -85,13 +85,11 @@ def _into_comment(path: Path, line: str) -> None:
 
 def into_recipe(row: dict[str, Any]) -> None:
     """Put the figures into a recipe's first comment."""
-    score = row["normalized_score"]
-    low, high = score["mean_ci95"]
     _into_comment(
         ROOT / "configs" / "bc" / f"{row['recipe']}.yaml",
         f"# Measured, {_seeds(row)}: {row['wall_seconds']:.0f} s a run on 2 cores;\n"
         f"# return {row['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalised score "
-        f"{score['mean']:.3f} [{low:.3f}, {high:.3f}].\n",
+        f"{score_of(row)}.\n",
     )
 
 

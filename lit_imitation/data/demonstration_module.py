@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from lit_imitation.cache import cache_dir
@@ -220,12 +221,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
 
     def val_dataloader(self) -> list[Any]:
         """This process's part of the held-out transitions, then episodes of the current policy."""
-        loaders = super().val_dataloader()
-        trainer = self.trainer
-        assert trainer is not None
-        if len(self.held_out) < trainer.world_size:  # all processes have a part, or none: what is measured is shared
-            return loaders
-        return [HeldOut(self.held_out[trainer.global_rank :: trainer.world_size]), *loaders]
+        assert self.trainer is not None
+        return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]
 
 
 class HeldOut:
@@ -233,6 +230,13 @@ class HeldOut:
 
     def __init__(self, data: Transitions, chunk: int = 4096) -> None:
         self.chunks: tuple[Transitions, ...] = data.split(chunk)
+
+    @classmethod
+    def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
+        """This process's part of them: all processes have one, or none has, since they average over what they have."""
+        if len(data) < trainer.world_size:
+            return []
+        return [cls(data[trainer.global_rank :: trainer.world_size])]
 
     def __len__(self) -> int:
         return len(self.chunks)

@@ -110,9 +110,5 @@ class ImitationDataModule(RolloutDataModule):
 
     def val_dataloader(self) -> list[Any]:
         """This process's part of the held-out transitions, then episodes of the current policy."""
-        loaders = super().val_dataloader()
-        trainer = self.trainer
-        assert trainer is not None
-        if len(self.held_out) < trainer.world_size:  # all processes have a part, or none: what is measured is shared
-            return loaders
-        return [HeldOut(self.held_out[trainer.global_rank :: trainer.world_size]), *loaders]
+        assert self.trainer is not None
+        return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]

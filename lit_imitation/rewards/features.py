@@ -100,8 +100,8 @@ class ActionFeatures(nn.Module):
         if isinstance(space, Box):
             low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
             ranged = np.isfinite(low) & np.isfinite(high) & (low < high)
-            from_, to = np.where(ranged, low, -1.0), np.where(ranged, high, 1.0)
-            middle, half = (from_ + to) / 2, (to - from_) / 2
+            middle, half = np.zeros_like(low), np.ones_like(high)
+            middle[ranged], half[ranged] = (low + high)[ranged] / 2, (high - low)[ranged] / 2
             for name, bound in (("lowest", low), ("highest", high)):
                 scaled = torch.as_tensor((bound - middle) / half, dtype=torch.float32)
                 self.register_buffer(name, scaled, persistent=False)

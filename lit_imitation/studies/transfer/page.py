@@ -10,7 +10,7 @@ from lit_imitation.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
 AT_THE_BARRIER = -20.0
-"""Return in the mirrored maze of those that stay below the barrier or get past it late, at the most."""
+"""Return in the mirrored maze above which a policy gets past the barrier in time."""
 
 
 def page(summary: Mapping[str, Any]) -> str:
@@ -41,7 +41,7 @@ Returns are of the second environment's true reward, by the policies' modes; mea
 intervals (too narrow with so few seeds; one seed has none). "Gap" is the share of the way from the random policy to RL
 on the true reward. Grey lines in the figure: no correlation, and the EPIC distance of unrelated rewards.
 
-{_words(tasks)}
+{_words(tasks, settings)}
 {_planned(tasks)}{maze}
 ## How good the rewards are
 
@@ -89,23 +89,25 @@ The true returns of seed 0, planned for and by PPO: {seed}.
 """
 
 
-def _words(tasks: Mapping[str, Any]) -> str:
+def _words(tasks: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     lines = []
     for world, task in tasks.items():
         share = {row: f"{task['rows'][row]['share_of_gap']['mean']:.0%}" for row in ORDER}
         lines.append(
             f"- **{TITLES[world].capitalize()}**: r(s) recovers {share['airl_state']} of the gap, r(s, a) "
-            f"{share['airl_state_action']}, GAIL's policy {share['gail']}.{_more(world, task)}"
+            f"{share['airl_state_action']}, GAIL's policy {share['gail']}.{_more(world, task, settings[world])}"
         )
     return "\n".join(lines)
 
 
-def _more(world: str, task: Mapping[str, Any]) -> str:
+def _more(world: str, task: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """What shares of a gap do not say."""
     if world == "ant":
+        more = (
+            f" r(s, a) differs from r(s) in {', '.join(settings['of_actions'])} too." if settings["of_actions"] else ""
+        )
         return (
-            " The two rewards differ in more than the action: r(s) is linear and decays, r(s, a) has a hidden layer "
-            "and does not. True returns are those of our ant, which pays nothing for staying upright and 0.01 ‖a‖² for "
+            f"{more} True returns are those of our ant, which pays nothing for staying upright and 0.01 ‖a‖² for "
             "control; the paper's may differ, and stand beside them for orientation."
         )
     past = [
@@ -115,8 +117,8 @@ def _more(world: str, task: Mapping[str, Any]) -> str:
     (_, high), (low, _) = (task["rows"][row]["ci95"] for row in ("airl_state_action", "airl_state"))
     overlap = " The intervals of r(s) and r(s, a) overlap." if low < high else ""
     return (
-        f" Who stops at the barrier has some {AT_THE_BARRIER - 5:.0f}: past it get {past[0]} of r(s), {past[1]} of "
-        f"r(s, a) and {past[2]} of GAIL's policies.{overlap}"
+        f" Past the barrier (a return above {AT_THE_BARRIER:.0f}) get {past[0]} policies of r(s), {past[1]} of r(s, a) "
+        f"and {past[2]} of GAIL.{overlap}"
     )
 
 
@@ -140,7 +142,7 @@ grid of 70 × 70 cells and 25 actions; GAIL's last discriminator is frozen for t
 {table(["planned for, in the mirrored maze", "return"], rows)}
 
 So of what AIRL's policies miss, the search loses {lost[0]:.1f} with r(s) and {lost[1]:.1f} with r(s, a); the rest is
-the reward. GAIL's leads nowhere, however it is searched.
+the reward.
 """
 
 
@@ -188,17 +190,18 @@ def _better(tasks: Mapping[str, Any]) -> str:
     """Where the reward that transfers less is the closer one."""
     worlds = []
     for world, task in tasks.items():
-        state, action = (task["quality"][row] for row in ORDER[:2])
-        closer = all((action[key]["mean"] - state[key]["mean"]) * sign > 0 for key, sign in _CLOSER)
-        if closer and task["rows"]["airl_state_action"]["mean"] < task["rows"]["airl_state"]["mean"]:
+        state, action = (
+            {key: task["quality"][row][key]["mean"] for key in ("correlation", "epic")}
+            | {"return": task["rows"][row]["mean"]}
+            for row in ORDER[:2]
+        )
+        closer = action["correlation"] > state["correlation"] and action["epic"] < state["epic"]
+        if closer and action["return"] < state["return"]:
             worlds.append(TITLES[world])
     if not worlds:
         return ""
     where = "; ".join(worlds)
     return f" (Where r(s, a) is the closer one by both measures, and yet worth less to a fresh policy: {where}.)"
-
-
-_CLOSER = (("correlation", 1), ("epic", -1))
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
