@@ -57,7 +57,7 @@ class PPO(Generator[Round]):
         warmup_rounds: rounds in which only the value function learns, for a policy that was given.
         initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
             to none. None to leave it.
-        compile: compile the gradient: half a minute at the start, and then about a third of the time of a step.
+        compile: compile the gradient: 20 seconds at the start, and then about a third of the time of a step.
     """
 
     def __init__(

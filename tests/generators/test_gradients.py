@@ -104,7 +104,7 @@ def test_a_loaded_state_is_in_the_vector(task):
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 11])
 def test_compiled_steps_are_adams_too(task, count):
-    """The first by Adam itself, chunks by its algorithm written out, the rest one by one."""
+    """The first by Adam itself, chunks by its algorithm written out, later the rest one by one."""
     from copy import deepcopy
 
     other = deepcopy(task)
@@ -123,3 +123,28 @@ def test_compiled_steps_are_adams_too(task, count):
     before = compiled.vector.clone()
     torch.testing.assert_close(compiled.steps(x, y, mask=mask), plain.steps(x, y, mask=mask), **near)
     assert not torch.equal(before, compiled.vector)
+
+
+@pytest.mark.parametrize("count", [8, 11])
+def test_chunks_are_all_that_the_first_round_compiles(task, count):
+    """A round of a whole number of chunks then compiles nothing else, however often it comes."""
+    from copy import deepcopy
+
+    other = deepcopy(task)
+    plain = Descent(other, trained(other), 0.01)
+    descent = Descent(task, trained(task), 0.01, compiled=True)  # nothing is compiled before it is called
+    descent._chunk = descent._functional_steps
+
+    def never(*_):
+        raise AssertionError("one more function was compiled")
+
+    descent._functional = never
+    x, y = (torch.randn(count, *part.shape, dtype=torch.float64) for part in (X, Y))
+    near = {"rtol": 1e-5, "atol": 1e-6}
+    torch.testing.assert_close(descent.steps(x, y), plain.steps(x, y), **near)
+    torch.testing.assert_close(descent.vector, plain.vector, **near)
+    if count % 8:
+        with pytest.raises(AssertionError, match="one more"):
+            descent.steps(x, y)
+    else:
+        descent.steps(x, y)
