@@ -1,7 +1,8 @@
 """The behavioural cloning column of the GAIL paper (Ho & Ermon 2016, table 3) with the authors' own experts.
 
-Experts are sampled from their Gaussian, trajectories subsampled 1 in 20 from a random offset. Theirs are the raw
-results that the authors released. `python benchmarks/bc_table.py [--seeds 3] [--jobs 2]` writes
+Experts are sampled from their Gaussian, trajectories subsampled 1 in 20 from a random offset; those of the classic
+tasks, for docs/adversarial.md, are the RL Zoo's and deterministic. Theirs are the raw results that the authors
+released. `python benchmarks/bc_table.py [--seeds 3] [--jobs 2] [task …]` writes
 `benchmarks/results/bc_table.json` and puts the table into the README; an interrupted call goes on where it stopped.
 Experts and results of theirs are read from `$LIT_IMITATION_EXPERTS` or ../shared/experts; without them there is nothing
 to compare with.
@@ -16,6 +17,7 @@ import os
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from readme import refresh
@@ -28,6 +30,32 @@ RESULTS = ROOT / "benchmarks" / "results" / "bc_table.json"
 EXPERTS = Path(os.environ.get("LIT_IMITATION_EXPERTS", ROOT.parent / "shared" / "experts"))
 TASKS = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker": "Walker2d", "ant": "Ant"}
 COUNTS = (25, 4, 11, 18)  # the last column first: it is what the target speaks of
+DISCRETE = (
+    "--data.expert_deterministic=true",
+    "--model.policy.class_path=lit_imitation.CategoricalPolicy",
+    "--model.policy.init_args.hidden_sizes=[100, 100]",
+    "--model.policy.init_args.activation=tanh",
+)
+
+
+class Cell(NamedTuple):
+    """One task at one number of trajectories."""
+
+    name: str
+    published: str
+    """The task's name in the authors' results."""
+    env_id: str
+    expert: str
+    trajectories: int
+    changes: tuple[str, ...] = ()
+
+
+CELLS = [
+    *(Cell(name, key, f"{name}-v4", f"{name}-v4-trpo", count) for count in COUNTS for key, name in TASKS.items()),
+    Cell("CartPole", "cartpole", "CartPole-v1", "CartPole-v1-ppo", 1, (*DISCRETE, "--data.subsample=10")),
+    Cell("Acrobot", "acrobot", "Acrobot-v1", "Acrobot-v1-ppo", 1, (*DISCRETE, "--data.subsample=5")),
+    Cell("MountainCar", "mountaincar", "MountainCar-v0", "MountainCar-v0-dqn", 1, (*DISCRETE, "--data.subsample=5")),
+]
 
 
 def published() -> dict[tuple[str, int], dict[str, float]]:
@@ -49,6 +77,7 @@ def published() -> dict[tuple[str, int], dict[str, float]]:
 def main() -> None:
     """Measure what is not measured yet, write the results, refresh the README."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tasks", nargs="*", help="as Hopper or CartPole; default all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bc_table")
@@ -56,33 +85,40 @@ def main() -> None:
     if not (EXPERTS / "gail_paper_results.csv").exists():
         sys.exit(f"skipped: the authors' experts and results are not in {EXPERTS} (set $LIT_IMITATION_EXPERTS)")
     theirs = published()
-    cells = []
-    for count in COUNTS:
-        for key, name in TASKS.items():
-            expert = EXPERTS / "policies" / f"{name}-v4-trpo.npz"
-            overrides = [f"--data.env_id={name}-v4", f"--data.expert=npz:{expert}", f"--data.num_trajectories={count}"]
-            result = repeat(
-                [str(ROOT / "benchmarks" / "bc_table.yaml")],
-                seeds=options.seeds,
-                jobs=options.jobs,
-                out=options.out / f"{key}_{count}",
-                overrides=overrides,
-            )
-            (task,) = result["tasks"]
-            cells.append(
-                {
-                    "task": name,
-                    "trajectories": count,
-                    "ours": task["return_mean"],
-                    "normalized_score": task["normalized_score"],
-                    "expert_return": task["expert_return"],
-                    "seeds": task["seeds"],
-                    "theirs": theirs[key, count],
-                    "versions": task["versions"],
-                }
-            )
-            atomic_write(RESULTS, json.dumps(cells, indent=1) + "\n")
-            refresh()
+    rows = (
+        {(row["task"], row["trajectories"]): row for row in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+    )
+    for cell in CELLS:
+        if options.tasks and cell.name not in options.tasks:
+            continue
+        expert = EXPERTS / "policies" / f"{cell.expert}.npz"
+        overrides = [
+            f"--data.env_id={cell.env_id}",
+            f"--data.expert=npz:{expert}",
+            f"--data.num_trajectories={cell.trajectories}",
+            *cell.changes,
+        ]
+        result = repeat(
+            [str(ROOT / "benchmarks" / "bc_table.yaml")],
+            seeds=options.seeds,
+            jobs=options.jobs,
+            out=options.out / f"{cell.published}_{cell.trajectories}",
+            overrides=overrides,
+        )
+        (task,) = result["tasks"]
+        rows[cell.name, cell.trajectories] = {
+            "task": cell.name,
+            "trajectories": cell.trajectories,
+            "ours": task["return_mean"],
+            "normalized_score": task["normalized_score"],
+            "expert_return": task["expert_return"],
+            "seeds": task["seeds"],
+            "theirs": theirs[cell.published, cell.trajectories],
+            "versions": task["versions"],
+        }
+        ordered = [rows[key] for key in ((cell.name, cell.trajectories) for cell in CELLS) if key in rows]
+        atomic_write(RESULTS, json.dumps(ordered, indent=1) + "\n")
+        refresh()
 
 
 if __name__ == "__main__":

@@ -64,7 +64,12 @@ TASKS = {
     )
 }
 SMALL = (f"{PPO}batch_size=64", f"{PPO}compile=false", "--data.num_envs=8", "--data.steps_per_round=128")
-ENDS_WELL = ("--model.discriminator.init_args.reward=negative",)
+ENDS_WELL = (
+    "--model.discriminator.init_args.reward=negative",
+    f"{PPO}learning_rate=1e-3",
+    "--data.env_steps=300000",
+    "--data.eval_episodes=30",
+)
 GREEDIER = ("--model.discriminator.init_args.entropy_weight=0.1", "--model.discriminator.init_args.max_logit=4")
 """For AIRL where the entropy in f − log π outweighs f."""
 METHODS = {
@@ -78,12 +83,10 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("gail", "walker2d"): ("--data.env_steps=2000000",),
     ("gail", "ant"): ("--data.env_steps=1500000", "--data.steps_per_round=128", f"{PPO}initial_std=0.5"),
     ("gail", "cartpole"): (*SMALL, "--data.env_steps=200000"),
-    ("gail", "acrobot"): (*SMALL, *ENDS_WELL, "--data.env_steps=200000"),
+    ("gail", "acrobot"): (*SMALL, *ENDS_WELL),
     ("gail", "mountain_car"): (
         *SMALL,
         *ENDS_WELL,
-        "--data.env_steps=200000",
-        "--model.discriminator.init_args.gradient_penalty=0.1",
         f"{PPO}gamma=0.995",
         f"{PPO}gae_lambda=0.97",
     ),

@@ -28,7 +28,8 @@ def recipes(rows: list[dict[str, Any]]) -> str:
 
 
 def bc_table(cells: list[dict[str, Any]]) -> str:
-    """The GAIL paper's behavioural cloning column, ours beside theirs."""
+    """The GAIL paper's behavioural cloning column on MuJoCo, ours beside theirs."""
+    cells = [cell for cell in cells if cell["trajectories"] > 1]
     counts = sorted({cell["trajectories"] for cell in cells})
     lines = [
         "| task (expert's return: theirs, here) | "
@@ -144,7 +145,7 @@ def reoptimise(rows: list[dict[str, Any]]) -> str:
 
 def gail_table(rows: list[dict[str, Any]], cloned: list[dict[str, Any]]) -> str:
     """The GAIL paper's table at its smallest number of demonstrations, ours beside theirs."""
-    ours = {cell["task"]: cell["ours"]["mean"] for cell in cloned if cell["trajectories"] == 4}
+    ours = {cell["task"]: cell["ours"]["mean"] for cell in cloned if cell["trajectories"] in (1, 4)}
     lines = [
         "| task | seeds | expert: theirs, here, here as it demonstrates | BC: theirs, ours | GAIL: theirs | GAIL: ours "
         "| normalised score | last policy's | minutes |",
