@@ -65,7 +65,6 @@ EXPERT_OF = {
 }
 """Version 4 of MuJoCo's tasks is the last that the Gymnasium of `imitation` has; they look the same to an expert."""
 PARTS = ("gail", "airl", "share", "reach")
-EQUAL_WORK = {"gail": tuple(EXPERT_OF), "airl": ("CartPole-v1", "Hopper-v4")}
 DISCRIMINATOR = {"gail": (8, 1024), "airl": (16, 2048)}
 """Its steps in a round, and pairs of either side in a step."""
 ENVS, STEPS, EPOCHS, BATCH, EPISODES = 8, 256, 5, 64, 10
@@ -352,7 +351,7 @@ def main() -> None:
             curve(folder)
         for part in ("gail", "airl"):
             if part in parts:
-                rows = [equal_work(part, env_id, options.repeats, folder) for env_id in EQUAL_WORK[part]]
+                rows = [equal_work(part, env_id, options.repeats, folder) for env_id in EXPERT_OF]
                 result[part] = machine() | {"rows": rows}
         if "share" in parts:
             pairs = [recipe_share() for _ in range(options.repeats)]
