@@ -76,7 +76,7 @@ HOPPER = Task(
     clone_steps=6000,
     trajectories=4,
     other_trajectories=(1, 11),
-    other_seeds=3,
+    other_seeds=5,
 )
 CARTPOLE = Task(
     "CartPole-v1",
