@@ -30,6 +30,12 @@ RESULTS = ROOT / "benchmarks" / "results" / "bc_table.json"
 EXPERTS = Path(os.environ.get("LIT_IMITATION_EXPERTS", ROOT.parent / "shared" / "experts"))
 TASKS = {"hopper": "Hopper", "halfcheetah": "HalfCheetah", "walker": "Walker2d", "ant": "Ant"}
 COUNTS = (25, 4, 11, 18)  # the last column first: it is what the target speaks of
+CLASSIC = {
+    "cartpole": ("CartPole-v1", "CartPole-v1-ppo", 10),
+    "acrobot": ("Acrobot-v1", "Acrobot-v1-ppo", 5),
+    "mountaincar": ("MountainCar-v0", "MountainCar-v0-dqn", 5),
+}
+"""Environment, expert, and one transition in how many, as in the paper; GAIL is shown the same."""
 DISCRETE = (
     "--data.expert_deterministic=true",
     "--model.policy.class_path=lit_imitation.CategoricalPolicy",
@@ -41,7 +47,6 @@ DISCRETE = (
 class Cell(NamedTuple):
     """One task at one number of trajectories."""
 
-    name: str
     published: str
     """The task's name in the authors' results."""
     env_id: str
@@ -49,12 +54,18 @@ class Cell(NamedTuple):
     trajectories: int
     changes: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """As the tables have it."""
+        return self.env_id.split("-")[0]
+
 
 CELLS = [
-    *(Cell(name, key, f"{name}-v4", f"{name}-v4-trpo", count) for count in COUNTS for key, name in TASKS.items()),
-    Cell("CartPole", "cartpole", "CartPole-v1", "CartPole-v1-ppo", 1, (*DISCRETE, "--data.subsample=10")),
-    Cell("Acrobot", "acrobot", "Acrobot-v1", "Acrobot-v1-ppo", 1, (*DISCRETE, "--data.subsample=5")),
-    Cell("MountainCar", "mountaincar", "MountainCar-v0", "MountainCar-v0-dqn", 1, (*DISCRETE, "--data.subsample=5")),
+    *(Cell(key, f"{name}-v4", f"{name}-v4-trpo", count) for count in COUNTS for key, name in TASKS.items()),
+    *(
+        Cell(key, env_id, expert, 1, (*DISCRETE, f"--data.subsample={every}"))
+        for key, (env_id, expert, every) in CLASSIC.items()
+    ),
 ]
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from bc_table import EXPERTS
+from bc_table import CLASSIC, EXPERTS
 from readme import refresh
 
 from lit_imitation.envs import make
@@ -49,8 +49,7 @@ class Task(NamedTuple):
     """What differs from the method's recipe."""
 
 
-CLASSIC = ("--data.expert_trajectories=1", "--data.expert_deterministic=true")
-ONE_IN_5 = (*CLASSIC, "--data.subsample=5")
+ONE = ("--data.expert_trajectories=1", "--data.expert_deterministic=true")
 TASKS = {
     task.name: task
     for task in (
@@ -58,9 +57,12 @@ TASKS = {
         Task("half_cheetah", "HalfCheetah-v4", "HalfCheetah-v4-trpo", "halfcheetah", 5),
         Task("walker2d", "Walker2d-v4", "Walker2d-v4-trpo", "walker", 3),
         Task("ant", "Ant-v4", "Ant-v4-trpo", "ant", 3),
-        Task("cartpole", "CartPole-v1", "CartPole-v1-ppo", "cartpole", 7, (*CLASSIC, "--data.subsample=10")),
-        Task("acrobot", "Acrobot-v1", "Acrobot-v1-ppo", "acrobot", 7, ONE_IN_5),
-        Task("mountain_car", "MountainCar-v0", "MountainCar-v0-dqn", "mountaincar", 7, ONE_IN_5),
+        *(
+            Task(name, env_id, expert, key, 7, (*ONE, f"--data.subsample={every}"))
+            for name, (key, (env_id, expert, every)) in zip(
+                ("cartpole", "acrobot", "mountain_car"), CLASSIC.items(), strict=True
+            )
+        ),
     )
 }
 SMALL = (f"{PPO}batch_size=64", f"{PPO}compile=false", "--data.num_envs=8", "--data.steps_per_round=128")
@@ -115,7 +117,7 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
 
 def published(task: Task) -> dict[str, dict[str, float]]:
     """Theirs, BC and GAIL, from 4 trajectories on MuJoCo and 1 elsewhere: mean over runs; and the expert's return."""
-    count = "1" if task.changes[:1] == CLASSIC[:1] else "4"
+    count = "1" if task.changes[:1] == ONE[:1] else "4"
     found = {}
     with (EXPERTS / "gail_paper_results.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["task"] == task.published and row["num_trajs"] == count]
@@ -171,7 +173,7 @@ def measure(method: str, task: Task, seeds: int, jobs: int, out: Path) -> dict[s
         "env_id": task.env_id,
         **{name: measured[name] for name in ("seeds", "return_mean", "random_return")},
         "expert_return": expert,
-        "demonstrator_return": expert if CLASSIC[1] in task.changes else expert_return(task, deterministic=False),
+        "demonstrator_return": expert if ONE[1] in task.changes else expert_return(task, deterministic=False),
         "normalized_score": {
             "values": scores,
             "mean": float(np.mean(scores)),

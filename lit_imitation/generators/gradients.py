@@ -97,19 +97,18 @@ class Descent:
         Between processes, with a mask, or not compiled, one by one; else `CHUNK` of them in one compiled function: to
         call it takes almost as long as a step's arithmetic.
         """
-        count, found = len(columns[0]), []
-        done = 0
+        count, found, done = len(columns[0]), [], 0
+        ready = self._chunk is not None and self.processes == 1 and mask is None
+        if ready and not self.optimizer.state:
+            # Adam makes its state with the first step. With it goes all that is over beside whole chunks, or one more
+            # function would be compiled that later rounds may never need.
+            done = count % CHUNK or CHUNK
+            for i in range(done):
+                self.vector.grad, statistics = self._eager(*(column[i] for column in columns))
+                self.optimizer.step()
+                found.append(statistics[None])
         while done < count:
-            ready = self._chunk is not None and self.processes == 1 and mask is None
-            if ready and not self.optimizer.state:
-                # Adam makes its state with the first step. With all that a whole number of chunks leaves over, one
-                # more function may need no compiling.
-                for done in range(1, 1 + (count % CHUNK or CHUNK)):
-                    gradient, statistics = self._eager(*(column[done - 1] for column in columns))
-                    self.vector.grad = gradient
-                    self.optimizer.step()
-                    found.append(statistics[None])
-            elif ready and count - done >= CHUNK:
+            if ready and count - done >= CHUNK:
                 assert self._chunk is not None
                 state, group = self.optimizer.state[self.vector], self.optimizer.param_groups[0]
                 moments = (state["exp_avg"], state["exp_avg_sq"], state["step"])
