@@ -1,4 +1,4 @@
-# Nothing but Python 3.10 or newer and make need be there; the rest goes into .venv.
+# Nothing but Python 3.11 or newer and make need be there; the rest goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
@@ -7,7 +7,7 @@ EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
 
 # The stamp is newer than what it was made from unless something changed.
 .venv/.stamp: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; name one with make PYTHON=…")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def machine() -> dict[str, Any]:
     """Versions, CPU and date of a measurement."""
-    return {"versions": versions(), "cpu": _cpu(), "date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    return {"versions": versions(), "cpu": _cpu(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def ratios(numerator: list[float], denominator: list[float]) -> dict[str, Any]:

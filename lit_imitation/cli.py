@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test`, `predict`, and our own `collect`, `repeat`, `study`."""
+"""The command line: Lightning's `fit`, `validate`, `test`, `predict`; our `recipes`, `collect`, `repeat`, `study`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ USAGE = """\
 usage: lit-imitation COMMAND [options]      (or: python train.py COMMAND [options])
 
 train, with Lightning:
-  fit        train a recipe:   fit --config configs/bc/lunar_lander.yaml
-             your own data:    fit --config configs/bc/hopper.yaml --data.demonstrations my.npz
+  fit        train a recipe:   fit --config bc/lunar_lander
+             your own data:    fit --config bc/hopper --data.demonstrations my.npz
              go on after a cut: fit --config … --trainer.default_root_dir DIR --ckpt_path last
   validate   measure a checkpoint on held-out demonstrations and a few episodes
   test       measure a checkpoint over many episodes:   test --ckpt_path DIR
   predict    write a trained policy's trajectories as a demonstration file:   predict --ckpt_path DIR
 
 around it:
+  recipes    list the recipes with task, method, score and time; print one:   recipes bc/lunar_lander
   collect    roll out an expert and write a demonstration file
   repeat     run a recipe for several seeds and put the results into one table
   study      measure what the theory promises, with figures:   study horizon --out DIR
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             from lit_imitation.lightning_cli import run
 
             run(command, rest)
+        elif command == "recipes":
+            recipes(rest)
         elif command == "collect":
             collect(rest)
         elif command == "repeat":
@@ -75,6 +78,26 @@ def _mendable(error: Exception) -> BaseException | None:
     if cause is None and isinstance(error, OSError) and error.filename is not None:
         return error
     return cause
+
+
+def recipes(arguments: Sequence[str]) -> None:
+    """List the recipes that come with the package, or print one to copy and change."""
+    parser = argparse.ArgumentParser(prog="lit-imitation recipes", description=recipes.__doc__)
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        default="",
+        help="a recipe to print, as bc/lunar_lander (copy it with > my_recipe.yaml); or a part of the names, tasks and "
+        "methods to list (default: all)",
+    )
+    options = parser.parse_args(arguments)
+
+    from lit_imitation.recipes import listing, recipe_files
+
+    file = recipe_files().get(options.recipe.removesuffix(".yaml"))
+    print(
+        listing(options.recipe) if file is None else file.read_text(encoding="utf-8"), end="\n" if file is None else ""
+    )
 
 
 def collect(arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_imitation.callbacks import LastCheckpoint, ProgressBar, RunDirectory, TrajectoryWriter
 from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
-from lit_imitation.errors import ConfigError
+from lit_imitation.errors import ConfigError, MissingExtraError
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
+from lit_imitation.recipes import with_recipes_found
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
 """Tells the processes that a DDP run launches which directory the first one chose."""
@@ -41,6 +43,14 @@ TRAINER_DEFAULTS = {
     "max_epochs": 100,
 }
 
+LOGGER_PACKAGES = {
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "MLFlowLogger": ("mlflow",),
+    "CometLogger": ("comet_ml",),
+    "NeptuneLogger": ("neptune",),
+}
+"""What Lightning's loggers need, of which one is enough and this package installs none."""
+
 NO_CHECKPOINT = "{} needs a trained policy: --ckpt_path FILE, or the directory of a run"
 
 
@@ -50,12 +60,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
         torch.set_num_threads(1)
-    arguments = list(arguments)
+    arguments = _with_save_dir(with_recipes_found(list(arguments)))
     if command != "fit":
         arguments = with_config_of_checkpoint(command, arguments)
     elif not any(argument.startswith("-") for argument in arguments):
         raise ConfigError(
-            "fit needs a recipe: --config FILE (those of this project are in configs/), or --model and --data"
+            "fit needs a recipe: --config NAME (`lit-imitation recipes` lists them) or --config FILE; or --model and "
+            "--data"
         )
     CLI.command = command
     try:
@@ -112,6 +123,23 @@ def with_config_of_checkpoint(command: str, arguments: list[str]) -> list[str]:
     config = yaml.safe_load(checkpoint["config"])
     keep = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
     return ["--config", yaml.safe_dump(keep), *arguments]
+
+
+def _with_save_dir(arguments: list[str]) -> list[str]:
+    """Name the run's directory for loggers that ask for one, and that nobody gave one."""
+    logger = (option(arguments, "--trainer.logger") or "").rpartition(".")[2]
+    if logger in ("TensorBoardLogger", "CSVLogger") and option(arguments, "--trainer.logger.save_dir") is None:
+        return [*arguments, "--trainer.logger.save_dir", "."]
+    return arguments
+
+
+def _check_logger(class_path: str) -> None:
+    """Raise, where the package that a logger needs is not installed."""
+    name = class_path.rpartition(".")[2]
+    packages = LOGGER_PACKAGES.get(name, ())
+    if packages and not any(find_spec(package) for package in packages):
+        extra = '"lit-imitation[tensorboard]"' if name == "TensorBoardLogger" else packages[0]
+        raise MissingExtraError(f"trainer.logger {name} needs {packages[0]}: pip install {extra}")
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:
@@ -208,6 +236,7 @@ class CLI(LightningCLI):
         elif self.subcommand != "fit":
             raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
         for logger in _as_list(trainer.logger):
+            _check_logger(str(getattr(logger, "class_path", "")))
             if hasattr(logger, "init_args") and logger.init_args.get("save_dir", "") in (None, "."):
                 logger.init_args.save_dir = str(directory)
 

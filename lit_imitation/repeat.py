@@ -31,6 +31,7 @@ from rich.table import Table
 
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.files import atomic_write
+from lit_imitation.recipes import find_recipe
 from lit_imitation.statistics import interquartile_mean, stratified_bootstrap_interval
 
 SCORES = ("return_mean", "return_iqm", "normalized_score")
@@ -52,7 +53,7 @@ def repeat(
     must be called from the main thread.
 
     Args:
-        config: recipes to stack, as for `fit --config`.
+        config: recipes to stack, names or files, as for `fit --config`.
         seeds: how many; more than in an earlier call adds to it.
         jobs: processes at a time. Each gets its share of the cores as `OMP_NUM_THREADS`, unless that is set.
         out: folder for all of it, see the module.
@@ -214,7 +215,7 @@ def table(result: Mapping[str, Any]) -> Table:
 def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `repeat`; those it does not know are meant for `fit` (`parse_known_args`)."""
     parser.add_argument(
-        "--config", action="append", required=True, metavar="FILE", help="recipe; repeat it to stack several"
+        "--config", action="append", required=True, metavar="RECIPE", help="name or file; repeat it to stack several"
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default: 5)")
     parser.add_argument("--first_seed", type=int, default=0, help="the lowest seed (default: 0)")
@@ -280,7 +281,7 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
 
 def _read_recipe(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(find_recipe(path)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path}: cannot be read: {error}") from error
 
