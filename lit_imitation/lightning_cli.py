@@ -40,8 +40,9 @@ RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # a rollout of an untrained policy proves little and costs time
     "enable_model_summary": False,
-    "max_epochs": 100,
 }
+MAX_EPOCHS = 100
+"""Where nothing else ends a run."""
 
 LOGGER_PACKAGES = {
     "TensorBoardLogger": ("tensorboard", "tensorboardX"),
@@ -205,10 +206,16 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run's directory, and with it the checkpoint that `last` or `best` means."""
         trainer, settings = self.settings.trainer, self.settings
+        endless = trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None
+        counts_steps = bool(settings.get("data")) and settings.data.get("init_args", {}).get("env_steps") is not None
+        if endless and not counts_steps:
+            trainer.max_epochs = MAX_EPOCHS
         # What is kept as config.yaml says nothing of directory and checkpoint, so that it starts a run of its own.
         kept = settings.clone()
         kept.trainer.default_root_dir = kept.ckpt_path = None
         self.kept_config = self._parser(self.subcommand).dump(kept, skip_none=False, skip_validation=True)
+        if endless and counts_steps:
+            trainer.max_epochs = -1
         first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
         parent = self._runs()
         path = settings.get("ckpt_path")

@@ -69,5 +69,6 @@ def _set(python: Any, numpy: Any, cpu: torch.Tensor, cuda: list[torch.Tensor]) -
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
+    if cuda and torch.cuda.is_available():  # a checkpoint may be that of a machine with more GPUs, or fewer
+        for device, state in zip(range(torch.cuda.device_count()), cuda, strict=False):
+            torch.cuda.set_rng_state(state, device)

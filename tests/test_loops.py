@@ -160,7 +160,6 @@ def test_the_short_way_gives_the_same_bits_counters_and_metrics(model_class, cal
         (BC, [], {"accumulate_grad_batches": 2}),
         (BC, [lambda: GradientAccumulationScheduler({1: 2})], {}),
         (BC, [], {"precision": "bf16-mixed"}),
-        (BC, [], {"precision": "64-true"}),
         (BC, [], {"profiler": SimpleProfiler()}),
     ],
 )

@@ -122,3 +122,19 @@ def test_states_go_through_a_checkpoint(tmp_path):
     reseed(4)
     set_states(torch.load(tmp_path / "states.pt", weights_only=True))
     assert draw() == wanted
+
+
+def test_states_of_more_gpus_than_there_are(monkeypatch):
+    """The checkpoint of a machine with two; here is one, or none."""
+    reseed(3)
+    states = get_states() | {"cuda": [torch.tensor([1]), torch.tensor([2])]}
+    wanted = draw()
+    found = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: found.update({device: int(state)}))
+    for count in (0, 1, 2, 3):
+        found.clear()
+        monkeypatch.setattr(torch.cuda, "is_available", lambda count=count: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
+        set_states(states)
+        assert found == {device: device + 1 for device in range(min(count, 2))}
+        assert draw() == wanted

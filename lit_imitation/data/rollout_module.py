@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 from gymnasium.vector import VectorEnv
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs import Backend
@@ -15,6 +16,9 @@ from lit_imitation.policies.base import Explorer
 from lit_imitation.processes import world_size
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.seeding import derive_seed
+
+LIGHTNING_MAX_EPOCHS = 1000
+"""What Lightning puts for `max_epochs` where nobody set a limit: none beside `env_steps`."""
 
 
 class RolloutDataModule(EnvironmentDataModule):
@@ -26,8 +30,9 @@ class RolloutDataModule(EnvironmentDataModule):
 
     Args:
         env_id: a registered Gymnasium id, or `module:Id-v0`.
-        env_steps: of the whole training, over all environments; rounded up to whole epochs, it sets their number. None
-            to leave that to `trainer.max_epochs`.
+        env_steps: steps of the whole training, over all environments, rounded up to whole epochs. With
+            `trainer.max_epochs` or `trainer.max_steps` (a step is a round), the limit that is reached first ends the
+            run. None leaves it to these.
         steps_per_round: steps of each environment between two updates.
         rounds_per_epoch: rounds between two points at which validation and checkpoints may fall.
         env_kwargs: passed to the environment.
@@ -64,6 +69,7 @@ class RolloutDataModule(EnvironmentDataModule):
         self.env_steps, self.steps_per_round, self.rounds_per_epoch = env_steps, steps_per_round, rounds_per_epoch
         self.expert_return = expert_return
         self._training_envs: VectorEnv[Any, Any, Any] | None = None
+        self._max_epochs: int | None = None  # of the Trainer, while `env_steps` sets another
 
     def setup(self, stage: str) -> None:
         """Turn `env_steps` into epochs."""
@@ -74,8 +80,32 @@ class RolloutDataModule(EnvironmentDataModule):
         if self.num_envs % world:
             raise ConfigError(f"data.num_envs {self.num_envs} cannot be shared out equally over {world} processes")
         if self.env_steps is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            per_epoch = self.rounds_per_epoch * self.steps_per_round * self.num_envs
-            self.trainer.fit_loop.max_epochs = -(-self.env_steps // per_epoch)
+            self._limit_epochs(self.env_steps)
+
+    def _limit_epochs(self, env_steps: int) -> None:
+        """End the run after `env_steps`, or where the Trainer does if that is earlier, and say so."""
+        assert self.trainer is not None
+        loop, per_round = self.trainer.fit_loop, self.steps_per_round * self.num_envs
+        epochs = -(-env_steps // (self.rounds_per_epoch * per_round))
+        given, max_steps = loop.max_epochs, loop.max_steps  # a step of Lightning's is a round here
+        ends = {f"trainer.max_steps {max_steps}": max_steps} if max_steps >= 0 else {}
+        if given is not None and given >= 0 and given != LIGHTNING_MAX_EPOCHS:
+            ends[f"trainer.max_epochs {given}"] = given * self.rounds_per_epoch
+            loop.max_epochs = min(epochs, given)
+        else:
+            loop.max_epochs = epochs
+            if given == LIGHTNING_MAX_EPOCHS < epochs:
+                rank_zero_info(
+                    f"data.env_steps {env_steps} ends the run after {epochs} epochs; trainer.max_epochs {given}, "
+                    "Lightning's default, does not"
+                )
+        self._max_epochs = given
+        first = min(ends, key=ends.__getitem__, default="")
+        if ends and ends[first] < epochs * self.rounds_per_epoch:
+            rank_zero_info(
+                f"{first} ends the run after {ends[first] * per_round} environment steps, before data.env_steps "
+                f"{env_steps}; leave it out to train for all of them"
+            )
 
     def train_dataloader(self) -> Rounds:
         """The rounds of one epoch."""
@@ -89,8 +119,10 @@ class RolloutDataModule(EnvironmentDataModule):
         return self._training_envs
 
     def teardown(self, stage: str) -> None:
-        """Close the environments."""
+        """Close the environments, and leave the Trainer its own limit."""
         super().teardown(stage)
+        if stage == "fit" and self._max_epochs is not None and self.trainer is not None:
+            self.trainer.fit_loop.max_epochs, self._max_epochs = self._max_epochs, None
         if self._training_envs is not None:
             self._training_envs.close()
             self._training_envs = None

@@ -213,6 +213,16 @@ class Adversarial(RewardLearning):
             if self._alarms[name] == PATIENCE:
                 rank_zero_warn(ALARMS[name].format(rounds=PATIENCE))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every method that learns a reward, and for how many rounds there has been cause for each warning."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["alarms"] = dict(self._alarms)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The inverse."""
+        super().on_load_checkpoint(checkpoint)
+        self._alarms = dict(checkpoint["alarms"])
+
     def past(self) -> list[Any]:
         """The past rounds' pairs."""
         return [list(one) for one in self.negatives[-self.replay_rounds :]] if self.replay_rounds else []

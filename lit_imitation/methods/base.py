@@ -13,10 +13,12 @@ from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
 from lit_imitation.data.module import EnvironmentDataModule
-from lit_imitation.errors import TrainingError
+from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.generators.normalisation import RunningMoments
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy, PolicyFactory, default_policy
 from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.policies.networks import Standardise
 from lit_imitation.rollout import Actor, Episode, Round
 from lit_imitation.seeding import get_states, set_states
 from lit_imitation.transitions import Transitions
@@ -44,6 +46,8 @@ class ImitationModule(LightningModule):
     """
 
     policy: Policy
+    precisions: tuple[str, ...] = ("32-true", "bf16-mixed", "16-mixed")
+    """The values of `trainer.precision` that the method can compute in."""
 
     def __init__(self, policy: PolicyFactory | None = None) -> None:
         super().__init__()
@@ -81,6 +85,18 @@ class ImitationModule(LightningModule):
             raise TypeError(f"{type(self).__name__} needs an EnvironmentDataModule, not {type(datamodule).__name__}")
         return datamodule
 
+    def setup(self, stage: str) -> None:
+        """Check the precision before anything is computed.
+
+        Raises:
+            ConfigError: the method cannot compute in it.
+        """
+        if (precision := str(self.trainer.precision)) not in self.precisions:
+            raise ConfigError(
+                f"{type(self).__name__} does not run in trainer.precision {precision}; use one of "
+                f"{', '.join(self.precisions)}"
+            )
+
     def configure_model(self) -> None:
         """Build the policy, once the spaces are known; callbacks that copy the model may ask for it early.
 
@@ -93,6 +109,12 @@ class ImitationModule(LightningModule):
     def method(self) -> str:
         """What the summary calls it."""
         return type(self).__name__.lower()
+
+    @property
+    def logs_step(self) -> bool:
+        """Whether `trainer.log_every_n_steps`, which is 0 for never, asks for the metrics of the running step."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and (self.global_step + 1) % every == 0
 
     def count_gradient_steps(self) -> int:
         """Optimiser steps that the policy has behind it by now."""
@@ -209,17 +231,32 @@ class ImitationModule(LightningModule):
         Raises:
             TrainingError: a weight is not finite; the checkpoint before stays the last good one.
         """
-        for name, value in checkpoint["state_dict"].items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise TrainingError(
-                    f"{name} is no longer finite after step {self.global_step} (epoch {self.current_epoch}), so it is "
-                    f"not saved\n{self._last_good()}"
-                )
+        self._check_learned(checkpoint)
         checkpoint["policy"] = describe(self.policy)
         checkpoint["env_steps"] = self.env_steps
         checkpoint["gradient_steps"] = self.count_gradient_steps()
         checkpoint["evaluation"] = self.evaluation  # between a validation and the end of its epoch
         checkpoint["random_states"] = get_states()
+
+    def _check_learned(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to save what is no longer finite of that which is learned: weights, statistics, optimizer states.
+
+        Other buffers may be infinite, as the bounds of an action space are.
+        """
+        learned = {name for name, _ in self.named_parameters()}
+        for name, module in self.named_modules():
+            if isinstance(module, Standardise | RunningMoments):
+                learned |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
+        found = [(name, value) for name, value in checkpoint["state_dict"].items() if name in learned]
+        for i, state in enumerate(checkpoint.get("optimizer_states", [])):
+            for moments in state["state"].values():
+                found += [(f"{name} of optimizer {i}", x) for name, x in moments.items() if isinstance(x, Tensor)]
+        for name, value in found:
+            if value.is_floating_point() and not value.isfinite().all():
+                raise TrainingError(
+                    f"{name} is no longer finite after step {self.global_step} (epoch {self.current_epoch}), so it is "
+                    f"not saved\n{self._last_good()}"
+                )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description."""

@@ -52,6 +52,7 @@ class BC(ImitationModule):
 
     def setup(self, stage: str) -> None:
         """Build the policy and standardise its inputs by the training split."""
+        super().setup(stage)
         self.configure_model()
         if stage != "fit":
             return
@@ -87,7 +88,7 @@ class BC(ImitationModule):
             squares = torch.stack([parameter.square().sum() for parameter in self.policy.parameters()])
             loss = loss + 0.5 * self.l2_coefficient * squares.sum()
         self.check_finite(loss, batch)
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if self.logs_step:
             self.log("train/loss", loss)
         return loss
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.policies.checkpoints import build, describe
 from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
-from lit_imitation.rollout import Episode
+from lit_imitation.rollout import Actor, Episode
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Entropy, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import Trajectories
@@ -70,6 +71,7 @@ class MaxEntIRL(ImitationModule):
     """
 
     reward: TabularReward
+    precisions = ("32-true", "64-true")
 
     def __init__(
         self,
@@ -126,6 +128,7 @@ class MaxEntIRL(ImitationModule):
 
     def setup(self, stage: str) -> None:
         """Check that the worlds can be compared, and the demonstrations against their worlds."""
+        super().setup(stage)
         data = self.worlds
         self.configure_model()
         if stage != "fit":
@@ -148,6 +151,10 @@ class MaxEntIRL(ImitationModule):
                 for one, mdp, truth in zip(data.trajectories, data.worlds, truths, strict=True)
             ]
             data.expert_return = float(torch.cat(returns).mean())
+
+    def actor(self) -> Actor:
+        """What acts in evaluation rollouts, in float32 whatever the precision of planning."""
+        return deepcopy(self.policy).float().actor(deterministic=True)
 
     def here(self, mdp: TabularMDP) -> TabularMDP:
         """A world on the module's device, in the precision of its parameters."""
@@ -175,8 +182,7 @@ class MaxEntIRL(ImitationModule):
         self.fitted = {"log_likelihood": -summed[0], "feature_gap": summed[1:].abs().max()}
         if self.gap_tolerance and float(self.fitted["feature_gap"]) <= self.gap_tolerance:
             self.trainer.should_stop = True
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.trainer.should_stop or (self.global_step + 1) % every == 0:
+        if self.trainer.should_stop or self.logs_step:
             self.log_dict({f"train/{name}": value for name, value in self.fitted.items()})
         if self.l2_coefficient:
             squares = torch.stack([parameter.square().sum() for parameter in self.reward.parameters()])

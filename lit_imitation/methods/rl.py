@@ -41,6 +41,8 @@ class RL(ImitationModule):
         start: directory or checkpoint of a policy to start from.
     """
 
+    precisions = ("32-true", "bf16-mixed")  # the gradients of float16 would have to be scaled
+
     def __init__(
         self,
         generator: GeneratorFactory | None = None,
@@ -104,17 +106,15 @@ class RL(ImitationModule):
                 raise ConfigError(f"{what} was made for {one}; {self.datamodule.env_id} has {given}")
 
     def setup(self, stage: str) -> None:
-        """Check what it takes to train, and have every round logged."""
+        """Check what it takes to train, and have every round logged, unless nothing is."""
+        super().setup(stage)
         self.configure_model()
         if stage != "fit":
             return
         if not isinstance(self.datamodule, RolloutDataModule):
             raise ConfigError(f"RL learns from rollouts; {type(self.datamodule).__name__} gives none")
-        if self.trainer.precision.startswith("16"):
-            raise ConfigError(
-                f"trainer.precision {self.trainer.precision} needs scaled gradients; use bf16-mixed or 32"
-            )
-        self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
+        if self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
 
     def explorer(self) -> Explorer:
         """What acts in the rounds of an epoch, which starts with a reset of the environments."""
@@ -125,8 +125,9 @@ class RL(ImitationModule):
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
         learnt, batch = self.rewarded(batch)
         # Without an end (`max_epochs: -1`) nothing is ever over, and nothing annealed.
-        rounds = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
-        logged = learnt | self.generator.update(batch, max(0.0, self.trainer.global_step / rounds))
+        by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
+        rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
+        logged = learnt | self.generator.update(batch, self.trainer.global_step / rounds)
         self._count(batch, logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
 

@@ -121,7 +121,7 @@ def fit(
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
-        max_epochs=epochs,
+        max_epochs=-1 if getattr(data, "env_steps", None) is not None else epochs,
         check_val_every_n_epoch=epochs,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validate else 0,

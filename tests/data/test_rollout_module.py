@@ -31,7 +31,7 @@ def module(epoch=0, rank=0, world=1, num_envs=4, **settings):
         world_size=world,
         current_epoch=epoch,
         fast_dev_run=False,
-        fit_loop=SimpleNamespace(max_epochs=100),
+        fit_loop=SimpleNamespace(max_epochs=100, max_steps=-1),
         lightning_module=SimpleNamespace(explorer=Explorer),
     )
     return data

@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from suites import arguments
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lit_imitation import RL, RewardModel, load_policy
+from lit_imitation import PPO, RL, RewardModel, RolloutDataModule, load_policy
 from lit_imitation.cli import main
 from lit_imitation.policies.checkpoints import read_checkpoint
 
@@ -53,8 +55,50 @@ def test_the_summary_counts(tmp_path):
 
 
 def test_env_steps_set_the_number_of_epochs(tmp_path):
-    summary = run("ppo-continuous", tmp_path, "--data.env_steps=600", "--trainer.check_val_every_n_epoch=3")
-    assert summary["env_steps"] == 3 * (3 * 24 * 3)
+    more = ["--data.env_steps=600", "--trainer.check_val_every_n_epoch=3", "--trainer.max_epochs=-1"]
+    assert run("ppo-continuous", tmp_path, *more)["env_steps"] == 3 * (3 * 24 * 3)
+
+
+@pytest.mark.parametrize(
+    ("limits", "rounds", "said"),
+    [
+        ({"max_epochs": 2}, 6, "trainer.max_epochs 2 ends the run after 432 environment steps, before data"),
+        ({"max_epochs": 5}, 9, ""),
+        ({"max_epochs": -1}, 9, ""),
+        ({"max_epochs": None}, 9, ""),
+        ({"max_epochs": 5, "max_steps": 4}, 4, "trainer.max_steps 4 ends the run after 288 environment steps"),
+        ({"max_epochs": 1, "max_steps": 4}, 3, "trainer.max_epochs 1 ends the run after 216 environment steps"),
+    ],
+)
+def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monkeypatch):
+    """The learning rate falls linearly over the rounds that there are; the Trainer keeps its own limit."""
+    progress, lines, update = [], [], PPO.update
+    monkeypatch.setattr(PPO, "update", lambda self, *given: (progress.append(given[1]), update(self, *given))[1])
+    monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
+    data = RolloutDataModule("Pendulum-v1", 600, 24, 3, num_envs=3, eval_episodes=0)
+    trainer = fitted(RL(partial(PPO, epochs=1)), data, tmp_path, **limits)
+    assert progress == [i / rounds for i in range(rounds)]
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)
+    assert trainer.max_epochs == (limits["max_epochs"] or 1000)
+
+
+def test_env_steps_beyond_lightnings_default(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
+    data = RolloutDataModule("Pendulum-v1", 1002, 1, 1, num_envs=1, eval_episodes=0)
+    model = RL(partial(PPO, epochs=1, batch_size=1))
+    assert fitted(model, data, tmp_path, max_epochs=None).global_step == 1002
+    assert lines == [
+        "data.env_steps 1002 ends the run after 1002 epochs; trainer.max_epochs 1000, Lightning's default, does not"
+    ]
+
+
+def fitted(model, data, directory, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=directory, enable_checkpointing=False, **quiet, **options)
+    trainer.fit(model, data)
+    return trainer
 
 
 def test_a_reward_model_is_the_only_reward_that_is_learnt_from(tmp_path):
