@@ -18,6 +18,7 @@ import torch
 import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -25,7 +26,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_imitation.callbacks import LastCheckpoint, ProgressBar, RunDirectory, TrajectoryWriter
+from lit_imitation.callbacks import LastCheckpoint, ProgressBar, ProgressLines, RunDirectory, TrajectoryWriter
 from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError, MissingExtraError
@@ -61,7 +62,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
         torch.set_num_threads(1)
-    arguments = _with_save_dir(with_recipes_found(list(arguments)))
+    arguments = given = _with_save_dir(with_recipes_found(list(arguments)))
     if command != "fit":
         arguments = with_config_of_checkpoint(command, arguments)
     elif not any(argument.startswith("-") for argument in arguments):
@@ -70,6 +71,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
             "--data"
         )
     CLI.command = command
+    changes = ("--model", "--data", "--config", "-c", "--seed_everything")
+    CLI.changed = any(argument.startswith(changes) for argument in given)
     try:
         CLI(
             LightningModule,
@@ -103,6 +106,7 @@ def _quieten(command: str) -> None:
         "isinstance\\(treespec, LeafSpec\\)",
         "You have overridden `transfer_batch_to_device`",
         "is smaller than the logging interval",
+        "Found .* module\\(s\\) in eval mode",  # on purpose: dropout is off while a round is played and learned from
         "Checkpoint directory .* exists and is not empty",
     ):
         warnings.filterwarnings("ignore", f".*{text}")
@@ -182,6 +186,8 @@ class CLI(LightningCLI):
     """One subcommand of LightningCLI, with directory, loggers and callbacks put in where the recipe is silent."""
 
     command = "fit"
+    changed = False
+    """Whether the command line changes what a checkpoint was trained on."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -224,6 +230,10 @@ class CLI(LightningCLI):
                 trainer.default_root_dir = os.environ[RUN_DIR_VARIABLE]
             elif path in ("last", "best"):
                 trainer.default_root_dir = str(_newest_run(parent))
+            elif self.subcommand != "fit" and path and (run := _run_of(find_checkpoint(path))) is not None:
+                own = self.subcommand != "validate" and not self.changed  # else what is there says something else
+                folder = run if own else run / f"{self.subcommand}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+                trainer.default_root_dir = str(folder)
             else:
                 trainer.default_root_dir = str(parent / time.strftime("%Y-%m-%d_%H-%M-%S"))
         directory = Path(trainer.default_root_dir)
@@ -261,8 +271,8 @@ class CLI(LightningCLI):
         loggers += [one for one in _as_list(logger) if isinstance(one, Logger)]
         self.run_directory = RunDirectory(self.kept_config)
         callbacks = [*_as_list(trainer.callbacks), self.run_directory]
-        if trainer.enable_progress_bar is not False:
-            callbacks.append(ProgressBar())
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, Progress) for one in callbacks):
+            callbacks.append(ProgressBar() if sys.stdout.isatty() else ProgressLines())
         if trainer.enable_checkpointing is not False:
             callbacks.append(LastCheckpoint())
         if self.subcommand == "predict":
@@ -286,6 +296,8 @@ class CLI(LightningCLI):
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint from elsewhere shall not execute code
         kwargs["ckpt_path"] = self.settings.ckpt_path
+        if subcommand in ("validate", "test"):
+            kwargs["verbose"] = False  # the summary's table has the same figures
         return kwargs
 
     def after_fit(self) -> None:
@@ -318,6 +330,13 @@ def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint belongs to, if its directory can be written."""
+    run = checkpoint.resolve().parent.parent
+    belongs = checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file()
+    return run if belongs and os.access(run, os.W_OK) else None
 
 
 def _newest_run(parent: Path) -> Path:

@@ -81,6 +81,38 @@ def test_predict_writes_trajectories_that_are_demonstrations(trained, tmp_path):
     assert summary(tmp_path / "again")["expert_return"] == pytest.approx(float(demonstrations.episode_returns.mean()))
 
 
+def test_test_and_predict_write_into_the_run(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = summary(trained)
+    (trained / "summary.json").unlink()
+    main(["test", f"--ckpt_path={trained}"])
+    assert capsys.readouterr().out.count("┏") == 1  # one table
+    assert {name: summary(trained)[name] for name in FIGURES} == {name: before[name] for name in FIGURES}
+    main(["predict", f"--ckpt_path={trained}"])
+    (trained / "trajectories.npz").unlink()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_measuring_something_else_keeps_the_run_s_summary(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = (trained / "summary.json").read_text()
+    main(["test", f"--ckpt_path={trained}", "--data.test_episodes=2"])
+    main(["validate", f"--ckpt_path={trained}"])
+    assert (trained / "summary.json").read_text() == before
+    (other,) = trained.glob("test_*")
+    assert summary(other)["episodes"] == 2
+    assert len(list(trained.glob("validate_*"))) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_shorter_than_the_logging_interval_are_logged(tmp_path):
+    short = ["--trainer.log_every_n_steps=5000", "--trainer.max_epochs=2"]
+    main(arguments("bc-discrete", tmp_path, *short))
+    header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
+    losses = [row.split(",")[header.split(",").index("train/loss")] for row in rows]
+    assert any(losses)
+
+
 @pytest.mark.parametrize("suffix", ["npz", "hdf5"])
 def test_collect(suffix, tmp_path, capsys):
     def collected(name: str, *more: str):

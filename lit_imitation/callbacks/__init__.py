@@ -2,7 +2,7 @@
 
 from lit_imitation.callbacks.dagger import DAggerCallback
 from lit_imitation.callbacks.human_labels import HumanLabels
-from lit_imitation.callbacks.progress import ProgressBar
+from lit_imitation.callbacks.progress import ProgressBar, ProgressLines
 from lit_imitation.callbacks.run import LastCheckpoint, RunDirectory
 from lit_imitation.callbacks.trajectories import TrajectoryWriter
 from lit_imitation.callbacks.video import VideoLogger
@@ -12,6 +12,7 @@ __all__ = [
     "HumanLabels",
     "LastCheckpoint",
     "ProgressBar",
+    "ProgressLines",
     "RunDirectory",
     "TrajectoryWriter",
     "VideoLogger",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_imitation.callbacks.human_labels import FrameRecorder, can_render
-from lit_imitation.callbacks.progress import ProgressBar
+from lit_imitation.callbacks.progress import ProgressBar, ProgressLines
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.envs import episode_limit, make
 from lit_imitation.errors import ConfigError, ExpertError
@@ -145,7 +145,8 @@ class Collector:
             recorder = FrameRecorder(envs, self.frames)
             rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
         bar, failure = self.trainer.progress_bar_callback, ""
-        shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ProgressBar) else nullcontext()
+        shows = isinstance(bar, ProgressBar | ProgressLines)
+        shown = bar.collecting(f"Round {i}", rollout) if shows else nullcontext()
         try:
             with shown as progress:
                 for episode in rollout:

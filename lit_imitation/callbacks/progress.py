@@ -1,4 +1,4 @@
-"""Progress bars of the Trainer."""
+"""Progress of the Trainer: a bar in a terminal, lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,41 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.rollout import Episode, Episodes, Round, Steps
+
+NAMES = {"val/return_mean": "return", "val/loss": "val_loss"}
+"""Short names of logged metrics."""
+
+
+class RoundFigures:
+    """Mean return of the episodes that ended in the last round in which any did, and environment steps a second.
+
+    Figures for people alone: a rate in `metrics.csv` would be another each time.
+    """
+
+    def __init__(self) -> None:
+        self.figures: dict[str, str] = {}
+        self._steps, self._started = 0, 0.0
+
+    def start(self, module: LightningModule) -> None:
+        """Start the clock: evaluation in between is not counted."""
+        self._started, self._steps = time.perf_counter(), getattr(module, "env_steps", 0)
+
+    def update(self, module: LightningModule, batch: Any) -> None:
+        """Take what came out of a round; other batches have no such figures."""
+        if not isinstance(batch, Round) or not isinstance(module, ImitationModule):
+            return
+        now, steps = time.perf_counter(), module.env_steps
+        if batch.episodes:
+            mean = sum(episode.episode_return for episode in batch.episodes) / len(batch.episodes)
+            self.figures["train_return"] = f"{mean:.1f}"
+        self.figures["steps/s"] = f"{(steps - self._steps) / (now - self._started):,.0f}"
+        self._started, self._steps = now, steps
 
 
 class ProgressBar(TQDMProgressBar):
@@ -32,13 +62,12 @@ class ProgressBar(TQDMProgressBar):
         self._returns: list[float] = []
         self._steps = 0
         self._started = 0.0
-        self._round: dict[str, str] = {}
+        self._round = RoundFigures()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The logged metrics under short names."""
-        names = {"val/return_mean": "return", "val/loss": "val_loss"}
-        metrics = {names.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
-        return metrics | self._round
+        metrics = {NAMES.get(k, k): v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+        return metrics | self._round.figures
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show each batch if it is a round."""
@@ -47,22 +76,13 @@ class ProgressBar(TQDMProgressBar):
             self._refresh_rate = min(self._refresh_rate, 1)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock: evaluation in between is not counted."""
+        """Start the clock of the rounds."""
         super().on_train_epoch_start(trainer, pl_module)
-        self._started = time.perf_counter()
-        self._steps = getattr(pl_module, "env_steps", 0)
+        self._round.start(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Note what came out of a round, for the bar alone: a rate in `metrics.csv` would be another each time."""
-        batch = args[1]
-        if isinstance(batch, Round) and isinstance(pl_module, ImitationModule):
-            now, seen = time.perf_counter(), self._steps
-            self._steps = pl_module.env_steps
-            if batch.episodes:
-                mean = sum(episode.episode_return for episode in batch.episodes) / len(batch.episodes)
-                self._round["train_return"] = f"{mean:.1f}"
-            self._round["steps/s"] = f"{(self._steps - seen) / (now - self._started):,.0f}"
-            self._started = now
+        """Show what came out of a round."""
+        self._round.update(pl_module, args[1])
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
 
     def init_predict_tqdm(self) -> Tqdm:
@@ -133,3 +153,72 @@ class ProgressBar(TQDMProgressBar):
         """Show the return of the episodes so far."""
         self._show_episode(self.test_progress_bar, args[1])
         super().on_test_batch_end(trainer, pl_module, *args, **kwargs)
+
+
+class ProgressLines(Progress):
+    """A line after each epoch, for output that goes to a file or a pipe, where a bar would be drawn over and over.
+
+    An epoch of long rounds has lines of its own.
+
+    Args:
+        seconds: shortest time between two lines; the last epoch always has one.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._round = RoundFigures()
+        self._said = 0.0
+        self._enabled = True
+
+    def disable(self) -> None:
+        """Say nothing, as on every process but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """The inverse."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first line comes after a while, not at once."""
+        self._said = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of the rounds."""
+        self._round.start(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """A line within an epoch, where its rounds take long."""
+        self._round.update(pl_module, args[1])
+        batch, batches = args[2] + 1, trainer.num_training_batches
+        if isinstance(args[1], Round) and batch < batches and time.monotonic() - self._said > self.seconds:
+            self._say(trainer, self._round.figures, f", round {batch}/{batches}")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A line with what the evaluation said."""
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        if last or time.monotonic() - self._said > self.seconds:
+            metrics = {NAMES.get(k, k): v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
+            shown = {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in metrics.items()}
+            self._say(trainer, shown | self._round.figures, "")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that the episodes are played now, which may take a while."""
+        if self._enabled:
+            print("testing the policy", flush=True)
+
+    @contextmanager
+    def collecting(self, description: str, rollout: Episodes) -> Iterator[Callable[[Episode], None]]:
+        """A line after `rollout` ran; what it yields is to hear of each finished episode."""
+        returns: list[float] = []
+        yield lambda episode: returns.append(episode.episode_return)
+        if self._enabled and time.monotonic() - self._said > self.seconds:
+            mean = f", mean return {sum(returns) / len(returns):.1f}" if returns else ""
+            print(f"{description}: {len(rollout)} {rollout.unit}{mean}", flush=True)
+
+    def _say(self, trainer: Trainer, figures: dict[str, Any], where: str) -> None:
+        self._said = time.monotonic()
+        if self._enabled:
+            epochs = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+            shown = ", ".join(f"{name} {value}" for name, value in figures.items())
+            print(f"epoch {trainer.current_epoch + 1}{epochs}{where}{': ' if shown else ''}{shown}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -184,7 +185,7 @@ class RunDirectory(Callback):
         """Show the summary to the person."""
         table = Table(title=f"{self.summary['method']} on {self.summary['env_id']}", title_justify="left")
         table.add_column("figure")
-        table.add_column("value", justify="right")
+        table.add_column("value", justify="right", overflow="fold")
         for name, value in self.summary.items():
             if name in ("method", "env_id", "versions") or value is None or name.endswith("_ci95"):
                 continue
@@ -197,7 +198,8 @@ class RunDirectory(Callback):
                 text += " [{:.3f}, {:.3f}]".format(*self.summary[bounds])
             table.add_row(name, text)
         table.add_row("directory", directory)
-        Console().print(table)
+        # Rich takes a file for a terminal of 80 columns and would cut paths off.
+        Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
 def last_checkpoint(trainer: Trainer) -> str:

@@ -48,6 +48,8 @@ class ImitationModule(LightningModule):
     policy: Policy
     precisions: tuple[str, ...] = ("32-true", "bf16-mixed", "16-mixed")
     """The values of `trainer.precision` that the method can compute in."""
+    shown: tuple[str, ...] = ("loss", "return_mean")
+    """The figures of an evaluation that the progress bar shows."""
 
     def __init__(self, policy: PolicyFactory | None = None) -> None:
         super().__init__()
@@ -211,7 +213,8 @@ class ImitationModule(LightningModule):
             self.evaluation = {name: float(value) for name, value in statistics.items()}
         for name, value in figures.items():
             # float32 is what loggers and Lightning's own bookkeeping hold; summaries take `evaluation` instead.
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in ("loss", "return_mean"))
+            # The figures are the same on every process; `sync_dist` only tells Lightning so.
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in self.shown, sync_dist=True)
 
     # Checkpoints
 
@@ -288,9 +291,23 @@ class ImitationModule(LightningModule):
     def on_train_start(self) -> None:
         """Put the random streams where the checkpoint left them."""
         skip_empty_hooks(self.trainer)
+        self._log_short_runs()
         if self._random_states is not None:
             set_states(self._random_states)
             self._random_states = None
+
+    def _log_short_runs(self) -> None:
+        """Lower `log_every_n_steps` to the length of the run: a shorter one would log nothing of its training."""
+        batches, every = _total_batches(self.trainer), self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if 1 <= batches < every:
+            self.trainer.log_every_n_steps = int(batches)  # type: ignore[attr-defined]
+
+
+def _total_batches(trainer: Trainer) -> float:
+    """Training batches of the whole run, as far as the Trainer's limits say."""
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
+    steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    return min(trainer.num_training_batches * epochs, steps)
 
 
 def skip_empty_hooks(trainer: Trainer) -> None:

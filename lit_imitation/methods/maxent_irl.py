@@ -271,7 +271,8 @@ class MaxEntIRL(ImitationModule):
                 figures |= {f"fresh_{name}": value for name, value in fresh.items()}
             self.recovery = {name: float(value) for name, value in figures.items()}
             for name, value in figures.items():
-                self.log(f"{prefix}/{name}", value.float(), prog_bar=name == "expected_value_difference")
+                shown = name == "expected_value_difference"
+                self.log(f"{prefix}/{name}", value.float(), prog_bar=shown, sync_dist=True)
         super()._log_evaluation(prefix)
 
     def summary_figures(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from gymnasium import Space
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -42,6 +43,7 @@ class RL(ImitationModule):
     """
 
     precisions = ("32-true", "bf16-mixed")  # the gradients of float16 would have to be scaled
+    shown = ("return_mean",)  # held-out loss is not what these methods lower: it may rise as the policy improves
 
     def __init__(
         self,
@@ -116,6 +118,15 @@ class RL(ImitationModule):
         if self.trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self.trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # a step of Lightning's is a round here
 
+    def on_train_start(self) -> None:
+        """Say why the first round takes longer where gradients are compiled."""
+        super().on_train_start()
+        if self.generator.compile_gradient:
+            rank_zero_info(
+                "compiling the gradients: the first round usually takes 20 to 60 seconds longer, during which the "
+                "progress stays at 0 (--model.generator.compile false turns this off)"
+            )
+
     def explorer(self) -> Explorer:
         """What acts in the rounds of an epoch, which starts with a reset of the environments."""
         self.generator.begin()
@@ -129,7 +140,7 @@ class RL(ImitationModule):
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
         logged = learnt | self.generator.update(batch, self.trainer.global_step / rounds)
         self._count(batch, logged)
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+        self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
 
     def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
         """What to log, and the round with the rewards that the policy shall learn from."""

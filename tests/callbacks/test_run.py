@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import json
 import platform
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ def run(tmp_path_factory):
     import io
 
     directory, text = tmp_path_factory.mktemp("run"), io.StringIO()
+    text.isatty = lambda: True  # bars are for terminals
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         main(arguments("bc-discrete", directory, *SHORT))
     return directory, text.getvalue()
@@ -275,7 +277,8 @@ def test_bars_show_return_and_steps_per_second_of_experts_and_of_predictions(run
 @pytest.mark.parametrize(
     ("share", "done"), [("episodes_per_round=3", "3/3"), ("steps_per_round=600", "600/600")], ids=["episodes", "steps"]
 )
-def test_bars_show_return_and_steps_per_second_of_what_dagger_collects(share, done, tmp_path, capsys):
+def test_bars_show_return_and_steps_per_second_of_what_dagger_collects(share, done, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     rounds = ["--trainer.callbacks.rounds=1", f"--trainer.callbacks.{share}"]
     main(arguments("dagger-discrete", tmp_path, *rounds, "--trainer.callbacks.beta=0"))
     lines = [line for line in capsys.readouterr().out.replace("\r", "\n").splitlines() if "Round 1" in line]
