@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
 
-.PHONY: setup run test test-slow test-floors mutants lint bench bench-table figures clean
+.PHONY: setup run test test-slow test-floors reliability mutants lint bench bench-table figures clean
 
 # The stamp is newer than what it was made from unless something changed.
 .venv/.stamp: pyproject.toml constraints.txt
@@ -28,8 +28,11 @@ test-floors:  ## the fast tests with the oldest releases that pyproject.toml adm
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c floors.txt -e ".[$(EXTRAS)]"
 	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
+reliability: setup  ## hostile files, bad inputs, faults and kills; counts what held into docs/reliability.md
+	$(BIN)/python benchmarks/reliability.py
+
 mutants: setup  ## change one operator or statement at a time; reports the mutants that no fast test notices
-	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out docs/mutants.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out benchmarks/results/mutants.json
 
 lint: setup
 	$(BIN)/ruff check .
