@@ -1,4 +1,4 @@
-"""Count what was tried against the library and what held: `docs/reliability.md` and `benchmarks/results/reliability.json`.
+"""Count what was tried against the library and what held, into `docs/reliability.md` and `results/reliability.json`.
 
 `python benchmarks/reliability.py` (`make reliability`) runs every test under `tests/reliability`, the slow ones too; a
 test is a trial, and its id begins with its kind. What `make mutants` found is added from `results/mutants.json`.
@@ -32,7 +32,7 @@ PAGE, RESULTS = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "results
 
 
 def trials(report: Path) -> dict[str, dict[str, Any]]:
-    """Per suite the trials of each kind, from pytest's JUnit report: tried, held, not applicable here, and what failed."""
+    """Per suite, from pytest's JUnit report: trials and how many held, by kind; skipped; names of those that failed."""
     found: dict[str, dict[str, Any]] = {
         suite: {"tried": Counter(), "held": Counter(), "skipped": 0, "failed": []} for suite in SUITES
     }
