@@ -121,18 +121,17 @@ def collect(arguments: Sequence[str]) -> None:
     parser.add_argument("--trust", action="store_true", help="open expert files that can execute code (sb3)")
     options = parser.parse_args(arguments)
 
-    from pathlib import Path
-
     import torch
 
     from lit_imitation.data.demonstrations import Demonstrations, subsample, write_demonstrations
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
+    from lit_imitation.files import expanded
     from lit_imitation.progress import EpisodeProgress
     from lit_imitation.rollout import collect as roll_out
     from lit_imitation.seeding import derive_seed
 
-    out = Path(options.out)
+    out = expanded(options.out)
     if out.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
@@ -192,7 +191,8 @@ def study(arguments: Sequence[str]) -> None:
         raise ConfigError("--jobs and --seeds must be at least 1")
 
     from importlib import import_module
-    from pathlib import Path
+
+    from lit_imitation.files import expanded
 
     module = import_module(f"lit_imitation.studies.{options.name}")
     settings = module.QUICK if options.quick else module.Settings()
@@ -202,5 +202,5 @@ def study(arguments: Sequence[str]) -> None:
         if options.name != "transfer":
             raise ConfigError(f"the study {options.name} has no --tasks to choose from")
         settings = settings.with_tasks(options.tasks)
-    module.run(Path(options.out), settings, options.jobs)
+    module.run(expanded(options.out), settings, options.jobs)
     print(f"{options.out}: {options.name}.md, {options.name}.json, and the figures with their numbers")

@@ -1,10 +1,24 @@
-"""Writing a file so that no reader, and no kill at any moment, ever meets half of it."""
+"""Paths as people write them, and files that no reader, and no kill at any moment, ever meets half of."""
 
 from __future__ import annotations
 
 import os
 import secrets
 from pathlib import Path
+
+from lit_imitation.errors import ConfigError
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading `~` or `~user` replaced by that home directory, as a shell would.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{os.fspath(path)}: there is no such user's home; give the whole path") from error
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:

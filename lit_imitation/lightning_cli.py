@@ -30,6 +30,7 @@ from lit_imitation.callbacks import LastCheckpoint, ProgressBar, ProgressLines, 
 from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError, MissingExtraError
+from lit_imitation.files import expanded
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
@@ -236,7 +237,8 @@ class CLI(LightningCLI):
                 trainer.default_root_dir = str(folder)
             else:
                 trainer.default_root_dir = str(parent / time.strftime("%Y-%m-%d_%H-%M-%S"))
-        directory = Path(trainer.default_root_dir)
+        directory = expanded(trainer.default_root_dir)
+        trainer.default_root_dir = str(directory)
         os.environ[RUN_DIR_VARIABLE] = str(directory)
         if path in ("last", "best"):
             file = directory / "checkpoints" / f"{path}.ckpt"
@@ -254,8 +256,9 @@ class CLI(LightningCLI):
             raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
         for logger in _as_list(trainer.logger):
             _check_logger(str(getattr(logger, "class_path", "")))
-            if hasattr(logger, "init_args") and logger.init_args.get("save_dir", "") in (None, "."):
-                logger.init_args.save_dir = str(directory)
+            if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
+                folder = logger.init_args.save_dir
+                logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
 
     def _runs(self) -> Path:
         """`runs/<method>/<env>`."""

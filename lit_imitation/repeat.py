@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, expanded
 from lit_imitation.recipes import find_recipe
 from lit_imitation.statistics import interquartile_mean, stratified_bootstrap_interval
 
@@ -221,13 +221,16 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first_seed", type=int, default=0, help="the lowest seed (default: 0)")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder for the runs (default: runs/repeat/METHOD-TASK of the recipe)"
+        "--out",
+        type=expanded,
+        metavar="DIR",
+        help="folder for the runs (default: runs/repeat/METHOD-TASK of the recipe)",
     )
 
 
 def run_repeat(namespace: argparse.Namespace, extra: list[str]) -> None:
     """Carry out the parsed command line `namespace`, with `extra` for `fit`, and print the table."""
-    recipe = Path(namespace.config[0]).resolve()
+    recipe = expanded(namespace.config[0]).resolve()
     out = namespace.out or Path("runs", "repeat", f"{recipe.parent.name}-{recipe.stem}")
     console = Console()
     try:
@@ -281,7 +284,7 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
 
 def _read_recipe(path: str) -> Any:
     try:
-        return yaml.safe_load(Path(find_recipe(path)).read_text(encoding="utf-8"))
+        return yaml.safe_load(expanded(find_recipe(path)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path}: cannot be read: {error}") from error
 

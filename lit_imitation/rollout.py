@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -328,9 +329,30 @@ def _check_finite(columns: dict[str, NDArray[Any]], first: int) -> None:
 
 
 def _success(info: dict[str, Any], env: int) -> float:
-    """What the environment said of the episode that just ended: 1, 0, or NaN if it said nothing."""
+    """What the environment said of the episode that just ended, from 0 to 1, or NaN if it said nothing of use."""
     info = info.get("final_info", info)
+    of_one = not isinstance(info, dict)
+    if of_one:  # one dictionary for each environment, in place of one array for each key
+        info = info[env] or {}
     for key in ("success", "is_success"):
-        if key in info and info.get(f"_{key}", np.ones(env + 1))[env]:
-            return float(info[key][env])
+        if key not in info:
+            continue
+        value, present = info[key], info.get(f"_{key}")
+        if not of_one:
+            if present is not None and not present[env]:
+                continue
+            if np.ndim(value):
+                value = value[env]
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.item()
+        if value is None:
+            continue
+        number = isinstance(value, bool | int | float | np.bool_ | np.integer | np.floating)
+        if number and 0 <= value <= 1:
+            return float(value)
+        kind = type(value).__name__
+        what = "a number outside [0, 1]" if number else f"a value of type {kind}, not a bool or a number in [0, 1],"
+        warnings.warn(
+            f"an environment reports {what} as info[{key!r}]: success_rate leaves these episodes out", stacklevel=2
+        )
     return float("nan")

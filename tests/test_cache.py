@@ -16,3 +16,9 @@ def test_the_variable_wins_then_the_desktops_then_the_home(monkeypatch, tmp_path
     for unset in (lambda: monkeypatch.setenv("XDG_CACHE_HOME", ""), lambda: monkeypatch.delenv("XDG_CACHE_HOME")):
         unset()
         assert cache_dir() == Path.home() / ".cache" / "lit_imitation"
+
+
+def test_tilde_in_the_variable_means_the_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LIT_IMITATION_CACHE", "~/own")
+    assert cache_dir() == tmp_path / "own"

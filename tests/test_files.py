@@ -1,9 +1,11 @@
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
-from lit_imitation.files import atomic_write
+from lit_imitation.errors import ConfigError
+from lit_imitation.files import atomic_write, expanded
 
 
 def test_replaces_what_was_there(tmp_path):
@@ -45,3 +47,12 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     atomic_write(tmp_path / "ours", "")
     modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours")}
     assert modes["ours"] == modes["ordinary"]
+
+
+def test_tilde_means_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a.npz") == tmp_path / "a.npz"
+    assert expanded(Path("~")) == tmp_path
+    assert expanded("a/~/b") == Path("a/~/b")
+    with pytest.raises(ConfigError, match="~nobody-here/a: there is no such user"):
+        expanded("~nobody-here/a")

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies import GaussianPolicy
-from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
+from lit_imitation.rollout import Episodes, Steps, _success, collect, rounds, stream
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -610,3 +610,34 @@ def test_rounds_go_on_where_the_one_before_stopped():
     joined = [episode[:3] for episode in first.episodes + second.episodes]
     assert joined == [episode[:3] for episode in whole.episodes]  # the fourth is NaN
     assert sum(episode.length for episode in whole.episodes) <= 40 * 3
+
+
+@pytest.mark.parametrize(
+    ("info", "success"),
+    [
+        ({"success": np.array([True, False])}, (1.0, 0.0)),
+        ({"success": np.array([[True], [False]])}, (1.0, 0.0)),
+        ({"success": np.array([0.5, 1.0])}, (0.5, 1.0)),
+        ({"success": True}, (1.0, 1.0)),  # of a batched environment that reports one for all
+        ({"is_success": [1, 0]}, (1.0, 0.0)),
+        ({"success": np.array([True, True]), "_success": np.array([False, True])}, (None, 1.0)),
+        ({"success": np.array([None, None])}, (None, None)),
+        ({"success": np.array([None, None]), "is_success": np.array([True, False])}, (1.0, 0.0)),
+        ({"success": np.array([1]), "final_info": {"success": np.array([False, True])}}, (0.0, 1.0)),
+        ({"final_info": {}}, (None, None)),
+        ({"final_info": np.array([{"success": True}, None])}, (1.0, None)),
+        ({"final_info": [{"is_success": np.array([True])}, {"other": 1}]}, (1.0, None)),
+    ],
+)
+def test_success_in_any_place_and_form(info, success):
+    got = [_success(info, env) for env in range(2)]
+    assert [None if np.isnan(value) else value for value in got] == list(success)
+
+
+@pytest.mark.parametrize("value", ["yes", np.array([True, False]), 7.0, float("nan"), {"a": True}, 1j])
+def test_success_that_is_no_flag_warns_and_counts_nowhere(value):
+    of_all = np.empty(2, dtype=object)
+    of_all[:] = [value, True]
+    with pytest.warns(UserWarning, match=r"info\['success'\]: success_rate leaves these episodes out"):
+        assert np.isnan(_success({"success": of_all}, 0))
+    assert _success({"success": of_all}, 1) == 1.0

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
+from lit_imitation.files import expanded
 from lit_imitation.transitions import Transitions
 
 FIELDS = {
@@ -66,7 +67,7 @@ def read_demonstrations(
         UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete.
         MissingExtraError: the library for a `minari:` or `hf:` source is not installed.
     """
-    folder = Path(source).expanduser()
+    folder = expanded(source)
     files = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
     if files:
         parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
@@ -96,7 +97,7 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
     Raises:
         DemonstrationError: an unknown suffix, or nothing to write.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     npz = format_of(path) == "npz"
     transitions = demonstrations.transitions
     if not len(transitions):

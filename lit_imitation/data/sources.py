@@ -13,6 +13,7 @@ import gymnasium
 import numpy as np
 
 from lit_imitation.errors import DemonstrationError, require
+from lit_imitation.files import expanded
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]
@@ -55,7 +56,7 @@ def read_columns(source: str) -> Columns:
 
 
 def _read_file(source: str) -> Columns:
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         raise DemonstrationError(
             f"{source}: is a directory, not a file. A Minari dataset's directory is named minari:{source}, "
@@ -198,7 +199,7 @@ def _from_flat(source: str, held: dict[str, Array]) -> Columns:
 
 def _read_hugging_face(source: str) -> Columns:
     name = source.removeprefix("hf:")
-    path = Path(name).expanduser()
+    path = expanded(name)
     datasets = require("datasets", "hf", source)
     try:
         data = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(name, split="train")
@@ -265,7 +266,7 @@ def _dense(source: str, key: str, array: Any) -> Array:
 def _read_minari(source: str) -> Columns:
     name = source.removeprefix("minari:")
     minari = require("minari", "minari", source)
-    directory = Path(name).expanduser()
+    directory = expanded(name)
     if not directory.is_dir():
         directory = require("minari.storage.datasets_root_dir", "minari", source).get_dataset_path(name)
     data = directory / "data" if (directory / "data").is_dir() else directory

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 
 from lit_imitation.data.sources import Array, read_columns
 from lit_imitation.errors import DemonstrationError
+from lit_imitation.files import expanded
 from lit_imitation.tabular.trajectories import Trajectories
 
 
@@ -47,7 +47,7 @@ def read_trajectories(source: str) -> Trajectories:
 
 def _own(source: str) -> dict[str, Array] | None:
     """The arrays of our own layout; None where it is another one."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.suffix != ".npz" or not path.is_file():
         return None
     try:

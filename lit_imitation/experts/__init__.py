@@ -20,6 +20,7 @@ from lit_imitation.experts.arrays import load_arrays
 from lit_imitation.experts.base import Expert, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
+from lit_imitation.files import expanded
 
 __all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "shipped_file", "source_file"]
 
@@ -52,7 +53,7 @@ def source_file(spec: str, env_id: str, action_space: Space[Any]) -> Path | None
 
         return find_checkpoint(rest)
     if form in ("npz", "sb3"):
-        return Path(rest)
+        return expanded(rest)
     try:
         module = importlib.util.find_spec(form)
     except (ImportError, ValueError):  # to load it will say why

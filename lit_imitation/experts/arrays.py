@@ -25,7 +25,7 @@ from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, expanded
 
 if TYPE_CHECKING:
     from lit_imitation.policies import Policy
@@ -153,18 +153,18 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     arrays["obs_std"] = (1.0 / standardise.inverse_std).numpy()
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **notes)  # type: ignore[arg-type]
-    atomic_write(path, buffer.getvalue())
+    atomic_write(expanded(path), buffer.getvalue())
 
 
 class _Arrays:
     """The arrays of one file, each fetched with the checks that its use needs."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = path
+        self.path = expanded(path)
         self._arrays: dict[str, Array] = {}
         key = "(the file)"
         try:
-            with open(path, "rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
+            with self.path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
                 for key in archive.files:
                     self._arrays[key] = archive[key]
         except FileNotFoundError as error:

@@ -12,6 +12,7 @@ from gymnasium import Space
 
 from lit_imitation.errors import ExpertError, require
 from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
+from lit_imitation.files import expanded
 
 
 def load_sb3(
@@ -38,7 +39,7 @@ def load_sb3(
         ExpertError: not trusted, not such a zip, an unknown algorithm, or a model for other spaces.
         MissingExtraError: Stable-Baselines3 is not installed.
     """
-    name = f"sb3:{path}"
+    name, path = f"sb3:{path}", expanded(path)
     if not trust:
         raise ExpertError(
             f"expert {name}: a Stable-Baselines3 zip holds pickles, and opening it executes whatever code they name. "

@@ -12,6 +12,7 @@ from gymnasium.spaces import Discrete, MultiDiscrete
 
 from lit_imitation.envs.spaces import space_from_dict, space_to_dict
 from lit_imitation.errors import ConfigError
+from lit_imitation.files import expanded
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
@@ -82,7 +83,7 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.is_file():
         return path
     for candidate in (path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
