@@ -224,7 +224,7 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=expanded,
         metavar="DIR",
-        help="folder for the runs (default: runs/repeat/METHOD-TASK of the recipe)",
+        help="folder of the runs (default: runs/repeat/METHOD-TASK of the recipe)",
     )
 
 

@@ -119,14 +119,18 @@ def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[An
 
 def _checkpoint(path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool) -> Expert:
     from lit_imitation.policies import load_policy
+    from lit_imitation.policies.checkpoints import trained_on
 
     policy = load_policy(path)
-    if space_mismatch(policy.observation_space, observation_space, bounds=False):
-        raise ExpertError(
-            f"expert checkpoint:{path} reads {policy.observation_space}, the environment gives {observation_space}"
+    reads = space_mismatch(policy.observation_space, observation_space, bounds=False)
+    if reads or space_mismatch(policy.action_space, action_space, bounds=True):
+        what = (
+            f"reads {policy.observation_space}, the environment gives {observation_space}"
+            if reads
+            else f"acts in {policy.action_space}, the environment in {action_space}"
         )
-    if space_mismatch(policy.action_space, action_space, bounds=True):
-        raise ExpertError(f"expert checkpoint:{path} acts in {policy.action_space}, the environment in {action_space}")
+        env_id = trained_on(path)
+        raise ExpertError(f"expert checkpoint:{path} {what}" + (f"; it was trained on {env_id}" if env_id else ""))
     return policy.actor(deterministic)
 
 
@@ -141,7 +145,5 @@ def _imported(spec: str) -> Expert:
         raise ExpertError(f"expert {spec} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)
-    if not callable(function):
-        raise ExpertError(f"expert {spec} is a {type(function).__name__}, not a function")
     expert: Expert = function
     return expert

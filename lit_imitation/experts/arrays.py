@@ -74,9 +74,9 @@ def load_arrays(
 
     if output == "argmax":
         if not isinstance(action_space, spaces.Discrete):
-            raise file.error("output", f"is argmax, but the action space is {action_space}")
+            raise file.misfit("output", f"is argmax, but the action space is {action_space}")
         if outputs != action_space.n:
-            raise file.error(f"b{len(layers) - 1}", f"gives {outputs} logits for {action_space.n} actions")
+            raise file.misfit(f"b{len(layers) - 1}", f"gives {outputs} logits for {action_space.n} actions")
         first = int(action_space.start)
 
         def choose(observation: Array) -> Array:
@@ -88,10 +88,10 @@ def load_arrays(
         return choose
 
     if not isinstance(action_space, spaces.Box):
-        raise file.error("output", f"is {output}, but the action space is {action_space}")
+        raise file.misfit("output", f"is {output}, but the action space is {action_space}")
     size = prod(action_space.shape)
     if outputs != size:
-        raise file.error(f"b{len(layers) - 1}", f"gives {outputs} numbers for an action of {size}")
+        raise file.misfit(f"b{len(layers) - 1}", f"gives {outputs} numbers for an action of {size}")
     low, high = action_space.low.reshape(-1).astype(np.float64), action_space.high.reshape(-1).astype(np.float64)
     if output != "linear" and not (np.isfinite(low) & np.isfinite(high)).all():
         raise file.error("output", f"is {output}, which needs a bounded action space, not {action_space}")
@@ -178,6 +178,11 @@ class _Arrays:
     def error(self, key: str, what: str) -> ExpertError:
         return ExpertError(f"{self.path}: {key} {what}")
 
+    def misfit(self, key: str, what: str) -> ExpertError:
+        """A network for other spaces; names the environment that the file was made for, where it says."""
+        env_id = str(self["env_id"]) if "env_id" in self else ""
+        return self.error(key, what + (f"; the file's env_id is {env_id}" if env_id else ""))
+
     def __getitem__(self, key: str) -> Array:
         if key not in self:
             raise self.error(key, f"is missing; the file has {', '.join(sorted(self._arrays)) or 'nothing'}")
@@ -213,8 +218,8 @@ class _Arrays:
         for i in range(count):
             weight = self.numbers(f"W{i}", (None, None))
             if len(weight) != inputs:
-                source = "the environment's observation" if i == 0 else f"W{i - 1}"
-                raise self.error(f"W{i}", f"reads {len(weight)} numbers, but {source} has {inputs}")
+                error, source = (self.error, f"W{i - 1}") if i else (self.misfit, "the environment's observation")
+                raise error(f"W{i}", f"reads {len(weight)} numbers, but {source} has {inputs}")
             inputs = weight.shape[1]
             layers.append((weight, self.vector(f"b{i}", inputs)))
         return layers

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from gymnasium import Space, spaces
 
-from lit_imitation.errors import ExpertError, UnsupportedSpaceError
+from lit_imitation.errors import ExpertError, LitImitationError, UnsupportedSpaceError
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -23,13 +24,20 @@ Expert: TypeAlias = Callable[[Array], Array]
 def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
     """`expert` with every answer verified and given its dtype: int64 or, in a Box, float32; all in the space.
 
-    For experts whose code is not ours. Nothing is clipped: an action outside the space is a fault of the expert or a
+    For experts whose code is not ours. Answers may be arrays, lists or tensors, and `(actions, None)` as Stable-
+    Baselines3's `predict` gives them. Nothing is clipped: an action outside the space is a fault of the expert or a
     mix-up of environments, and a demonstration that hid it would be wrong.
 
     Raises:
         UnsupportedSpaceError: `action_space` is none of Discrete, MultiDiscrete, Box.
-        ExpertError: on a call, when the answer is not one action for each observation; names `name`, row and value.
+        ExpertError: `expert` cannot be called; or on a call, when it fails or its answer is not one action for each
+            observation; names `name`, row and value.
     """
+    if not callable(expert) or isinstance(expert, type):
+        what = "a class: name an instance of it" if isinstance(expert, type) else f"a {type(expert).__name__}"
+        raise ExpertError(
+            f"expert {name} is {what}, not a function of observations [B, *obs] that returns actions [B, *act]"
+        )
     dtype: type[np.generic]
     if isinstance(action_space, spaces.Discrete):
         dtype, kinds, kind_name = np.int64, "iu", "integers"
@@ -47,10 +55,26 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
     shape = action_space.shape or ()
 
     def answer(observation: Array) -> Array:
-        action = np.asarray(expert(observation))
+        try:
+            given = expert(observation)
+        except LitImitationError:
+            raise
+        except (Exception, SystemExit) as error:  # somebody else's code
+            raise ExpertError(
+                f"expert {name} failed at observations {list(np.shape(observation))}: {type(error).__name__}: {error}"
+            ) from error
         wanted = (len(observation), *shape)
+        action = _array(given, name)
+        if isinstance(given, tuple) and len(given) == 2 and action.shape != wanted:  # (actions, state)
+            if given[1] is not None:
+                raise ExpertError(
+                    f"expert {name} answered with a pair; where the second part is a state that it wants back at the "
+                    "next step, keep it inside the function, and return the actions alone"
+                )
+            action = _array(given[0], name)
         if action.shape != wanted:
-            raise ExpertError(f"expert {name} answered with shape {action.shape} where {wanted} was wanted")
+            got = "None" if given is None else f"shape {action.shape}"
+            raise ExpertError(f"expert {name} answered with {got} where {wanted} was wanted")
         if action.dtype.kind not in kinds:
             raise ExpertError(f"expert {name} answered with dtype {action.dtype} where {kind_name} were wanted")
         action = action.astype(dtype, copy=False)
@@ -61,6 +85,21 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
         return action
 
     return answer
+
+
+def _array(answer: Any, name: str) -> Array:
+    """An answer as an array; one of object dtype where its parts do not fit together."""
+    if isinstance(answer, torch.Tensor):
+        answer = answer.detach().cpu()
+        return np.asarray(answer.float() if answer.dtype == torch.bfloat16 else answer)
+    if isinstance(answer, list | tuple) and any(isinstance(part, torch.Tensor) for part in answer):
+        answer = type(answer)([_array(part, name) if isinstance(part, torch.Tensor) else part for part in answer])
+    try:
+        return np.asarray(answer)
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of several lengths
+        if isinstance(answer, tuple) and len(answer) == 2:  # perhaps (actions, state)
+            return np.empty(0, dtype=object)
+        raise ExpertError(f"expert {name} answered with what is no array: {error}") from error
 
 
 def space_mismatch(made_for: Space[Any], given: Space[Any], *, bounds: bool) -> bool:

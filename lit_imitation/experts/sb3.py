@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import Space
+from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, require
 from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
@@ -57,17 +57,41 @@ def load_sb3(
     if space_mismatch(model.action_space, action_space, bounds=True):
         raise ExpertError(f"expert {name} acts in {model.action_space}, the environment in {action_space}")
 
-    def predict(observation: Array) -> Array:
-        action: Array = model.predict(observation, deterministic=deterministic)[0]
-        return action
+    reads = model.observation_space
+    misfit = f"expert {name} reads {reads}, the environment gives {observation_space}"
+    if isinstance(reads, spaces.Dict) and (
+        not reads.is_np_flattenable or space_mismatch(spaces.flatten_space(reads), observation_space, bounds=True)
+    ):
+        raise ExpertError(f"{misfit} (dictionaries flattened)")
+
+    def predict(observation: Array) -> Any:
+        if isinstance(reads, spaces.Dict):  # which `make` has flattened
+            rows = [spaces.unflatten(reads, row) for row in observation]
+            observation = {key: np.stack([row[key] for row in rows]) for key in reads}  # type: ignore[assignment]
+        return model.predict(observation, deterministic=deterministic)
 
     try:  # Stable-Baselines3 itself knows which observations it can transpose or flatten
-        predict(np.zeros((1, *(observation_space.shape or ())), observation_space.dtype))
-    except ValueError as error:
+        zeros = np.zeros((1, *(observation_space.shape or ())), observation_space.dtype)
+        # Zeros are no one-hot vector.
+        _, state = predict(spaces.flatten(reads, reads.sample())[None] if isinstance(reads, spaces.Dict) else zeros)
+    except Exception as error:  # and raises a different one for each way they can be wrong
+        raise ExpertError(f"{misfit}: {error}") from error
+    if state is not None:
         raise ExpertError(
-            f"expert {name} reads {model.observation_space}, the environment gives {observation_space}: {error}"
-        ) from error
+            f"expert {name} is recurrent: it wants its state back at every step. Write a function that keeps it "
+            "(package.module:function)"
+        )
     return checked(predict, action_space, name)
+
+
+_SETTINGS = {
+    "policy_delay": "TD3",
+    "target_entropy": "SAC",
+    "exploration_fraction": "DQN",
+    "clip_range": "PPO",
+    "gae_lambda": "A2C",
+}
+"""A setting that each algorithm saves and those after it do not."""
 
 
 def _zero(_progress: float) -> float:
@@ -79,16 +103,16 @@ def _algorithm(path: str | Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             data = json.loads(archive.read("data"))
-        package, _, rest = data["policy_class"]["__module__"].partition(".")
+        module = str(data["policy_class"]["__module__"])
     except FileNotFoundError as error:
         raise ExpertError(f"expert sb3:{path}: no such file") from error
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ExpertError(f"expert sb3:{path} is not a Stable-Baselines3 zip ({error})") from error
-    family = rest.partition(".")[0] if package == "stable_baselines3" else ""
-    if family in ("common", "ppo", "a2c"):  # these two share their policy classes
-        return "PPO" if "clip_range" in data else "A2C"
-    if family in ("sac", "dqn", "td3"):  # DDPG is written as the TD3 that it is
-        return family.upper()
-    raise ExpertError(
-        f"expert sb3:{path} has a policy of module {package}.{rest}; known are PPO, A2C, SAC, TD3, DDPG and DQN"
-    )
+    # The policy may be of anybody's class, so the settings tell; DDPG is written as the TD3 that it is.
+    found = [name for setting, name in _SETTINGS.items() if setting in data]
+    if not found or module.partition(".")[0] == "sb3_contrib":
+        raise ExpertError(
+            f"expert sb3:{path} has a policy of module {module}; known are PPO, A2C, SAC, TD3, DDPG and DQN. For "
+            "another algorithm write a function (package.module:function)"
+        )
+    return found[0]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+import yaml
 from gymnasium import Space
 from gymnasium.spaces import Discrete, MultiDiscrete
 
@@ -110,6 +111,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
+
+
+def trained_on(path: str | Path) -> str:
+    """The `env_id` of the run that wrote a checkpoint, where its configuration says so; else empty."""
+    try:
+        config = yaml.safe_load(read_checkpoint(find_checkpoint(path))["config"])
+        return str(config["data"]["init_args"]["env_id"])
+    except (ConfigError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return ""
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:

@@ -10,6 +10,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 from lit_imitation.errors import ExpertError, MissingExtraError, UnsupportedSpaceError
@@ -55,7 +56,8 @@ def test_an_unknown_form_is_an_error_that_lists_the_forms(spec):
         (BOX, np.array([[0, 0], [0, np.nan]]), r"row 1, action \[0.0, nan\]"),
         (BOX, np.array([[0, 4], [0, 4.5]]), r"row 1, action \[0.0, 4.5\] is not in Box"),
         (BOX, np.array([["a", "b"], ["c", "d"]]), "dtype <U1 where numbers"),
-        (BOX, None, r"shape \(\)"),
+        (BOX, None, "answered with None"),
+        (BOX, {"a": 1}, r"shape \(\)"),
     ],
 )
 def test_checked_names_what_is_wrong_with_an_answer(space, answer, message):
@@ -82,6 +84,48 @@ def test_checked_knows_several_discrete_actions():
     assert not space_mismatch(several, spaces.MultiDiscrete([2, 3], start=[0, 5]), bounds=True)
     for other in (spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2], start=[0]), spaces.Discrete(2), BOX):
         assert space_mismatch(several, other, bounds=False)
+
+
+@pytest.mark.parametrize("pack", [list, tuple, np.asarray, torch.tensor, lambda a: torch.tensor(a).requires_grad_()])
+def test_checked_reads_any_kind_of_array_and_pairs_without_state(pack):
+    wanted = [[1.0, 4.0], [-1.0, -2.0], [0.0, 0.5]]
+    for given in (pack(wanted), (pack(wanted), None), [torch.tensor(row, requires_grad=True) for row in wanted]):
+        answer = checked(lambda o, given=given: given, BOX, "mine")(np.zeros((3, 3)))
+        assert type(answer) is np.ndarray
+        assert answer.dtype == np.float32
+        np.testing.assert_array_equal(answer, wanted)
+
+
+def test_checked_reads_a_pair_of_two_actions_as_two_actions():
+    np.testing.assert_array_equal(checked(lambda o: (1, 2), DISCRETE, "mine")(np.zeros((2, 3))), [1, 2])
+    np.testing.assert_array_equal(checked(lambda o: ([1], None), DISCRETE, "mine")(np.zeros((1, 3))), [1])
+
+
+def test_checked_refuses_a_state_that_nobody_hands_back():
+    for state in (np.zeros((1, 2, 8)), (np.zeros(3), np.zeros(3)), {}):
+        with pytest.raises(ExpertError, match=r"expert mine answered with a pair; .* keep it inside the function"):
+            checked(lambda o, state=state: (np.zeros(3, int), state), DISCRETE, "mine")(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), SystemExit(0), RuntimeError(), IndexError("4")])
+def test_checked_names_the_expert_that_raises(error):
+    def expert(observation):
+        raise error
+
+    with pytest.raises(ExpertError, match=rf"expert mine failed at observations \[2, 3\]: {type(error).__name__}"):
+        checked(expert, DISCRETE, "mine")(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("answer", [[[1, 2], [3]], object(), "ab", {"action": 1}, iter([1, 2]), [None, None]])
+def test_checked_names_the_expert_that_answers_nonsense(answer):
+    with pytest.raises(ExpertError, match=r"^expert mine answered with"):
+        checked(lambda o: answer, BOX, "mine")(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("expert", [None, 3, "scripted", np.zeros(2), type("Mine", (), {})])
+def test_checked_refuses_what_cannot_be_called(expert):
+    with pytest.raises(ExpertError, match=r"expert mine is a .* not a function"):
+        checked(expert, DISCRETE, "mine")
 
 
 def test_checked_refuses_other_action_spaces():
@@ -212,6 +256,16 @@ def test_npz_that_does_not_fit_the_spaces_is_an_error(tmp_path):
         load_expert(f"npz:{path}", "any", spaces.Discrete(5), BOX)
 
 
+def test_npz_for_other_spaces_names_its_own_env_id(tmp_path):
+    path = tmp_path / "e.npz"
+    load_npz(path, network(2, "linear", env_id="Humanoid-v4"), BOX)
+    with pytest.raises(ExpertError, match=r"W0 reads 3 numbers, .* has 4; the file's env_id is Humanoid-v4$"):
+        load_expert(f"npz:{path}", "Humanoid-v5", spaces.Box(-1, 1, (4,)), BOX)
+    for action_space in (DISCRETE, spaces.Box(-1, 1, (5,))):
+        with pytest.raises(ExpertError, match=r"the file's env_id is Humanoid-v4$"):
+            load_expert(f"npz:{path}", "Humanoid-v5", OBSERVATION, action_space)
+
+
 def test_npz_that_cannot_be_read_is_an_error(tmp_path):
     path = tmp_path / "e.npz"
     with pytest.raises(ExpertError, match=r"e\.npz: no such file"):
@@ -330,6 +384,45 @@ def test_sb3_answers_as_the_model_does(tmp_path, algorithm):
     if algorithm == "PPO":
         draw = load_expert(spec, "any", env.observation_space, env.action_space, trust=True, deterministic=False)
         assert (draw(observation) != action).any()
+
+
+class Own(gym.Env):
+    """Observes a dictionary, or its vector."""
+
+    action_space = spaces.Discrete(2)
+    room = spaces.Dict(place=spaces.Box(-1, 1, (2,), np.float32), kind=spaces.Discrete(3))
+
+    def __init__(self, flat):
+        self.observation_space = spaces.flatten_space(self.room) if flat else self.room
+
+
+def test_sb3_reads_dictionaries_flattened_and_policies_of_any_class(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.policies import MultiInputActorCriticPolicy
+
+    class Mine(MultiInputActorCriticPolicy):
+        pass
+
+    path, flat = tmp_path / "model.zip", spaces.flatten_space(Own.room)
+    for policy, algorithm in (("MultiInputPolicy", "A2C"), (Mine, "PPO"), (Mine, "A2C")):
+        model = getattr(sb3, algorithm)(policy, Own(flat=False), device="cpu", seed=0)
+        model.save(path)
+        expert = load_expert(f"sb3:{path}", "any", flat, Own.action_space, trust=True)
+        seen = [Own.room.sample() for _ in range(20)]
+        batch = {"place": np.stack([s["place"] for s in seen]), "kind": np.array([s["kind"] for s in seen])}
+        answer = expert(np.stack([spaces.flatten(Own.room, s) for s in seen]))
+        np.testing.assert_array_equal(answer, model.predict(batch, deterministic=True)[0])
+        with pytest.raises(ExpertError, match=r"model\.zip reads Dict.*the environment gives Box"):
+            load_expert(f"sb3:{path}", "any", spaces.Box(-1, 1, flat.shape), Own.action_space, trust=True)
+
+
+def test_sb3_that_is_recurrent_is_an_error(tmp_path, monkeypatch):
+    sb3 = pytest.importorskip("stable_baselines3")
+    env = gym.make("CartPole-v1")
+    sb3.PPO("MlpPolicy", env, device="cpu").save(tmp_path / "model.zip")
+    monkeypatch.setattr(sb3.PPO, "predict", lambda self, o, deterministic: (np.zeros(len(o), int), np.zeros(4)))
+    with pytest.raises(ExpertError, match=r"model\.zip is recurrent"):
+        load_expert(f"sb3:{tmp_path / 'model.zip'}", "any", env.observation_space, env.action_space, trust=True)
 
 
 def evil_zip(path, trace, module="stable_baselines3.common.policies"):
