@@ -26,6 +26,13 @@ class ConfigError(LitImitationError):
     """A setting of a recipe or of the command line that cannot work."""
 
 
+class UsageError(ConfigError):
+    """A command line or a recipe that cannot be understood."""
+
+    exit_status = 2
+    """As argparse ends a command."""
+
+
 class TrainingError(LitImitationError):
     """Training stopped itself: a loss that is not finite, an environment that broke."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -20,7 +20,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.states import RunningStage
@@ -29,12 +29,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_imitation.callbacks import LastCheckpoint, ProgressBar, ProgressLines, RunDirectory, TrajectoryWriter
 from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
-from lit_imitation.errors import ConfigError, MissingExtraError
+from lit_imitation.errors import ConfigError, MissingExtraError, UsageError
 from lit_imitation.files import expanded
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
 from lit_imitation.recipes import with_recipes_found
+from lit_imitation.usage import Recipe, classes, explain, read_recipes
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
 """Tells the processes that a DDP run launches which directory the first one chose."""
@@ -74,6 +75,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     CLI.command = command
     changes = ("--model", "--data", "--config", "-c", "--seed_everything")
     CLI.changed = any(argument.startswith(changes) for argument in given)
+    CLI.arguments, CLI.recipes = arguments, read_recipes(arguments)
     try:
         CLI(
             LightningModule,
@@ -189,6 +191,18 @@ class CLI(LightningCLI):
     command = "fit"
     changed = False
     """Whether the command line changes what a checkpoint was trained on."""
+    arguments: Sequence[str] = ()
+    recipes: Sequence[Recipe] = ()
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, with errors of one line."""
+        parser = super().init_parser(**kwargs)
+
+        def error(message: str, ex: Exception | None = None) -> NoReturn:
+            raise UsageError(explain(message, self.arguments, self.recipes)) from ex
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -213,6 +227,9 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run's directory, and with it the checkpoint that `last` or `best` means."""
         trainer, settings = self.settings.trainer, self.settings
+        for name in ("model", "data"):  # a base class stands for what was left out
+            if settings.get(name) and settings[name].class_path.rpartition(".")[2].startswith("Lightning"):
+                raise UsageError(f"{name}: no class_path says which class it is; {classes(name)}")
         endless = trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None
         counts_steps = bool(settings.get("data")) and settings.data.get("init_args", {}).get("env_steps") is not None
         if endless and not counts_steps:
@@ -284,7 +301,10 @@ class CLI(LightningCLI):
         kwargs |= {"logger": loggers or False, "callbacks": callbacks, "plugins": plugins}
         if trainer.profiler is None:
             kwargs["profiler"] = NoProfiler()
-        instance = super().instantiate_trainer(**kwargs)
+        try:
+            instance = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         for callback in instance.checkpoint_callbacks:
             if getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(Path(directory) / "checkpoints")  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_imitation.errors import ConfigError
+from lit_imitation.files import expanded
 
 FOLDER = Path(__file__).parent / "configs"
 """In a checkout a link to the top-level `configs`; in a wheel a copy of it."""
@@ -48,9 +49,9 @@ def find_recipe(name: str) -> str:
     Raises:
         ConfigError: neither a file nor a recipe; the text names similar recipes.
     """
-    path = Path(name)
     if "\n" in name or name.lstrip().startswith("{"):
         return name
+    path = expanded(name)
     for file in (path, path.with_name(f"{path.name}.yaml")) if path.name else ():
         if file.is_file():
             return str(file)

@@ -68,8 +68,8 @@ class DAggerCallback(Checkpoint):
     `ModelCheckpoint` of the recipe, whose losses would be on other data in each round.
 
     Args:
-        expert: π*, `scripted`, `checkpoint:PATH`, `sb3:PATH.zip`, `npz:PATH`, `package.module:function`, a function, or
-            `HumanLabels`; by default the DataModule's own expert.
+        expert: π*, `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip`, `package.module:function`, a
+            function, or `HumanLabels`; by default the DataModule's own expert.
         beta: β_i, a constant or a function of the round i ≥ 1: see `lit_imitation.schedules`.
         rounds: N, rounds after the one on the demonstrations.
         episodes_per_round: episodes collected in each; by default `data.num_envs`.
@@ -224,7 +224,7 @@ class DAggerCallback(Checkpoint):
                 what = f"{expert} is a log of what one did" if expert else "neither expert nor data.expert names one"
                 raise ConfigError(
                     f"DAgger needs an expert that can be asked, at states of the learner's own choosing; {what}. Name "
-                    "one that answers (scripted, checkpoint:PATH, sb3:PATH.zip, npz:PATH of a policy, "
+                    "one that answers (scripted, shipped, npz:PATH of a policy, checkpoint:PATH, sb3:PATH.zip, "
                     "package.module:function) or a person (lit_imitation.HumanLabels) as the callback's expert; with "
                     "a log alone, clone it: leave the callback out"
                 )

@@ -42,7 +42,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         env_id: a registered Gymnasium id, or `module:Id-v0`.
         demonstrations: path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, or `Transitions` in memory; empty to
             roll out `expert` (cached by what was asked).
-        expert: `scripted`, `checkpoint:PATH`, `sb3:PATH.zip`, `npz:PATH` or `package.module:function`.
+        expert: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
         expert_deterministic: the expert's mode, else draws from its distribution.
         expert_trajectories: how many an expert is asked for; a file has what it has.
         trust: open experts whose files can execute code (Stable-Baselines3's).

@@ -17,7 +17,8 @@ class ImitationDataModule(RolloutDataModule):
         env_id: a registered Gymnasium id, or `module:Id-v0`.
         demonstrations: see `DemonstrationDataModule`, like all up to `val_fraction`. Where successors were not recorded
             they are read from the rows that follow, and the last row of each trajectory is left out.
-        expert: who is asked for demonstrations.
+        expert: who is asked for demonstrations: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
+            `package.module:function`.
         expert_deterministic: the expert's mode, else draws from its distribution.
         expert_trajectories: how many an expert is asked for.
         trust: open experts whose files can execute code.

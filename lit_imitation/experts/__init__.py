@@ -27,12 +27,9 @@ __all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "shipped_file", "s
 SHIPPED = Path(__file__).parent / "shipped"
 """Policies that were trained here, as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
 
-FORMS = """scripted                  a hand-written controller
-  shipped                   a policy that was trained with this package and comes with it
-  npz:PATH                  an MLP as arrays
-  checkpoint:PATH           a run or checkpoint of this package
-  sb3:PATH.zip              a Stable-Baselines3 model
-  package.module:function   your own, from observations [B, *obs] to actions [B, *act]"""
+FORMS = ("scripted", "shipped", "npz:PATH", "checkpoint:PATH", "sb3:PATH.zip", "package.module:function")
+"""A hand-written controller; a policy that comes with this package; an MLP as arrays; a run or checkpoint; a
+Stable-Baselines3 model; and one's own function, from observations `[B, *obs]` to actions `[B, *act]`."""
 
 
 def shipped_file(env_id: str, action_space: Space[Any]) -> Path:
@@ -102,7 +99,11 @@ def load_expert(
         return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", spec):
         return checked(_imported(spec), action_space, spec)
-    raise ExpertError(f"there is no expert {spec!r}; an expert is one of\n  {FORMS}")
+    named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expanded(spec).suffix)
+    if named is None and expanded(spec).is_dir():
+        named = "checkpoint"
+    hint = f"did you mean {named}:{spec}?" if named and spec else f"an expert is one of {', '.join(FORMS)}"
+    raise ExpertError(f"there is no expert {spec!r}; {hint}")
 
 
 def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[Any]) -> Expert:
