@@ -107,7 +107,7 @@ def collect(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--expert",
         default="scripted",
-        help="scripted, shipped, npz:PATH, checkpoint:PATH, sb3:PATH.zip or package.module:function (default: scripted)",
+        help="scripted, shipped, npz:PATH, checkpoint:PATH, sb3:PATH.zip, package.module:function (default: scripted)",
     )
     parser.add_argument("--episodes", type=int, default=25, help="number of trajectories (default: 25)")
     parser.add_argument("--out", required=True, help="file to write, .npz or .hdf5")

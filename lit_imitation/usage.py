@@ -144,7 +144,7 @@ def explain(message: str, arguments: Sequence[str] = (), recipes: Sequence[Recip
     if message.startswith("Unexpected config:"):
         return f"--config {_value(message.partition(':')[2].strip())!r}: neither a file nor a mapping in YAML"
     causes = _leaves(message)
-    if not causes:
+    if not any(cause.path for cause in causes):
         return " ".join(message.split())
     best = max(causes, key=lambda cause: cause.rank)
     path = ".".join(best.path)
@@ -318,7 +318,7 @@ def _load(path: str) -> Any:
 
 
 def _parameters(cls: Any) -> list[str]:
-    """Names of a constructor's arguments and of those that it hands on to its bases; not the spaces, which are given."""
+    """Names of a constructor's arguments and of those that it hands on to its bases, but for the spaces."""
     names: dict[str, None] = {}
     for one in inspect.getmro(cls) if isinstance(cls, type) else ():
         if "__init__" not in vars(one):
