@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of the first import, which no test may close
 import pytest
 import torch
 
