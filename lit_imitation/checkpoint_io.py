@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from lit_imitation.errors import ConfigError
 from lit_imitation.files import atomic_write
+from lit_imitation.policies.checkpoints import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,3 +26,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, buffer.getvalue())
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint whose members agree with their checksums; nothing in it is executed.
+
+        Raises:
+            ConfigError: a URL, no checkpoint, damaged, or weights that are not finite numbers.
+        """
+        checkpoint = read_checkpoint(path)
+        if not isinstance(checkpoint.get("state_dict", {}), dict):
+            raise ConfigError(f"{path} holds a state_dict that is no dictionary")
+        return checkpoint

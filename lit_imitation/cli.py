@@ -118,7 +118,12 @@ def collect(arguments: Sequence[str]) -> None:
         "--backend", default="auto", choices=["auto", "vector", "envpool", "sync", "async"], help="(default: auto)"
     )
     parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the expert's mode")
-    parser.add_argument("--trust", action="store_true", help="open expert files that can execute code (sb3)")
+    parser.add_argument(
+        "--trust",
+        default="false",
+        choices=["true", "false"],
+        help="true: open expert files that can execute code (sb3), or name classes that are not of this package",
+    )
     options = parser.parse_args(arguments)
 
     import torch
@@ -144,7 +149,7 @@ def collect(arguments: Sequence[str]) -> None:
         envs.single_observation_space,
         envs.single_action_space,
         deterministic=not options.stochastic,
-        trust=options.trust,
+        trust=options.trust == "true",
     )
     with EpisodeProgress(f"{options.expert} on {options.env_id}", options.episodes) as progress:
         transitions = roll_out(envs, expert, options.episodes, options.seed, progress)

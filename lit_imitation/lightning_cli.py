@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar as Progress
@@ -31,11 +32,18 @@ from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.errors import ConfigError, MissingExtraError, UsageError
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_file
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
 from lit_imitation.recipes import with_recipes_found
+from lit_imitation.trust import read_config, refuse_url, trusting
 from lit_imitation.usage import Recipe, classes, explain, read_recipes
+
+# Lightning lets the parser read recipes from URLs, and the parser would build any class named in an untyped value.
+set_parsing_settings(
+    config_read_mode_fsspec_enabled=False, config_read_mode_urls_enabled=False, instantiate_subclass_spec_in_any=False
+)
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
 """Tells the processes that a DDP run launches which directory the first one chose."""
@@ -55,6 +63,8 @@ LOGGER_PACKAGES = {
 }
 """What Lightning's loggers need, of which one is enough and this package installs none."""
 
+TRUST_HELP = "let files name classes and functions that are not of this package, and open files that can execute code"
+
 NO_CHECKPOINT = "{} needs a trained policy: --ckpt_path FILE, or the directory of a run"
 
 
@@ -64,7 +74,14 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
         torch.set_num_threads(1)
-    arguments = given = _with_save_dir(with_recipes_found(list(arguments)))
+    refuse_urls(arguments)
+    arguments = _with_save_dir(with_recipes_found(list(arguments)))
+    with trusting(flag(arguments, "--trust"), [argument.rpartition("=")[2] for argument in arguments]):
+        _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    given = arguments
     if command != "fit":
         arguments = with_config_of_checkpoint(command, arguments)
     elif not any(argument.startswith("-") for argument in arguments):
@@ -128,9 +145,61 @@ def with_config_of_checkpoint(command: str, arguments: list[str]) -> list[str]:
     checkpoint = read_checkpoint(file)
     if "config" not in checkpoint:
         raise ConfigError(f"{file} carries no configuration; give the recipe it was trained with as --config")
-    config = yaml.safe_load(checkpoint["config"])
-    keep = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
-    return ["--config", yaml.safe_dump(keep), *arguments]
+    return ["--config", yaml.safe_dump(read_config(checkpoint["config"], file)), *arguments]
+
+
+def refuse_urls(arguments: Sequence[str]) -> None:
+    """Raise `ConfigError` where data, model, recipe or checkpoint are to come from the network, or are no files."""
+    for name in ("--config", "-c", "--ckpt_path", "--model", "--data"):
+        for i, argument in enumerate(arguments):
+            key, equals, value = argument.partition("=")
+            if key != name and not key.startswith((f"{name}.", f"{name}+")):
+                continue
+            value = value if equals else "".join(arguments[i + 1 : i + 2])
+            if "env_kwargs" not in key and not value.lstrip().startswith("{"):
+                refuse_url(value, key)
+            if name in ("--config", "-c"):
+                _check_recipe(value)
+
+
+def _check_recipe(value: str) -> None:
+    if "\n" in value or value.startswith(("/dev/fd/", "/proc/self/fd/")) or not os.path.exists(value):
+        return  # a recipe in the argument, one from a pipe of the shell, or none, which the parser says
+    try:
+        recipe = yaml.safe_load(check_file(value).read_bytes())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return  # as it says this
+    for part in ("model", "data"):
+        if isinstance(recipe, dict):
+            for key, text in _texts(recipe.get(part), part):
+                refuse_url(text, f"{value}: {key}")
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """The strings below a part of a recipe that may name files or classes."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key != "env_kwargs":
+                yield from _texts(one, f"{where}.{key}")
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, where)
+    elif isinstance(value, str):
+        yield where, value
+
+
+def flag(arguments: Sequence[str], name: str) -> bool:
+    """The value of `--name true` or `--name=false`; false where it is not given.
+
+    Raises:
+        ConfigError: any other value.
+    """
+    value = option(arguments, name)
+    if value is None and name in arguments:
+        value = ""
+    if value is not None and value.lower() not in ("true", "false"):
+        raise ConfigError(f"{name} takes true or false: {name} true")
+    return value is not None and value.lower() == "true"
 
 
 def _with_save_dir(arguments: list[str]) -> list[str]:
@@ -209,6 +278,10 @@ class CLI(LightningCLI):
         """Only the one that was asked for: building the options of all four would take seconds."""
         return {CLI.command: LightningCLI.subcommands()[CLI.command]}
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `--trust`, which `run` has read before."""
+        parser.add_argument("--trust", type=bool, default=False, help=TRUST_HELP)
+
     def _parse_ckpt_path(self) -> None:
         """Lightning would merge hyper-parameters from the checkpoint; ours come from its configuration."""
 
@@ -237,6 +310,7 @@ class CLI(LightningCLI):
         # What is kept as config.yaml says nothing of directory and checkpoint, so that it starts a run of its own.
         kept = settings.clone()
         kept.trainer.default_root_dir = kept.ckpt_path = None
+        kept.pop("trust", None)  # given anew in each call
         self.kept_config = self._parser(self.subcommand).dump(kept, skip_none=False, skip_validation=True)
         if endless and counts_steps:
             trainer.max_epochs = -1

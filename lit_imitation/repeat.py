@@ -44,7 +44,13 @@ _TAIL_LINES = 20
 
 
 def repeat(
-    config: list[str], seeds: int, jobs: int, out: Path, overrides: list[str], first_seed: int = 0
+    config: list[str],
+    seeds: int,
+    jobs: int,
+    out: Path,
+    overrides: list[str],
+    first_seed: int = 0,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Fit the recipe `config` with the seeds `first_seed … first_seed + seeds − 1`, `jobs` at a time.
 
@@ -59,6 +65,7 @@ def repeat(
         out: folder for all of it, see the module.
         overrides: further arguments of `fit`, the same for every seed.
         first_seed: the lowest seed.
+        trust: whether the runs get `--trust true`.
 
     Returns:
         `aggregate` over these seeds, with the request under `config` and `overrides`: what `out/aggregate.json` holds.
@@ -77,6 +84,7 @@ def repeat(
         if argument.split("=")[0] in _OURS:
             raise ConfigError(f"{argument}: repeat sets this itself for every seed; leave it out")
     _claim(out, config, overrides)
+    given = [*overrides, "--trust", "true"] if trust else overrides  # no part of what was asked
 
     summaries: dict[int, dict[str, Any]] = {}
     failures: dict[int, str] = {}
@@ -96,7 +104,7 @@ def repeat(
                 while waiting and len(running) < jobs:
                     seed = waiting.pop(0)
                     try:
-                        running[seed] = _start(config, seed, out / f"seed_{seed}", overrides, _cores() // jobs)
+                        running[seed] = _start(config, seed, out / f"seed_{seed}", given, _cores() // jobs)
                     except LitImitationError as error:
                         failures[seed] = str(error)
                 time.sleep(0.05)
@@ -219,6 +227,7 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default: 5)")
     parser.add_argument("--first_seed", type=int, default=0, help="the lowest seed (default: 0)")
+    parser.add_argument("--trust", default="false", choices=["true", "false"], help="given to every run, as for fit")
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument(
         "--out",
@@ -234,7 +243,8 @@ def run_repeat(namespace: argparse.Namespace, extra: list[str]) -> None:
     out = namespace.out or Path("runs", "repeat", f"{recipe.parent.name}-{recipe.stem}")
     console = Console()
     try:
-        result = repeat(namespace.config, namespace.seeds, namespace.jobs, out, extra, namespace.first_seed)
+        trust = namespace.trust == "true"
+        result = repeat(namespace.config, namespace.seeds, namespace.jobs, out, extra, namespace.first_seed, trust)
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on from here.")
         raise SystemExit(128 + signal.SIGINT) from None

@@ -23,7 +23,7 @@ from lit_imitation.data.demonstrations import (
     with_successors,
     write_demonstrations,
 )
-from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import Backend
 from lit_imitation.errors import ConfigError, DemonstrationError
@@ -82,7 +82,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         return_temperature: float | None = None,
         batch_size: int = 64,
         passes_per_epoch: int = 1,
-        env_kwargs: dict[str, Any] | None = None,
+        env_kwargs: EnvArguments | None = None,
         num_envs: int = 10,
         backend: Backend = "auto",
         eval_episodes: int = 10,

@@ -18,6 +18,7 @@ from torch import Tensor
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_inside
 from lit_imitation.transitions import Transitions
 
 FIELDS = {
@@ -70,6 +71,8 @@ def read_demonstrations(
     folder = expanded(source)
     files = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
     if files:
+        for file in files:
+            check_inside(file, folder, DemonstrationError)
         parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
         returns = torch.cat([part.episode_returns for part in parts])
         return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, parts[0].metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lit_imitation.data.demonstration_module import DemonstrationDataModule, HeldOut
+from lit_imitation.data.module import EnvArguments
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import Backend
 from lit_imitation.transitions import Transitions
@@ -50,7 +51,7 @@ class ImitationDataModule(RolloutDataModule):
         env_steps: int | None = None,
         steps_per_round: int = 256,
         rounds_per_epoch: int = 10,
-        env_kwargs: dict[str, Any] | None = None,
+        env_kwargs: EnvArguments | None = None,
         num_envs: int = 8,
         backend: Backend = "auto",
         eval_episodes: int = 10,

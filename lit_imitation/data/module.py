@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from gymnasium import Space
 from gymnasium.vector import VectorEnv
@@ -16,6 +16,10 @@ from lit_imitation.progress import EpisodeProgress
 from lit_imitation.rollout import Actor, Episode, Episodes
 from lit_imitation.seeding import derive_seed
 from lit_imitation.transitions import Transitions
+
+EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
+"""Arguments of an environment, as the command line's parser reads them: a `class_path` below them is plain data, which
+below `Any` it would import and build. In Python any value will do."""
 
 
 class EnvironmentDataModule(LightningDataModule):
@@ -34,7 +38,7 @@ class EnvironmentDataModule(LightningDataModule):
     def __init__(
         self,
         env_id: str,
-        env_kwargs: dict[str, Any] | None = None,
+        env_kwargs: EnvArguments | None = None,
         num_envs: int = 10,
         backend: Backend = "auto",
         eval_episodes: int = 10,
@@ -51,7 +55,8 @@ class EnvironmentDataModule(LightningDataModule):
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
         if seed is not None and seed < 0:
             raise ConfigError(f"data.seed is {seed}; it must be at least 0")
-        self.env_id, self.env_kwargs = env_id, env_kwargs or {}
+        self.env_id = env_id
+        self.env_kwargs: dict[str, Any] = env_kwargs or {}
         self.num_envs, self.backend = num_envs, backend
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed

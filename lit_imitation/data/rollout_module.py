@@ -9,7 +9,7 @@ import torch.distributed as dist
 from gymnasium.vector import VectorEnv
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.envs import Backend
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies.base import Explorer
@@ -50,7 +50,7 @@ class RolloutDataModule(EnvironmentDataModule):
         env_steps: int | None = None,
         steps_per_round: int = 256,
         rounds_per_epoch: int = 10,
-        env_kwargs: dict[str, Any] | None = None,
+        env_kwargs: EnvArguments | None = None,
         num_envs: int = 8,
         backend: Backend = "auto",
         eval_episodes: int = 10,

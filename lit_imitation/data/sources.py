@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +16,8 @@ import numpy as np
 
 from lit_imitation.errors import DemonstrationError, require
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_file, check_inside, check_npz, check_size
+from lit_imitation.trust import refuse_url
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]
@@ -25,6 +29,26 @@ FLAT = ("obs", "acts", "rews", "terminal", "indices")
 NESTED = FLAT[:4]
 """The same library's Hugging Face layout: one row a trajectory."""
 FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
+
+
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    NotImplementedError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+"""What the libraries raise on damaged files."""
+
+
+LARGEST_JSON = 2**24
+"""Bytes of a JSON file that describes a dataset."""
 
 
 class Columns(NamedTuple):
@@ -48,11 +72,13 @@ def read_columns(source: str) -> Columns:
         DemonstrationError: the source is missing, damaged, not what its name says, or lacks a key.
         MissingExtraError: the source's library is not installed.
     """
-    if source.startswith("minari:"):
-        return _read_minari(source)
-    if source.startswith("hf:"):
-        return _read_hugging_face(source)
-    return _read_file(source)
+    refuse_url(source, "demonstrations", DemonstrationError)
+    if not source.startswith(("minari:", "hf:")):
+        return _read_file(source)
+    try:
+        return _read_minari(source) if source.startswith("minari:") else _read_hugging_face(source)
+    except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:  # past its own checks
+        raise DemonstrationError(f"{source}: cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _read_file(source: str) -> Columns:
@@ -64,14 +90,15 @@ def _read_file(source: str) -> Columns:
         )
     if not path.exists():
         raise DemonstrationError(f"{source}: no such file. Demonstrations are a path, minari:ID or hf:NAME")
+    check_file(path, DemonstrationError)
     expected = format_of(path)
     try:
         found = _format_found(path)
         if found != expected:
             rename = f": rename it to {path.stem}.{found}" if found in FORMATS.values() else ""
             raise DemonstrationError(f"{source}: its name says {expected}, but it is {found}{rename}")
-        held = _npz_arrays(source, path) if expected == "npz" else _hdf5_arrays(path)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        held = _npz_arrays(source, path) if expected == "npz" else _hdf5_arrays(source, path)
+    except UNREADABLE as error:
         raise DemonstrationError(
             f"{source}: cannot be read ({error}). Where it is truncated or damaged, copy or download it again"
         ) from error
@@ -117,6 +144,7 @@ def _format_found(path: Path) -> str:
 
 def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
     held = {}
+    check_npz(path, (*REQUIRED, *OPTIONAL, *FLAT), DemonstrationError)
     with np.load(path, allow_pickle=False) as archive:
         for key in (*REQUIRED, *OPTIONAL, *FLAT):
             if key not in archive.files:
@@ -136,16 +164,65 @@ def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
     return held
 
 
-def _hdf5_arrays(path: Path) -> dict[str, Array]:
+def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
     import h5py
 
     with h5py.File(path, "r") as file:
         held = {"metadata": np.asarray(file.attrs["metadata"])} if "metadata" in file.attrs else {}
         for key in (*REQUIRED, *OPTIONAL, *FLAT):
+            if key not in file.keys():  # noqa: SIM118 - `in file` would follow a link
+                continue
+            _no_foreign_data(source, path, file, key)
             # D4RL's own files hold a *group* called metadata, of other things.
-            if isinstance(file.get(key), h5py.Dataset):
+            if isinstance(file[key], h5py.Dataset):
                 held[key] = np.asarray(file[key][()])
     return held
+
+
+def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
+    """Refuse what lies outside an HDF5 file, or would take more memory than the file can fill.
+
+    Raises:
+        DemonstrationError: a link, a dataset whose content is in other files, or one of an absurd size.
+    """
+    import h5py
+
+    place = f"{source}: '{f'{group.name}/{key}'.lstrip('/')}'"
+    link = group.get(key, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise DemonstrationError(
+            f"{place} is a link into another file, {link.filename}, which is not opened: copy it in"
+        )
+    if isinstance(link, h5py.SoftLink):
+        raise DemonstrationError(f"{place} is a link to {link.path}, which is not followed: copy the dataset itself")
+    thing = group[key]
+    if isinstance(thing, h5py.Group):
+        return
+    if not isinstance(thing, h5py.Dataset):
+        raise DemonstrationError(f"{place} is no dataset")
+    if thing.is_virtual or thing.external:
+        names = [one.file_name for one in thing.virtual_sources()] if thing.is_virtual else [thing.external[0][0]]
+        raise DemonstrationError(f"{place} lies in another file, {names[0]}, which is not opened: copy the data in")
+    if thing.shape is not None:
+        check_size(thing.nbytes, path, f"'{key}' {list(thing.shape)}", DemonstrationError)
+
+
+def _check_tree(source: str, path: Path) -> None:
+    """`_no_foreign_data` for everything in an HDF5 file that another library will read."""
+    import h5py
+
+    check_file(path, DemonstrationError)
+    with h5py.File(path, "r") as file:
+        waiting: list[Any] = [file]
+        seen = set()
+        while waiting:
+            group = waiting.pop()
+            for key in group.keys():  # noqa: SIM118 - an HDF5 group is no dictionary
+                _no_foreign_data(source, path, group, key)
+                thing = group[key]
+                if isinstance(thing, h5py.Group) and hash(thing.id) not in seen:
+                    seen.add(hash(thing.id))
+                    waiting.append(thing)
 
 
 def _require_keys(source: str, required: Sequence[str], held: Sequence[str] | Mapping[str, Any]) -> None:
@@ -200,6 +277,10 @@ def _from_flat(source: str, held: dict[str, Array]) -> Columns:
 def _read_hugging_face(source: str) -> Columns:
     name = source.removeprefix("hf:")
     path = expanded(name)
+    if path.is_dir():
+        _check_saved(source, path)
+    elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or path.exists():
+        raise DemonstrationError(f"{source}: cannot be read as a Hugging Face dataset: neither a directory nor a name")
     datasets = require("datasets", "hf", source)
     try:
         data = datasets.load_from_disk(str(path)) if path.is_dir() else datasets.load_dataset(name, split="train")
@@ -209,7 +290,7 @@ def _read_hugging_face(source: str) -> Columns:
         _require_keys(source, NESTED, data.column_names)
         # Only these columns are decoded: `infos`, where there is one, holds objects as text.
         table = data.select_columns(list(NESTED)).with_format("arrow")[:]
-    except (OSError, ValueError, LookupError) as error:
+    except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise DemonstrationError(
             f"{source}: cannot be read as a Hugging Face dataset ({error}). A directory has to be one that "
             "save_to_disk wrote; any other name is looked up on the hub"
@@ -233,6 +314,50 @@ def _read_hugging_face(source: str) -> Columns:
     _no_nulls(source, "terminal", terminal)
     ends = _episode_ends(source, terminal.to_numpy(zero_copy_only=False), steps["acts"])
     return _join(source, rows["obs"], rows["acts"], rows["rews"], steps["acts"], *ends)
+
+
+def _check_saved(source: str, directory: Path) -> None:
+    """See that a directory of `save_to_disk` names files of its own only: they are opened under whatever name it has.
+
+    Raises:
+        DemonstrationError: it names or links to others.
+    """
+    splits = [directory]
+    if (directory / "dataset_dict.json").exists():
+        splits = [directory / name for name in _names(source, directory, "dataset_dict.json", "splits")]
+    for split in splits:
+        check_inside(split, directory, DemonstrationError)
+        if not (split / "state.json").exists():
+            continue  # the library says so
+        for name in [*_names(source, split, "state.json", "_data_files"), "dataset_info.json"]:
+            check_inside(split / name, directory, DemonstrationError)
+            check_file(split / name, DemonstrationError)
+
+
+def _names(source: str, directory: Path, file: str, key: str) -> list[str]:
+    """The list of file names under `key` in a JSON file, each a name without a path."""
+    held = _json(source, directory / file).get(key)
+    names = (
+        [one.get("filename") if isinstance(one, dict) else one for one in held] if isinstance(held, list) else [None]
+    )
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+            raise DemonstrationError(
+                f"{source}: {directory / file} names {name!r} ('{key}'), which is no file beside it"
+            )
+    return names
+
+
+def _json(source: str, path: Path) -> dict[str, Any]:
+    """A JSON object of bounded size."""
+    check_inside(path, path.parent, DemonstrationError)
+    try:
+        held = json.loads(check_file(path, DemonstrationError, LARGEST_JSON).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DemonstrationError(f"{source}: {path} is not JSON ({error})") from error
+    if not isinstance(held, dict):
+        raise DemonstrationError(f"{source}: {path} is no JSON object")
+    return held
 
 
 def _is_list(array: Any) -> bool:
@@ -278,14 +403,12 @@ def _read_minari(source: str) -> Columns:
     try:
         # Where a space is not written down, Minari would build the environment that the file names, with the
         # arguments it gives: that is running code of the file's choosing.
-        _require_keys(
-            f"{data / 'metadata.json'}",
-            ("observation_space", "action_space"),
-            minari.dataset.minari_storage.MinariStorage.read_raw_metadata(data),
-        )
+        metadata = _json(source, data / "metadata.json")
+        _require_keys(f"{data / 'metadata.json'}", ("observation_space", "action_space"), metadata)
+        _check_minari_files(source, data, metadata)
         dataset = minari.MinariDataset(data)
         episodes = list(dataset.iterate_episodes())
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
+    except (*UNREADABLE, TypeError, AssertionError, ImportError, AttributeError, RecursionError) as error:
         raise DemonstrationError(
             f"{source}: cannot be read as a Minari dataset ({type(error).__name__}: {error}): "
             f"download it again with `minari download {name} --force`"
@@ -310,14 +433,37 @@ def _read_minari(source: str) -> Columns:
     # An episode that Minari stopped recording is one that somebody stopped looking at.
     last = _last_rows(source, lengths)
     timeouts[last] |= ~terminals[last]
-    metadata: Metadata = {"dataset": dataset.id}
+    notes: Metadata = {"dataset": dataset.id}
     if dataset.env_spec is not None:
-        metadata["env_id"] = dataset.env_spec.id
+        notes["env_id"] = dataset.env_spec.id
     names = {"obs": "observations", "acts": "actions", "rews": "rewards"}
     actions = np.concatenate([np.asarray(episode.actions) for episode in episodes])
     rewards = np.concatenate([episode.rewards for episode in episodes])
     columns = _join(source, np.concatenate(obs), actions, rewards, lengths, terminals, timeouts, names)
-    return columns._replace(metadata=metadata)
+    return columns._replace(metadata=notes)
+
+
+def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) -> None:
+    """See that Minari reads files of this dataset only, and as many episodes as there are.
+
+    Raises:
+        DemonstrationError: a file that is none, that leads elsewhere, or a number of episodes that cannot be.
+    """
+    check_inside(data, data.parent, DemonstrationError)
+    for path in data.rglob("*"):
+        check_inside(path, data, DemonstrationError)
+        if not path.is_dir():
+            check_file(path, DemonstrationError)
+    most = sum(path.is_dir() for path in data.iterdir())
+    if (main := data / "main_data.hdf5").exists():
+        import h5py
+
+        _check_tree(source, main)
+        with h5py.File(main, "r") as file:
+            most = max(most, len(file))
+    count = metadata.get("total_episodes")
+    if not isinstance(count, int) or not 0 <= count <= most:
+        raise DemonstrationError(f"{source}: 'total_episodes' is {count!r:.80}, but {most} are there")
 
 
 def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from lit_imitation.data.demonstration_module import Batches
-from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.envs import Backend
 from lit_imitation.envs.make import episode_limit, make_single
@@ -79,7 +79,7 @@ class TabularDataModule(EnvironmentDataModule):
         fresh_worlds: int = 0,
         batch_size: int | None = None,
         passes_per_epoch: int = 10,
-        env_kwargs: dict[str, Any] | None = None,
+        env_kwargs: EnvArguments | None = None,
         num_envs: int = 10,
         backend: Backend = "auto",
         eval_episodes: int = 10,

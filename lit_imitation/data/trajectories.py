@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-
 import numpy as np
 
-from lit_imitation.data.sources import Array, read_columns
+from lit_imitation.data.sources import UNREADABLE, Array, read_columns
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_npz
 from lit_imitation.tabular.trajectories import Trajectories
+from lit_imitation.trust import refuse_url
 
 
 def read_trajectories(source: str) -> Trajectories:
@@ -24,6 +23,7 @@ def read_trajectories(source: str) -> Trajectories:
     Raises:
         DemonstrationError: the file cannot be read, or its columns do not fit.
     """
+    refuse_url(source, "demonstrations", DemonstrationError)
     held = _own(source)
     if held is not None:
         return _of_states(source, held)
@@ -51,11 +51,12 @@ def _own(source: str) -> dict[str, Array] | None:
     if path.suffix != ".npz" or not path.is_file():
         return None
     try:
+        check_npz(path, ("states", "lengths", "actions"), DemonstrationError)
         with np.load(path, allow_pickle=False) as archive:
             if "states" not in archive.files:
                 return None
             return {key: archive[key] for key in ("states", "lengths", "actions") if key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise DemonstrationError(f"{source}: cannot be read ({error})") from error
 
 

@@ -21,11 +21,18 @@ from lit_imitation.experts.base import Expert, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
 from lit_imitation.files import expanded
+from lit_imitation.trust import refuse_url
 
 __all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "shipped_file", "source_file"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Policies that were trained here, as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
+
+FILE_FORMS = ("npz", "checkpoint", "sb3")
+"""Experts that are files; what else stands before a colon is a module."""
+
+PUBLIC_FUNCTIONS = ("lit_imitation.experts.search:mountain_car",)
+"""Functions of this package that serve as experts by name."""
 
 FORMS = ("scripted", "shipped", "npz:PATH", "checkpoint:PATH", "sb3:PATH.zip", "package.module:function")
 """A hand-written controller; a policy that comes with this package; an MLP as arrays; a run or checkpoint; a
@@ -76,12 +83,13 @@ def load_expert(
         action_space: of a single environment.
         deterministic: the mode of the expert's distribution, else a draw from it, by the global random streams of
             NumPy and torch. `scripted` has no distribution; a function of your own decides for itself.
-        trust: allow formats whose files can execute code (`sb3:`).
+        trust: allow files that can execute code (`sb3:`), or that name a policy class of others (`checkpoint:`).
 
     Raises:
         ExpertError: no such expert, one that cannot be loaded, or one made for other spaces.
         MissingExtraError: it needs a package that is not installed.
     """
+    refuse_url(spec, "expert", ExpertError)
     form, _, rest = spec.partition(":")
     if spec == "scripted":
         return _scripted(env_id, observation_space, action_space)
@@ -94,7 +102,7 @@ def load_expert(
     if form == "npz" and rest:
         return load_arrays(rest, observation_space, action_space, deterministic=deterministic)
     if form == "checkpoint" and rest:
-        return _checkpoint(rest, observation_space, action_space, deterministic=deterministic)
+        return _checkpoint(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if form == "sb3" and rest:
         return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", spec):
@@ -118,11 +126,13 @@ def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[An
     return controller
 
 
-def _checkpoint(path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool) -> Expert:
+def _checkpoint(
+    path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool, trust: bool
+) -> Expert:
     from lit_imitation.policies import load_policy
     from lit_imitation.policies.checkpoints import trained_on
 
-    policy = load_policy(path)
+    policy = load_policy(path, trust=trust)
     reads = space_mismatch(policy.observation_space, observation_space, bounds=False)
     if reads or space_mismatch(policy.action_space, action_space, bounds=True):
         what = (

@@ -26,6 +26,7 @@ from gymnasium import Space, spaces
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
 from lit_imitation.files import atomic_write, expanded
+from lit_imitation.integrity import check_file, check_npz
 
 if TYPE_CHECKING:
     from lit_imitation.policies import Policy
@@ -164,11 +165,12 @@ class _Arrays:
         self._arrays: dict[str, Array] = {}
         key = "(the file)"
         try:
+            check_npz(check_file(self.path, ExpertError), None, ExpertError)
             with self.path.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
                 for key in archive.files:
                     self._arrays[key] = archive[key]
-        except FileNotFoundError as error:
-            raise ExpertError(f"{path}: no such file") from error
+        except ExpertError:
+            raise
         except Exception as error:  # NumPy and zipfile raise a different one for each way a file can be bad
             raise self.error(key, f"cannot be read as an array without pickles ({error})") from error
 

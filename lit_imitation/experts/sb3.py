@@ -13,6 +13,11 @@ from gymnasium import Space, spaces
 from lit_imitation.errors import ExpertError, require
 from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_file
+from lit_imitation.trust import trusted
+
+LARGEST_DATA = 2**26
+"""Bytes of the JSON in a zip; a model's has some ten thousand."""
 
 
 def load_sb3(
@@ -40,11 +45,11 @@ def load_sb3(
         MissingExtraError: Stable-Baselines3 is not installed.
     """
     name, path = f"sb3:{path}", expanded(path)
-    if not trust:
+    if not (trust or trusted()):
         raise ExpertError(
             f"expert {name}: a Stable-Baselines3 zip holds pickles, and opening it executes whatever code they name. "
-            "If you know where the file comes from, allow it: --data.trust true in a recipe, --trust for collect, "
-            "trust=True in Python"
+            "If you know where the file comes from, allow it: --trust true on the command line, "
+            "data.trust: true in a recipe, trust=True in Python"
         )
     stable_baselines3 = require("stable_baselines3", "sb3", f"expert {name}")
     algorithm = getattr(stable_baselines3, _algorithm(path))
@@ -101,7 +106,9 @@ def _zero(_progress: float) -> float:
 def _algorithm(path: str | Path) -> str:
     """The name of the class that wrote the zip, from the JSON in it alone."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(check_file(path, ExpertError)) as archive:
+            if archive.getinfo("data").file_size > LARGEST_DATA:
+                raise ValueError("its member 'data' is too large")
             data = json.loads(archive.read("data"))
         module = str(data["policy_class"]["__module__"])
     except FileNotFoundError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -17,11 +18,22 @@ from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.generators.normalisation import RunningMoments
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy, PolicyFactory, default_policy
-from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.policies.checkpoints import (
+    build,
+    check_fields,
+    check_weights,
+    describe,
+    find_checkpoint,
+    read_checkpoint,
+)
 from lit_imitation.policies.networks import Standardise
 from lit_imitation.rollout import Actor, Episode, Round
 from lit_imitation.seeding import get_states, set_states
 from lit_imitation.transitions import Transitions
+from lit_imitation.trust import refused, trusted, trusting
+
+if TYPE_CHECKING:
+    from typing import Self
 
 BATCH_HOOKS = (
     "on_train_batch_start",
@@ -262,13 +274,44 @@ class ImitationModule(LightningModule):
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description."""
+        """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description.
+
+        Raises:
+            ConfigError: the checkpoint lacks what ours have, or holds weights that are no finite numbers.
+        """
+        file = (self._trainer and self._trainer.ckpt_path) or "the checkpoint"
+        check_fields(checkpoint, file)
         if not hasattr(self, "policy"):
-            self.policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
+            self.policy = build(checkpoint["policy"], Policy, file, [self._policy_factory])  # type: ignore[type-abstract]
+        check_weights(checkpoint["state_dict"], self, file)
         self.env_steps = checkpoint["env_steps"]
         self.evaluation = checkpoint["evaluation"]
         self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])
         self._random_states = checkpoint["random_states"]
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, *arguments: Any, trust: bool = False, **keywords: Any
+    ) -> Self:
+        """As Lightning's, of a checkpoint that is whole, and that names no foreign code.
+
+        Args:
+            checkpoint_path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
+            arguments: Lightning's own.
+            trust: let the file name classes that are not of this package.
+            keywords: Lightning's own, and arguments of the method.
+
+        Raises:
+            ConfigError: no checkpoint there, a damaged one, or one that names foreign code.
+        """
+        file = find_checkpoint(checkpoint_path)
+        checkpoint = read_checkpoint(file)
+        with trusting(trust):
+            for key in ("hyper_parameters", "hparams", "module_arguments"):
+                held = checkpoint.get(key) or {}
+                if "_instantiator" in held and not trusted():  # which Lightning would import and call
+                    raise refused(file, held["_instantiator"], key)
+            return super().load_from_checkpoint(file, *arguments, **{"weights_only": True, **keywords})
 
     # The loop around a training step
 

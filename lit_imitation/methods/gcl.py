@@ -21,7 +21,7 @@ from lit_imitation.generators.gradients import Descent
 from lit_imitation.methods.reward_learning import RewardLearning
 from lit_imitation.policies import GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.policies.base import Explorer
-from lit_imitation.policies.checkpoints import build, default_policy_class, describe
+from lit_imitation.policies.checkpoints import build, check_weights, default_policy_class, describe
 from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import GuidedCost, RewardFactory
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
@@ -213,7 +213,8 @@ class GCL(RewardLearning):
             self.samplers = [self._clone(data.train)]
         else:
             for description, state in mine[0]:
-                sampler = build(description, Policy)  # type: ignore[type-abstract]
+                sampler = build(description, Policy, named=[type(self.policy)])  # type: ignore[type-abstract]
+                check_weights(state, sampler, "the checkpoint's sampler")
                 sampler.load_state_dict(state)
                 self.samplers.append(sampler.to(self.device).requires_grad_(False).eval())
             self.paths += [Paths(*(column.to(self.device) for column in one)) for one in mine[1]]

@@ -289,5 +289,6 @@ class MaxEntIRL(ImitationModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer (`load_from_checkpoint`) the reward is built from its description."""
         if not hasattr(self, "reward"):
-            self.reward = build(checkpoint["reward"], TabularReward)  # type: ignore[type-abstract]
+            named = [self._reward_factory]
+            self.reward = build(checkpoint["reward"], TabularReward, named=named)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)

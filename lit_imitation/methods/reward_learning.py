@@ -115,6 +115,7 @@ class RewardLearning(RL):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""
         if not hasattr(self, "policy"):
-            self.reward = build(checkpoint["reward"], LearnableReward)  # type: ignore[type-abstract]
+            named = [self._reward_factory]
+            self.reward = build(checkpoint["reward"], LearnableReward, named=named)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)
         self._resumed = checkpoint["past"]

@@ -18,7 +18,7 @@ from lit_imitation.generators import PPO, GeneratorFactory
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
-from lit_imitation.policies.checkpoints import build
+from lit_imitation.policies.checkpoints import build, check_weights
 from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import AdversarialReward, LearntReward, RewardModel, load_reward
 from lit_imitation.rollout import Round
@@ -164,8 +164,10 @@ class RL(ImitationModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
         if not hasattr(self, "policy"):
-            policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
+            named = [self._policy_factory, self._given_policy]
+            policy = build(checkpoint["policy"], Policy, named=named)  # type: ignore[type-abstract]
             weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
+            check_weights(weights, policy, "the checkpoint's policy")
             policy.load_state_dict(weights)
             policy.trained = True
             self.build(policy.observation_space, policy.action_space, policy)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,15 +12,22 @@ import torch
 import yaml
 from gymnasium import Space
 from gymnasium.spaces import Discrete, MultiDiscrete
+from torch import Tensor, nn
 
 from lit_imitation.envs.spaces import space_from_dict, space_to_dict
 from lit_imitation.errors import ConfigError
 from lit_imitation.files import expanded
+from lit_imitation.integrity import check_file, verify_archive
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
+from lit_imitation.trust import refuse_url, refused, trusted, trusting
 
 Built = TypeVar("Built")
+Part = TypeVar("Part", bound=nn.Module)
+
+LOADING_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError, IndexError)
+"""What building from a wrong description raises."""
 
 
 def default_policy_class(
@@ -54,22 +63,68 @@ def describe(module: Describable) -> dict[str, Any]:
     }
 
 
-def build(description: dict[str, Any], base: type[Built]) -> Built:
+def build(
+    description: dict[str, Any], base: type[Built], file: object = "the checkpoint", named: Iterable[object] = ()
+) -> Built:
     """The inverse of `describe`, with fresh weights.
 
-    The class is looked up among those already imported: a file names a class, it does not get to import one.
+    Args:
+        description: what `describe` gave.
+        base: class that the result has to be an instance of.
+        file: where the description is from, for messages.
+        named: classes (or factories of one) that the caller named itself; a file chooses among these and the public
+            classes of this package, unless it is trusted.
 
     Raises:
-        ConfigError: no imported subclass of `base` has that name.
+        ConfigError: the class is another one, does not exist, or is no `base`.
     """
     name = description["class"]
-    for cls in _subclasses(base):
-        if f"{cls.__module__}.{cls.__qualname__}" == name:
-            spaces = [space_from_dict(description[key]) for key in ("observation_space", "action_space")]
-            return cls(*spaces, **description["arguments"])
-    raise ConfigError(
-        f"the checkpoint holds a {base.__name__.lower()} of class {name}; import the module that defines it first"
-    )
+    if not isinstance(name, str):
+        raise TypeError(f"the class is a {type(name).__name__}")
+    allowed = {_name(cls): cls for cls in (*_public(base), *_classes(named)) if issubclass(cls, base)}
+    if name not in allowed:
+        if not trusted(name):
+            raise refused(file, name)
+        allowed[name] = _imported(name, base, file)
+    spaces = [space_from_dict(description[key]) for key in ("observation_space", "action_space")]
+    return allowed[name](*spaces, **description["arguments"])
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _public(base: type[Built]) -> Iterator[type[Built]]:
+    """The subclasses of `base` that this package exports."""
+    for path in ("lit_imitation.policies", "lit_imitation.rewards"):
+        module = importlib.import_module(path)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if isinstance(thing, type) and issubclass(thing, base):
+                yield thing
+
+
+def _classes(named: Iterable[object]) -> Iterator[type]:
+    for one in named:
+        while isinstance(one, partial):
+            one = one.func
+        if isinstance(one, type):
+            yield one
+
+
+def _imported(name: str, base: type[Built], file: object) -> type[Built]:
+    """The class of that name, from whatever module; what may be imported has been settled."""
+    path, _, attribute = name.rpartition(".")
+    for cls in _subclasses(base):  # also those that no import would find
+        if _name(cls) == name:
+            return cls
+    try:
+        thing = getattr(importlib.import_module(path), attribute)
+    except Exception as error:  # the module is somebody else's code and may fail in any way
+        raise ConfigError(f"{file} names {name}, which cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(thing, type) and issubclass(thing, base)):
+        raise ConfigError(f"{file} names {name}, which is no {base.__name__.lower()}")
+    return thing
 
 
 def _subclasses(cls: type[Built]) -> Iterator[type[Built]]:
@@ -84,9 +139,10 @@ def find_checkpoint(path: str | Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
+    refuse_url(str(path), "a checkpoint")
     path = expanded(path)
-    if path.is_file():
-        return path
+    if path.exists() and not path.is_dir():
+        return check_file(path)
     for candidate in (path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
         if candidate.is_file():
             return candidate
@@ -101,8 +157,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a checkpoint onto the CPU without executing anything from it (`weights_only=True`).
 
     Raises:
-        ConfigError: the file is not a checkpoint, or holds more than tensors and primitives.
+        ConfigError: the file is not a checkpoint, is damaged, or holds more than tensors and primitives.
     """
+    path = check_file(path)
+    verify_archive(path, "checkpoint of tensors and primitives")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each way a file can be bad
@@ -122,26 +180,100 @@ def trained_on(path: str | Path) -> str:
         return ""
 
 
-def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
+FIELDS: dict[str, type] = {
+    "state_dict": dict,
+    "policy": dict,
+    "epoch": int,
+    "global_step": int,
+    "env_steps": int,
+    "evaluation": dict,
+    "random_states": dict,
+}
+"""What every checkpoint of a method holds."""
+
+
+def check_fields(checkpoint: Mapping[str, Any], file: object) -> None:
+    """Raise `ConfigError` unless the checkpoint is one that a method of this package wrote."""
+    for key, kind in FIELDS.items():
+        if key not in checkpoint:
+            raise ConfigError(f"{file} is no checkpoint of a method of this package: it lacks '{key}'")
+        value = checkpoint[key]
+        if not isinstance(value, kind) or (kind is int and not 0 <= value < 2**63):
+            raise ConfigError(f"{file} is damaged: its '{key}' is {value!r:.80}, not a sensible {kind.__name__}")
+    for name, value in checkpoint["evaluation"].items():
+        if not isinstance(value, float):
+            raise ConfigError(f"{file} is damaged: its evaluation has {name} {value!r:.80}, not a number")
+
+
+def check_weights(state: Mapping[str, Any], module: nn.Module, where: object) -> None:
+    """Compare weights with the module that they are for.
+
+    Bounds of a space may be infinite, where the module's own are; nothing else may.
+
+    Args:
+        state: what shall be loaded; keys that `module` lacks are left to `load_state_dict`.
+        module: built for it.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: not a tensor of the module's shape and dtype, or NaN or infinite; the text names the key.
+    """
+    for key, own in module.state_dict().items():
+        if key in state:
+            check_tensor(state[key], own, f"{where}: {key}")
+
+
+def check_tensor(given: Any, own: Tensor, what: str) -> None:
+    """Raise `ConfigError` unless `given` can stand for `own`."""
+    if not isinstance(given, Tensor):
+        raise ConfigError(f"{what} is a {type(given).__name__}, not a tensor")
+    if given.shape != own.shape:
+        raise ConfigError(f"{what} has shape {list(given.shape)}; {list(own.shape)} is needed")
+    if given.is_sparse or given.layout != own.layout or given.is_quantized or given.is_meta:
+        raise ConfigError(f"{what} is not a plain tensor ({given.layout}, {given.dtype}, {given.device})")
+    if given.is_complex() or given.is_floating_point() != own.is_floating_point():
+        raise ConfigError(f"{what} holds {given.dtype}; {own.dtype} is needed")
+    if given.is_floating_point():
+        wrong = ~given.isfinite() & (given != own.to(given.device))
+        if wrong.any():
+            value = given[wrong].flatten()[0].item()
+            raise ConfigError(f"{what} holds {value}, which is no weight; the file is damaged or its training diverged")
+
+
+def load_policy(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> Policy:
     """The trained policy of a run, ready for use: `action = load_policy("runs/…")(observation)`.
 
     Args:
         path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
         device: where its parameters shall be.
+        trust: let the file name a policy class that is not of this package, whose module is then imported.
 
     Raises:
         ConfigError: no checkpoint there, or not one of a policy.
     """
-    file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file)
-    if "policy" not in checkpoint:
-        raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")
-    prefix = "policy."
-    try:
-        policy = build(checkpoint["policy"], Policy)  # type: ignore[type-abstract]
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        policy.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"{file} holds a damaged or foreign policy: {type(error).__name__}: {error}") from error
+    policy = load_described(path, "policy", Policy, trust)  # type: ignore[type-abstract]
     policy.trained = True
     return policy.to(device).eval()
+
+
+def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -> Part:
+    """The part of a checkpoint that is described under its name: `policy` or `reward`.
+
+    Raises:
+        ConfigError: no checkpoint there, or not one with that part.
+    """
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    if part not in checkpoint:
+        learnt = " learnt" if part == "reward" else ""
+        raise ConfigError(f"{file} holds no{learnt} {part} of this package (no key '{part}')")
+    prefix = f"{part}."
+    try:
+        with trusting(trust):
+            module = build(checkpoint[part], base, file)
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        check_weights(state, module, file)
+        module.load_state_dict(state)
+    except LOADING_ERRORS as error:
+        raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {error}") from error
+    return module

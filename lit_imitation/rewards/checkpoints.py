@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.checkpoints import build, find_checkpoint, read_checkpoint
+from lit_imitation.policies.checkpoints import load_described
 from lit_imitation.rewards.base import LearnableReward, RewardModel
 from lit_imitation.rewards.tabular import TabularReward
 from lit_imitation.transitions import Transitions
@@ -32,7 +32,7 @@ class LearntReward(RewardModel):
         return self.model.recovered(transitions)
 
 
-def load_reward(path: str | Path, device: str | torch.device = "cpu") -> LearntReward:
+def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> LearntReward:
     """The reward that a run learnt: r_ψ of AIRL, r_θ of GCL and MaxEntIRL; of GAIL, what its last learner was paid.
 
     `reward(transitions)` gives the reward `[*batch]` of `Transitions`; the path alone serves as a recipe's
@@ -41,21 +41,12 @@ def load_reward(path: str | Path, device: str | torch.device = "cpu") -> LearntR
     Args:
         path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
         device: where its parameters shall be.
+        trust: let the file name a reward class that is not of this package, whose module is then imported.
 
     Raises:
         ConfigError: no checkpoint there, or none with a reward.
     """
-    file = find_checkpoint(path)
-    checkpoint = read_checkpoint(file)
-    if "reward" not in checkpoint:
-        raise ConfigError(f"{file} holds no learnt reward (no key 'reward'); GAIL, AIRL, GCL and MaxEntIRL learn one")
-    prefix = "reward."
-    try:
-        model = build(checkpoint["reward"], RewardModel)  # type: ignore[type-abstract]
-        if not isinstance(model, LearnableReward | TabularReward):
-            raise TypeError(f"{type(model).__name__} is not learnt from demonstrations")
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        model.load_state_dict(state)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ConfigError(f"{file} holds a damaged or foreign reward: {type(error).__name__}: {error}") from error
+    model = load_described(path, "reward", RewardModel, trust)  # type: ignore[type-abstract]
+    if not isinstance(model, LearnableReward | TabularReward):
+        raise ConfigError(f"{path} holds a {type(model).__name__}, which is not learnt from demonstrations")
     return LearntReward(model).to(device)

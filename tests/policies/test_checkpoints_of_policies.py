@@ -97,9 +97,12 @@ def test_built_from_a_description_has_fresh_weights():
     assert not torch.equal(again.network.layers[0].weight, policy.network.layers[0].weight)
 
 
-def test_a_users_own_class_comes_back(tmp_path):
+def test_a_users_own_class_comes_back_where_trusted(tmp_path):
     policy = OwnPolicy(VECTOR, Box(-1, 1, (2,), np.float32), shift=0.3, hidden_sizes=(4,))
-    loaded = load_policy(save(policy, tmp_path / "p.ckpt"))
+    path = save(policy, tmp_path / "p.ckpt")
+    with pytest.raises(ConfigError, match=r"names .*OwnPolicy, which is not of this package.*trust=True"):
+        load_policy(path)
+    loaded = load_policy(path, trust=True)
     assert type(loaded) is OwnPolicy
     x = sample(VECTOR)
     np.testing.assert_array_equal(loaded(x), policy(x))
@@ -240,7 +243,7 @@ def test_a_file_may_not_import_what_it_names(name, tmp_path, monkeypatch):
     policy = POLICIES["gaussian"]()
     path = save(policy, tmp_path / "p.ckpt", policy=describe(policy) | {"class": name})
     before = set(sys.modules)
-    with pytest.raises(ConfigError, match=f"policy of class {name}; import the module"):
+    with pytest.raises(ConfigError, match=f"names {name}, which is not of this package; if you trust the file, add --trust true"):
         load_policy(path)
     assert set(sys.modules) == before
     assert not (tmp_path / "executed").exists()
