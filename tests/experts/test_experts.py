@@ -436,7 +436,7 @@ def evil_zip(path, trace, module="stable_baselines3.common.policies"):
 def test_sb3_executes_nothing_without_trust(tmp_path):
     trace, path = tmp_path / "trace", tmp_path / "evil.zip"
     evil_zip(path, trace)
-    with pytest.raises(ExpertError, match=r"executes whatever code.*--data\.trust true.*--trust"):
+    with pytest.raises(ExpertError, match=r"executes whatever code.*--trust true.*data\.trust: true"):
         load_expert(f"sb3:{path}", "any", OBSERVATION, BOX)
     assert not trace.exists()
     pytest.importorskip("stable_baselines3")
