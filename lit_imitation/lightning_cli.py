@@ -76,7 +76,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
         torch.set_num_threads(1)
     refuse_urls(arguments)
     arguments = _with_save_dir(with_recipes_found(list(arguments)))
-    with trusting(flag(arguments, "--trust"), [argument.rpartition("=")[2] for argument in arguments]):
+    named = [value for key, value in _pairs(arguments) if key.startswith(("--model", "--data"))]
+    with trusting(flag(arguments, "--trust"), named):
         _run(command, arguments)
 
 
@@ -150,16 +151,21 @@ def with_config_of_checkpoint(command: str, arguments: list[str]) -> list[str]:
 
 def refuse_urls(arguments: Sequence[str]) -> None:
     """Raise `ConfigError` where data, model, recipe or checkpoint are to come from the network, or are no files."""
-    for name in ("--config", "-c", "--ckpt_path", "--model", "--data"):
-        for i, argument in enumerate(arguments):
-            key, equals, value = argument.partition("=")
-            if key != name and not key.startswith((f"{name}.", f"{name}+")):
-                continue
-            value = value if equals else "".join(arguments[i + 1 : i + 2])
-            if "env_kwargs" not in key and not value.lstrip().startswith("{"):
-                refuse_url(value, key)
-            if name in ("--config", "-c"):
-                _check_recipe(value)
+    for key, value in _pairs(arguments):
+        if "env_kwargs" in key or not key.startswith(("--config", "-c", "--ckpt_path", "--model", "--data")):
+            continue
+        if not value.lstrip().startswith("{"):
+            refuse_url(value, key)
+        if key in ("--config", "-c"):
+            _check_recipe(value)
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line with their values."""
+    for i, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        if key.startswith("-"):
+            yield key, value if equals else "".join(arguments[i + 1 : i + 2])
 
 
 def _check_recipe(value: str) -> None:
