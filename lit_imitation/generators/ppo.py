@@ -18,6 +18,7 @@ from lit_imitation.generators.gradients import Descent
 from lit_imitation.generators.normalisation import RewardScale, RunningMoments, observe
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rollout import Round
 
@@ -31,7 +32,8 @@ class PPO(Generator[Round]):
                + c_V E_t[(V_θ(s_t) − R_t)²] + c_KL E_t[KL(π_θ ‖ π_start)],        R_t = Â_t + V_old(s_t).
 
     Advantages are standardised over the whole round, of all processes. Observations are standardised by their running
-    statistics, which move between rounds and never within one, so that r_t = 1 where a round's descent begins.
+    statistics, which move between rounds and never within one: a round is learned from as it was played, and r_t = 1
+    where its descent begins. The first round of a fresh policy is played, and learned from, without them.
 
     Args:
         observation_space: Box or Discrete.
@@ -49,12 +51,12 @@ class PPO(Generator[Round]):
         batch_size: transitions of a gradient step, on each process.
         entropy_coefficient: c_H.
         value_coefficient: c_V.
-        kl_coefficient: c_KL, for a policy that was given.
+        kl_coefficient: c_KL, for a policy that was trained before.
         max_grad_norm: of all parameters together.
         target_kl: end a round's epochs once π_θ is further than 1.5 times this from π_old; None for never.
         normalise_observations: by running statistics, unless the policy that was given was trained with others.
         normalise_rewards: by the running deviation of the discounted return.
-        warmup_rounds: rounds in which only the value function learns, for a policy that was given.
+        warmup_rounds: rounds in which only the value function learns, for a policy that was trained before.
         initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
             to none. None to leave it.
         compile: compile the gradient: 20 seconds at the start, and then about a third of the time of a step.
@@ -100,7 +102,7 @@ class PPO(Generator[Round]):
                 raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
         if initial_std is not None and not initial_std > 0.0:
             raise ConfigError(f"generator.initial_std is {initial_std}; it must be above 0")
-        given = policy is not None
+        given = policy is not None and not policy.fresh
         if policy is None:
             cls = default_policy_class(action_space)
             policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
@@ -123,7 +125,7 @@ class PPO(Generator[Round]):
         self.epochs, self.batch_size = epochs, batch_size
         self.entropy_coefficient, self.value_coefficient = entropy_coefficient, value_coefficient
         self.kl_coefficient, self.max_grad_norm, self.target_kl = kl_coefficient, max_grad_norm, target_kl
-        self.warmup_rounds, self.compile_gradient = warmup_rounds, compile
+        self.warmup_rounds, self.compile_gradient = warmup_rounds if given else 0, compile
         standardised = policy.encoder.standardise is not None
         self.moments = RunningMoments(policy.encoder.out_features) if standardised and normalise_observations else None
         self.keeps_normaliser = False
@@ -176,11 +178,10 @@ class PPO(Generator[Round]):
         clip_fraction = (((ratio - 1.0).abs() > self.clip_range) * share).sum()
         return loss, torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
 
+    @without_autocast
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
         """Learn from one round `[time, env]`."""
         rollout, valid, _ = experience
-        if self.moments is not None and self.rounds == 0 and not self.keeps_normaliser:
-            observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
         batch, logged = self.prepare(experience)
         if self.anneal:
             self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * (1.0 - progress)
@@ -205,11 +206,15 @@ class PPO(Generator[Round]):
                     break
         self.gradient_steps += steps
         self.rounds += 1
-        if self.moments is not None and self.rounds > 1 and not self.keeps_normaliser:
+        if self.moments is not None and not self.keeps_normaliser:
             observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
+            if self.rounds == 1:
+                # Inputs change their scale by any factor, and gradients with them: Adam's moments would be of others.
+                self.descent.optimizer.state.clear()
         return logged | dict(zip(STATISTICS, sums / steps, strict=True))
 
     @torch.no_grad()
+    @without_autocast
     def prepare(self, experience: Round) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The columns that `forward` reads, `[time · env]` each, and what can be said of the round."""
         rollout, valid, _ = experience

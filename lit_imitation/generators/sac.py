@@ -22,6 +22,7 @@ from lit_imitation.generators.replay import Replay, Replayed
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.networks import Activation
+from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced, gathered, rank, world_size
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
@@ -171,14 +172,14 @@ class SAC(Generator[Round]):
         buffer_size: transitions kept, on each process; see `Replay` for their memory.
         learning_starts: environment steps before the first gradient step.
         random_steps: environment steps at the start whose actions are uniformly random, rounded up to whole rounds;
-            by default `learning_starts` for a fresh policy and none for one that was given.
+            by default `learning_starts` for a fresh policy and none for one that was trained before.
         warmup_steps: environment steps after `learning_starts`, rounded up to whole rounds, in which the Q-functions
-            alone learn, for a policy that was given.
+            alone learn, for a policy that was trained before.
         temperature: α at the start.
         learn_temperature: adjust α; else it stays.
         target_entropy: H̄ in nats; by default −(dimensions of the action), in units of half the action range, for
             continuous actions, and 0.98 log(number of actions) for discrete ones.
-        kl_coefficient: c_KL, for a policy that was given. The divergence is exact.
+        kl_coefficient: c_KL, for a policy that was trained before. The divergence is exact.
         max_grad_norm: of the Q-functions' gradient, and of that of policy and temperature; infinity for no limit.
         normalise_observations: by running statistics, unless the policy that was given has its own.
         compile: compile both gradients: a minute at the start, and then less time a step.
@@ -231,7 +232,7 @@ class SAC(Generator[Round]):
         ):
             if not positive > 0.0:
                 raise ConfigError(f"generator.{name} is {positive}; it must be above 0")
-        given = policy is not None
+        given = policy is not None and not policy.fresh
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
             policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
@@ -290,6 +291,7 @@ class SAC(Generator[Round]):
         """The policy's, behind the random steps."""
         return _RandomFirst(self)
 
+    @without_autocast
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
         """Take in one round `[time, env]`, and do the gradient steps that are due."""
         rollout, valid, _ = experience

@@ -103,7 +103,7 @@ class MaxEntIRL(ImitationModule):
         self.fresh_value_difference = ExpectedValueDifference(self.planning)
         self.correlation = PearsonCorrCoef()
         self._epic: list[EPIC] = []
-        self._moved: dict[int, TabularMDP] = {}
+        self._moved: dict[tuple[int, torch.device, torch.dtype], tuple[TabularMDP, TabularMDP]] = {}
 
     @property
     def worlds(self) -> TabularDataModule:
@@ -158,9 +158,12 @@ class MaxEntIRL(ImitationModule):
 
     def here(self, mdp: TabularMDP) -> TabularMDP:
         """A world on the module's device, in the precision of its parameters."""
-        if id(mdp) not in self._moved:
-            self._moved[id(mdp)] = mdp.to(self.device, next(self.reward.parameters()).dtype)
-        return self._moved[id(mdp)]
+        dtype = next(self.reward.parameters()).dtype
+        key = id(mdp), self.device, dtype
+        if key not in self._moved:
+            # The original too: the address of a world that is gone may become that of another one.
+            self._moved[key] = mdp, mdp.to(self.device, dtype)
+        return self._moved[key][1]
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """−L(θ) on the trajectories with the numbers `batch: [B]`."""

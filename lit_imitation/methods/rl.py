@@ -19,6 +19,7 @@ from lit_imitation.methods.base import ImitationModule
 from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build, check_weights
+from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import AdversarialReward, LearntReward, RewardModel, load_reward
 from lit_imitation.rollout import Round
@@ -96,7 +97,12 @@ class RL(ImitationModule):
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""
         if self.start is None:
-            return self._given_policy(observation_space, action_space) if self._given_policy else None
+            if self._given_policy is None:
+                return None
+            policy = self._given_policy(observation_space, action_space)
+            own = policy.encoder.standardise
+            policy.fresh = not policy.trained and not (own is not None and own.fitted)
+            return policy
         policy = load_policy(self.start).train()
         self._check_spaces(f"model.start {self.start}", (policy.observation_space, policy.action_space))
         return policy
@@ -132,6 +138,7 @@ class RL(ImitationModule):
         self.generator.begin()
         return self.generator.explorer()
 
+    @without_autocast
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
         learnt, batch = self.rewarded(batch)

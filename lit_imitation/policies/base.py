@@ -37,6 +37,8 @@ class Policy(nn.Module, ABC):
 
     trained = False
     """It comes from a checkpoint: its weights are of use, and with no other normaliser than its own."""
+    fresh = False
+    """Its weights are known to be those that were drawn: there is nothing in them to hold on to."""
     arguments: dict[str, Any]
     """The hyper-parameters as given: `type(policy)(*spaces, **policy.arguments)` builds the same network again."""
 

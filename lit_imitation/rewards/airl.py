@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.discriminator import AdversarialReward
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
@@ -135,6 +136,7 @@ class AIRLDiscriminator(AdversarialReward):
             transitions.log_prob = self.entropy_weight * log_prob
         return super().reward(transitions)
 
+    @without_autocast
     def recovered(self, transitions: Transitions) -> Tensor:
         """r_ψ `[*batch]`; with `absorbing` an end is paid for what comes after it, γ / (1 − γ) r_ψ(absorbing)."""
         shape = transitions.batch_size

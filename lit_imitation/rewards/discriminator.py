@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import Inputs, Samples
 from lit_imitation.transitions import Transitions
@@ -165,6 +166,7 @@ class AdversarialReward(LearnableReward):
     def before_round(self) -> None:
         """Called before each round's steps."""
 
+    @without_autocast
     def reward(self, transitions: Transitions) -> Tensor:
         """`[*batch]`, of transitions `[*batch]`."""
         shape = transitions.batch_size

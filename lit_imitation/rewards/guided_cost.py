@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.transitions import Transitions
@@ -189,6 +190,7 @@ class GuidedCost(LearnableReward):
         statistics = (expert.mean(), sampled.mean(), exponent, constancy, monotone)
         return loss, torch.stack([value.detach() for value in statistics])
 
+    @without_autocast
     def reward(self, transitions: Transitions) -> Tensor:
         """r_θ `[*batch]`."""
         flat = transitions.reshape(-1)

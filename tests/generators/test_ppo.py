@@ -139,7 +139,7 @@ def round_of(generator, kind, steps=32, envs=4, seed=0):
     observation = 5.0 + 3.0 * torch.randn(steps, envs, 3)
     with torch.no_grad():
         action = generator.policy.sample(generator.policy.head(observation.flatten(0, 1)))
-    flags = torch.rand(2, steps, envs) < 0.05
+    flags = torch.rand(2, steps, envs) < 0.1
     rollout = Transitions(
         observation=observation,
         action=action.view(steps, envs, *action.shape[1:]),
@@ -391,3 +391,138 @@ def test_initial_spread():
     generator = PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.3)
     assert float(generator.policy.log_std.exp()[0]) == pytest.approx(0.3)
     assert math.isclose(float(generator.policy.head(torch.randn(50, 3)).abs().max()), 0.0, abs_tol=0.1)
+
+
+def gae_by_hand(reward, value, next_value, terminated, done, gamma, lam):
+    """Backwards, one environment and one step at a time."""
+    advantage = np.zeros_like(reward)
+    for env in range(reward.shape[1]):
+        following = 0.0
+        for t in reversed(range(len(reward))):
+            future = 0.0 if terminated[t, env] else gamma * next_value[t, env]
+            delta = reward[t, env] + future - value[t, env]
+            following = delta + (0.0 if done[t, env] else gamma * lam * following)
+            advantage[t, env] = following
+    return advantage
+
+
+def test_prepared_columns_follow_from_flags_values_and_rewards():
+    """Ends and cuts apart, V(s') apart from V(s), the target from the advantage, the reward unscaled."""
+    settings = {"gamma": 0.9, "gae_lambda": 0.8, "normalise_rewards": False}
+    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], **settings)
+    generator.value.network.orthogonal(3.0)
+    one = round_of(generator, "continuous")
+    rollout, valid = one.rollout, one.valid.flatten().numpy()
+    assert int((rollout.terminated & ~rollout.truncated & one.valid).sum()) > 3
+    assert int((rollout.truncated & ~rollout.terminated & one.valid).sum()) > 3
+    with torch.no_grad():
+        value, following = (generator.value(x.flatten(0, 1)).view(32, 4).double().numpy()
+                            for x in (rollout.observation, rollout.next_observation))  # fmt: skip
+        head = generator.policy.head(rollout.observation.flatten(0, 1))
+        log_prob = generator.policy.head_log_prob(head, rollout.action.flatten(0, 1))
+    assert np.abs(value - following).mean() > 0.3
+    reward = rollout.reward.double().numpy()
+    advantage = gae_by_hand(reward, value, following, rollout.terminated.numpy(), rollout.done.numpy(), 0.9, 0.8)
+    (observation, action, found_log_prob, standardised, target, old_value, weight), _ = generator.prepare(one)
+    np.testing.assert_allclose(target, (advantage + value).flatten(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(old_value, value.flatten(), rtol=1e-5, atol=1e-5)
+    kept = advantage.flatten()[valid]
+    np.testing.assert_allclose(standardised, (advantage.flatten() - kept.mean()) / kept.std(), rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(weight.bool(), valid)
+    torch.testing.assert_close(found_log_prob, log_prob)
+    assert torch.equal(observation, rollout.observation.flatten(0, 1))
+    assert torch.equal(action, rollout.action.flatten(0, 1))
+
+
+def test_rewards_are_scaled_only_where_asked():
+    one = round_of(PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]), "continuous")
+    one.rollout.reward *= 50.0
+    spread = {}
+    for scaled in (True, False):
+        torch.manual_seed(0)
+        generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], normalise_rewards=scaled)
+        spread[scaled] = float(generator.prepare(one)[0][4].std())
+    assert spread[True] < 10 < 50 < spread[False]
+
+
+@pytest.mark.parametrize("kind", sorted(EVERY))
+def test_a_round_is_scored_by_the_policy_that_played_it(kind):
+    """In the first round too, before there are statistics to standardise by."""
+    torch.manual_seed(0)
+    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=1, batch_size=128)
+    generator.policy.network.orthogonal(1.0)
+    generator.optimizers()
+    columns = []
+    prepare, step = generator.prepare, generator.descent.step
+    generator.prepare = lambda one: columns.append(prepare(one)) or columns[-1]
+    ratios = []
+
+    def stepped(*args, **kwargs):
+        head = generator.policy.head(args[0])
+        ratios.append((generator.policy.head_log_prob(head, args[1]) - args[2]).exp().detach())
+        return step(*args, **kwargs)
+
+    generator.descent.step = stepped
+    for number in range(3):
+        one = round_of(generator, kind, seed=number)
+        played = deepcopy(generator.policy)
+        value = deepcopy(generator.value)
+        before = len(ratios)
+        generator.update(one, 0.0)
+        x, a = one.rollout.observation.flatten(0, 1), one.rollout.action.flatten(0, 1)
+        (_, _, log_prob, _, _, old_value, _), _ = columns[-1]
+        torch.testing.assert_close(log_prob, played.head_log_prob(played.head(x), a).detach())
+        torch.testing.assert_close(old_value, value(x).detach())
+        torch.testing.assert_close(ratios[before], torch.ones_like(ratios[before]), rtol=1e-5, atol=1e-5)
+        assert not torch.equal(played.encoder.standardise.mean, generator.policy.encoder.standardise.mean)
+
+
+def test_first_statistics_start_adam_anew():
+    """Gradients on raw inputs, a thousand times as long, would hold back the steps of many rounds."""
+    torch.manual_seed(0)
+    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1, batch_size=128, anneal=False)
+    (optimizer,) = generator.optimizers()
+    for number in range(2):
+        one = round_of(generator, "continuous", seed=number)
+        one.rollout.observation *= 1000.0
+        before = generator.descent.vector.detach().clone()
+        generator.update(one, 0.0)
+        moves = (generator.descent.vector.detach() - before).abs()
+        assert float(moves.max()) == pytest.approx(3e-4, rel=1e-2), number
+        assert bool(optimizer.state) == bool(number)
+
+
+@pytest.mark.parametrize("settings", [{}, {"normalise_observations": False}])
+def test_advantages_under_bf16_autocast_are_those_of_float32(settings):
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[64, 64], gamma=0.999, epochs=1, **settings)
+        generator.value.network.layers[-1].bias.data.fill_(200.0)  # the differences that count are small
+        generator.optimizers()
+        one = round_of(generator, "continuous")
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            columns, _ = generator.prepare(one)
+            torch.manual_seed(1)
+            generator.update(one, 0.0)
+        found.append((columns, generator.descent.vector.detach().clone()))
+    (columns, weights), (half_columns, half_weights) = found
+    for mine, theirs in zip(columns[2:], half_columns[2:], strict=True):
+        assert theirs.dtype == torch.float32
+        assert float(torch.corrcoef(torch.stack([mine, theirs]))[0, 1]) > 0.999
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(weights, half_weights)
+
+
+@pytest.mark.parametrize("known_fresh", [True, False])
+def test_warm_up_holds_a_started_policy_and_not_a_fresh_one(known_fresh):
+    torch.manual_seed(0)
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    policy.fresh = known_fresh
+    for given in (policy, None) if known_fresh else (policy,):
+        generator = PPO(OBSERVATION, ACTIONS["continuous"], given, hidden_sizes=[8], warmup_rounds=2, epochs=1)
+        generator.optimizers()
+        before = [parameter.detach().clone() for parameter in generator.policy.parameters()]
+        generator.update(round_of(generator, "continuous"), 0.0)
+        pairs = zip(before, generator.policy.parameters(), strict=True)
+        assert any(not torch.equal(a, b) for a, b in pairs) == known_fresh

@@ -234,3 +234,59 @@ def test_an_infinite_loss_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, c
     assert "not finite" in message or "the loss is" in message
     assert "last good checkpoint" in message
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_learning_rate_falls_to_zero_over_the_training(tmp_path, monkeypatch):
+    """By rounds of all epochs: the k-th of n learns at 1 - k/n of the rate."""
+    rates = []
+    update = PPO.update
+
+    def noting(self, experience, progress):
+        logged = update(self, experience, progress)
+        rates.append(self.descent.optimizer.param_groups[0]["lr"])
+        return logged
+
+    monkeypatch.setattr(PPO, "update", noting)
+    run("ppo-discrete", tmp_path, "--model.generator.learning_rate=0.01", "--trainer.max_epochs=2")
+    np.testing.assert_allclose(rates, [0.01 * (1 - k / 6) for k in range(6)])
+
+
+def test_warm_up_does_not_hold_a_policy_of_the_recipes_own(tmp_path, monkeypatch):
+    moved = []
+    update = PPO.update
+
+    def noting(self, experience, progress):
+        before = [parameter.detach().clone() for parameter in self.policy.parameters()]
+        logged = update(self, experience, progress)
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, self.policy.parameters(), strict=True)))
+        return logged
+
+    monkeypatch.setattr(PPO, "update", noting)
+    warm = "--model.generator.warmup_rounds=2"
+    own = ["--model.policy=lit_imitation.CategoricalPolicy", "--model.policy.hidden_sizes=[8]"]
+    run("ppo-discrete", tmp_path / "own", warm, *own)
+    run("ppo-discrete", tmp_path / "default", warm)
+    assert moved == [True] * 6
+    moved.clear()
+    run("ppo-discrete", tmp_path / "started", warm, f"--model.start={tmp_path / 'own'}")
+    assert moved == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "method", ["ppo-continuous", "sac-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
+)
+def test_under_bf16_a_round_is_learned_from_in_float32(method, tmp_path, monkeypatch):
+    """The same numbers, to the last bit, as without autocast."""
+    ends = {}
+    fit_end = RL.on_fit_end
+    for precision in ("32-true", "bf16-mixed"):
+
+        def noting(self, precision=precision):
+            ends[precision] = {name: value.clone() for name, value in self.state_dict().items()}
+            fit_end(self)
+
+        monkeypatch.setattr(RL, "on_fit_end", noting)
+        run(method, tmp_path / precision, f"--trainer.precision={precision}", "--data.eval_episodes=0",
+            "--trainer.callbacks=null")  # fmt: skip
+    for name, value in ends["32-true"].items():
+        assert torch.equal(ends["bf16-mixed"][name], value), name
