@@ -34,6 +34,7 @@ class Mixture:
         draw: a number in [0, 1) for each environment, `[B]`; the expert acts where it is below β_i.
         uncertain: with it the expert is asked only where it says so (and where the expert acts): observations
             `[n, *obs]` to `[n]` bool.
+        turns: how often the expert may act in each environment at most, `[B]`; the learner acts from then on.
 
     Attributes:
         labels: `[B, *act]` of each step; the learner's action where nobody asked.
@@ -51,8 +52,10 @@ class Mixture:
         beta: float,
         draw: Callable[[], NDArray[np.float64]],
         uncertain: Callable[[Array], NDArray[np.bool_]] | None = None,
+        turns: NDArray[np.int64] | None = None,
     ) -> None:
         self.expert, self.learner, self.beta, self.draw, self.uncertain = expert, learner, beta, draw, uncertain
+        self.turns = turns
         self.labels: list[Array] = []
         self.learnt: list[Array] = []
         self.asked: list[NDArray[np.bool_]] = []
@@ -66,6 +69,9 @@ class Mixture:
         live = self.rollout.live
         learnt = self.learner(observation)
         experts_turn = self.draw() < self.beta
+        if self.turns is not None:
+            experts_turn &= self.turns > 0
+            self.turns = self.turns - (experts_turn & live)
         ask = live
         if self.uncertain is not None:
             ask = live & experts_turn

@@ -85,6 +85,11 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
         observation = following
 
 
+def shares(count: int, parts: int) -> NDArray[np.int64]:
+    """`[parts]`: `count` shared out as evenly as can be, the first few one more."""
+    return count // parts + (np.arange(parts) < count % parts)
+
+
 class Episodes:
     """Exactly `count` whole episodes of an actor: an iterator over them, in the order in which they finish.
 
@@ -135,9 +140,7 @@ class Episodes:
     def _run(self) -> Iterator[Episode]:
         envs = self.envs
         next_step = envs.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
-        share, rest = divmod(self.count, envs.num_envs)
-        remaining = np.full(envs.num_envs, share)
-        remaining[:rest] += 1
+        remaining = shares(self.count, envs.num_envs)
         active = remaining > 0
         self.live = active
         returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)

@@ -24,7 +24,7 @@ from lit_imitation.experts import Expert
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.mixture import Mixture
 from lit_imitation.policies import EnsemblePolicy
-from lit_imitation.rollout import Episodes, Steps
+from lit_imitation.rollout import Episodes, Steps, shares
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
 
@@ -59,7 +59,8 @@ class Collector:
         episodes: episodes of a round.
         steps: steps of a round, instead.
         threshold: ask only where the ensemble's disagreement is above this.
-        budget: ask at most so many times in a round, where the disagreement is largest.
+        budget: ask at most so many times in a round, the expert's own actions included; what these leave, where the
+            disagreement is largest. Each environment has a fixed share for them.
         frames: folder for pictures of the states, for a person.
         rescue: is given the labelled part of a round that fails, and says in words where it is kept.
     """
@@ -124,7 +125,7 @@ class Collector:
     def _play(self, i: int, beta: float) -> tuple[Mixture, FrameRecorder | None]:
         """This process's share."""
         envs = self._environments()
-        share = sum(self.count // self.total + (e < self.count % self.total) for e in range(self.first, self.last))
+        share = int(shares(self.count, self.total)[self.first : self.last].sum())
         generator = np.random.default_rng(self._seed("beta", i))
         uncertain = None
         if self.budget is not None or self.expert is None:
@@ -137,6 +138,7 @@ class Collector:
             beta,
             lambda: generator.random(self.total)[self.first : self.last],
             uncertain,
+            turns=None if self.budget is None else shares(self.budget, self.total)[self.first : self.last],
         )
         kind = Steps if self.steps else Episodes
         mixture.rollout = rollout = kind(envs, mixture, share, self._seed("round", i) + self.first, record=True)

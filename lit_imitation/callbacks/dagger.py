@@ -79,7 +79,9 @@ class DAggerCallback(Checkpoint):
         reinitialise: train each round's policy from scratch; else from the last one's weights.
         initial_episodes: how many of the demonstrations round 0 starts from, drawn at random; by default all.
         uncertainty_threshold: ask only where the disagreement of an `EnsemblePolicy` is above this.
-        query_budget: ask at most so many times in a round, where the disagreement is largest.
+        query_budget: ask at most so many times in a round. An action of the expert is a query too: where β lets it act,
+            that is paid first, and the learner acts once it is used up. The remainder goes where the disagreement is
+            largest.
     """
 
     def __init__(
@@ -302,7 +304,10 @@ class DAggerCallback(Checkpoint):
                 policy.load_state_dict(type(policy)(*spaces, **policy.arguments).state_dict())
             for optimizer in trainer.optimizers:
                 optimizer.state = defaultdict(dict)
-        policy.fit_normaliser(self.data.train.observation)
+            policy.fit_normaliser(self.data.train.observation)
+        elif not any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
+            # An average is over weights that read their inputs in one way.
+            policy.refit_normaliser(self.data.train.observation, trainer.optimizers)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where a round ends: note what it came to, keep it if it is the best, and collect the next."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -34,7 +34,8 @@ class Descent:
 
     Args:
         module: holds all that the loss reads; its `forward(*args)` returns the loss `[]` and statistics `[K]`. On its
-            device already, for to move it afterwards would part the parameters from their vector.
+            device already, for to move it afterwards would part the parameters from their vector. Where it has an
+            `after_step`, that is called after each step, to bring buffers up to date with the parameters.
         parameters: those of its parameters that are trained.
         learning_rate: of Adam.
         eps: of Adam.
@@ -62,6 +63,7 @@ class Descent:
         self.vector = nn.Parameter(flattened(self.parameters))
         self.optimizer = torch.optim.Adam([self.vector], learning_rate, eps=eps, fused=True)
         self.processes = world_size()
+        self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
         self._functional = self._chunk = None
         if compiled:
             # What calls the kernels is C++ too: on a CPU that saves a fifth.
@@ -89,16 +91,18 @@ class Descent:
             statistics = torch.cat([statistics[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
+        if self._after_step is not None:
+            self._after_step()
         return statistics
 
     def steps(self, *columns: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take a step on each of S minibatches, `[S, …]` an argument; returns `[S, 1 + K + 1]`, as `step` does of each.
 
-        Between processes, with a mask, or not compiled, one by one; else `CHUNK` of them in one compiled function: to
-        call it takes almost as long as a step's arithmetic.
+        Between processes, with a mask or an `after_step`, or not compiled, one by one; else `CHUNK` of them in one
+        compiled function: to call it takes almost as long as a step's arithmetic.
         """
         count, found, done = len(columns[0]), [], 0
-        ready = self._chunk is not None and self.processes == 1 and mask is None
+        ready = self._chunk is not None and self.processes == 1 and mask is None and self._after_step is None
         if ready and not self.optimizer.state:
             # Adam makes its state with the first step. With it goes all that is over beside whole chunks, or one more
             # function would be compiled that later rounds may never need.

@@ -147,7 +147,6 @@ class Adversarial(RewardLearning):
 
     def _discriminate(self, learner: Samples) -> dict[str, Tensor]:
         """`discriminator_steps` steps on as many pairs of the expert as of the learner."""
-        self.discriminator.before_round()
         self.negatives = [*self.negatives, learner][-1 - self.replay_rounds :]
         count, size = self.discriminator_steps, self.batch_size
         pairs = [self._drawn(samples, count * size) for samples in (self.expert, Samples.joined(self.negatives))]

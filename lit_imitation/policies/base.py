@@ -11,6 +11,7 @@ import torch
 from gymnasium import Space
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
@@ -132,6 +133,40 @@ class Policy(nn.Module, ABC):
     def fit_normaliser(self, observation: Tensor) -> None:
         """Standardise inputs by the mean and standard deviation of `observation: [N, *obs]` from now on."""
         self.encoder.fit(observation)
+
+    @torch.no_grad()
+    def refit_normaliser(self, observation: Tensor, optimizers: Sequence[Optimizer] = ()) -> None:
+        """As `fit_normaliser`, but π stays the function that it is: the first layer takes the change in.
+
+        With x̂ = (x − μ) / σ = x̂' r + d, r = σ' / σ and d = (μ' − μ) / σ, W becomes W diag(r) and b becomes b + W d.
+        (Where an input is so far out that it is clipped, the two differ.) The gradients become (∂W − ∂b dᵀ) diag(r)⁻¹,
+        and so does Adam's first moment; the second, which does not follow, becomes the most that it can be.
+
+        Args:
+            observation: `[N, *obs]`.
+            optimizers: those that train this policy.
+        """
+        standardise = self.encoder.standardise
+        if standardise is None:
+            return
+        mean, inverse = standardise.mean.double().clone(), standardise.inverse_std.double().clone()
+        self.fit_normaliser(observation)
+        ratio = inverse / standardise.inverse_std.double()
+        shift = (standardise.mean.double() - mean) * inverse
+        weight, bias = self.network.first_layer
+        old = weight.double()
+        bias.copy_(bias.double() + old @ shift)
+        weight.copy_(old * ratio)
+        for optimizer in optimizers:
+            if weight not in optimizer.state or bias not in optimizer.state:
+                continue
+            of_weight, of_bias = optimizer.state[weight], optimizer.state[bias]
+            first, second = (of_bias[name].double()[..., None] for name in ("exp_avg", "exp_avg_sq"))
+            moment = (of_weight["exp_avg"].double() - first * shift) / ratio
+            # The root mean square of a difference is at most the sum of those of its parts.
+            most = (of_weight["exp_avg_sq"].double().sqrt() + second.sqrt() * shift.abs()) / ratio
+            of_weight["exp_avg"].copy_(moment)
+            of_weight["exp_avg_sq"].copy_(most.square())
 
     @property
     def device(self) -> torch.device:

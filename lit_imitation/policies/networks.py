@@ -84,6 +84,11 @@ class MLP(nn.Module):
                 x = F.dropout(x, self.dropout, self.training)
         return F.linear(x, last.weight, last.bias)  # type: ignore[arg-type]
 
+    @property
+    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight `[out, in]` and bias `[out]` of what reads the input."""
+        return self.layers[0].weight, self.layers[0].bias  # type: ignore[return-value]
+
     @torch.no_grad()
     def orthogonal(self, last_gain: float) -> None:
         """Draw orthogonal weights of gain √2, of `last_gain` in the last layer, and zero biases (Andrychowicz 2021)."""
@@ -146,6 +151,11 @@ class EnsembleMLP(nn.Module):
         )
         self.members, self.activation, self.dropout = members, activation, dropout
         self._activate = networks[0]._activate
+
+    @property
+    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight `[M, out, in]` and bias `[M, out]` of what reads the input."""
+        return self.weights[0], self.biases[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, sizes[0]]` to `[M, B, sizes[-1]]`."""

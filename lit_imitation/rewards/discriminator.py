@@ -59,7 +59,7 @@ class AdversarialReward(LearnableReward):
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what is read.
         loss: `cross_entropy`, L above; or `wasserstein`, E_{ρ_π}[ℓ] − E_{ρ_E}[ℓ], to which a gradient penalty or
-            spectral normalisation belongs, and whose reward is ℓ itself.
+            spectral normalisation has to be set, and whose reward is ℓ itself.
         max_logit: m, at which the loss clips the logits: min(ℓ, m) of the expert's pairs, max(ℓ, −m) of the learner's.
             A pair that is told by more has no gradient, so that ℓ stops growing there; one on the wrong side always has
             one. (To bound ℓ itself, on both sides, would leave neither slope where the learner is nor a gradient to a
@@ -163,9 +163,6 @@ class AdversarialReward(LearnableReward):
         statistics = (*accuracy, expert.mean(), learner.mean(), jensen_shannon, penalty)
         return loss, torch.stack([value.detach() for value in statistics])
 
-    def before_round(self) -> None:
-        """Called before each round's steps."""
-
     @without_autocast
     def reward(self, transitions: Transitions) -> Tensor:
         """`[*batch]`, of transitions `[*batch]`."""
@@ -204,7 +201,8 @@ def _cross_entropy(expert: Tensor, learner: Tensor) -> Tensor:
 class SpectralMLP(MLP):
     """An MLP whose matrices are divided by their largest singular values (Miyato et al. 2018): ℓ is 1-Lipschitz.
 
-    Between steps the singular vectors count as constants; `iterate` brings them up to date by the power method.
+    Within a gradient step the singular vectors count as constants. `iterate` brings them up to date by the power
+    method, and has to follow each step (`Descent` calls `after_step`).
     """
 
     def __init__(self, sizes: Sequence[int], activation: Activation) -> None:
@@ -216,7 +214,7 @@ class SpectralMLP(MLP):
         self.iterate(30)
 
     @torch.no_grad()
-    def iterate(self, times: int = 3) -> None:
+    def iterate(self, times: int = 5) -> None:
         """The power method on each matrix, in place."""
         for i, layer in enumerate(self.layers):
             left, right = getattr(self, f"left_{i}"), getattr(self, f"right_{i}")
@@ -287,6 +285,11 @@ class Discriminator(AdversarialReward):
         )
         if loss == "wasserstein" and reward != "logit":
             raise ConfigError(f"discriminator.reward is {reward}; a Wasserstein critic is no probability: take logit")
+        if loss == "wasserstein" and not spectral_norm and not gradient_penalty:
+            raise ConfigError(
+                "discriminator.loss is wasserstein, which grows without end where nothing bounds the critic's slope: "
+                "set discriminator.gradient_penalty (10 is usual) or discriminator.spectral_norm true"
+            )
         self.kind = reward
         sizes = [self.features.out_features, *hidden_sizes, 1]
         self.network = SpectralMLP(sizes, activation) if spectral_norm else MLP(sizes, activation)
@@ -302,7 +305,7 @@ class Discriminator(AdversarialReward):
             return F.softplus(logit)
         return -F.softplus(-logit) if self.kind == "negative" else logit
 
-    def before_round(self) -> None:
+    def after_step(self) -> None:
         """Bring the singular vectors up to date."""
         if isinstance(self.network, SpectralMLP):
             self.network.iterate()

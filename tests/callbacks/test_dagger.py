@@ -231,7 +231,7 @@ def test_the_share_of_states_where_they_differ(tmp_path):
 # Asking less
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_budget(tmp_path, beta):
     asked = []
 
@@ -241,13 +241,52 @@ def test_budget(tmp_path, beta):
 
     dagger, _, data = run(tmp_path, expert=expert, policy=EnsemblePolicy, query_budget=40, beta=beta)
     first, *others = dagger.records
-    if beta == 0.0:
-        assert np.diff([record["expert_queries"] for record in dagger.records]).tolist() == [40, 40]
+    # Whether the expert acts or only answers, it is asked as often.
+    assert np.diff([record["expert_queries"] for record in dagger.records]).tolist() == [40, 40]
     assert sum(asked) == others[-1]["expert_queries"] - first["expert_queries"]
     assert dagger.summary_figures()["queries_saved"] == dagger.visited - sum(asked)
     for transitions in dataset(tmp_path, data)[1:]:
         np.testing.assert_array_equal(transitions.action, cart_pole(transitions.observation.numpy()))
     assert len(data.train) + len(data.held_out) == others[-1]["dataset_size"]
+
+
+@pytest.mark.parametrize("budget", [1, 10])
+def test_where_the_budget_is_spent_the_learner_acts(tmp_path, budget):
+    """At β = 1 the expert's turns are the first steps of each environment, and no more than its share."""
+    learner = []
+
+    def expert(observation):
+        return cart_pole(observation)
+
+    class Watch(Collector):
+        def _play(self, i, beta):
+            played = super()._play(i, beta)
+            learner.append((played[0].asked, played[0].learnt, played[0].labels))
+            return played
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lit_imitation.callbacks.dagger.Collector", Watch)
+        run(tmp_path, expert=expert, policy=EnsemblePolicy, query_budget=budget, beta=1.0, rounds=1)
+    ((asked, _, _),) = learner
+    asked = np.stack(asked)  # [time, env]
+    shares = np.array([budget // 3 + (e < budget % 3) for e in range(3)])
+    np.testing.assert_array_equal(asked.sum(0), shares)
+    assert all(asked[:n, e].all() for e, n in enumerate(shares))
+    assert len(asked) > 10 + max(shares)  # the learner went on
+
+
+def test_a_warm_start_changes_no_answer_until_the_first_step(tmp_path):
+    """Every round's data have other statistics, and the weights before were for the last ones."""
+    noted = Noted()
+    _, module, data = run(tmp_path, callbacks=[noted], episodes_per_round=6, data={"num_trajectories": 2})
+    x = data.train.observation[:500]
+    for before, after in ((noted.ends[0], noted.starts[2]), (noted.ends[1], noted.starts[4])):
+        heads = []
+        for state in (before, after):
+            module.policy.load_state_dict(state)
+            heads.append(module.policy.head(x).detach())
+        assert not torch.equal(before["encoder.standardise.mean"], after["encoder.standardise.mean"])
+        torch.testing.assert_close(*heads, rtol=1e-4, atol=1e-4)
 
 
 def test_the_budget_goes_where_disagreement_is_largest(tmp_path, monkeypatch):

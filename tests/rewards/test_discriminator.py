@@ -100,7 +100,7 @@ def test_the_cross_entropy_is_torchs(smoothing):
 
 
 def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
-    model = built(loss="wasserstein", reward="logit")
+    model = built(loss="wasserstein", reward="logit", spectral_norm=True)
     given = columns()
     logit = model.logit(Samples(*given[:5]))
     torch.testing.assert_close(model(*given)[0], logit[6:].mean() - logit[:6].mean())
@@ -158,6 +158,44 @@ def test_a_spectrally_normalised_network_is_1_lipschitz():
     assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
 
 
+@pytest.mark.parametrize("learning_rate", [3e-4, 0.05])
+@pytest.mark.parametrize("by", ["step", "steps"])
+def test_spectral_norms_stay_one_while_the_weights_move(learning_rate, by):
+    """By the singular values of what the layers multiply with, after a hundred steps between whichever rounds."""
+    model = built(spectral_norm=True, hidden_sizes=(64, 64))
+    descent = Descent(model, model.parameters(), learning_rate)
+    given = columns(64)
+    before = descent.vector.detach().clone()
+    if by == "step":
+        for _ in range(100):
+            descent.step(*given)
+    else:
+        descent.steps(*(torch.stack([column] * 100) for column in given))
+    assert float((descent.vector.detach() - before).abs().max()) > 5 * learning_rate
+    for i in range(3):
+        assert float(torch.linalg.matrix_norm(model.network._weight(i), 2)) == pytest.approx(1.0, abs=0.02)
+    x, y = torch.randn(2, 500, 5)
+    slope = (model.score(x) - model.score(y)).abs() / (x - y).norm(dim=1)
+    assert float(slope.max()) <= 1.02
+
+
+@pytest.mark.parametrize("cure", [{"gradient_penalty": 10.0}, {"spectral_norm": True}])
+def test_a_wasserstein_critic_without_a_bounded_slope_is_refused(cure):
+    with pytest.raises(ConfigError, match=r"set discriminator.gradient_penalty .* or discriminator.spectral_norm true"):
+        built(loss="wasserstein", reward="logit", max_logit=2.0)
+    built(loss="wasserstein", reward="logit", **cure)
+
+
+def test_rewards_under_autocast_are_those_of_float32():
+    data = transitions(64)
+    data.log_prob = torch.randn(64)
+    for model in (built(), built(spectral_norm=True, reward="logit"), built(AIRLDiscriminator, absorbing=True)):
+        plain, recovered = model.reward(data), model.recovered(data)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.reward(data), plain)
+            assert torch.equal(model.recovered(data), recovered)
+
+
 def test_spectral_normalisation_in_half_precision():
     network, x = SpectralMLP([5, 32, 1], "tanh"), torch.randn(50, 5)
     with torch.autocast("cpu", torch.bfloat16):
@@ -167,7 +205,7 @@ def test_spectral_normalisation_in_half_precision():
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "wasserstein"])
 def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wrong_side_have(loss):
-    model = built(max_logit=2.0, loss=loss, reward="logit")
+    model = built(max_logit=2.0, loss=loss, reward="logit", spectral_norm=True)
     given = columns()
     for values, moves in (((3.0, -3.0), False), ((1.0, -1.0), True), ((-3.0, 3.0), True)):
         logit = torch.tensor([values[0]] * 6 + [values[1]] * 6, requires_grad=True)

@@ -1,0 +1,78 @@
+"""A policy whose inputs are standardised by other statistics, and which stays the function that it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, EnsemblePolicy, GaussianPolicy
+
+SPACE, ARM, BUTTONS = Box(-np.inf, np.inf, (4,), np.float32), Box(-2.0, 2.0, (2,), np.float32), Discrete(3)
+POLICIES = {
+    "categorical": (CategoricalPolicy, BUTTONS, {}),
+    "gaussian": (GaussianPolicy, ARM, {"std": "state"}),
+    "deterministic": (DeterministicPolicy, ARM, {"activation": "tanh"}),
+    "linear": (DeterministicPolicy, ARM, {"hidden_sizes": []}),
+    "ensemble": (EnsemblePolicy, BUTTONS, {"members": 3}),
+    "ensemble-continuous": (EnsemblePolicy, ARM, {"members": 2}),
+}
+SCALE = torch.tensor([1.0, 0.1, 5.0, 1.0])
+
+
+@pytest.fixture(params=sorted(POLICIES))
+def policy(request):
+    torch.manual_seed(0)
+    cls, actions, more = POLICIES[request.param]
+    policy = cls(SPACE, actions, **{"hidden_sizes": [16, 16], **more})
+    policy.fit_normaliser(3.0 + SCALE * torch.randn(200, 4))
+    return policy
+
+
+def others():
+    return 5.0 + 2.0 * SCALE * torch.randn(300, 4)
+
+
+def test_other_statistics_leave_the_function_as_it_is(policy):
+    x, seen = 4.0 + SCALE * torch.randn(100, 4), others()
+    before, standardised = policy.head(x).detach(), policy.encoder(x)
+    policy.refit_normaliser(seen)
+    torch.testing.assert_close(policy.head(x).detach(), before, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(policy.encoder(x), standardised, atol=0.1)
+    fitted = policy.encoder(seen)
+    torch.testing.assert_close(fitted.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(fitted.std(0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
+
+
+def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
+    """At a learning rate of 0 both are gradients at one point, which autograd takes on either side."""
+    x, action = 4.0 + SCALE * torch.randn(50, 4), torch.randint(3, (50,))
+    if isinstance(policy.action_space, Box):
+        action = torch.rand(50, 2) - 0.5
+    optimizer = torch.optim.Adam(policy.parameters(), 0.0)
+
+    def step():
+        optimizer.zero_grad()
+        policy.mean_loss(x, action).backward()
+        optimizer.step()
+
+    step()
+    weight, bias = policy.network.first_layer
+    shift = ((others().mean(0) - policy.encoder.standardise.mean) * policy.encoder.standardise.inverse_std).abs()
+    assert float(shift.min()) > 0.5
+    policy.refit_normaliser(others(), [optimizer])
+    first, second = (optimizer.state[weight][name].clone() for name in ("exp_avg", "exp_avg_sq"))
+    of_bias = optimizer.state[bias]["exp_avg"].clone()
+    step()
+    torch.testing.assert_close(first, 0.1 * weight.grad, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(of_bias, 0.1 * bias.grad, rtol=1e-3, atol=1e-6)
+    assert (second >= (0.001 * weight.grad.square()) * 0.999).all()
+    assert float(second.sqrt().mean()) < 10 * float((0.001**0.5) * weight.grad.abs().mean())
+
+
+def test_inputs_that_are_not_standardised_have_nothing_to_refit():
+    policy = CategoricalPolicy(Discrete(5), BUTTONS, hidden_sizes=[8])
+    before = [parameter.clone() for parameter in policy.parameters()]
+    policy.refit_normaliser(torch.arange(5))
+    assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
