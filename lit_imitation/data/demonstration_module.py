@@ -118,6 +118,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         """Whether the method reads where each transition led."""
         self.terminated = 0
         """How many of the trajectories chosen ended in a terminal state, before any of their rows is left out."""
+        self.longest = 0
+        """Steps of the longest of them."""
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
@@ -135,6 +137,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
         self.terminated = int(demonstrations.transitions.terminated.sum())
+        self.longest = int(demonstrations.transitions.episode_lengths().max())
         if self.needs_successors:
             demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)

@@ -7,7 +7,7 @@ from typing import Any
 from lit_imitation.data.demonstration_module import DemonstrationDataModule, HeldOut
 from lit_imitation.data.module import EnvArguments
 from lit_imitation.data.rollout_module import RolloutDataModule
-from lit_imitation.envs import Backend
+from lit_imitation.envs import Backend, episode_limit
 from lit_imitation.transitions import Transitions
 
 
@@ -26,6 +26,7 @@ class ImitationDataModule(RolloutDataModule):
         num_trajectories: how many, drawn at random.
         subsample: keep one transition in so many.
         val_fraction: share of the trajectories held out, by which a discriminator's accuracy is judged.
+        return_temperature: see `DemonstrationDataModule`. Demonstrations are drawn in proportion to their weights.
         env_steps: see `RolloutDataModule`, like the rest.
         steps_per_round: steps of each environment between two updates.
         rounds_per_epoch: rounds between two points at which validation and checkpoints may fall.
@@ -48,6 +49,7 @@ class ImitationDataModule(RolloutDataModule):
         num_trajectories: int | None = None,
         subsample: int = 1,
         val_fraction: float = 0.1,
+        return_temperature: float | None = None,
         env_steps: int | None = None,
         steps_per_round: int = 256,
         rounds_per_epoch: int = 10,
@@ -80,6 +82,7 @@ class ImitationDataModule(RolloutDataModule):
             num_trajectories,
             subsample,
             val_fraction,
+            return_temperature,
             env_kwargs=env_kwargs,
             num_envs=10,
             backend=backend,
@@ -109,6 +112,8 @@ class ImitationDataModule(RolloutDataModule):
         self.source.setup(stage)
         if self.source.expert_return is not None:
             self.expert_return = self.source.expert_return
+        if stage == "fit" and episode_limit(self.env_id, **self.env_kwargs) is None:
+            self.check_epoch(self.source.longest)
 
     def val_dataloader(self) -> list[Any]:
         """This process's part of the held-out transitions, then episodes of the current policy."""

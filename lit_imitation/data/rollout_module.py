@@ -7,10 +7,11 @@ from typing import Any
 
 import torch.distributed as dist
 from gymnasium.vector import VectorEnv
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
-from lit_imitation.envs import Backend
+from lit_imitation.envs import Backend, episode_limit
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies.base import Explorer
 from lit_imitation.processes import world_size
@@ -81,6 +82,19 @@ class RolloutDataModule(EnvironmentDataModule):
             raise ConfigError(f"data.num_envs {self.num_envs} cannot be shared out equally over {world} processes")
         if self.env_steps is not None and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._limit_epochs(self.env_steps)
+        if (limit := episode_limit(self.env_id, **self.env_kwargs)) is not None:
+            self.check_epoch(limit)
+
+    def check_epoch(self, episode: int) -> None:
+        """Warn where an epoch ends before an episode of so many steps can."""
+        steps = self.rounds_per_epoch * self.steps_per_round
+        if steps < episode:
+            rank_zero_warn(
+                f"an epoch is {steps} steps of each environment (data.rounds_per_epoch {self.rounds_per_epoch} of "
+                f"data.steps_per_round {self.steps_per_round}), after which all are reset, but an episode takes up to "
+                f"{episode} steps: what comes later in it is never learned from. Set data.rounds_per_epoch to "
+                f"{-(-episode // self.steps_per_round)} or more"
+            )
 
     def _limit_epochs(self, env_steps: int) -> None:
         """End the run after `env_steps`, or where the Trainer does if that is earlier, and say so."""

@@ -60,9 +60,9 @@ class Replay:
         rows = valid.nonzero(as_tuple=True)
         self._write([field[rows] for field in fields])
 
-    def draw(self, *shape: int) -> Tensor:
-        """Indices for `rows`, `shape` of them, uniform with replacement, from torch's global stream."""
-        return torch.randint(self.size, shape, device=self.columns[0].device)
+    def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+        """Indices for `rows`, `shape` of them, uniform with replacement; by default from torch's global stream."""
+        return torch.randint(self.size, shape, device=self.columns[0].device, generator=generator)
 
     def rows(self, index: Tensor) -> Replayed:
         """The transitions at `index: [B]`."""

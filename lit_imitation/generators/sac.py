@@ -25,6 +25,7 @@ from lit_imitation.policies.networks import Activation
 from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced, gathered, rank, world_size
 from lit_imitation.rollout import Round
+from lit_imitation.sampling import own_stream
 from lit_imitation.transitions import Transitions
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
@@ -306,8 +307,9 @@ class SAC(Generator[Round]):
         warm = self.env_steps <= self.learning_starts + self.warmup_steps
         critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
         policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
-        indices = self.replay.draw(steps, self.batch_size)
-        noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device)
+        stream = own_stream(valid.device)
+        indices = self.replay.draw(steps, self.batch_size, generator=stream)
+        noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
         for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
             batch = self._rewarded(self.replay.rows(index))
             critic_sums += self.critic_descent.step(*batch, next_noise)

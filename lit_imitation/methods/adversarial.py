@@ -17,6 +17,7 @@ from lit_imitation.generators.gradients import Descent
 from lit_imitation.methods.reward_learning import RewardLearning
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
 from lit_imitation.policies import Policy, PolicyFactory
+from lit_imitation.processes import rank, world_size
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
 from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
@@ -109,6 +110,9 @@ class Adversarial(RewardLearning):
         data, discriminator = self.datamodule, self.discriminator
         assert isinstance(data, ImitationDataModule)
         self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
+        self.expert_weight = data.train.weight
+        if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does
+            self.expert_weight = torch.cat([self.expert_weight, self.expert_weight[data.train.terminated]])
         if discriminator.absorbing and data.source.terminated and not self.expert.absorbing.any():
             raise ConfigError(
                 f"discriminator.absorbing: {data.source.terminated} of the demonstrated trajectories terminated, but "
@@ -117,6 +121,7 @@ class Adversarial(RewardLearning):
                 "next_observations, without which last rows are left out"
             )
         self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
+        self.held_out_weight = data.held_out.weight[:HELD_OUT] if data.held_out.weight is not None else None
         if (mine := self.resumed()) is not None:
             self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]
         self.discriminator_descent = Descent(
@@ -149,11 +154,12 @@ class Adversarial(RewardLearning):
         """`discriminator_steps` steps on as many pairs of the expert as of the learner."""
         self.negatives = [*self.negatives, learner][-1 - self.replay_rounds :]
         count, size = self.discriminator_steps, self.batch_size
-        pairs = [self._drawn(samples, count * size) for samples in (self.expert, Samples.joined(self.negatives))]
+        learners = Samples.joined(self.negatives)
+        pairs = [self._drawn(self.expert, count * size, self.expert_weight), self._drawn(learners, count * size)]
         columns = [
             torch.cat([column.unflatten(0, (count, size)) for column in both], 1) for both in zip(*pairs, strict=True)
         ]
-        place = torch.rand(count, size, device=self.device)
+        place = torch.rand(count, size * world_size(), device=self.device)[:, rank() :: world_size()]
         means = self.discriminator_descent.steps(*columns, place).mean(0)
         logged = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
         if not self.discriminator.classifies:
@@ -161,13 +167,13 @@ class Adversarial(RewardLearning):
                 del logged[name]
         return logged
 
-    def _drawn(self, samples: Samples, count: int) -> list[Tensor]:
-        """The fields of `count` rows, uniform with replacement, and log π(a | s) of each.
+    def _drawn(self, samples: Samples, count: int, weight: Tensor | None = None) -> list[Tensor]:
+        """The fields of `count` rows, with replacement, by weight if there is one, and log π(a | s) of each.
 
         The policy stays as it is until all steps are done: where there are fewer rows than draws, each is asked about
         once.
         """
-        index = samples.draw(count)
+        index = samples.draw(count, weight)
         rows = samples.rows(index)
         if len(samples.absorbing) < count:
             return [*rows, self._log_prob(samples.observation, samples.action)[index]]
@@ -185,20 +191,29 @@ class Adversarial(RewardLearning):
         discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
         if self.held_out is not None and discriminator.classifies:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
-            found["discriminator_accuracy_held_out"] = (discriminator.logit(self.held_out, log_prob) > 0).float().mean()
+            right = (discriminator.logit(self.held_out, log_prob) > 0).float()
+            weight = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
+            found["discriminator_accuracy_held_out"] = (right * weight).sum() / weight.sum()
         if self.trainer.is_last_batch:
-            expert = self.occupancy(self.expert.rows((~self.expert.absorbing).nonzero().squeeze(-1)))
+            real = (~self.expert.absorbing).nonzero().squeeze(-1)
+            weight = None if self.expert_weight is None else self.expert_weight[real]
+            expert = self.occupancy(self.expert.rows(real), weight)
             learner = self.occupancy(Samples.of(rollout[valid]))
             if min(len(expert), len(learner)) > 1:  # of a single pair there is no distance to another of its kind
                 found["mmd"] = maximum_mean_discrepancy(expert, learner)
             found["sliced_wasserstein"] = sliced_wasserstein(expert, learner)
         return found
 
-    def occupancy(self, samples: Samples) -> Tensor:
-        """`[≤ OCCUPANCY, n]`: state and action of so many rows, evenly spaced, standardised as the discriminator's."""
-        count = len(samples.absorbing)
-        index = torch.linspace(0, count - 1, min(count, OCCUPANCY), device=self.device).long()
-        rows = samples.rows(index)
+    def occupancy(self, samples: Samples, weight: Tensor | None = None) -> Tensor:
+        """`[≤ OCCUPANCY, n]`: state and action of so many rows, standardised as the discriminator's.
+
+        They are evenly spaced, by `weight: [N]` if given: as if each row were there so often.
+        """
+        total = len(samples.absorbing)
+        count = min(total, OCCUPANCY)
+        place = (torch.arange(count, device=self.device) + 0.5) / count
+        cumulative = (torch.ones(total, device=self.device) if weight is None else weight).double().cumsum(0)
+        rows = samples.rows(torch.searchsorted(cumulative, place * cumulative[-1], right=True))
         return torch.cat([self.discriminator.features.encoder(rows.observation), self.action_features(rows.action)], -1)
 
     def _warn(self, logged: dict[str, Tensor]) -> None:

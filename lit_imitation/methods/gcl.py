@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
@@ -26,6 +27,7 @@ from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import GuidedCost, RewardFactory
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
 from lit_imitation.rollout import Round
+from lit_imitation.sampling import draw_own_rows, draw_rows
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
 
@@ -177,6 +179,8 @@ class GCL(RewardLearning):
         """The density of the demonstrations, and the policy that played each of these rounds."""
         self.log_prob: list[list[Tensor]] = []
         """Log q_κ(τ) `[N]` of each of `paths` (rows) by each of `samplers` (columns)."""
+        self.weight: Tensor | None = None
+        """Of the demonstrated trajectories, `[N]` of mean 1; None where all count the same."""
         self._fresh: Tensor | None = None
 
     @property
@@ -196,11 +200,18 @@ class GCL(RewardLearning):
             raise ConfigError(
                 f"GCL weighs whole trajectories; data.subsample {data.source.subsample} leaves holes in them: take 1"
             )
-        shortest = int(data.train.episode_lengths().min())
+        lengths = data.train.episode_lengths()
+        shortest, longest = int(lengths.min()), int(lengths.max())
         if shortest > data.steps_per_round:
             raise ConfigError(
                 f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
                 f"{data.steps_per_round}, and the shortest demonstration takes {shortest} steps: take a multiple of it"
+            )
+        if longest > data.steps_per_round:
+            rank_zero_warn(
+                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
+                f"{data.steps_per_round}, and the longest demonstration takes {longest} steps: episodes as long are "
+                f"never among the samples. Take a multiple of {longest}"
             )
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -209,6 +220,11 @@ class GCL(RewardLearning):
         data = self.datamodule
         assert isinstance(data, ImitationDataModule)
         self.paths, self.samplers = [Paths.of(data.train)], []
+        if data.train.weight is not None:  # that of a trajectory is the mean of its steps'
+            lengths = data.train.episode_lengths()
+            sums = torch.zeros(len(lengths), device=self.device)
+            weight = sums.index_add(0, data.train.episode_index(), data.train.weight) / lengths
+            self.weight = weight / weight.mean()
         if (mine := self.resumed()) is None:
             self.samplers = [self._clone(data.train)]
         else:
@@ -232,7 +248,8 @@ class GCL(RewardLearning):
             clone.fit_normaliser(demonstrations.observation)
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
-                batch = demonstrations[torch.randint(len(demonstrations), (CLONE_BATCH,))]
+                rows = draw_rows(len(demonstrations), CLONE_BATCH, demonstrations.device, demonstrations.weight)
+                batch = demonstrations[rows]
                 optimizer.zero_grad()
                 clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -296,8 +313,8 @@ class GCL(RewardLearning):
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         for _ in range(self.reward_steps):
-            mine, fused = torch.randint(demonstrated, (2, size), device=self.device)
-            drawn = torch.randint(played, (size,), device=self.device)
+            mine, fused = draw_own_rows(demonstrated, 2 * size, self.device, self.weight).split(size)
+            drawn = draw_own_rows(played, size, self.device)
             weighed = Paths.joined([expert.rows(fused), samples.rows(drawn)])
             sums += self.reward_descent.step(
                 *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
@@ -307,6 +324,8 @@ class GCL(RewardLearning):
             total = torch.cat([self.guided_cost.along(*one)[1] for one in (expert, samples)])
         log_weight = total - log_q
         log_weight[:demonstrated] += math.log(played / demonstrated)
+        if self.weight is not None:
+            log_weight[:demonstrated] += self.weight.log()
         found = {"effective_sample_size": effective_sample_size(log_weight), "samples": counts.sum()}
         return dict(zip(names, sums / max(self.reward_steps, 1), strict=True)) | found
 

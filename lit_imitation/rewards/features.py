@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies.networks import Encoder
-from lit_imitation.processes import rank, world_size
+from lit_imitation.sampling import draw_own_rows
 from lit_imitation.transitions import Transitions
 
 Inputs = Literal["state", "state_action", "transition"]
@@ -46,13 +46,9 @@ class Samples(NamedTuple):
         """Those at `index: [N]`."""
         return Samples(*(column.index_select(0, index) for column in self))
 
-    def draw(self, count: int) -> Tensor:
-        """Indices for `rows`, `[count]`, uniform with replacement, from torch's global stream.
-
-        The streams of all processes are the same; each takes its own part of what one stream gives.
-        """
-        world = world_size()
-        return torch.randint(len(self.absorbing), (world * count,), device=self.absorbing.device)[rank() :: world]
+    def draw(self, count: int, weight: Tensor | None = None) -> Tensor:
+        """Indices for `rows`, `[count]`, with replacement, by `weight: [B]` if given; on each process others."""
+        return draw_own_rows(len(self.absorbing), count, self.absorbing.device, weight)
 
     @classmethod
     def joined(cls, samples: Sequence[Samples]) -> Samples:

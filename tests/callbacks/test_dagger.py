@@ -133,12 +133,16 @@ def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
 
 
 def test_the_best_round_is_kept(tmp_path):
-    noted = Noted()
+    class Judge(Noted):
+        def on_validation_end(self, trainer, pl_module):
+            super().on_validation_end(trainer, pl_module)
+            pl_module.evaluation = {"return_mean": [10.0, 20.0, 40.0, 30.0, 5.0][len(self.ends) - 1]}
+
+    noted = Judge()
     dagger, _, _ = run(tmp_path, callbacks=[noted], rounds=4)
     returns = [record["return_mean"] for record in dagger.records]
     assert dagger.best_round == int(np.argmax(returns))
-    assert len(set(returns)) > 1
-    assert dagger.best_round < 4
+    assert dagger.best_round == 2
     kept = load_policy(tmp_path).state_dict()
     for name, value in noted.ends[dagger.best_round].items():
         assert torch.equal(kept[name], value), name
@@ -160,7 +164,7 @@ def test_a_round_starts_warm_or_from_scratch(tmp_path, reinitialise):
     noted = Noted()
     run(tmp_path, callbacks=[noted], reinitialise=reinitialise)
     for number in (2, 4):  # the first epochs of rounds 1 and 2
-        name = "network.layers.0.weight"
+        name = "network.layers.1.weight"  # the first has taken in how its inputs are standardised now
         warm = torch.equal(noted.starts[number][name], noted.ends[number // 2 - 1][name])
         assert warm is not reinitialise
         assert bool(noted.moments[number]) is not reinitialise  # Adam's

@@ -323,3 +323,80 @@ def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good
     assert "last good checkpoint" in said
     load_policy(tmp_path)
     assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
+
+
+def weighted_file(path, rows=slice(None), repeat=None):
+    """CartPole's demonstrations, each trajectory with a weight of its own, or as often as that says."""
+    data = recorded("CartPole-v1", 8, path)
+    weight = torch.tensor([1, 5, 1, 1, 3, 1, 2, 1])
+    if repeat:
+        data = data.select_episodes(torch.arange(8).repeat_interleave(weight))
+    else:
+        data.weight = weight.float()[data.episode_index()]
+    write_demonstrations(path, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
+    return data
+
+
+def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
+    """As if each were there so often: in the minibatches, and in the divergence of occupancies."""
+    seen, modules = watched
+    shares, distances = [], []
+    for repeat in (False, True):
+        seen.clear()
+        path = tmp_path / f"{repeat}.npz"
+        data = weighted_file(path, repeat=repeat)
+        arguments_ = [f"--data.demonstrations={path}", "--data.val_fraction=0", "--model.batch_size=4096"]
+        run("gail-discrete", tmp_path / str(repeat), *arguments_, "--model.discriminator_steps=2")
+        expert = torch.cat([column[:4096] for column in seen[0][0]])
+        distinct = data.observation[data.episode_index() == 1][:3] if not repeat else None
+        key = distinct if distinct is not None else shares[0][1]
+        count = torch.stack([(expert == row).all(-1).float().mean() for row in key])
+        shares.append((count, key))
+        samples, weight = modules[-1].expert, modules[-1].expert_weight
+        real = (~samples.absorbing).nonzero().squeeze(-1)
+        distances.append(modules[-1].occupancy(samples.rows(real), None if weight is None else weight[real]))
+    (weighted, _), (repeated, _) = shares
+    rows = int(data.terminated.numel())
+    assert float(repeated.mean()) == pytest.approx(5 / (rows + int(data.terminated.sum())), rel=0.4)
+    torch.testing.assert_close(weighted, repeated, rtol=0.5, atol=0)
+    assert distances[0].shape[1] == distances[1].shape[1]
+
+
+def test_a_return_temperature_weighs_demonstrations_by_their_returns(watched, tmp_path):
+    seen, modules = watched
+    path = tmp_path / "some.npz"
+    data = recorded("CartPole-v1", 8, path)
+    run("gail-discrete", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0",
+        "--data.return_temperature=0.25")  # fmt: skip
+    module = modules[0]
+    returns = data.episode_returns()
+    expected = torch.exp(returns / (0.25 * returns.std()))[data.episode_index()]
+    found = module.expert_weight[: len(expected)].double()
+    torch.testing.assert_close(found / found.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-9)
+    assert len(module.expert_weight) == len(module.expert.absorbing)
+    drawn = [tuple(row) for row in seen[0][0][:, :32].flatten(0, 1).tolist()]
+    best = {tuple(row) for row in data.observation[data.episode_index() == int(returns.argmax())].tolist()}
+    assert np.mean([row in best for row in drawn]) > 0.5
+
+
+@pytest.mark.parametrize(("rounds", "warns"), [(3, True), (21, False)])
+def test_an_epoch_shorter_than_an_episode_is_said_before_training(tmp_path, recwarn, rounds, warns):
+    run("ppo-discrete", tmp_path, f"--data.rounds_per_epoch={rounds}")
+    said = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]
+    assert bool(said) == warns
+    if warns:
+        assert "an epoch is 72 steps" in said[0]
+        assert "up to 500 steps" in said[0]
+        assert "Set data.rounds_per_epoch to 21 or more" in said[0]
+
+
+def test_an_epoch_shorter_than_the_demonstrations_is_said_too(tmp_path, recwarn):
+    """Where the environment names no limit."""
+    data = recorded("Counting-v0", 3, tmp_path / "some.npz")
+    longest = int(data.episode_lengths().max())
+    task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}", "--data.expert="]
+    run("gail-discrete", tmp_path / "run", *task, "--data.steps_per_round=1", "--data.eval_episodes=0",
+        "--data.rounds_per_epoch=2", "--trainer.callbacks=null")  # fmt: skip
+    (said,) = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]
+    assert "an epoch is 2 steps" in said
+    assert f"up to {longest} steps" in said
