@@ -248,7 +248,8 @@ class GCL(RewardLearning):
             clone.fit_normaliser(demonstrations.observation)
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
-                rows = draw_rows(len(demonstrations), CLONE_BATCH, demonstrations.device, demonstrations.weight)
+                count, device = len(demonstrations), demonstrations.observation.device
+                rows = draw_rows(count, CLONE_BATCH, device, demonstrations.weight)
                 batch = demonstrations[rows]
                 optimizer.zero_grad()
                 clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]

@@ -325,41 +325,34 @@ def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good
     assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
 
 
-def weighted_file(path, rows=slice(None), repeat=None):
-    """CartPole's demonstrations, each trajectory with a weight of its own, or as often as that says."""
-    data = recorded("CartPole-v1", 8, path)
-    weight = torch.tensor([1, 5, 1, 1, 3, 1, 2, 1])
-    if repeat:
-        data = data.select_episodes(torch.arange(8).repeat_interleave(weight))
-    else:
-        data.weight = weight.float()[data.episode_index()]
-    write_demonstrations(path, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
-    return data
-
-
 def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
-    """As if each were there so often: in the minibatches, and in the divergence of occupancies."""
     seen, modules = watched
-    shares, distances = [], []
-    for repeat in (False, True):
-        seen.clear()
-        path = tmp_path / f"{repeat}.npz"
-        data = weighted_file(path, repeat=repeat)
-        arguments_ = [f"--data.demonstrations={path}", "--data.val_fraction=0", "--model.batch_size=4096"]
-        run("gail-discrete", tmp_path / str(repeat), *arguments_, "--model.discriminator_steps=2")
-        expert = torch.cat([column[:4096] for column in seen[0][0]])
-        distinct = data.observation[data.episode_index() == 1][:3] if not repeat else None
-        key = distinct if distinct is not None else shares[0][1]
-        count = torch.stack([(expert == row).all(-1).float().mean() for row in key])
-        shares.append((count, key))
-        samples, weight = modules[-1].expert, modules[-1].expert_weight
-        real = (~samples.absorbing).nonzero().squeeze(-1)
-        distances.append(modules[-1].occupancy(samples.rows(real), None if weight is None else weight[real]))
-    (weighted, _), (repeated, _) = shares
-    rows = int(data.terminated.numel())
-    assert float(repeated.mean()) == pytest.approx(5 / (rows + int(data.terminated.sum())), rel=0.4)
-    torch.testing.assert_close(weighted, repeated, rtol=0.5, atol=0)
-    assert distances[0].shape[1] == distances[1].shape[1]
+    path = tmp_path / "weighted.npz"
+    data = recorded("CartPole-v1", 8, path)
+    often = torch.tensor([1, 5, 1, 0, 3, 1, 2, 1])
+    data.weight = often.float()[data.episode_index()]
+    write_demonstrations(path, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
+    run("gail-discrete", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0",
+        "--model.batch_size=4096")  # fmt: skip
+    lengths = data.episode_lengths() + data.episode_index()[data.terminated].bincount(minlength=8)  # with what follows
+    expected = often * lengths / (often * lengths).sum()
+    owner = {tuple(row): int(e) for row, e in zip(data.observation.tolist(), data.episode_index(), strict=True)}
+    drawn = [owner[tuple(row)] for row in seen[0][0][:, :4096].flatten(0, 1).tolist()]
+    np.testing.assert_allclose(np.bincount(drawn, minlength=8) / len(drawn), expected, atol=0.02)
+    assert 3 not in drawn
+    assert len(modules[0].expert_weight) == len(modules[0].expert.absorbing)
+
+
+def test_the_occupancy_of_weighted_rows_is_that_of_repeated_ones(watched, tmp_path, monkeypatch):
+    _, modules = watched
+    run("gail-discrete", tmp_path)
+    monkeypatch.setattr(adversarial, "OCCUPANCY", 64)
+    samples = modules[0].expert.rows(torch.arange(100))
+    often = torch.randint(0, 4, (100,), generator=torch.Generator().manual_seed(0))
+    repeated = samples.rows(torch.arange(100).repeat_interleave(often))
+    expected = modules[0].occupancy(repeated)
+    assert torch.equal(modules[0].occupancy(samples, often / often.float().mean()), expected)
+    assert not torch.equal(modules[0].occupancy(samples), expected)
 
 
 def test_a_return_temperature_weighs_demonstrations_by_their_returns(watched, tmp_path):
@@ -392,9 +385,9 @@ def test_an_epoch_shorter_than_an_episode_is_said_before_training(tmp_path, recw
 
 def test_an_epoch_shorter_than_the_demonstrations_is_said_too(tmp_path, recwarn):
     """Where the environment names no limit."""
-    data = recorded("Counting-v0", 3, tmp_path / "some.npz")
+    data = recorded("counting:Counting-v0", 3, tmp_path / "some.npz")
     longest = int(data.episode_lengths().max())
-    task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}", "--data.expert="]
+    task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}"]
     run("gail-discrete", tmp_path / "run", *task, "--data.steps_per_round=1", "--data.eval_episodes=0",
         "--data.rounds_per_epoch=2", "--trainer.callbacks=null")  # fmt: skip
     (said,) = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from quick import column, fails, run
 
-from lit_imitation import GCL, GaussianPolicy, GuidedCost, load_policy, load_reward
+from lit_imitation import GCL, CategoricalPolicy, GaussianPolicy, GuidedCost, load_policy, load_reward
+from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
+from lit_imitation.envs import make
+from lit_imitation.methods import gcl
 from lit_imitation.methods.gcl import CLONE_STD, Paths, log_mixture
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards.guided_cost import STATISTICS
-from lit_imitation.rollout import Round
+from lit_imitation.rollout import Round, collect
 from lit_imitation.transitions import Transitions
 
 
@@ -192,3 +196,118 @@ def test_a_reward_that_diverges_stops_the_run_and_the_last_checkpoint_is_good(ca
     assert "the reward loss is nan after round 5" in said
     assert "last good checkpoint" in said
     assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
+
+
+def trajectories(lengths):
+    """Demonstrations whose observations say which trajectory they are of."""
+    rows = sum(lengths)
+    episode = torch.repeat_interleave(torch.arange(float(len(lengths))), torch.tensor(lengths))
+    return Transitions(
+        observation=episode[:, None],
+        action=torch.zeros(rows, 1),
+        reward=torch.zeros(rows),
+        terminated=torch.zeros(rows, dtype=torch.bool),
+        truncated=torch.isin(torch.arange(rows), torch.tensor(lengths).cumsum(0) - 1),
+        batch_size=[rows],
+    )
+
+
+def bare_module(monkeypatch, weight=None, played=6, **settings):
+    """A module between two rounds, with demonstrations and samples of known densities and a reward of 0."""
+    module, minibatches = GCL(**{"batch_size": 512, "reward_steps": 2, **settings}), []
+    spaces = Box(-1, 1, (1,)), Box(-2, 2, (1,))
+    module.reward, module.policy = GuidedCost(*spaces, hidden_sizes=[4]), GaussianPolicy(*spaces, hidden_sizes=[4])
+    for parameter in module.reward.parameters():
+        parameter.data.zero_()
+    module.paths = [Paths.of(trajectories([2, 3, 2])), Paths.of(trajectories([3] * played))]
+    generator = torch.Generator().manual_seed(0)
+    module.samplers = [module.policy, module.policy]
+    module.log_prob = [[torch.randn(len(one.alive), generator=generator) for _ in range(2)] for one in module.paths]
+    module.weight = weight
+
+    class Step:
+        def step(self, *columns):
+            minibatches.append(columns)
+            return torch.zeros(2 + len(STATISTICS))
+
+    module.reward_descent = Step()
+    return module, minibatches
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.3, 2.4, 0.3])])
+def test_the_effective_sample_size_counts_either_half_as_one(monkeypatch, weight):
+    """By hand: importance weights p / q over all, the three demonstrations standing for as many as the six samples."""
+    module, _ = bare_module(monkeypatch, weight)
+    logged = module._improve_reward()
+    log_prob = torch.cat([torch.stack(row, 1) for row in module.log_prob]).double().numpy()
+    q = 0.5 * np.exp(log_prob[:, 0]) + 0.5 * np.exp(log_prob[:, 1])
+    importance = 1.0 / q
+    importance[:3] *= 6 / 3 * (1.0 if weight is None else weight.numpy())
+    expected = importance.sum() ** 2 / (importance**2).sum()
+    assert float(logged["effective_sample_size"]) == pytest.approx(expected, rel=1e-4)
+    assert int(logged["samples"]) == 12
+
+
+def test_demonstrations_are_drawn_by_weight_on_either_side(monkeypatch):
+    torch.manual_seed(0)
+    module, minibatches = bare_module(monkeypatch, torch.tensor([0.3, 2.4, 0.3]))
+    module._improve_reward()
+    for columns in minibatches:
+        for drawn in (columns[0], columns[3][:512]):  # the likelihood's, and those fused in with the samples
+            share = np.bincount(drawn[:, 0, 0].long(), minlength=3) / 512
+            np.testing.assert_allclose(share, [0.1, 0.8, 0.1], atol=0.06)
+        share = np.bincount(columns[3][512:, 0, 0].long(), minlength=6) / 512
+        np.testing.assert_allclose(share, 1 / 6, atol=0.08)
+
+
+def test_processes_draw_other_demonstrations(monkeypatch):
+    """Their streams are one: each takes its part."""
+    from lit_imitation import sampling
+
+    drawn = []
+    for rank in range(2):
+        monkeypatch.setattr(sampling, "world_size", lambda: 2)
+        monkeypatch.setattr(sampling, "rank", lambda rank=rank: rank)
+        torch.manual_seed(0)
+        module, minibatches = bare_module(monkeypatch, batch_size=64)
+        module._improve_reward()
+        drawn.append([columns[i][:, 0, 0] for columns in minibatches for i in (0, 3)])
+    for mine, others in zip(*drawn, strict=True):
+        assert not torch.equal(mine, others)
+
+
+def test_the_density_of_weighted_demonstrations_is_theirs(monkeypatch):
+    """Two actions, three quarters of the rows the first, with weights that make it a quarter."""
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
+    monkeypatch.setattr(gcl, "CLONE_STEPS", 300)
+    module = GCL()
+    module.policy = CategoricalPolicy(Box(-1, 1, (1,)), Discrete(2))
+    rows = 40
+    action = (torch.arange(rows) % 4 == 3).long()
+    data = Transitions(
+        observation=torch.zeros(rows, 1),
+        action=action,
+        reward=torch.zeros(rows),
+        terminated=torch.zeros(rows, dtype=torch.bool),
+        truncated=torch.arange(rows) % 10 == 9,
+        weight=torch.where(action == 1, 9.0, 1.0),
+        batch_size=[rows],
+    )
+    probability = module._clone(data).head(torch.zeros(1, 1)).softmax(-1)
+    torch.testing.assert_close(probability, torch.tensor([[0.25, 0.75]]), atol=0.05, rtol=0)
+
+
+def test_rounds_shorter_than_the_longest_demonstration_are_said_before_training(tmp_path, recwarn):
+    path = tmp_path / "some.npz"
+    envs = make("Pendulum-v1", 1, 0)
+    record = collect(envs, lambda observation: np.zeros((1, 1), np.float32), 2, 0)
+    envs.close()
+    rows = torch.zeros(400, dtype=torch.bool)
+    rows[:12] = rows[200:230] = True
+    record = record.keep(rows)
+    write_demonstrations(path, Demonstrations(record, record.episode_returns(), {"env_id": "Pendulum-v1"}))
+    run("gcl-continuous", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0")
+    (said,) = [str(one.message) for one in recwarn if "among the samples" in str(one.message)]
+    assert "data.steps_per_round is 24, and the longest demonstration takes 30 steps" in said
