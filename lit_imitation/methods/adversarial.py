@@ -192,8 +192,8 @@ class Adversarial(RewardLearning):
         if self.held_out is not None and discriminator.classifies:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
             right = (discriminator.logit(self.held_out, log_prob) > 0).float()
-            weight = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
-            found["discriminator_accuracy_held_out"] = (right * weight).sum() / weight.sum()
+            counts = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
+            found["discriminator_accuracy_held_out"] = (right * counts).sum() / counts.sum()
         if self.trainer.is_last_batch:
             real = (~self.expert.absorbing).nonzero().squeeze(-1)
             weight = None if self.expert_weight is None else self.expert_weight[real]

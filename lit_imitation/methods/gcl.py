@@ -314,7 +314,7 @@ class GCL(RewardLearning):
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         for _ in range(self.reward_steps):
-            mine, fused = draw_own_rows(demonstrated, 2 * size, self.device, self.weight).split(size)
+            mine, fused = draw_own_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
             drawn = draw_own_rows(played, size, self.device)
             weighed = Paths.joined([expert.rows(fused), samples.rows(drawn)])
             sums += self.reward_descent.step(
