@@ -45,6 +45,7 @@ class TabularDataModule(EnvironmentDataModule):
         num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`;
             with `world` there is but one.
         fresh_worlds: further ones, in which the reward is judged only.
+        val_fraction: share of the trajectories of each world that is held out, for their likelihood in validation.
         batch_size: trajectories of a gradient step, over all processes together; by default all.
         passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
         env_kwargs: passed to the environment.
@@ -64,7 +65,9 @@ class TabularDataModule(EnvironmentDataModule):
     fresh: list[TabularMDP]
     """Those in which nothing was demonstrated."""
     trajectories: list[Trajectories]
-    """Those of each world in `worlds`."""
+    """Those of each world in `worlds` that are learnt from."""
+    held_out: list[Trajectories | None]
+    """Those of each world that are not; None where there are none."""
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class TabularDataModule(EnvironmentDataModule):
         steps_per_trajectory: int | None = None,
         num_worlds: int = 1,
         fresh_worlds: int = 0,
+        val_fraction: float = 0.0,
         batch_size: int | None = None,
         passes_per_epoch: int = 10,
         env_kwargs: EnvArguments | None = None,
@@ -101,6 +105,8 @@ class TabularDataModule(EnvironmentDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if not 0.0 <= val_fraction < 1.0:
+            raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
         if expert not in ("optimal", "soft"):
             raise ConfigError(f"data.expert is {expert!r}; choose optimal or soft")
         if num_worlds > 1 and demonstrations:
@@ -116,7 +122,7 @@ class TabularDataModule(EnvironmentDataModule):
         self.demonstrations, self.expert, self.expert_gamma = demonstrations, expert, expert_gamma
         self.expert_trajectories, self.steps_per_trajectory = expert_trajectories, steps_per_trajectory
         self.num_worlds, self.fresh_worlds = num_worlds, fresh_worlds
-        self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
+        self.val_fraction, self.batch_size, self.passes_per_epoch = val_fraction, batch_size, passes_per_epoch
 
     def setup(self, stage: str) -> None:
         """Build the worlds; read or ask for demonstrations, which `test` and `predict` do without."""
@@ -131,6 +137,11 @@ class TabularDataModule(EnvironmentDataModule):
             self.trajectories = [read_trajectories(self.demonstrations)]
         else:
             self.trajectories = [Trajectories.of(self.demonstrations)]
+        self.held_out = [None] * len(self.trajectories)
+        if self.val_fraction:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "held out"))
+            parts = [one.split(self.val_fraction, generator) for one in self.trajectories]
+            self.trajectories, self.held_out = [train for train, _ in parts], [held for _, held in parts]
 
     def _world(self, number: int) -> TabularMDP:
         arguments = self.env_kwargs

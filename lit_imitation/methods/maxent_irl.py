@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import PearsonCorrCoef
 
@@ -25,33 +26,59 @@ from lit_imitation.metrics.reward_recovery import (
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.policies.checkpoints import build, describe
 from lit_imitation.processes import all_reduced, world_size
+from lit_imitation.rewards.features import Inputs
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Actor, Episode
+from lit_imitation.tabular.likelihood import Baselines, action_log_likelihood, baselines
 from lit_imitation.tabular.mdp import TabularMDP
-from lit_imitation.tabular.planning import Entropy, Planning, first_policy, log_partition
-from lit_imitation.tabular.trajectories import Trajectories
+from lit_imitation.tabular.planning import Entropy, Inflow, Planning, first_policy, log_partition
+from lit_imitation.tabular.trajectories import UNKNOWN, Trajectories
 from lit_imitation.transitions import Transitions
+
+StepWeights = Literal["equal", "discounted"]
+
+BASELINES = ("uniform_log_likelihood", "markov_log_likelihood")
+
+LEAST_WEIGHT = 0.1
+"""The share of the demonstrated steps that discounted weights must leave, or else a warning says how few they are."""
 
 LEAST_LOG_PROBABILITY = -100.0
 """Below it a policy's table does not go: an action that is never taken is as good as one in e¹⁰⁰."""
 
 
 class MaxEntIRL(ImitationModule):
-    """Maximise the log-likelihood of N demonstrated trajectories s_0, a_0, …, s_n,
+    """Maximize the log-likelihood a step of the M steps of demonstrated trajectories s_0, a_0, …, s_n.
 
-        L(θ) = 1/N Σ_i [ Σ_{t<n} γᵗ r_θ(s_t, a_t, s_{t+1}) + γⁿ V_n(s_n) − V_0(s_0) ] − c_2 · ½‖θ‖²,
+    By `entropy: causal` (2010) that is the likelihood of the actions,
 
-    with V of `Planning` under r_θ. By `entropy: trajectory` (2008) the bracket is log P(ζ | s_0), but for the dynamics'
-    own log-probabilities, which do not depend on θ. By `causal` (2010) it is Σ_t γᵗ log π_t(a_t | s_t) with the mean
-    over successors in place of the one that was seen, which is the same in expectation, and wherever the dynamics are
-    deterministic. V_n(s_n) is 0 at the horizon; elsewhere it stands for what nobody saw of a trajectory that was cut.
+        L(θ) = 1/M Σ_i Σ_{t<n} log π_t(a_t | s_t) − c_2 · ½‖θ‖²,
+        log π_t(a | s) = r_θ(s, a) + γ Σ_s′ p(s′ | s, a) V_{t+1}(s′) − V_t(s),
 
-    The gradient is the expert's discounted visits less the learner's, through the reward model:
+    with V of `Planning` under r_θ. Every step counts the same, however late it comes: each is a start of its own, for
+    the return that is still ahead of it. Since ∇V_t(s) is the learner's discounted occupancy from s on, the gradient is
 
-        ∇L = Σ_s,a [ ρ_E(s, a) − ρ_θ(s, a) ] ∇r_θ(s, a) − c_2 θ.
+        ∇L = 1/M Σ_s,a [ n(s, a) − d_θ(s, a) ] ∇r_θ(s, a) − c_2 θ,
 
-    Training stops where both see the same features: max_j |Σ_s (ρ_E(s) − ρ_θ(s)) φ_j(s)| ≤ `gap_tolerance`; in a world
-    without features, the same states.
+    with n the expert's counts and d_θ = Σ_i Σ_t [ occupancy from s_t on, less γ times that from p(· | s_t, a_t) on ].
+    Where an action is not known, V_{t+1}(s_{t+1}) of the state that was seen stands for the mean.
+
+    With `step_weights: discounted` step t counts γᵗ, and L is a mean over the N trajectories:
+
+        L(θ) = 1/N Σ_i [ Σ_{t<n} γᵗ r_θ(s_t, a_t, s_{t+1}) + γⁿ V_n(s_n) − V_0(s_0) ] − c_2 · ½‖θ‖².
+
+    The bracket is Σ_t γᵗ log π_t(a_t | s_t) with the successors that were seen in place of their mean, which is the
+    same in expectation, and n and d_θ are the expert's and the learner's discounted visits. V_n(s_n) is 0 at the
+    horizon; elsewhere it stands for what nobody saw of a trajectory that was cut.
+
+    By `entropy: trajectory` (2008), where γ is 1, the bracket is log P(ζ | s_0), but for the dynamics' own
+    log-probabilities, which do not depend on θ, and L is its sum over all trajectories divided by M.
+
+    Training stops where the gradient with respect to a reward that is linear in the features is small,
+    max_j |1/M Σ_s (n(s) − d_θ(s)) φ_j(s)| ≤ `gap_tolerance` (1/N by `discounted`); in a world without features, that
+    with respect to the reward of each state.
+
+    `log_likelihood` is that a step, in nats, on the demonstrations that are learnt from; `uniform_log_likelihood` and
+    `markov_log_likelihood` are those of the `Baselines`, and `held_out_…` all three on trajectories that are held out.
 
     The policy that is kept (and played in validation) is π of the first world under r_θ, with a horizon π_0: it acts as
     if all of it were still ahead.
@@ -65,6 +92,7 @@ class MaxEntIRL(ImitationModule):
         learning_rate: of Adam.
         l2_coefficient: c_2; above 0 the reward stays bounded where demonstrations never do what they could.
         gap_tolerance: of the features' expectations; 0 to train on.
+        step_weights: `equal`: each demonstrated step counts the same; `discounted`: step t counts γᵗ.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -83,7 +111,10 @@ class MaxEntIRL(ImitationModule):
         learning_rate: float = 0.05,
         l2_coefficient: float = 0.0,
         gap_tolerance: float = 1e-3,
+        step_weights: StepWeights = "equal",
     ) -> None:
+        if step_weights not in get_args(StepWeights):
+            raise ConfigError(f"model.step_weights is {step_weights!r}; choose equal or discounted")
         if not 0.0 < learning_rate < math.inf:
             raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
         for name, value in (("l2_coefficient", l2_coefficient), ("gap_tolerance", gap_tolerance)):
@@ -94,9 +125,12 @@ class MaxEntIRL(ImitationModule):
         super().__init__(partial(CategoricalPolicy, hidden_sizes=()))
         self.planning = Planning(horizon, gamma, tolerance, entropy)
         self.learning_rate, self.l2_coefficient, self.gap_tolerance = learning_rate, l2_coefficient, gap_tolerance
+        self.step_weights = step_weights
         self._reward_factory: TabularRewardFactory = reward or LinearReward
         self.fitted: dict[str, Tensor] = {}
         """Log-likelihood and gap of the features' expectations, by the last step."""
+        self.likelihoods: dict[str, float] = {}
+        """Log-likelihoods a step of the baselines and of what is held out, and the discounted method's own."""
         self.recovery: dict[str, float] = {}
         """How good the reward is, by the last validation or test."""
         self.value_difference = ExpectedValueDifference(self.planning)
@@ -144,6 +178,12 @@ class MaxEntIRL(ImitationModule):
             one.checked(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
             for one, mdp in zip(data.trajectories, data.worlds, strict=True)
         ]
+        self.held_out = [
+            None if one is None else one.checked(mdp, self.reward.inputs, self.planning.horizon)
+            for one, mdp in zip(data.held_out, data.worlds, strict=True)
+        ]
+        self._targets: dict[int, tuple[Inflow, Tensor, Tensor]] = {}
+        self._note_baselines()
         truths = [mdp.reward for mdp in data.worlds]
         if all(truth is not None for truth in truths):
             returns = [
@@ -155,6 +195,32 @@ class MaxEntIRL(ImitationModule):
     def actor(self) -> Actor:
         """What acts in evaluation rollouts, in float32 whatever the precision of planning."""
         return deepcopy(self.policy).float().actor(deterministic=True)
+
+    @property
+    def _discounted(self) -> bool:
+        """Whether step t counts γᵗ; by `entropy: trajectory` γ is 1."""
+        return self.step_weights == "discounted" and self.planning.entropy == "causal"
+
+    def _note_baselines(self) -> None:
+        """Measure the baselines on what is learnt from and on what is held out; warn where little of it counts."""
+        known = [bool((one.action != UNKNOWN).all()) for one in self.demonstrations]
+        worlds = self.worlds.worlds
+        self.likelihoods = {}
+        if all(known):
+            cpu = [one.to("cpu") for one in self.demonstrations]
+            found = [baselines(mdp, one, one) for mdp, one in zip(worlds, cpu, strict=True)]
+            self.likelihoods |= _a_step(found, "")
+            pairs = [(mdp, one, of) for mdp, one, of in zip(worlds, self.held_out, cpu, strict=True) if one is not None]
+            if pairs and all(bool((one.action != UNKNOWN).all()) for _, one, _ in pairs):
+                self.likelihoods |= _a_step([baselines(*pair) for pair in pairs], "held_out_")
+        self.steps = sum(len(one.state) for one in self.demonstrations)
+        counted = sum(float((self.planning.gamma ** one.step.double()).sum()) for one in self.demonstrations)
+        if self.step_weights == "discounted" and counted < LEAST_WEIGHT * self.steps:
+            rank_zero_warn(
+                f"by model.step_weights discounted step t counts γᵗ, and the weights of the {self.steps} demonstrated "
+                f"steps sum to {counted:.0f}, {counted / self.steps:.1%} of them: the later steps hardly count. Take "
+                "equal, a larger model.gamma, or shorter trajectories"
+            )
 
     def here(self, mdp: TabularMDP) -> TabularMDP:
         """A world on the module's device, in the precision of its parameters."""
@@ -169,38 +235,60 @@ class MaxEntIRL(ImitationModule):
         """−L(θ) on the trajectories with the numbers `batch: [B]`."""
         loss = torch.zeros((), device=self.device)
         gap: Tensor | float = 0.0
-        for mdp, chosen in self._shares(batch):
+        count = sum(len(one.length) for one in self.demonstrations)
+        # A constant a trajectory, so that what is learnt on a whole is the mean of what is learnt on its parts.
+        scale = (1.0 if self._discounted else count / self.steps) / len(batch)
+        for number, chosen in self._shares(batch):
+            mdp = self.here(self.worlds.worlds[number])
             table = self.reward.table(mdp)
             self._check(table.values, "reward")
-            inflow = chosen.inflow(mdp, self.planning)
+            target = self._targets.get(number) if len(batch) == count else None
+            if target is None:
+                target = self._aim(mdp, table.inputs, chosen, scale)
+                if len(batch) == count:  # the same in every step
+                    self._targets[number] = target
+            inflow, visits, of_states = target
             partition, learner = log_partition(mdp, table, inflow, self.planning)
-            visits = chosen.visits(mdp, table.inputs, self.planning.gamma)
-            loss = loss + (partition - (visits * table.values).sum()) / len(batch)
-            expert = visits if table.inputs == "state" else chosen.visits(mdp, "state", self.planning.gamma)
-            difference = expert - learner.sum(1)
-            gap = gap + (difference if mdp.features is None else difference @ mdp.features) / len(batch)
+            loss = loss + partition - (visits * table.values).sum()
+            difference = of_states - learner.sum(1)
+            gap = gap + (difference if mdp.features is None else difference @ mdp.features)
         self._check(loss, "loss")
         # Over all processes: they share the demonstrations out.
         summed = all_reduced(torch.cat([loss.detach()[None], gap])) / world_size()  # type: ignore[list-item]
-        self.fitted = {"log_likelihood": -summed[0], "feature_gap": summed[1:].abs().max()}
+        name = "discounted_log_likelihood" if self._discounted else "log_likelihood"
+        self.fitted = {name: -summed[0], "feature_gap": summed[1:].abs().max()}
         if self.gap_tolerance and float(self.fitted["feature_gap"]) <= self.gap_tolerance:
             self.trainer.should_stop = True
         if self.trainer.should_stop or self.logs_step:
             self.log_dict({f"train/{name}": value for name, value in self.fitted.items()})
+            self.log_dict({f"train/{name}": self.likelihoods[name] for name in BASELINES if name in self.likelihoods})
         if self.l2_coefficient:
             squares = torch.stack([parameter.square().sum() for parameter in self.reward.parameters()])
             loss = loss + 0.5 * self.l2_coefficient * squares.sum()
         return loss
 
-    def _shares(self, batch: Tensor) -> Iterator[tuple[TabularMDP, Trajectories]]:
-        """The worlds that the trajectories are from, with those from each."""
+    def _aim(
+        self, mdp: TabularMDP, inputs: Inputs, chosen: Trajectories, scale: float
+    ) -> tuple[Inflow, Tensor, Tensor]:
+        """Inflow and the expert's visits, of what the reward is of and of states, times `scale`."""
+        if self.planning.entropy == "causal" and not self._discounted:
+            inflow, visits = chosen.step_inflow(mdp, self.planning), chosen.step_visits(mdp, inputs)
+            of_states = visits if inputs == "state" else chosen.step_visits(mdp, "state")
+        else:
+            gamma = self.planning.gamma
+            inflow, visits = chosen.inflow(mdp, self.planning), chosen.visits(mdp, inputs, gamma)
+            of_states = visits if inputs == "state" else chosen.visits(mdp, "state", gamma)
+        return {t: weight * scale for t, weight in inflow.items()}, visits * scale, of_states * scale
+
+    def _shares(self, batch: Tensor) -> Iterator[tuple[int, Trajectories]]:
+        """The numbers of the worlds that the trajectories are from, with those from each."""
         offset = 0
-        for mdp, demonstrations in zip(self.worlds.worlds, self.demonstrations, strict=True):
+        for number, demonstrations in enumerate(self.demonstrations):
             count = len(demonstrations.length)
             mine = batch[(batch >= offset) & (batch < offset + count)] - offset
             offset += count
             if len(mine):
-                yield self.here(mdp), demonstrations if len(mine) == count else demonstrations.select(mine)
+                yield number, demonstrations if len(mine) == count else demonstrations.select(mine)
 
     def _check(self, values: Tensor, what: str) -> None:
         """Stop before what is not finite reaches the weights."""
@@ -228,6 +316,34 @@ class MaxEntIRL(ImitationModule):
         table.weight.copy_(policy.T.log().clamp(min=LEAST_LOG_PROBABILITY))
         table.bias.zero_()
 
+    def _measure_likelihoods(self) -> None:
+        """Log-likelihoods a step that the training step does not know, under the current reward."""
+        named = [("held_out_", [(i, one) for i, one in enumerate(self.held_out) if one is not None])]
+        if self._discounted:
+            named.append(("", list(enumerate(self.demonstrations))))
+        for prefix, chosen in named:
+            if f"{prefix}uniform_log_likelihood" not in self.likelihoods:
+                continue
+            total, steps = 0.0, 0
+            for number, trajectories in chosen:
+                mdp = self.here(self.worlds.worlds[number])
+                there = trajectories.to(mdp.device)
+                total += action_log_likelihood(mdp, self.reward.table(mdp), there, self.planning)
+                steps += len(there.state)
+            self.likelihoods[f"{prefix}log_likelihood"] = total / steps
+
+    def on_train_end(self) -> None:
+        """Warn where the reward explains the demonstrations worse than none."""
+        self._measure_likelihoods()
+        figures = self.summary_figures()
+        for prefix, what in (("", "demonstrated"), ("held_out_", "held-out")):
+            found, uniform = (figures.get(f"{prefix}{name}") for name in ("log_likelihood", "uniform_log_likelihood"))
+            if found is not None and uniform is not None and found < uniform:
+                rank_zero_warn(
+                    f"the recovered reward explains the {what} actions worse than a uniform policy does: {found:.3f} "
+                    f"nats a step, uniform {uniform:.3f}; train longer, or try another model.gamma, reward or features"
+                )
+
     def on_train_epoch_end(self) -> None:
         """A checkpoint holds the policy of its reward."""
         self.refresh_policy()
@@ -236,6 +352,8 @@ class MaxEntIRL(ImitationModule):
         """As every method; and the policy is that of the reward."""
         super().on_validation_epoch_start()
         self.refresh_policy()
+        if self.trainer.state.fn == "fit" and not self.trainer.testing:
+            self._measure_likelihoods()
         for metric in (self.value_difference, self.fresh_value_difference, self.correlation):
             metric.reset()
         self._epic = []
@@ -276,11 +394,16 @@ class MaxEntIRL(ImitationModule):
             for name, value in figures.items():
                 shown = name == "expected_value_difference"
                 self.log(f"{prefix}/{name}", value.float(), prog_bar=shown, sync_dist=True)
+        for name in ("log_likelihood", *BASELINES) if prefix == "val" else ():
+            if f"held_out_{name}" in self.likelihoods:
+                self.log(f"val/{name}", self.likelihoods[f"held_out_{name}"], sync_dist=True)
+            if name in self.likelihoods and self._discounted:
+                self.log(f"train/{name}", self.likelihoods[name], sync_dist=True)
         super()._log_evaluation(prefix)
 
     def summary_figures(self) -> dict[str, float]:
         """What `summary.json` says besides returns."""
-        return {name: float(value) for name, value in self.fitted.items()} | self.recovery
+        return {name: float(value) for name, value in self.fitted.items()} | self.likelihoods | self.recovery
 
     # Checkpoints
 
@@ -295,3 +418,10 @@ class MaxEntIRL(ImitationModule):
             named = [self._reward_factory]
             self.reward = build(checkpoint["reward"], TabularReward, named=named)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)
+
+
+def _a_step(found: list[Baselines], prefix: str) -> dict[str, float]:
+    """The baselines of several worlds as means over all their steps."""
+    steps = sum(one.steps for one in found)
+    sums = sum(one.uniform for one in found), sum(one.markov for one in found)
+    return {f"{prefix}{name}": total / steps for name, total in zip(BASELINES, sums, strict=True)}

@@ -22,7 +22,8 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     """`num_envs` copies of a world that draw from one generator and begin anew on the step after an episode's end.
 
     Observations and actions are indices. The reward of a step is the true one, 0 where none is known; on entering a
-    terminal state, what a reward of the state pays there is added.
+    terminal state, what a reward of the state pays there is added. In place of an action that is not available in a
+    state one of those that are is drawn, so that acting at random is uniform over these.
 
     Args:
         num_envs: number of copies.
@@ -60,6 +61,7 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._start = np.cumsum(mdp.start.numpy(), dtype=np.float64)
         self._terminal, self._successor = mdp.terminal.numpy(), mdp.successor.numpy()
+        self._available = None if mdp.available is None else mdp.available.numpy()
         self._not_terminal = int((~self._terminal).argmax())
         self._reward = None if mdp.reward is None else mdp.reward.values.double().numpy()
 
@@ -84,6 +86,8 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         # A terminal state has no row to draw from; what is drawn for it is not used.
         state = np.where(begin, self._not_terminal, self._state)
         actions = self._checked(np.asarray(actions), begin)
+        if self._available is not None:
+            actions = self._possible(state, actions)
         uniform = self.np_random.random(self.num_envs)
         entry = self.mdp.draw(*(torch.from_numpy(x) for x in (state, actions, uniform))).numpy()
         successor = self._successor[entry].astype(np.int64)
@@ -108,6 +112,14 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
                 f"action {actions[bad.argmax()]} does not exist; there are 0 to {self.mdp.num_actions - 1}"
             )
         return actions
+
+    def _possible(self, state: NDArray[Any], actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Actions `[num_envs]`, each that is not available replaced by one that is, all of them equally likely."""
+        assert self._available is not None
+        available = self._available[state]
+        place = (self.np_random.random(self.num_envs) * available.sum(1)).astype(np.int64)
+        drawn = (available.cumsum(1) > place[:, None]).argmax(1)
+        return np.where(available[np.arange(self.num_envs), actions], actions, drawn)
 
     def _begin(self) -> NDArray[np.int64]:
         """States `[num_envs]` to start from."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -51,10 +51,12 @@ class TabularMDP:
         terminal: `[S]` bool: where an episode is over; rows of such states are not read.
         features: `[S, F]`: what a reward model reads; by default an indicator of each state.
         grid: rows and columns, where state r · columns + c is a cell of a grid.
+        available: `[S, A]` bool: the actions that can be taken in each state, by default all; rows of others are not
+            read, nobody takes them, and a uniform policy is uniform over those that are available.
 
     Raises:
         ConfigError: shapes that do not fit, an index out of range, probabilities that are negative or do not sum to
-            one; the text names the entry.
+            one, a state without an action; the text names the entry.
     """
 
     def __init__(
@@ -66,16 +68,20 @@ class TabularMDP:
         terminal: ArrayLike | None = None,
         features: ArrayLike | None = None,
         grid: tuple[int, int] | None = None,
+        available: ArrayLike | None = None,
     ) -> None:
         entries = _entries(transitions)
         self.num_states, self.num_actions = entries.shape[:2]
         ended = np.zeros(self.num_states, bool) if terminal is None else self._column("terminal", terminal, bool)
-        entries = entries.without(ended)
+        choices = self._choices(available, ended)
+        entries = entries.without(ended, choices)
         shape = (self.num_actions * self.num_states, self.num_states)
         matrix = _sparse(entries.row, entries.successor, entries.probability, shape)
-        self._check_rows(matrix, ended)
+        self._check_rows(matrix, ended, choices)
         sums = np.repeat(matrix.sum(1), np.diff(matrix.indptr))
         self.terminal = torch.from_numpy(ended)
+        self.available = None if choices is None else torch.from_numpy(choices)
+        """`[S, A]` bool, or None where every action is available in every state."""
         self.row_start = torch.from_numpy(matrix.indptr)
         self.successor = torch.from_numpy(matrix.indices)
         """`[N]`: s′ of each transition."""
@@ -96,7 +102,8 @@ class TabularMDP:
         """The world of a Gymnasium environment with Discrete spaces: one of ours, or one with a table `P`.
 
         `P[s][a]` lists (probability, successor, reward, terminated), as FrozenLake, Taxi and CliffWalking have it.
-        States that episodes never come to may say what they like.
+        States that episodes never come to may say what they like. An action that `P[s]` lacks, or whose list is empty,
+        is not available in s.
 
         Raises:
             ConfigError: it has neither, a state that is entered both with and without the episode's end, or a fickle
@@ -116,18 +123,26 @@ class TabularMDP:
                 f"{type(env).__name__} with fickle_passenger is no world of its states: the destination changes once "
                 "in some episodes, which its table P does not say; leave fickle_passenger false"
             )
-        states, actions = len(table), len(table[0])
-        count = max(len(table[s][a]) for s in range(states) for a in range(actions))
+        listed = [_outcomes(table[s]) for s in range(len(table))]
+        states, actions = len(table), 1 + max(a for outcomes in listed for a in outcomes)
+        count = max(len(outcomes[a]) for outcomes in listed for a in outcomes)
         successors = np.zeros((states, actions, count), np.int64)
         probabilities, rewards = np.zeros((2, states, actions, count))
-        for s in range(states):
-            for a in range(actions):
-                for k, (probability, successor, reward, _) in enumerate(table[s][a]):
+        available = np.zeros((states, actions), bool)
+        for s, outcomes in enumerate(listed):
+            for a in outcomes:
+                available[s, a] = True
+                for k, (probability, successor, reward, _) in enumerate(outcomes[a]):
                     successors[s, a, k], probabilities[s, a, k], rewards[s, a, k] = successor, probability, reward
         shapes = [getattr(getattr(env, "desc", None), "shape", ()), getattr(env, "shape", None) or ()]
         grid = next((tuple(shape) for shape in shapes if len(shape) == 2 and np.prod(shape) == states), None)
         return cls(
-            (successors, probabilities), start, reward=rewards, terminal=_ends(table, np.asarray(start)), grid=grid
+            (successors, probabilities),
+            start,
+            reward=rewards,
+            terminal=_ends(listed, np.asarray(start)),
+            grid=grid,
+            available=None if available.all() else available,
         )
 
     @classmethod
@@ -140,10 +155,11 @@ class TabularMDP:
         terminal: ArrayLike | None = None,
         features: ArrayLike | None = None,
         grid: tuple[int, int] | None = None,
+        available: ArrayLike | None = None,
     ) -> TabularMDP:
         """The world that made `trajectories` likeliest: p and the start distribution are relative frequencies.
 
-        An action that was never tried in a state is taken to stay there.
+        An action that was never tried in a state is taken to stay there, unless `available` says that it cannot be.
 
         Args:
             trajectories: integers `[n, 3]` each: state, action and next state of each step.
@@ -152,10 +168,11 @@ class TabularMDP:
             terminal: `[S]` bool: where an episode is over.
             features: see the class, like the rest.
             grid: rows and columns.
+            available: `[S, A]` bool: the actions that can be taken in each state.
 
         Raises:
-            ConfigError: no trajectories, one that is something else, an index out of range, or a step that does not
-                begin where the one before ended; the text names trajectory and step.
+            ConfigError: no trajectories, one that is something else, an index out of range, a step that does not begin
+                where the one before ended, or an action that is not available; the text names trajectory and step.
         """
         parts = [_steps(number, one) for number, one in enumerate(trajectories)]
         if not parts:
@@ -181,6 +198,15 @@ class TabularMDP:
                     f"trajectory {number}, step {step}: {name} {rows[outside[0], column]} does not exist; there are 0 "
                     f"to {count - 1}"
                 )
+        allowed = None if available is None else np.asarray(available, bool)
+        if allowed is not None and allowed.shape == (states, actions) and not allowed[rows[:, 0], rows[:, 1]].all():
+            place = int((~allowed[rows[:, 0], rows[:, 1]]).argmax())
+            ends = np.cumsum([len(part) for part in parts])
+            number = int(np.searchsorted(ends, place, side="right"))
+            step = place - int(ends[number]) + len(parts[number])
+            raise ConfigError(
+                f"trajectory {number}, step {step}: action {rows[place, 1]} is not available in state {rows[place, 0]}"
+            )
         row, ones = rows[:, 1] * states + rows[:, 0], np.ones(len(rows))
         untried = np.setdiff1d(np.arange(actions * states), row)
         counts = _sparse(
@@ -191,7 +217,7 @@ class TabularMDP:
         )
         counts.data /= np.repeat(counts.sum(1), np.diff(counts.indptr))
         start = np.bincount([part[0, 0] for part in parts], minlength=states) / len(parts)
-        return cls(counts, start, terminal=terminal, features=features, grid=grid)
+        return cls(counts, start, terminal=terminal, features=features, grid=grid, available=allowed)
 
     # What is done with them
 
@@ -268,6 +294,14 @@ class TabularMDP:
         row = action * self.num_states + state
         return self.row_start[row].long(), self.row_start[row + 1].long()
 
+    def choices(self) -> Tensor:
+        """`[S]` int64: how many actions there are in each state; 1 in a terminal one."""
+        if self.available is None:
+            count = torch.full((self.num_states,), self.num_actions, device=self.device)
+        else:
+            count = self.available.sum(1)
+        return torch.where(self.terminal, 1, count)
+
     def reachable(self) -> Tensor:
         """`[S]` bool: the states that some policy comes to from the start distribution."""
         if "reachable" not in self._cache:
@@ -329,14 +363,30 @@ class TabularMDP:
             raise ConfigError(f"{name} has shape {list(array.shape)}; expected [{self.num_states}], one entry a state")
         return array
 
-    def _check_rows(self, matrix: csr_array, terminal: NDArray[np.bool_]) -> None:
-        sums = matrix.sum(1)
-        off = ~np.isclose(sums, np.tile(~terminal, self.num_actions), atol=TOLERANCE, rtol=0)
+    def _choices(self, available: ArrayLike | None, terminal: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+        if available is None:
+            return None
+        array = np.asarray(available, bool)
+        if array.shape != (self.num_states, self.num_actions):
+            raise ConfigError(
+                f"available has shape {list(array.shape)}; expected [{self.num_states}, {self.num_actions}], one entry "
+                "a state and action"
+            )
+        without = ~terminal & ~array.any(1)
+        if without.any():
+            raise ConfigError(f"no action is available in state {int(without.argmax())}, which is not terminal")
+        return array.copy()
+
+    def _check_rows(self, matrix: csr_array, terminal: NDArray[np.bool_], available: NDArray[np.bool_] | None) -> None:
+        sums, there = matrix.sum(1), np.tile(~terminal, self.num_actions)
+        if available is not None:
+            there &= available.T.reshape(-1)
+        off = ~np.isclose(sums, there, atol=TOLERANCE, rtol=0)
         if off.any():
             action, state = divmod(int(off.argmax()), self.num_states)
             raise ConfigError(
                 f"the probabilities of state {state}, action {action} sum to {sums[off.argmax()]:.8g}; they must sum "
-                "to 1, unless the state is terminal"
+                "to 1, unless the state is terminal or the action not available there (available=)"
             )
 
     def _start(self, start: ArrayLike | None, terminal: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -393,11 +443,13 @@ class _Entries(NamedTuple):
     shape: tuple[int, ...]
     """Of that array: S, A and what is behind them; only S and A of a sparse one."""
 
-    def without(self, terminal: NDArray[np.bool_]) -> _Entries:
-        """Those that do not leave a terminal state."""
-        if not terminal.any():
+    def without(self, terminal: NDArray[np.bool_], available: NDArray[np.bool_] | None) -> _Entries:
+        """Those that do not leave a terminal state, by an action that is available."""
+        if not terminal.any() and available is None:
             return self
         kept = ~terminal[self.row % self.shape[0]]
+        if available is not None:
+            kept &= available.T.reshape(-1)[self.row]
         row, successor, probability, place, shape = self
         return _Entries(row[kept], successor[kept], probability[kept], place[kept], shape)
 
@@ -475,7 +527,13 @@ def _steps(number: int, trajectory: ArrayLike) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _ends(table: Any, start: NDArray[Any]) -> NDArray[np.bool_]:
+def _outcomes(actions: Any) -> dict[int, Any]:
+    """What a table `P` lists for each action of a state, those left out that have no outcome."""
+    every = actions.items() if isinstance(actions, Mapping) else enumerate(actions)
+    return {int(action): outcomes for action, outcomes in every if len(outcomes)}
+
+
+def _ends(table: list[dict[int, Any]], start: NDArray[Any]) -> NDArray[np.bool_]:
     """`[S]` bool: the states of a table `P` in which episodes end."""
     terminal, entered = np.zeros(len(table), bool), np.zeros(len(table), bool)
     entered[start > 0] = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal, NamedTuple, get_args
@@ -42,7 +42,8 @@ class Planning:
 
     - `none`: V_t(s) = max_a Q_t(s, a).
 
-    Where the dynamics are deterministic the first two are the same.
+    Sums and maxima are over the actions that are available in a state. Where the dynamics are deterministic the first
+    two are the same.
 
     Args:
         horizon: T: rewards are paid at t = 0, …, T − 1, and the value at T is 0. None: without end, γ < 1, and one
@@ -118,6 +119,15 @@ def first_policy(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Te
     with torch.no_grad():
         backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
         return backup.policy(backup.values()).T
+
+
+def policies(mdp: TabularMDP, reward: RewardTable, planning: Planning) -> Iterator[Tensor]:
+    """π_t `[A, S]` for t = 0, …, T − 1, one in memory at a time; without end π alone."""
+    with torch.no_grad():
+        backup = _Backup(mdp, *_spread(mdp, reward, planning), planning)
+        value = backup.values()
+        for t in range(planning.horizon or 1):
+            yield backup.policy(value, t)
 
 
 def occupancy(mdp: TabularMDP, policy: Tensor, inflow: Inflow, planning: Planning) -> Tensor:
@@ -203,8 +213,10 @@ class _Backup:
         self.reward = of_action
         if mdp.terminal.any():
             # One action is left in a terminal state, so that its value is what it pays, and no choice between equals.
-            self.reward = of_action.clone()
+            self.reward = self.reward.clone()
             self.reward[1:].masked_fill_(mdp.terminal, -math.inf)
+        if mdp.available is not None:
+            self.reward = self.reward.masked_fill(~(mdp.available | mdp.terminal[:, None]).T, -math.inf)
         self.q: Tensor | None = None
         """`[T, A, S]`, once `values` has been there."""
         if planning.horizon is not None and planning.horizon * self.reward.numel() <= KEPT:

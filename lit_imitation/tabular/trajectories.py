@@ -113,6 +113,16 @@ class Trajectories(NamedTuple):
         state, action, following = (column[steps] for column in (self.state, self.action, self.next_state))
         return Trajectories(state, action, following, self.length[kept], self.origin[kept], self.source)
 
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Trajectories, Trajectories | None]:
+        """Those to learn from, and `fraction` of them (rounded, one at least), chosen at random, to be held out.
+
+        Of a single trajectory none is held out.
+        """
+        count = len(self.length)
+        held = min(max(round(fraction * count), 1), count - 1)
+        order = torch.randperm(count, generator=generator)
+        return self.select(order[held:]), self.select(order[:held]) if held else None
+
     def checked(self, mdp: TabularMDP, inputs: Inputs, horizon: int | None) -> Trajectories:
         """These with the actions that the world's transitions tell, if all of it is possible there.
 
@@ -156,6 +166,11 @@ class Trajectories(NamedTuple):
                 )
         known = self._with_actions(mdp, needed=inputs != "state")
         told = known.action != UNKNOWN
+        if mdp.available is not None:
+            self._none(
+                told & ~mdp.available[known.state, known.action.clamp(min=0)],
+                lambda m: f"action {int(known.action[m])} is not available in state {int(self.state[m])}",
+            )
         impossible = told & (mdp.find(known.state, known.action.clamp(min=0), known.next_state) < 0)
         self._none(
             impossible,
@@ -233,6 +248,44 @@ class Trajectories(NamedTuple):
                 flows[n] = zeros.index_add(0, last[at], -remaining[at])
         return flows
 
+    def step_visits(self, mdp: TabularMDP, inputs: Inputs) -> Tensor:
+        """Σ over all steps, each with weight 1, in the shape of such a `RewardTable`; what chance does in its mean."""
+        if inputs != "transition":
+            return self.visits(mdp, inputs, 1.0)
+        flow = self.visits(mdp, "state_action", 1.0).T.reshape(-1)
+        return flow.index_select(0, mdp.row) * mdp.probability
+
+    def step_inflow(self, mdp: TabularMDP, planning: Planning) -> Inflow:
+        """Σ over all steps of δ(s_t) at t, less γ times where the step leads at t + 1; without end all of it at 0.
+
+        A step leads to p(· | s_t, a_t); where its action is not known, to the state that was seen.
+        """
+        if planning.horizon is None:
+            return {0: self._begun(mdp, ...) - planning.gamma * self._led(mdp, ...)}
+        flows: dict[int, Tensor] = {}
+        for t in range(int(self.length.max())):
+            at = self.step == t
+            begun = self._begun(mdp, at)
+            flows[t] = flows[t] + begun if t in flows else begun
+            if t + 1 < planning.horizon:
+                flows[t + 1] = -planning.gamma * self._led(mdp, at)
+        return flows
+
+    def _begun(self, mdp: TabularMDP, at: Any) -> Tensor:
+        """`[S]`: how many of the steps `at` begin in each state."""
+        state = self.state[at]
+        return mdp.probability.new_zeros(mdp.num_states).index_add_(0, state, mdp.probability.new_ones(len(state)))
+
+    def _led(self, mdp: TabularMDP, at: Any) -> Tensor:
+        """`[S]`: how many of the steps `at` lead to each state, in the mean where the action is known."""
+        state, action, following = self.state[at], self.action[at], self.next_state[at]
+        told = action != UNKNOWN
+        ones = mdp.probability.new_ones(len(state))
+        flow = ones.new_zeros(mdp.num_actions * mdp.num_states)
+        flow.index_add_(0, (action * mdp.num_states + state)[told], ones[told])
+        led = mdp.push(flow.view(mdp.num_actions, mdp.num_states))
+        return led.index_add(0, following[~told], ones[~told])
+
     def returns(self, mdp: TabularMDP, reward: RewardTable) -> Tensor:
         """`[N]`: the plain sum of rewards of each trajectory, that of a terminal state included."""
         values = reward.values
@@ -278,8 +331,10 @@ def sample_trajectories(
     running = torch.arange(count)
     rows = []
     for t in range(steps):
-        pi = policy[t] if policy.ndim == 3 else policy
-        action = torch.multinomial(pi[state], 1, generator=generator).squeeze(-1)
+        pi = (policy[t] if policy.ndim == 3 else policy)[state]
+        if mdp.available is not None:
+            pi = pi * mdp.available[state]
+        action = torch.multinomial(pi, 1, generator=generator).squeeze(-1)
         uniform = torch.rand(len(state), generator=generator, dtype=torch.float64)
         following = mdp.successor[mdp.draw(state, action, uniform)].long()
         for column, value in zip(columns, (state, action, following), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -122,12 +123,126 @@ def test_where_it_stops_is_logged(tmp_path):
     (shown,) = data.trajectories
     policy = solve(world, RewardTable(steps[-1].double()), model.planning).policy
     time = torch.cat([torch.arange(int(count)) for count in shown.length])
-    likelihood = policy[time, shown.state, shown.action].log().sum() / len(shown.length)
+    likelihood = policy[time, shown.state, shown.action].log().mean()
     assert model.summary_figures()["log_likelihood"] == pytest.approx(float(likelihood), abs=1e-3)
     assert float(trainer.callback_metrics["train/log_likelihood"]) == pytest.approx(float(likelihood), abs=1e-3)
     assert 0 < trainer.callback_metrics["train/feature_gap"] <= 0.05
+    assert float(trainer.callback_metrics["train/uniform_log_likelihood"]) == pytest.approx(-np.log(5))
+    assert model.summary_figures()["uniform_log_likelihood"] == pytest.approx(-np.log(5))
+    assert model.summary_figures()["markov_log_likelihood"] > likelihood
     logger.save()
-    assert "train/feature_gap" in (Path(logger.log_dir) / "metrics.csv").read_text()
+    header = (Path(logger.log_dir) / "metrics.csv").read_text()
+    for name in ("feature_gap", "uniform_log_likelihood", "markov_log_likelihood"):
+        assert f"train/{name}" in header
+
+
+BOUTS = [680, 50, 300, 120, 80, 200, 61, 500]
+
+
+def bouts(world, seed=0, gamma=0.95):
+    """What a soft expert shows, in trajectories of very different lengths."""
+    policy = solve(world, world.reward, Planning(gamma=gamma)).policy
+    generator = torch.Generator().manual_seed(seed)
+    return [as_lists(sample_trajectories(world, policy, 1, steps, generator, "soft"))[0] for steps in BOUTS]
+
+
+def test_long_trajectories_give_the_true_reward_and_beat_the_baselines(tmp_path):
+    """680 steps at γ 0.95: each step counts, and what is held out is explained better than by action frequencies."""
+    world = GridWorld(5, seed=2)
+    model = MaxEntIRL(gamma=0.95)
+    logger = CSVLogger(tmp_path)
+    data = module(world, bouts(world), passes_per_epoch=200, val_fraction=0.25)
+    trainer = fit(model, data, tmp_path, logger=logger)
+    weights = model.reward.weights[0].detach().squeeze(-1)
+    truth = torch.tensor(GridWorld.REWARDS, dtype=torch.float32)
+    torch.testing.assert_close(weights - weights.mean(), truth - truth.mean(), rtol=0, atol=0.25)
+    found = model.summary_figures()
+    (held,), (train,) = data.held_out, data.trajectories
+    assert len(held.length) == 2
+    assert sorted(held.length.tolist() + train.length.tolist()) == sorted(BOUTS)
+    policy = solve(world, RewardTable(model.reward.table(world).values.detach().double()), model.planning).policy
+    assert found["held_out_log_likelihood"] == pytest.approx(
+        float(policy[held.state, held.action].log().mean()), abs=1e-3
+    )
+    counts = np.ones((25, 5))
+    np.add.at(counts, (train.state.numpy(), train.action.numpy()), 1)
+    markov = np.log(counts / counts.sum(1, keepdims=True))[held.state, held.action].mean()
+    assert found["held_out_markov_log_likelihood"] == pytest.approx(float(markov))
+    assert found["held_out_uniform_log_likelihood"] == pytest.approx(-np.log(5))
+    assert found["held_out_log_likelihood"] > found["held_out_markov_log_likelihood"] > -np.log(5)
+    for name in ("log_likelihood", "uniform_log_likelihood", "markov_log_likelihood"):
+        assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(found[f"held_out_{name}"], abs=1e-6)
+
+
+def test_late_steps_count_as_much_as_early_ones(tmp_path):
+    """A step of the gradient is that of the same steps cut into trajectories of one step each."""
+    world = GridWorld(4, seed=1)
+    whole = bouts(world)[1:2]
+    states, actions = whole[0]
+    cut = [(states[t : t + 2], actions[t : t + 1]) for t in range(len(actions))]
+    grads = []
+    for given in (whole, cut):
+        model = MaxEntIRL(gamma=0.9, gap_tolerance=0.0, tolerance=1e-9)
+        fit(model, module(world, given, passes_per_epoch=1), tmp_path, precision="64-true")
+        model.zero_grad()
+        model.training_step(torch.arange(len(given)), 0).backward()
+        grads.append(model.reward.weights[0].grad.clone())
+    torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("steps", "warns"), [(680, True), (30, False)])
+def test_discounted_weights_that_leave_little_are_warned_of(steps, warns, tmp_path):
+    """And the likelihood a step is told beside the one that is maximized."""
+    world = GridWorld(4)
+    shown = [(states[: steps + 1], actions[:steps]) for states, actions in bouts(world)[:1]]
+    model = MaxEntIRL(gamma=0.95, step_weights="discounted")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, module(world, shown, passes_per_epoch=2), tmp_path)
+    texts = [str(one.message) for one in caught if "step_weights discounted" in str(one.message)]
+    assert len(texts) == warns
+    if warns:
+        assert "the weights of the 680 demonstrated steps sum to 20, 2.9% of them" in texts[0]
+    (one,) = model.demonstrations
+    policy = solve(world, RewardTable(model.reward.table(world).values.detach().double()), model.planning).policy
+    expected = float(policy[one.state, one.action].log().mean())
+    found = model.summary_figures()
+    assert found["log_likelihood"] == pytest.approx(expected, abs=1e-3)
+    assert found["discounted_log_likelihood"] < found["log_likelihood"]
+
+
+def test_a_reward_worse_than_none_is_warned_of(tmp_path):
+    world = GridWorld(4)
+
+    class Wrong(LinearReward):
+        def table(self, mdp):
+            found = super().table(mdp)
+            return found._replace(values=found.values * 0 - 5 * mdp.reward.values.to(found.values))
+
+    with pytest.warns(UserWarning, match=r"explains the demonstrated actions worse than a uniform policy does: -\d"):
+        fit(MaxEntIRL(Wrong), module(world, bouts(world), passes_per_epoch=1), tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(MaxEntIRL(), module(world, bouts(world), passes_per_epoch=20), tmp_path)
+    assert not [one for one in caught if "worse than a uniform" in str(one.message)]
+
+
+def test_actions_that_are_not_available_are_learnt_around(tmp_path):
+    """The expert's reward comes back where half of the states lack the third action."""
+    rng = np.random.default_rng(0)
+    available = np.ones((8, 3), bool)
+    available[::2, 2] = False
+    p = rng.dirichlet(np.full(8, 0.5), (8, 3))
+    world = TabularMDP(p, reward=rng.normal(size=8), features=np.eye(8), available=available)
+    policy = solve(world, world.reward, Planning(gamma=0.8)).policy
+    drawn = sample_trajectories(world, policy, 20, 500, torch.Generator().manual_seed(0), "soft")
+    model = MaxEntIRL(gamma=0.8, learning_rate=0.1)
+    fit(model, module(world, as_lists(drawn), passes_per_epoch=300), tmp_path)
+    weights = model.reward.weights[0].detach().squeeze(-1).numpy()
+    assert np.corrcoef(weights, world.reward.values)[0, 1] > 0.9
+    assert model.likelihoods["uniform_log_likelihood"] > -np.log(3)
+    chosen = model.policy.head(torch.arange(8)).argmax(-1).numpy()
+    assert available[np.arange(8), chosen].all()
 
 
 def test_fresh_worlds_are_other_worlds(tmp_path):
@@ -279,6 +394,8 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         ),
         (lambda: MaxEntIRL(gamma=1.0), None, r"model.gamma is 1\.0"),
         (lambda: MaxEntIRL(entropy="none"), None, "model.entropy none gives no likelihood"),
+        (lambda: MaxEntIRL(step_weights="even"), None, "model.step_weights is 'even'; choose equal or discounted"),
+        (None, lambda: module(GridWorld(3), val_fraction=1.0), r"data.val_fraction is 1.0; it must lie in \[0, 1\)"),
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
         (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
