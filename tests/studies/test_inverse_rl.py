@@ -255,11 +255,14 @@ def test_many_demonstrations_bring_the_lake_back():
 
 @pytest.mark.parametrize("task", Settings().tasks, ids=lambda task: task.world)
 def test_settings_are_those_of_the_recipes(task):
+    """But for the weights of steps, with which the study was measured, and the regularization that goes with them."""
+    assert task.model["step_weights"] == "discounted"
+    model = {name: value for name, value in task.model.items() if name != "step_weights"} | {"l2_coefficient": 0.001}
     recipe = yaml.safe_load((RECIPES / f"{task.world}.yaml").read_text())
     assert recipe["model"] == {
         "class_path": "lit_imitation.MaxEntIRL",
         "init_args": {
-            **task.model, "reward": {"class_path": "lit_imitation.MLPReward", "init_args": dict(task.deep)},
+            **model, "reward": {"class_path": "lit_imitation.MLPReward", "init_args": dict(task.deep)},
         },
     }  # fmt: skip
     data = recipe["data"]["init_args"]

@@ -54,7 +54,7 @@ OBJECT_WORLD = Task(
     "object_world",
     arguments={},
     deep={"activation": "relu"},
-    model={"gamma": 0.9, "learning_rate": 0.005, "l2_coefficient": 0.01},
+    model={"gamma": 0.9, "learning_rate": 0.005, "l2_coefficient": 0.01, "step_weights": "discounted"},
     data={"expert": "soft", "expert_gamma": 0.9},
     epochs=40,
 )
@@ -64,7 +64,7 @@ LAKE = Task(
     "lake",
     arguments={"pay": 3.0, "slip": 0.2},
     deep={},
-    model={"gamma": 0.9, "learning_rate": 0.05},
+    model={"gamma": 0.9, "learning_rate": 0.05, "step_weights": "discounted"},
     data={"expert": "soft", "expert_gamma": 0.9, "expert_trajectories": 512, "steps_per_trajectory": 40},
     epochs=20,
 )

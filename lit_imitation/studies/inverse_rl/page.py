@@ -81,8 +81,9 @@ off its features. Dotted, the expert's own policy in the world where it demonstr
 {_setup(summary)}
 
 - **Objectworld and Binaryworld** are learnt as the recipes `configs/maxent_irl/object_world.yaml` and
-  `binary_world.yaml` have it, but for the number of demonstrations. The linear reward has the same settings, and the
-  same demonstrations.
+  `binary_world.yaml` have it, but for the number of demonstrations and the weights of their steps: by
+  `step_weights: discounted` step t counts γᵗ, and `l2_coefficient` goes with that. The linear reward has the same
+  settings, and the same demonstrations.
 - **Seeds** begin with 1: by the world of seed 0 the recipes were tuned.
 - **By the lake** reward and settings were chosen for the picture. The less there is to be had, the more an expert of
   maximum entropy wanders about.
