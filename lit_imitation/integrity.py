@@ -92,6 +92,8 @@ def verify_archive(path: Path, what: str = "checkpoint") -> None:
             if len(set(names)) < len(names):
                 raise ConfigError(f"{reading}: a member is there twice")
             for member in members:
+                if member.filename.startswith("/") or ".." in member.filename.split("/"):
+                    raise ConfigError(f"{reading}: its member {member.filename} lies outside the archive")
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
                     raise ConfigError(f"{reading}: {member.filename} is compressed, which torch's are not")
             if sum(member.file_size for member in members) > path.stat().st_size:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ from rich.table import Table
 
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.files import atomic_write, expanded
+from lit_imitation.integrity import check_file
 from lit_imitation.recipes import find_recipe
 from lit_imitation.statistics import interquartile_mean, stratified_bootstrap_interval
 
@@ -40,6 +40,8 @@ SCORES = ("return_mean", "return_iqm", "normalized_score")
 _AVERAGES = ("expert_return", "random_return", "env_steps", "gradient_steps", "wall_seconds")
 _OURS = ("--config", "--seed_everything", "--trainer.default_root_dir", "--ckpt_path")
 _GRACE_SECONDS = 60.0
+LARGEST_SUMMARY = 2**24
+"""Bytes of a summary; DAgger's, with its rounds, has some thousand."""
 _TAIL_LINES = 20
 
 
@@ -271,8 +273,8 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
     record = out / "repeat.json"
     if record.exists():
         try:
-            before = json.loads(record.read_text())
-        except ValueError as error:
+            before = json.loads(check_file(record, ConfigError, LARGEST_SUMMARY).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"{record}: not JSON ({error}); name another --out") from error
         if before != request:
             old, new = dict(_leaves(before)), dict(_leaves(request))
@@ -415,28 +417,32 @@ def _result(directory: Path, seed: int, code: int) -> dict[str, Any]:
 
 def _read_summary(directory: Path, seed: int) -> dict[str, Any]:
     path = directory / "summary.json"
+    if not path.exists():
+        raise TrainingError(f"{path} is missing")
     try:
-        summary = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise TrainingError(f"{path} is missing") from None
-    except ValueError as error:
+        summary = json.loads(check_file(path, TrainingError, LARGEST_SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} is not JSON: {error}") from error
     if not isinstance(summary, dict):
         raise TrainingError(f"{path} is not a JSON object")
     for field in ("method", "env_id"):
         if not isinstance(summary.get(field), str):
-            raise TrainingError(f"{path}: {field} is {summary.get(field)!r}, not a name")
-    if summary.get("seed") != seed:
-        raise TrainingError(f"{path}: seed is {summary.get('seed')!r}, not {seed}")
+            raise TrainingError(f"{path}: {field} is {summary.get(field)!r:.80}, not a name")
+    if type(summary.get("seed")) is not int or summary["seed"] != seed:
+        raise TrainingError(f"{path}: seed is {summary.get('seed')!r:.80}, not {seed}")
     for field in SCORES:
         value = summary.get(field)
         if not (_is_number(value) or (value is None and field == "normalized_score")):
-            raise TrainingError(f"{path}: {field} is {value!r}, not a finite number")
+            raise TrainingError(f"{path}: {field} is {value!r:.80}, not a number that a return can be")
+    versions = summary.get("versions")
+    if versions is not None and not isinstance(versions, dict):
+        raise TrainingError(f"{path}: versions is a {type(versions).__name__}, not an object")
     return summary
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Beyond 1e100 means and intervals overflow; and a whole number can be too large to be a float at all.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 def _describe(summary: Mapping[str, Any]) -> str:

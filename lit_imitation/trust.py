@@ -26,8 +26,8 @@ PUBLIC_MODULES = (
 )
 """Modules whose `__all__` holds the public classes."""
 
-MOST_NODES, MOST_CHARACTERS = 10_000, 2**20
-"""Size of a configuration inside a checkpoint, in values and in characters; ours have about a hundred."""
+MOST_NODES, MOST_CHARACTERS, MOST_BRACKETS = 10_000, 2**18, 1_000
+"""Size of a configuration inside a checkpoint, in values, characters and brackets; ours have about a hundred values."""
 
 
 class Trust(NamedTuple):
@@ -109,6 +109,8 @@ def read_config(text: object, file: object) -> dict[str, Any]:
     """
     if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{file} holds a configuration that is not text of at most {MOST_CHARACTERS} characters")
+    if max(text.count(sign) for sign in ("[", "{", "- -")) > MOST_BRACKETS:  # which YAML's reader takes minutes for
+        raise ConfigError(f"{file} holds a configuration of more than {MOST_BRACKETS} nested values")
     try:
         config = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:

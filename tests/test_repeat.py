@@ -430,7 +430,7 @@ def test_the_command_line(recipe, fake, tmp_path, monkeypatch, capsys):
 
 def test_an_interrupted_command_line_says_how_to_go_on(recipe, fake, tmp_path, capsys):
     fake("SIGINT")
-    namespace = argparse.Namespace(config=[recipe], seeds=2, jobs=2, out=tmp_path / "out", first_seed=0)
+    namespace = argparse.Namespace(config=[recipe], seeds=2, jobs=2, out=tmp_path / "out", first_seed=0, trust="false")
     with pytest.raises(SystemExit) as caught:
         run_repeat(namespace, [])
     assert caught.value.code == 130

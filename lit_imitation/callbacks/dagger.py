@@ -16,7 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 
 from lit_imitation.callbacks.collector import Collector
-from lit_imitation.callbacks.human_labels import HumanLabels
+from lit_imitation.callbacks.human_labels import HumanLabels, digest
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import (
     Demonstrations,
@@ -125,6 +125,8 @@ class DAggerCallback(Checkpoint):
         self.best_model_path = ""
         self.paused = ""
         """What a person has to do before the run can go on; empty while it can."""
+        self._states: str | None = None
+        """Digest of the states that wait for labels."""
         self._best_return = -math.inf
         self._epochs = 0  # of the running round
         self._fresh = False  # a new round's data wait for their first epoch
@@ -434,6 +436,7 @@ class DAggerCallback(Checkpoint):
         self.trainer.should_stop = True
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._ask.write(directory, states, metadata, frames)
+            self._states = digest(states)
             self.paused = self._ask.instructions(directory, self._directory, len(states), data.action_space)
 
     def _take_labels(self) -> None:
@@ -442,7 +445,7 @@ class DAggerCallback(Checkpoint):
         directory = self._directory / "to_label" / f"round_{i:03d}"
         assert isinstance(self._ask, HumanLabels)
         spaces = self.data.spaces
-        labelled = self._ask.read(directory, *spaces)
+        labelled = self._ask.read(directory, *spaces, self._states)
         learnt = read_demonstrations(str(directory / "states.npz"), *spaces).transitions.action
         self.paused = ""
         self._take_in(labelled, learnt, i)
@@ -479,6 +482,7 @@ class DAggerCallback(Checkpoint):
             "epochs": self._epochs,
             "fresh": self._fresh,
             "paused": self.paused,
+            "states": self._states,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -489,7 +493,7 @@ class DAggerCallback(Checkpoint):
         self.visited = state_dict["visited"]
         self.best_round, self._best_return = state_dict["best_round"], state_dict["best_return"]
         self._epochs, self._fresh = state_dict["epochs"], state_dict["fresh"]
-        self.paused = state_dict["paused"]
+        self.paused, self._states = state_dict["paused"], state_dict["states"]
         self._resumed = True
 
     def _seed(self, *purpose: str | int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
 import math
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from lit_imitation.data.demonstrations import (
     ACTION_TOLERANCE,
+    FIELDS,
     Demonstrations,
     read_demonstrations,
     write_demonstrations,
@@ -31,7 +33,11 @@ from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import make_single
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
 from lit_imitation.files import atomic_write
+from lit_imitation.integrity import check_file, check_inside
 from lit_imitation.transitions import Transitions
+
+LARGEST_TABLE = 2**28
+"""Bytes of a filled-in table."""
 
 
 class HumanLabels:
@@ -66,6 +72,7 @@ class HumanLabels:
         new, old = (directory.with_name(f".{directory.name}.{token}.{end}") for end in ("tmp", "old"))
         try:
             new.mkdir()
+            metadata = {**metadata, "digest": digest(states)}
             write_demonstrations(new / "states.npz", Demonstrations(states, states.episode_returns(), metadata))
             atomic_write(new / "labels.csv", "\n".join(lines) + "\n")
             if frames is not None:
@@ -98,7 +105,9 @@ class HumanLabels:
             f"--trainer.default_root_dir {shlex.quote(str(run_directory))} --ckpt_path last"
         )
 
-    def read(self, directory: Path, observation_space: Space[Any], action_space: Space[Any]) -> Transitions:
+    def read(
+        self, directory: Path, observation_space: Space[Any], action_space: Space[Any], recorded: str | None = None
+    ) -> Transitions:
         """The states `[N]` of a folder with the person's labels in place of the learner's actions; nothing is written.
 
         The table may come from a spreadsheet: lines in any order and with any line end, empty lines, quotes, a byte
@@ -108,13 +117,21 @@ class HumanLabels:
             directory: `DIR/to_label/round_003`.
             observation_space: of one environment.
             action_space: of one environment.
+            recorded: `digest` of the states that were written; by default what the file itself notes.
 
         Raises:
-            DemonstrationError: a label is missing, surplus, or no action; the text names file, line and row, says what
-                was found, and what is allowed.
+            DemonstrationError: the states are not those that were written, or a label is missing, surplus, or no
+                action; the text names file, line and row, says what was found, and what is allowed.
         """
-        states = read_demonstrations(str(directory / "states.npz"), observation_space, action_space).transitions
-        path = directory / "labels.csv"
+        file, path = directory / "states.npz", directory / "labels.csv"
+        check_inside(file, directory, DemonstrationError)
+        check_inside(path, directory, DemonstrationError)
+        states, _, metadata = read_demonstrations(str(file), observation_space, action_space)
+        if digest(states) != (metadata.get("digest") if recorded is None else recorded):
+            raise DemonstrationError(
+                f"{file}: holds other states than were written for labeling. Only labels.csv may be changed: copy the "
+                "file back, or begin the round again from an earlier checkpoint"
+            )
         allowed = _allowed(action_space)
         lines = _by_row(_table(path, list(allowed), len(states)), path, len(states))
         _no_empty_cell(lines, path, allowed)
@@ -126,6 +143,17 @@ class HumanLabels:
         else:
             states.action = torch.from_numpy(labels[:, 0].astype(np.int64))
         return states
+
+
+def digest(states: Transitions) -> str:
+    """SHA-256 of the columns of a record `[N]`."""
+    content = hashlib.sha256()
+    for field in FIELDS.values():
+        value = getattr(states, field)
+        if value is not None:
+            content.update(f"{field} {value.dtype} {list(value.shape)}".encode())
+            content.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
 
 
 class FrameRecorder:
@@ -230,6 +258,8 @@ def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
         f"{count - 1}"
     )
     try:
+        if path.exists():
+            check_file(path, DemonstrationError, LARGEST_TABLE)
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise DemonstrationError(f"{path}: no such file; its first line has to be {wanted}") from error
@@ -251,7 +281,7 @@ def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
                 continue
             if not headed:
                 if cells != header:
-                    raise DemonstrationError(f"{path}: its first line is {first!r}; it has to be {wanted}")
+                    raise DemonstrationError(f"{path}: its first line is {first!r:.200}; it has to be {wanted}")
                 headed = True
                 continue
             if len(cells) > len(header):
@@ -263,7 +293,7 @@ def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
             row = _number(cells[0])
             if row is None or not (row.is_integer() and 0 <= row < count):
                 raise DemonstrationError(
-                    f"{path}: line {reader.line_num}, column 'row' is {cells[0]!r}; the states have the rows 0 to "
+                    f"{path}: line {reader.line_num}, column 'row' is {cells[0]!r:.80}; the states have the rows 0 to "
                     f"{count - 1}"
                 )
             padding = [""] * (len(header) - len(cells))
@@ -326,7 +356,7 @@ def _label(line: _Line, path: Path, action_space: Space[Any], allowed: Mapping[s
             fault = "" if low - slack <= value <= high + slack else "which is outside the action space"
         if fault or value is None:
             raise DemonstrationError(
-                f"{path}: row {line.row} (line {line.number}), column '{column}' is {text!r}, {fault}; allowed: "
+                f"{path}: row {line.row} (line {line.number}), column '{column}' is {text!r:.80}, {fault}; allowed: "
                 f"{allowed[column]}"
             )
         values.append(value)

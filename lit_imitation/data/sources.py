@@ -238,7 +238,7 @@ def _require_keys(source: str, required: Sequence[str], held: Sequence[str] | Ma
 def _metadata(source: str, array: Array) -> Metadata:
     try:
         metadata = json.loads(array.item())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DemonstrationError(
             f"{source}: 'metadata' is not JSON ({error}): write it as json.dumps(dict), or leave it out"
         ) from error

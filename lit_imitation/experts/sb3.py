@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
 from lit_imitation.files import expanded
 from lit_imitation.integrity import check_file
 from lit_imitation.trust import trusted
+
+UNREADABLE = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a zip or JSON raises; recursion is a runtime error."""
 
 LARGEST_DATA = 2**26
 """Bytes of the JSON in a zip; a model's has some ten thousand."""
@@ -113,7 +127,7 @@ def _algorithm(path: str | Path) -> str:
         module = str(data["policy_class"]["__module__"])
     except FileNotFoundError as error:
         raise ExpertError(f"expert sb3:{path}: no such file") from error
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         raise ExpertError(f"expert sb3:{path} is not a Stable-Baselines3 zip ({error})") from error
     # The policy may be of anybody's class, so the settings tell; DDPG is written as the TD3 that it is.
     found = [name for setting, name in _SETTINGS.items() if setting in data]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 import yaml
 from gymnasium import Space
@@ -256,6 +258,16 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu", trust: boo
     return policy.to(device).eval()
 
 
+def _check_sizes(description: dict[str, Any], file: Path) -> None:
+    """Raise `ConfigError` for layers and spaces whose weights could not be in the file, before memory is taken."""
+    hidden = description["arguments"].get("hidden_sizes") or ()
+    sizes = [*hidden, *(a * b for a, b in pairwise(hidden))]
+    for space in (description["observation_space"], description["action_space"]):
+        sizes += [space.get("n", 0), *np.ravel(space.get("nvec", 0)).tolist()]
+    if max(sizes) > file.stat().st_size:
+        raise ConfigError(f"{file} describes layers of {max(sizes)} numbers, more than the file has bytes")
+
+
 def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -> Part:
     """The part of a checkpoint that is described under its name: `policy` or `reward`.
 
@@ -269,11 +281,13 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
         raise ConfigError(f"{file} holds no{learnt} {part} of this package (no key '{part}')")
     prefix = f"{part}."
     try:
+        _check_sizes(checkpoint[part], file)
         with trusting(trust):
             module = build(checkpoint[part], base, file)
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         check_weights(state, module, file)
         module.load_state_dict(state)
     except LOADING_ERRORS as error:
-        raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {error}") from error
+        reason = (str(error) or "no text").splitlines()[0]
+        raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {reason:.300}") from error
     return module

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lit_imitation import Transitions, make, read_demonstrations
 from lit_imitation.callbacks import human_labels
-from lit_imitation.callbacks.human_labels import FrameRecorder, HumanLabels, can_render
+from lit_imitation.callbacks.human_labels import FrameRecorder, HumanLabels, can_render, digest
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.rollout import Episodes, Steps
 
@@ -91,7 +91,7 @@ def test_what_is_written(round_of, action_space, header):
         *(f"{row}{',' * header.count(',')}" for row in range(5)),
     ]
     written = read_demonstrations(str(directory / "states.npz"), OBSERVATIONS, action_space)
-    assert written.metadata == METADATA
+    assert written.metadata == {**METADATA, "digest": digest(written.transitions)}
     for name in ("observation", "action", "reward", "truncated", "next_observation"):
         assert torch.equal(getattr(written.transitions, name), getattr(states(action_space), name))
     assert [path.name for path in directory.parent.iterdir()] == ["round_003"]
@@ -328,7 +328,7 @@ def test_files_that_are_not_there(round_of):
     with pytest.raises(DemonstrationError, match=r"labels\.csv: no such file; its first line has to be 'row,action'"):
         read(directory)
     (directory / "labels.csv").mkdir()
-    with pytest.raises(DemonstrationError, match=r"labels\.csv: cannot be read: Is a directory"):
+    with pytest.raises(DemonstrationError, match=r"labels\.csv: is a directory, not a file"):
         read(directory)
     shutil.rmtree(directory)
     with pytest.raises(DemonstrationError, match=r"states\.npz: no such file"):
