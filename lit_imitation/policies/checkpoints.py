@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import pairwise
@@ -167,6 +168,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different one for each way a file can be bad
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's text says how to run it all the same
+            reason = "it holds other objects, which are not opened since they could run code"
         raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and primitives: {reason}") from error
     if not isinstance(checkpoint, dict):
         raise ConfigError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
