@@ -337,14 +337,13 @@ def _check_saved(source: str, directory: Path) -> None:
 def _names(source: str, directory: Path, file: str, key: str) -> list[str]:
     """The list of file names under `key` in a JSON file, each a name without a path."""
     held = _json(source, directory / file).get(key)
-    names = (
-        [one.get("filename") if isinstance(one, dict) else one for one in held] if isinstance(held, list) else [None]
-    )
-    for name in names:
+    names: list[str] = []
+    for one in held if isinstance(held, list) else [None]:
+        name = one.get("filename") if isinstance(one, dict) else one
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
-            raise DemonstrationError(
-                f"{source}: {directory / file} names {name!r} ('{key}'), which is no file beside it"
-            )
+            place = directory / file
+            raise DemonstrationError(f"{source}: {place} names {name!r:.80} ('{key}'), which is no file beside it")
+        names.append(name)
     return names
 
 

@@ -93,7 +93,8 @@ class TabularDataModule(EnvironmentDataModule):
         if bool(env_id) == (world is not None):
             raise ConfigError("either data.env_id or data.world says which world it is")
         if world is not None:
-            env_id, env_kwargs = "lit_imitation/Tabular-v0", {**(env_kwargs or {}), "world": world}
+            arguments: dict[str, Any] = {**(env_kwargs or {}), "world": world}
+            env_id, env_kwargs = "lit_imitation/Tabular-v0", arguments
         super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
         for name, value, least in (
             ("expert_trajectories", expert_trajectories, 1),

@@ -203,10 +203,10 @@ def check_fields(checkpoint: Mapping[str, Any], file: object) -> None:
         if key not in checkpoint:
             raise ConfigError(f"{file} is no checkpoint of a method of this package: it lacks '{key}'")
         value = checkpoint[key]
-        if not isinstance(value, kind) or (kind is int and not 0 <= value < 2**63):
+        if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
             raise ConfigError(f"{file} is damaged: its '{key}' is {value!r:.80}, not a sensible {kind.__name__}")
     for name, value in checkpoint["evaluation"].items():
-        if not isinstance(value, float):
+        if not isinstance(value, int | float | None):
             raise ConfigError(f"{file} is damaged: its evaluation has {name} {value!r:.80}, not a number")
 
 
