@@ -76,7 +76,7 @@ def read_demonstrations(
         parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
         returns = torch.cat([part.episode_returns for part in parts])
         return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, parts[0].metadata)
-    columns = read_columns(source)
+    columns = read_columns(source, observation_space)
     transitions = _transitions(columns, observation_space, action_space)
     returns = transitions.episode_returns()
     if "episode_returns" in columns.arrays:

@@ -65,18 +65,26 @@ def named(source: str, names: Mapping[str, str]) -> Callable[[str, int | None], 
     return lambda key, row: f"{source}: '{names.get(key, key)}'" + ("" if row is None else f", row {row}")
 
 
-def read_columns(source: str) -> Columns:
+def read_columns(source: str, observation_space: gymnasium.Space[Any] | None = None) -> Columns:
     """The columns of a file, of `minari:ID` or of `hf:NAME`.
 
+    Args:
+        source: where they are.
+        observation_space: of the environment, where there is one; if it was flattened from a Dict or Tuple, that
+            (`original`) says in which order a dataset's own are.
+
     Raises:
-        DemonstrationError: the source is missing, damaged, not what its name says, or lacks a key.
+        DemonstrationError: the source is missing, damaged, not what its name says, lacks a key, or has other keys than
+            the environment's dictionary of observations.
         MissingExtraError: the source's library is not installed.
     """
     refuse_url(source, "demonstrations", DemonstrationError)
     if not source.startswith(("minari:", "hf:")):
         return _read_file(source)
     try:
-        return _read_minari(source) if source.startswith("minari:") else _read_hugging_face(source)
+        if source.startswith("minari:"):
+            return _read_minari(source, getattr(observation_space, "original", None))
+        return _read_hugging_face(source)
     except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:  # past its own checks
         raise DemonstrationError(f"{source}: cannot be read ({type(error).__name__}: {error})") from error
 
@@ -387,7 +395,7 @@ def _dense(source: str, key: str, array: Any) -> Array:
     return inner.reshape(len(widths), widths[0], *inner.shape[1:])
 
 
-def _read_minari(source: str) -> Columns:
+def _read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
     name = source.removeprefix("minari:")
     minari = require("minari", "minari", source)
     directory = expanded(name)
@@ -414,8 +422,11 @@ def _read_minari(source: str) -> Columns:
         ) from error
     if not episodes:
         raise DemonstrationError(f"{source}: holds no episodes")
-    space = dataset.observation_space
+    space = _recorded(dataset.observation_space, metadata["observation_space"])
     flatten = isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple)
+    if flatten and original is not None:
+        _check_parts(source, "'observations'", space, original)
+        space = original
     obs = [
         _flatten(space, episode.observations) if flatten else np.asarray(episode.observations) for episode in episodes
     ]
@@ -440,6 +451,54 @@ def _read_minari(source: str) -> Columns:
     rewards = np.concatenate([episode.rewards for episode in episodes])
     columns = _join(source, np.concatenate(obs), actions, rewards, lengths, terminals, timeouts, names)
     return columns._replace(metadata=notes)
+
+
+def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]:
+    """A dataset's space with its keys in the order of the environment that was recorded; Minari sorts them."""
+    parts = json.loads(written) if isinstance(written, str) else written
+    if isinstance(space, gymnasium.spaces.Dict):
+        inner = {key: _recorded(space[key], part) for key, part in parts["subspaces"].items()}
+        return gymnasium.spaces.Dict(list(inner.items()))
+    if isinstance(space, gymnasium.spaces.Tuple):
+        pairs = zip(space.spaces, parts["subspaces"], strict=True)
+        return gymnasium.spaces.Tuple([_recorded(one, part) for one, part in pairs])
+    return space
+
+
+def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], original: gymnasium.Space[Any]) -> None:
+    """See that a dataset's observations have the parts of the environment's, by their names and not by their number.
+
+    Raises:
+        DemonstrationError: a key that only one of them has, or a part of another kind or size; the text names it.
+    """
+    if isinstance(original, gymnasium.spaces.Dict) and isinstance(recorded, gymnasium.spaces.Dict):
+        missing = [key for key in original.spaces if key not in recorded.spaces]
+        unknown = [key for key in recorded.spaces if key not in original.spaces]
+        if missing or unknown:
+            lacks = f"lack {', '.join(map(repr, missing))}" if missing else ""
+            has = f"have {', '.join(map(repr, unknown))}, which the environment's do not" if unknown else ""
+            raise DemonstrationError(
+                f"{source}: {where} {' and '.join(text for text in (lacks, has) if text)}; the environment's keys are "
+                f"{', '.join(map(repr, original.spaces))}: are these demonstrations of another environment?"
+            )
+        for key, inner in original.spaces.items():
+            _check_parts(source, f"{where}[{key!r}]", recorded[key], inner)
+        return
+    if isinstance(original, gymnasium.spaces.Tuple) and isinstance(recorded, gymnasium.spaces.Tuple):
+        if len(recorded.spaces) == len(original.spaces):
+            for index, (one, inner) in enumerate(zip(recorded.spaces, original.spaces, strict=True)):
+                _check_parts(source, f"{where}[{index}]", one, inner)
+            return
+    elif (type(recorded), recorded.shape, getattr(recorded, "n", None)) == (
+        type(original),
+        original.shape,
+        getattr(original, "n", None),
+    ):
+        return
+    raise DemonstrationError(
+        f"{source}: {where} are {recorded}, the environment's {original}: are these demonstrations of another "
+        "environment?"
+    )
 
 
 def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import gymnasium
@@ -285,6 +286,89 @@ def test_minari_dictionaries_are_flattened_as_gymnasium_does(minari_dataset, dat
         for value in (0, 1, 2, 10, 11)
     ]
     np.testing.assert_array_equal(read.transitions.observation.numpy(), np.stack(expected).astype(np.float32))
+
+
+class Keyed(gymnasium.Env):
+    """Observations in a dictionary whose keys are not in the order of the alphabet, however it is written."""
+
+    action_space = Discrete(3, start=-1)
+
+    def __init__(self, how="keywords"):
+        part = {"state": Box(-9, 99, (2,), np.float32), "goal": Discrete(4), "far": Box(-9, 99, (1,), np.float32)}
+        self.observation_space = {
+            "keywords": lambda: gymnasium.spaces.Dict(**part),
+            "ordered": lambda: gymnasium.spaces.Dict(OrderedDict(part)),
+            "pairs": lambda: gymnasium.spaces.Dict(list(part.items())),
+            "dict": lambda: gymnasium.spaces.Dict(part),
+            "tuple": lambda: gymnasium.spaces.Tuple([part["far"], gymnasium.spaces.Dict(**part)]),
+            "nested": lambda: gymnasium.spaces.Dict(z=gymnasium.spaces.Dict(**part), a=part["far"]),
+        }[how]()
+        self.how = how
+
+    def shown(self, rows=None):
+        """One observation, or `rows` of them."""
+        repeated = (lambda x: x) if rows is None else (lambda x: np.repeat(np.asarray(x)[None], rows, 0))
+        part = {"state": np.float32([1, 2]), "goal": np.int64(3), "far": np.float32([4])}
+        part = {key: repeated(value) for key, value in part.items()}
+        if self.how == "tuple":
+            return part["far"], part
+        return {"a": part["far"], "z": part} if self.how == "nested" else part
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.shown(), {}
+
+    def step(self, action):
+        return self.shown(), 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+@pytest.mark.parametrize("how", ["keywords", "ordered", "pairs", "dict", "tuple", "nested"])
+def test_minari_dictionaries_keep_the_environments_order(minari_dataset, how, data_format, named):
+    """As `gymnasium.spaces.flatten` of what the environment itself shows, whether or not its space is named."""
+    env = Keyed(how)
+    source = minari_dataset(
+        env.observation_space, lambda seen: env.shown(len(seen)), data_format=data_format, actions=CHOICE
+    )
+    flat = gymnasium.spaces.flatten_space(env.observation_space)
+    if named:
+        flat.original = env.observation_space
+    found = read_demonstrations(source, flat, CHOICE).transitions
+    expected = gymnasium.spaces.flatten(env.observation_space, env.shown())
+    np.testing.assert_allclose(found.observation, np.repeat(expected[None], len(found), 0))
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (
+            {"goal": None, "aim": Discrete(4)},
+            r"lack 'goal' and have 'aim', which the environment's do not; .* 'state', 'g",
+        ),
+        ({"far": None}, "'observations' lack 'far'; the environment's keys are 'state', 'goal', 'far'"),
+        ({"more": Discrete(2)}, "'observations' have 'more', which the environment's do not"),
+        ({"goal": Discrete(5)}, r"'observations'\['goal'\] are Discrete\(5\), the environment's Discrete\(4\)"),
+        ({"state": Box(-9, 99, (1,)), "far": Box(-9, 99, (2,))}, r"'observations'\['state'\] are Box.*\(1,\)"),
+    ],
+)
+def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
+    """Even where as many numbers come out."""
+    env = Keyed()
+    parts = {**env.observation_space.spaces, **part}
+    space = gymnasium.spaces.Dict([(key, inner) for key, inner in parts.items() if inner is not None])
+
+    def shown(seen):
+        return {
+            key: np.zeros((len(seen), *inner.shape), np.float32 if isinstance(inner, Box) else np.int64)
+            for key, inner in space.spaces.items()
+        }
+
+    source = minari_dataset(space, shown, actions=CHOICE)
+    flat = gymnasium.spaces.flatten_space(env.observation_space)
+    flat.original = env.observation_space
+    with pytest.raises(DemonstrationError, match=text):
+        read_demonstrations(source, flat, CHOICE)
 
 
 def test_minari_faults(minari_dataset, tmp_path):
