@@ -130,7 +130,6 @@ def _checkpoint(
     path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool, trust: bool
 ) -> Expert:
     from lit_imitation.policies import load_policy
-    from lit_imitation.policies.checkpoints import trained_on
 
     policy = load_policy(path, trust=trust)
     reads = space_mismatch(policy.observation_space, observation_space, bounds=False)
@@ -140,8 +139,7 @@ def _checkpoint(
             if reads
             else f"acts in {policy.action_space}, the environment in {action_space}"
         )
-        env_id = trained_on(path)
-        raise ExpertError(f"expert checkpoint:{path} {what}" + (f"; it was trained on {env_id}" if env_id else ""))
+        raise ExpertError(f"expert checkpoint:{path} {what}; {policy.source}")
     return policy.actor(deterministic)
 
 

@@ -10,6 +10,7 @@ from gymnasium import Space
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_imitation.descriptions import Described
 from lit_imitation.policies import Policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.transitions import Transitions
@@ -18,9 +19,10 @@ Experience = TypeVar("Experience")
 _Self = TypeVar("_Self", bound="Generator[Any]")
 
 
-class Generator(nn.Module, ABC, Generic[Experience]):
+class Generator(Described, nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
+    context = ("observation_space", "action_space", "policy")
     policy: Policy
     gamma: float
     """The discount."""

@@ -129,6 +129,7 @@ class PPO(Generator[Round]):
         standardised = policy.encoder.standardise is not None
         self.moments = RunningMoments(policy.encoder.out_features) if standardised and normalise_observations else None
         self.keeps_normaliser = False
+        self._annealed = False  # before the run was resumed, at least
         self.reward_scale = RewardScale(gamma) if normalise_rewards else None
         self.eval()
 
@@ -183,8 +184,9 @@ class PPO(Generator[Round]):
         """Learn from one round `[time, env]`."""
         rollout, valid, _ = experience
         batch, logged = self.prepare(experience)
-        if self.anneal:
-            self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * (1.0 - progress)
+        if self.anneal or self._annealed:
+            remaining = 1.0 - progress if self.anneal else 1.0
+            self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * remaining
         mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
         if 0 < self.rounds == self.warmup_rounds:
             # Adam has seen only zeros for the policy, long ago corrected for: its first steps would be several times
@@ -241,6 +243,14 @@ class PPO(Generator[Round]):
         columns = (log_prob, standardised.flatten(), target.flatten(), value.flatten(), weight.flatten())
         explained = 1.0 - _variance(target - value, weight) / _variance(target, weight)
         return (observation, action, *columns), {"explained_variance": explained}
+
+    def state(self) -> dict[str, Any]:
+        """Whether the learning rate has been annealed."""
+        return {"annealed": self.anneal or self._annealed}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self._annealed = state["annealed"]
 
     def begin(self) -> None:
         """The environments were reset."""

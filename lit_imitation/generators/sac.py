@@ -251,6 +251,7 @@ class SAC(Generator[Round]):
         self.critic = QFunctions(observation_space, self.act_dim, outputs, hidden_sizes, activation)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
+        self.initial_temperature = temperature
         self.target_entropy = usual if target_entropy is None else target_entropy
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.kl_coefficient = kl_coefficient
@@ -277,6 +278,8 @@ class SAC(Generator[Round]):
 
     def optimizers(self) -> list[Optimizer]:
         """One Adam for the Q-functions, one for policy and temperature."""
+        if not self.learn_temperature:  # what a checkpoint says of it is no more than what was set then
+            self.temperature.log_alpha.data.fill_(math.log(self.initial_temperature))
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
         common = (self.learning_rate, 1e-8, self.max_grad_norm, self.compile_gradient)

@@ -229,8 +229,8 @@ class Adversarial(RewardLearning):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As every method that learns a reward, and for how many rounds there has been cause for each warning."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["alarms"] = dict(self._alarms)
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""

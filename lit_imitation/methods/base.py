@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,24 +15,17 @@ from torchmetrics import MeanMetric
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.generators.normalisation import RunningMoments
+from lit_imitation.methods.checkpoints import CheckpointedModule, spaces_of
 from lit_imitation.metrics.episodes import EpisodeStatistics
-from lit_imitation.policies import Policy, PolicyFactory, default_policy
-from lit_imitation.policies.checkpoints import (
-    build,
-    check_fields,
-    check_weights,
-    describe,
-    find_checkpoint,
-    read_checkpoint,
-)
+from lit_imitation.policies import PolicyFactory, default_policy
+from lit_imitation.policies.checkpoints import check_fields, check_weights
 from lit_imitation.policies.networks import Standardise
 from lit_imitation.rollout import Actor, Episode, Round
 from lit_imitation.seeding import get_states, set_states
 from lit_imitation.transitions import Transitions
-from lit_imitation.trust import refused, trusted, trusting
 
 if TYPE_CHECKING:
-    from typing import Self
+    pass
 
 BATCH_HOOKS = (
     "on_train_batch_start",
@@ -46,7 +38,7 @@ BATCH_HOOKS = (
 """What Lightning calls on the module and on each callback in every training step."""
 
 
-class ImitationModule(LightningModule):
+class ImitationModule(CheckpointedModule):
     """A policy that learns in some way and is judged by rollouts in the environment.
 
     A method defines `training_step` and `configure_optimizers`. Validation and testing are here: batches are either
@@ -57,7 +49,6 @@ class ImitationModule(LightningModule):
             actions.
     """
 
-    policy: Policy
     precisions: tuple[str, ...] = ("32-true", "bf16-mixed", "16-mixed")
     """The values of `trainer.precision` that the method can compute in."""
     shown: tuple[str, ...] = ("loss", "return_mean")
@@ -247,11 +238,15 @@ class ImitationModule(LightningModule):
             TrainingError: a weight is not finite; the checkpoint before stays the last good one.
         """
         self._check_learned(checkpoint)
-        checkpoint["policy"] = describe(self.policy)
         checkpoint["env_steps"] = self.env_steps
         checkpoint["gradient_steps"] = self.count_gradient_steps()
         checkpoint["evaluation"] = self.evaluation  # between a validation and the end of its epoch
         checkpoint["random_states"] = get_states()
+        super().on_save_checkpoint(checkpoint)
+
+    def rebuild(self, checkpoint: dict[str, Any]) -> None:
+        """Build the policy for the checkpoint's spaces."""
+        self.policy = self._policy_factory(*spaces_of(checkpoint))
 
     def _check_learned(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to save what is no longer finite of that which is learned: weights, statistics, optimizer states.
@@ -274,44 +269,19 @@ class ImitationModule(LightningModule):
                 )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back; without a Trainer (`load_from_checkpoint`) the policy is built from its description.
+        """Take it back, if it is whole, and of this method, policy and environment.
 
         Raises:
-            ConfigError: the checkpoint lacks what ours have, or holds weights that are no finite numbers.
+            ConfigError: it is not; or it holds weights that are no finite numbers.
         """
         file = (self._trainer and self._trainer.ckpt_path) or "the checkpoint"
         check_fields(checkpoint, file)
-        if not hasattr(self, "policy"):
-            self.policy = build(checkpoint["policy"], Policy, file, [self._policy_factory])  # type: ignore[type-abstract]
+        super().on_load_checkpoint(checkpoint)
         check_weights(checkpoint["state_dict"], self, file)
         self.env_steps = checkpoint["env_steps"]
         self.evaluation = checkpoint["evaluation"]
         self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])
         self._random_states = checkpoint["random_states"]
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, *arguments: Any, trust: bool = False, **keywords: Any
-    ) -> Self:
-        """As Lightning's, of a checkpoint that is whole, and that names no foreign code.
-
-        Args:
-            checkpoint_path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
-            arguments: Lightning's own.
-            trust: let the file name classes that are not of this package.
-            keywords: Lightning's own, and arguments of the method.
-
-        Raises:
-            ConfigError: no checkpoint there, a damaged one, or one that names foreign code.
-        """
-        file = find_checkpoint(checkpoint_path)
-        checkpoint = read_checkpoint(file)
-        with trusting(trust):
-            for key in ("hyper_parameters", "hparams", "module_arguments"):
-                held = checkpoint.get(key) or {}
-                if "_instantiator" in held and not trusted():  # which Lightning would import and call
-                    raise refused(file, held["_instantiator"], key)
-            return super().load_from_checkpoint(file, *arguments, **{"weights_only": True, **keywords})
 
     # The loop around a training step
 

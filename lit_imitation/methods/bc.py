@@ -45,7 +45,6 @@ class BC(ImitationModule):
         if not 0.0 <= l2_coefficient < math.inf:
             raise ConfigError(f"model.l2_coefficient is {l2_coefficient}; it must be 0 or more")
         super().__init__(policy)
-        self.save_hyperparameters(ignore=["policy"])
         self.learning_rate = learning_rate
         self.entropy_coefficient = entropy_coefficient
         self.l2_coefficient = l2_coefficient

@@ -14,8 +14,10 @@ from torch import Tensor
 from torchmetrics import PearsonCorrCoef
 
 from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
+from lit_imitation.descriptions import Described, decode, describe
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.checkpoints import spaces_of
 from lit_imitation.metrics.epic import EPIC
 from lit_imitation.metrics.reward_recovery import (
     ExpectedValueDifference,
@@ -24,7 +26,6 @@ from lit_imitation.metrics.reward_recovery import (
     some_transitions,
 )
 from lit_imitation.policies import CategoricalPolicy
-from lit_imitation.policies.checkpoints import build, describe
 from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rewards.features import Inputs
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
@@ -409,15 +410,19 @@ class MaxEntIRL(ImitationModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As every method, and what it takes to use the reward alone."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["reward"] = describe(self.reward)
+        super().on_save_checkpoint(checkpoint)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer (`load_from_checkpoint`) the reward is built from its description."""
-        if not hasattr(self, "reward"):
-            named = [self._reward_factory]
-            self.reward = build(checkpoint["reward"], TabularReward, named=named)  # type: ignore[type-abstract]
-        super().on_load_checkpoint(checkpoint)
+    def parts(self) -> dict[str, Described | None]:
+        """The reward; the policy follows from it."""
+        return {"reward": self.reward}
+
+    def rebuild(self, checkpoint: dict[str, Any]) -> None:
+        """Build reward and policy for the checkpoint's world."""
+        super().rebuild(checkpoint)
+        self.policy.requires_grad_(False)
+        arguments = decode(checkpoint["reward"]["arguments"])
+        self.reward = self._reward_factory(*spaces_of(checkpoint), arguments["num_features"], arguments["grid"])
 
 
 def _a_step(found: list[Baselines], prefix: str) -> dict[str, float]:

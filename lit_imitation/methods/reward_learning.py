@@ -8,11 +8,12 @@ from gymnasium import Space
 from torch.optim import Optimizer
 
 from lit_imitation.data.imitation_module import ImitationDataModule
+from lit_imitation.descriptions import Described
 from lit_imitation.errors import ConfigError
 from lit_imitation.generators import GeneratorFactory
 from lit_imitation.methods.rl import RL
 from lit_imitation.policies import Policy, PolicyFactory
-from lit_imitation.policies.checkpoints import build, describe
+from lit_imitation.policies.checkpoints import describe
 from lit_imitation.processes import gathered
 from lit_imitation.rewards import LearnableReward, RewardFactory
 
@@ -61,6 +62,10 @@ class RewardLearning(RL):
             self.reward = self._reward_factory(observation_space, action_space)
         super().build(observation_space, action_space, policy)
 
+    def parts(self) -> dict[str, Described | None]:
+        """As of every generator's method, and the reward, by whatever name."""
+        return super().parts() | {"reward": self.reward, "discriminator": self.reward}
+
     def setup(self, stage: str) -> None:
         """Check what it takes to train."""
         data = self.datamodule
@@ -108,14 +113,11 @@ class RewardLearning(RL):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["reward"] = describe(self.learnt)
         checkpoint["past"] = gathered(self.past())
+        super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The inverse."""
-        if not hasattr(self, "policy"):
-            named = [self._reward_factory]
-            self.reward = build(checkpoint["reward"], LearnableReward, named=named)  # type: ignore[type-abstract]
         super().on_load_checkpoint(checkpoint)
         self._resumed = checkpoint["past"]

@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_imitation.data.rollout_module import RolloutDataModule
+from lit_imitation.descriptions import Described, build
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.generators import PPO, GeneratorFactory
 from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.checkpoints import spaces_of
 from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
-from lit_imitation.policies.checkpoints import build, check_weights
+from lit_imitation.policies.checkpoints import check_weights
 from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import AdversarialReward, LearntReward, RewardModel, load_reward
@@ -60,6 +62,9 @@ class RL(ImitationModule):
         self._given_policy, self.start = policy, start
         self._generator_factory: GeneratorFactory = generator or PPO
         self.reward: RewardModel | None = load_reward(reward) if isinstance(reward, str) else reward
+        if isinstance(reward, str) and self.arguments.get("reward") == reward:  # described without the file
+            self.arguments["reward"] = self.reward
+        self._origin = {"given": False, "trained": False, "fitted": False}
         self._unbuilt: ConfigError | None = None
 
     @property
@@ -73,13 +78,18 @@ class RL(ImitationModule):
             return
         spaces = self.datamodule.spaces
         if isinstance(self.reward, LearntReward):
-            self._check_spaces("model.reward", self.reward.spaces)
+            self._check_spaces(f"model.reward: {self.reward.source}; it", self.reward.spaces)
         try:
             policy = self._policy(*spaces)
         except ConfigError as error:  # a checkpoint of this run, about to be read, has what `start` had
             self._unbuilt = error
             return
-        self.build(*spaces, policy)
+        try:
+            self.build(*spaces, policy)
+        except ConfigError as error:
+            if self.start is None or policy is None:
+                raise
+            raise ConfigError(f"model.start: {policy.source}; {error}") from error
         learnt = self.reward.model if isinstance(self.reward, LearntReward) else None
         if isinstance(learnt, AdversarialReward) and learnt.absorbing and learnt.gamma != self.generator.gamma:
             raise ConfigError(
@@ -89,10 +99,38 @@ class RL(ImitationModule):
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
         """The generator for these spaces, around this policy."""
+        if policy is not None:
+            standardise = policy.encoder.standardise
+            fitted = standardise is not None and standardise.fitted
+            self._origin = {"given": True, "trained": policy.trained, "fitted": fitted}
         self.generator = self._generator_factory(observation_space, action_space, policy)
         self.policy = self.generator.policy
         if self.reward is not None:
             self.generator.reward = self.reward.reward
+
+    def parts(self) -> dict[str, Described | None]:
+        """Generator, and the policy if one was given."""
+        return super().parts() | {"generator": self.generator}
+
+    def description(self) -> dict[str, Any]:
+        """As of every method, and what the generator made of its policy at the start depends on."""
+        return super().description() | {"origin": dict(self._origin)}
+
+    def rebuild(self, checkpoint: dict[str, Any]) -> None:
+        """Build generator and policy as they were at the start of the checkpoint's run."""
+        spaces, origin, policy = spaces_of(checkpoint), checkpoint["method"]["origin"], None
+        if self._given_policy is not None:
+            policy = self._given_policy(*spaces)
+        elif origin["given"]:
+            policy = build(checkpoint["policy"], Policy, named=[self._given_policy])  # type: ignore[type-abstract]
+        if policy is not None and origin["given"]:
+            policy.trained = origin["trained"]
+            if origin["fitted"]:
+                state = checkpoint["state_dict"]
+                weights = {k.removeprefix("policy."): v for k, v in state.items() if k[:7] == "policy."}
+                check_weights(weights, policy, "the checkpoint's policy")
+                policy.load_state_dict(weights)
+        self.build(*spaces, policy)
 
     def _policy(self, observation_space: Space[Any], action_space: Space[Any]) -> Policy | None:
         """The policy to begin with, where somebody named one."""
@@ -104,7 +142,7 @@ class RL(ImitationModule):
             policy.fresh = not policy.trained and not (own is not None and own.fitted)
             return policy
         policy = load_policy(self.start).train()
-        self._check_spaces(f"model.start {self.start}", (policy.observation_space, policy.action_space))
+        self._check_spaces(f"model.start: {policy.source}; it", (policy.observation_space, policy.action_space))
         return policy
 
     def _check_spaces(self, what: str, made_for: tuple[Space[Any], Space[Any]]) -> None:
@@ -169,15 +207,11 @@ class RL(ImitationModule):
         return self.generator.optimizers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without a Trainer (`load_from_checkpoint`) build the policy from its description, and the rest around it."""
-        if not hasattr(self, "policy"):
-            named = [self._policy_factory, self._given_policy]
-            policy = build(checkpoint["policy"], Policy, named=named)  # type: ignore[type-abstract]
-            weights = {k.removeprefix("policy."): v for k, v in checkpoint["state_dict"].items() if k[:7] == "policy."}
-            check_weights(weights, policy, "the checkpoint's policy")
-            policy.load_state_dict(weights)
-            policy.trained = True
-            self.build(policy.observation_space, policy.action_space, policy)
+        """Where the policy to start from is gone, take the checkpoint's."""
+        if not hasattr(self, "policy") and self._unbuilt is not None:
+            if "origin" not in checkpoint.get("method", {}):
+                raise self._unbuilt
+            self.rebuild(checkpoint)
         super().on_load_checkpoint(checkpoint)
         self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
         if self._trainer is not None and self._trainer.state.fn == "fit":  # a replay buffer is of no use elsewhere
@@ -185,9 +219,9 @@ class RL(ImitationModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As every method, and what the generator carries from one round to the next."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["rounds"] = self.generator.rounds
         checkpoint["generator"] = self.generator.state()
+        super().on_save_checkpoint(checkpoint)
 
     def _count(self, batch: Round, logged: dict[str, Tensor]) -> None:
         """Count the round's steps and episodes over all processes, and stop if the loss is no longer finite."""

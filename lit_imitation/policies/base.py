@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_imitation.descriptions import Described
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
 from lit_imitation.rollout import Actor
 
 
-class Policy(nn.Module, ABC):
+class Policy(Described, nn.Module, ABC):
     """π(action | observation): an encoder, an MLP, and a head to which a subclass gives its meaning.
 
     A subclass defines `decode` and `loss`. Its constructor takes the spaces first, then hyper-parameters by keyword.
@@ -40,14 +41,7 @@ class Policy(nn.Module, ABC):
     """It comes from a checkpoint: its weights are of use, and with no other normaliser than its own."""
     fresh = False
     """Its weights are known to be those that were drawn: there is nothing in them to hold on to."""
-    arguments: dict[str, Any]
-    """The hyper-parameters as given: `type(policy)(*spaces, **policy.arguments)` builds the same network again."""
-
-    def __new__(cls, *spaces: Any, **arguments: Any) -> Policy:
-        """Note the arguments as the outermost constructor is given them."""
-        policy = super().__new__(cls)
-        policy.__dict__["arguments"] = arguments
-        return policy
+    context = ("observation_space", "action_space")
 
     def __init__(
         self,

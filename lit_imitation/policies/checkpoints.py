@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import yaml
 from gymnasium import Space
 from gymnasium.spaces import Discrete, MultiDiscrete
 from torch import Tensor, nn
 
-from lit_imitation.envs.spaces import space_from_dict, space_to_dict
+from lit_imitation.descriptions import Described, build, describe
 from lit_imitation.errors import ConfigError
 from lit_imitation.files import expanded
 from lit_imitation.integrity import check_file, verify_archive
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
-from lit_imitation.trust import refuse_url, refused, trusted, trusting
+from lit_imitation.trust import refuse_url, trusting
 
-Built = TypeVar("Built")
-Part = TypeVar("Part", bound=nn.Module)
+__all__ = ["build", "describe"]  # beside what is defined here
+Part = TypeVar("Part", bound=Described)
 
 LOADING_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError, IndexError)
 """What building from a wrong description raises."""
@@ -47,93 +44,15 @@ def default_policy(observation_space: Space[Any], action_space: Space[Any]) -> P
     return default_policy_class(action_space)(observation_space, action_space)
 
 
-class Describable(Protocol):
-    """What is built from two spaces and hyper-parameters, and remembers them."""
-
-    observation_space: Space[Any]
-    action_space: Space[Any]
-    arguments: dict[str, Any]
-
-
-def describe(module: Describable) -> dict[str, Any]:
-    """A policy's (or reward's) class, spaces and hyper-parameters as primitives; with its `state_dict` all of it."""
-    cls = type(module)
-    return {
-        "class": f"{cls.__module__}.{cls.__qualname__}",
-        "arguments": dict(module.arguments),
-        "observation_space": space_to_dict(module.observation_space),
-        "action_space": space_to_dict(module.action_space),
-    }
-
-
-def build(
-    description: dict[str, Any], base: type[Built], file: object = "the checkpoint", named: Iterable[object] = ()
-) -> Built:
-    """The inverse of `describe`, with fresh weights.
-
-    Args:
-        description: what `describe` gave.
-        base: class that the result has to be an instance of.
-        file: where the description is from, for messages.
-        named: classes (or factories of one) that the caller named itself; a file chooses among these and the public
-            classes of this package, unless it is trusted.
-
-    Raises:
-        ConfigError: the class is another one, does not exist, or is no `base`.
-    """
-    name = description["class"]
-    if not isinstance(name, str):
-        raise TypeError(f"the class is a {type(name).__name__}")
-    allowed = {_name(cls): cls for cls in (*_public(base), *_classes(named)) if issubclass(cls, base)}
-    if name not in allowed:
-        if not trusted(name):
-            raise refused(file, name)
-        allowed[name] = _imported(name, base, file)
-    spaces = [space_from_dict(description[key]) for key in ("observation_space", "action_space")]
-    return allowed[name](*spaces, **description["arguments"])
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _public(base: type[Built]) -> Iterator[type[Built]]:
-    """The subclasses of `base` that this package exports."""
-    for path in ("lit_imitation.policies", "lit_imitation.rewards"):
-        module = importlib.import_module(path)
-        for name in module.__all__:
-            thing = getattr(module, name)
-            if isinstance(thing, type) and issubclass(thing, base):
-                yield thing
-
-
-def _classes(named: Iterable[object]) -> Iterator[type]:
-    for one in named:
-        while isinstance(one, partial):
-            one = one.func
-        if isinstance(one, type):
-            yield one
-
-
-def _imported(name: str, base: type[Built], file: object) -> type[Built]:
-    """The class of that name, from whatever module; what may be imported has been settled."""
-    path, _, attribute = name.rpartition(".")
-    for cls in _subclasses(base):  # also those that no import would find
-        if _name(cls) == name:
-            return cls
+def identity(checkpoint: dict[str, Any]) -> str:
+    """What a checkpoint is of: `GAIL with CategoricalPolicy on CartPole-v1`."""
     try:
-        thing = getattr(importlib.import_module(path), attribute)
-    except Exception as error:  # the module is somebody else's code and may fail in any way
-        raise ConfigError(f"{file} names {name}, which cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(thing, type) and issubclass(thing, base)):
-        raise ConfigError(f"{file} names {name}, which is no {base.__name__.lower()}")
-    return thing
-
-
-def _subclasses(cls: type[Built]) -> Iterator[type[Built]]:
-    for subclass in cls.__subclasses__():
-        yield subclass
-        yield from _subclasses(subclass)
+        method, policy = checkpoint["method"], checkpoint["policy"]["class"].rpartition(".")[2]
+        name, generator = method["class"].rpartition(".")[2], method["arguments"].get("generator")
+        by = f" by {generator['class'].rpartition('.')[2]}" if name == "RL" and generator else ""
+        return f"{name}{by} with {policy} on {checkpoint['env_id']}"
+    except (KeyError, TypeError, AttributeError):
+        return "no method of this package"
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -176,18 +95,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def trained_on(path: str | Path) -> str:
-    """The `env_id` of the run that wrote a checkpoint, where its configuration says so; else empty."""
-    try:
-        config = yaml.safe_load(read_checkpoint(find_checkpoint(path))["config"])
-        return str(config["data"]["init_args"]["env_id"])
-    except (ConfigError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return ""
-
-
 FIELDS: dict[str, type] = {
     "state_dict": dict,
+    "method": dict,
     "policy": dict,
+    "env_id": str,
     "epoch": int,
     "global_step": int,
     "env_steps": int,
@@ -280,8 +192,12 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     if part not in checkpoint:
-        learnt = " learnt" if part == "reward" else ""
-        raise ConfigError(f"{file} holds no{learnt} {part} of this package (no key '{part}')")
+        if part == "reward":
+            raise ConfigError(
+                f"{file} is of {identity(checkpoint)}, so it holds no learnt reward; GAIL, AIRL, GCL and MaxEntIRL "
+                "learn one"
+            )
+        raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")
     prefix = f"{part}."
     try:
         _check_sizes(checkpoint[part], file)
@@ -293,4 +209,5 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     except LOADING_ERRORS as error:
         reason = (str(error) or "no text").splitlines()[0]
         raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {reason:.300}") from error
+    module.source = f"{file} is of {identity(checkpoint)}"
     return module

@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 from gymnasium import Space
 from torch import Tensor, nn
 
+from lit_imitation.descriptions import Described
 from lit_imitation.rewards.features import Features, Inputs
 from lit_imitation.transitions import Transitions
 
 
-class RewardModel(nn.Module, ABC):
+class RewardModel(Described, nn.Module, ABC):
     """A reward for the generator in place of the environment's own: `model.reward` of a recipe names a subclass."""
 
     @abstractmethod
@@ -31,14 +32,7 @@ class LearnableReward(RewardModel):
         absorbing: tell the state after an episode's end from the others.
     """
 
-    arguments: dict[str, Any]
-    """The hyper-parameters as given."""
-
-    def __new__(cls, *spaces: Any, **arguments: Any) -> LearnableReward:
-        """Note the arguments as the outermost constructor is given them, for a checkpoint to name."""
-        model = super().__new__(cls)
-        model.__dict__["arguments"] = arguments
-        return model
+    context = ("observation_space", "action_space")
 
     def __init__(
         self, observation_space: Space[Any], action_space: Space[Any], inputs: Inputs, absorbing: bool = False

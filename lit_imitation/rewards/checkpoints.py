@@ -49,4 +49,6 @@ def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: boo
     model = load_described(path, "reward", RewardModel, trust)  # type: ignore[type-abstract]
     if not isinstance(model, LearnableReward | TabularReward):
         raise ConfigError(f"{path} holds a {type(model).__name__}, which is not learnt from demonstrations")
-    return LearntReward(model).to(device)
+    reward = LearntReward(model)
+    reward.source = model.source
+    return reward.to(device)

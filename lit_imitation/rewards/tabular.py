@@ -36,15 +36,8 @@ class TabularReward(RewardModel):
 
     features: Tensor
     """Those of the world that was learnt from, `[S, F]`; indices `[S]` where it has none."""
-    arguments: dict[str, Any]
-    """What with the two spaces builds such a reward again."""
-
-    def __new__(cls, *given: Any, **arguments: Any) -> TabularReward:
-        """Note the arguments as the outermost constructor is given them."""
-        model = super().__new__(cls)
-        named = dict(zip(("num_features", "grid"), given[2:], strict=False))
-        model.__dict__["arguments"] = {**named, **arguments}
-        return model
+    context = ("observation_space", "action_space")
+    factory_context = ("num_features", "grid")
 
     def __init__(
         self, observation_space: Space[Any], action_space: Space[Any], num_features: int, inputs: Inputs
