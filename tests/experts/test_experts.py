@@ -345,12 +345,12 @@ def test_checkpoint_gives_the_policys_actor_if_the_spaces_fit(monkeypatch):
     policies = pytest.importorskip("lit_imitation.policies")
 
     class Stub:
-        observation_space, action_space = OBSERVATION, BOX
+        observation_space, action_space, source = OBSERVATION, BOX, "x.ckpt is of a test"
 
         def actor(self, deterministic):
             return lambda observation: (deterministic, observation)
 
-    monkeypatch.setattr(policies, "load_policy", lambda path: Stub() if path == "runs/x" else None)
+    monkeypatch.setattr(policies, "load_policy", lambda path, trust: Stub() if path == "runs/x" else None)
     assert load_expert("checkpoint:runs/x", "any", OBSERVATION, BOX, deterministic=False)("o") == (False, "o")
     with pytest.raises(ExpertError, match=r"runs/x reads Box\(.*\(3,\).*environment gives Box\(.*\(4,\)"):
         load_expert("checkpoint:runs/x", "any", spaces.Box(-1, 1, (4,)), BOX)
