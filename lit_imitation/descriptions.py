@@ -235,9 +235,9 @@ def _encoded_code(value: Any) -> dict[str, Any]:
         return {KIND: "class", "class": class_name(value)}
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return {KIND: "function", "module": value.__module__, "name": value.__qualname__}
-    for module in (torch, torch.nn.functional):
-        if isinstance(value, BuiltinFunctionType) and getattr(module, value.__name__, None) is value:
-            return {KIND: "function", "module": module.__name__, "name": value.__name__}
+    for module in ("torch", "torch.nn.functional"):
+        if isinstance(value, BuiltinFunctionType) and getattr(sys.modules[module], value.__name__, None) is value:
+            return {KIND: "function", "module": module, "name": value.__name__}
     if is_dataclass(value) and type(value).__module__ == "lit_imitation.schedules":
         arguments = {field.name: encode(getattr(value, field.name)) for field in fields(value) if field.init}
         return {KIND: "object", "class": class_name(type(value)), "arguments": arguments}
@@ -359,7 +359,7 @@ def _schedule(name: str) -> type[Any] | None:
     """One of this package's own, which are no modules."""
     module, _, attribute = name.rpartition(".")
     found = getattr(sys.modules.get(module), attribute, None)
-    return found if module == "lit_imitation.schedules" and is_dataclass(found) else None
+    return found if module == "lit_imitation.schedules" and inspect.isclass(found) and is_dataclass(found) else None
 
 
 def factory(description: Mapping[str, Any]) -> Callable[..., Any]:

@@ -202,7 +202,7 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     try:
         _check_sizes(checkpoint[part], file)
         with trusting(trust):
-            module = build(checkpoint[part], base, file)
+            module: Any = build(checkpoint[part], base, file)
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         check_weights(state, module, file)
         module.load_state_dict(state)
@@ -210,4 +210,5 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
         reason = (str(error) or "no text").splitlines()[0]
         raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {reason:.300}") from error
     module.source = f"{file} is of {identity(checkpoint)}"
-    return module
+    built: Part = module
+    return built
