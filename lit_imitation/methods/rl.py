@@ -64,7 +64,7 @@ class RL(ImitationModule):
         self.reward: RewardModel | None = load_reward(reward) if isinstance(reward, str) else reward
         if isinstance(reward, str) and self.arguments.get("reward") == reward:  # described without the file
             self.arguments["reward"] = self.reward
-        self._origin = {"given": False, "trained": False, "fitted": False}
+        self._origin = {"given": False, "trained": False, "fitted": False, "fresh": False}
         self._unbuilt: ConfigError | None = None
 
     @property
@@ -102,7 +102,7 @@ class RL(ImitationModule):
         if policy is not None:
             standardise = policy.encoder.standardise
             fitted = standardise is not None and standardise.fitted
-            self._origin = {"given": True, "trained": policy.trained, "fitted": fitted}
+            self._origin = {"given": True, "trained": policy.trained, "fitted": fitted, "fresh": policy.fresh}
         self.generator = self._generator_factory(observation_space, action_space, policy)
         self.policy = self.generator.policy
         if self.reward is not None:
@@ -124,7 +124,7 @@ class RL(ImitationModule):
         elif origin["given"]:
             policy = build(checkpoint["policy"], Policy, named=[self._given_policy])  # type: ignore[type-abstract]
         if policy is not None and origin["given"]:
-            policy.trained = origin["trained"]
+            policy.trained, policy.fresh = origin["trained"], origin["fresh"]
             if origin["fitted"]:
                 state = checkpoint["state_dict"]
                 weights = {k.removeprefix("policy."): v for k, v in state.items() if k[:7] == "policy."}
