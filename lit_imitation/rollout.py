@@ -102,23 +102,33 @@ class Episodes:
         count: number of episodes.
         seed: of the environments, and of everything that the actor draws: the same seed gives the same episodes.
         record: keep the transitions for `transitions()`.
+        own: hand out and record the episodes of these environments alone, though all are played.
     """
 
     unit = "episodes"
 
     def __init__(
-        self, envs: VectorEnv[Any, Any, Any], actor: Actor, count: int, seed: int, *, record: bool = False
+        self,
+        envs: VectorEnv[Any, Any, Any],
+        actor: Actor,
+        count: int,
+        seed: int,
+        *,
+        record: bool = False,
+        own: slice = slice(None),
     ) -> None:
         if count < 1:
             raise ConfigError(f"{count} {self.unit} were asked for; at least 1 is needed")
         self.envs, self.actor, self.count, self.seed, self.record = envs, actor, count, seed, record
+        self.own = np.zeros(envs.num_envs, dtype=np.bool_)
+        self.own[own] = True
         self.live: NDArray[np.bool_] = np.ones(envs.num_envs, dtype=np.bool_)
         """`[B]`: the environments whose coming step counts, for an actor that would rather not be asked for nothing."""
         self._recorded: list[tuple[NDArray[Any], ...]] = []
 
     def __len__(self) -> int:
         """Number of episodes (of steps, for `Steps`)."""
-        return self.count
+        return int(shares(self.count, self.envs.num_envs)[self.own].sum())
 
     def __iter__(self) -> Iterator[Episode]:
         """Run the episodes; the global random streams are the caller's own whenever an episode is handed out."""
@@ -149,10 +159,10 @@ class Episodes:
             np.add(returns, step.reward, out=returns, where=live)
             lengths += live
             if self.record:
-                self._recorded.append((*step[:6], live))
+                self._recorded.append((*step[:6], live & self.own))
             any_done = np.count_nonzero(step.done)
             if any_done:
-                ended = np.flatnonzero(step.done & live)
+                ended = np.flatnonzero(step.done & live & self.own)
                 finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
                 for env, length, total in finished:
                     yield Episode(env, length, total, _success(step.info, env))

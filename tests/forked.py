@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 _context = multiprocessing.get_context("forkserver")
 # What is not installed is passed over.
@@ -37,3 +40,25 @@ def finish(arguments: list[str], output: Path) -> None:
     process = start(arguments, output)
     process.join(120)
     assert process.exitcode == 0, output.read_text()
+
+
+def _rank(function: Callable[[], dict[str, torch.Tensor]], rank: int, world: int, store: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    torch.save(function(), output)
+    dist.destroy_process_group()
+
+
+def together(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
+    """What a function of the test's module returns on each of `world` processes that know of one another."""
+    files = [directory / f"rank_{rank}.pt" for rank in range(world)]
+    processes = [
+        _context.Process(target=_rank, args=(function, rank, world, directory / "store", file))
+        for rank, file in enumerate(files)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(file, weights_only=True) for file in files]

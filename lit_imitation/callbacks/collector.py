@@ -49,7 +49,8 @@ class Collector:
     """Plays π_i = β_i π* + (1 − β_i) π̂ in environments of its own, and asks the expert about the states visited.
 
     Environment e of all plays a share that is fixed beforehand with random streams of its own, and a process plays the
-    environments that are its: what is collected does not depend on the number of processes.
+    environments that are its: what is collected does not depend on the number of processes, unless all environments
+    draw from one random stream (backend `vector`), which other processes then have of their own.
 
     Args:
         trainer: of the run.

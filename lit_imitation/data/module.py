@@ -10,10 +10,10 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
-from lit_imitation.envs import Backend, make, random_return
+from lit_imitation.envs import Backend, make, random_return, shares_stream
 from lit_imitation.errors import ConfigError
 from lit_imitation.progress import EpisodeProgress
-from lit_imitation.rollout import Actor, Episode, Episodes
+from lit_imitation.rollout import Actor, Episode, Episodes, shares
 from lit_imitation.seeding import derive_seed
 from lit_imitation.transitions import Transitions
 
@@ -140,7 +140,8 @@ class PolicyEpisodes:
     """A loader of finished `Episode`s of whatever policy the Trainer holds when it is iterated.
 
     Of `episodes` in all, environment i of all `num_envs` plays a fixed share, and a process plays the shares of the
-    environments that are its own: what is measured does not depend on the number of processes.
+    environments that are its own: what is measured does not depend on the number of processes. Where all environments
+    draw from one random stream (backend `vector`), a process plays all of them, and counts its own.
     """
 
     def __init__(self, datamodule: EnvironmentDataModule, episodes: int, seed: int, *, record: bool) -> None:
@@ -154,9 +155,13 @@ class PolicyEpisodes:
                 f"the number of episodes to at least {world}"
             )
         first, last = total * rank // world, total * (rank + 1) // world
-        self.num_envs = last - first
-        self.episodes = sum(episodes // total + (i < episodes % total) for i in range(first, last))
-        self.seed = seed + first  # environment i of all is seeded with `seed + i`, wherever it runs
+        self.episodes = int(shares(episodes, total)[first:last].sum())
+        data = datamodule
+        if world > 1 and shares_stream(data.env_id, data.backend, **data.env_kwargs):
+            self.num_envs, self.played, self.seed, self.own = total, episodes, seed, slice(first, last)
+        else:
+            self.num_envs, self.played, self.own = last - first, self.episodes, slice(None)
+            self.seed = seed + first  # environment i of all is seeded with `seed + i`, wherever it runs
         self.datamodule, self.record = datamodule, record
 
     def __len__(self) -> int:
@@ -167,7 +172,7 @@ class PolicyEpisodes:
         """The rollout, with the policy as it is now."""
         actor: Actor = self.datamodule.trainer.lightning_module.actor()  # type: ignore[union-attr, operator]
         envs = self.datamodule.evaluation_envs(self.num_envs, self.seed)
-        return Episodes(envs, actor, self.episodes, self.seed, record=self.record)
+        return Episodes(envs, actor, self.played, self.seed, record=self.record, own=self.own)
 
     def __iter__(self) -> Iterator[Episode]:
         return iter(self.run())

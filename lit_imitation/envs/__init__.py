@@ -9,7 +9,7 @@ any `TabularMDP`.
 
 from gymnasium import register
 
-from lit_imitation.envs.make import Backend, episode_limit, make, make_single
+from lit_imitation.envs.make import Backend, episode_limit, make, make_single, shares_stream
 from lit_imitation.envs.random_return import random_return
 from lit_imitation.envs.spaces import check_spaces, space_from_dict, space_to_dict
 
@@ -20,6 +20,7 @@ __all__ = [
     "make",
     "make_single",
     "random_return",
+    "shares_stream",
     "space_from_dict",
     "space_to_dict",
 ]

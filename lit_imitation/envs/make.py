@@ -110,6 +110,11 @@ def _arguments_named(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
         raise ConfigError(f"{env_id} cannot be made with the arguments {env_kwargs}: {error}") from error
 
 
+def shares_stream(env_id: str, backend: Backend, **env_kwargs: Any) -> bool:
+    """Whether the copies that `make` gives draw from one random stream, so that each depends on all the others."""
+    return backend == "vector" or (backend == "auto" and _fastest(_spec(env_id), env_kwargs) == "vector")
+
+
 def episode_limit(env_id: str, **env_kwargs: Any) -> int | None:
     """Steps after which an environment's episodes are cut, where it says."""
     limit: int | None = env_kwargs.get("max_episode_steps", _spec(env_id).max_episode_steps)

@@ -1,0 +1,55 @@
+"""Evaluation shared out over processes: together they play what one would."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import counting  # noqa: F401  registers the environments
+import numpy as np
+import pytest
+import torch
+
+from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.transitions import Transitions
+
+
+def actor(observation):
+    """Draws, so that streams of the actor count too, and depends on what it sees."""
+    threshold = 0.5 + 0.2 * np.sin(observation.sum(-1))
+    return (torch.rand(len(observation)).numpy() > threshold).astype(np.int64)
+
+
+def shared_out(env_id, backend, world, episodes=11, record=False):
+    parts = []
+    for rank in range(world):
+        data = EnvironmentDataModule(env_id, num_envs=4, backend=backend, seed=3)
+        module = SimpleNamespace(actor=lambda: actor)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world, lightning_module=module)
+        loader = data.rollouts("validation", episodes, record=record)
+        run = loader.run()
+        assert len(run) == len(loader)
+        found = list(run)
+        assert len(found) == len(loader)
+        parts.append(run.transitions() if record else [one[1:3] for one in found])
+        data.teardown("validate")
+    return parts
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "counting:Counting-v0"])
+def test_evaluation_on_one_stream_does_not_depend_on_the_number_of_processes(env_id):
+    (alone,) = shared_out(env_id, "vector", 1)
+    for world in (2, 3):
+        together = [one for part in shared_out(env_id, "vector", world) for one in part]
+        assert sorted(together) == sorted(alone)
+
+
+def test_recorded_trajectories_do_not_depend_on_the_number_of_processes():
+    (alone,) = shared_out("CartPole-v1", "auto", 1, record=True)
+    together = Transitions.joined(shared_out("CartPole-v1", "auto", 3, record=True))
+    assert torch.equal(together.observation, alone.observation)
+    assert torch.equal(together.done, alone.done)
+
+
+def test_environments_with_streams_of_their_own_are_played_once():
+    played = [len(part) for part in shared_out("CartPole-v1", "sync", 2)]
+    assert played == [6, 5]
