@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, check_local
 from lit_imitation.policies.checkpoints import read_checkpoint
 
 
@@ -22,6 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write `checkpoint` to `path`."""
+        check_local(str(path), "checkpoint")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(f"lit-imitation: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         mendable = _mendable(error)
         if mendable is None:
@@ -126,39 +130,45 @@ def collect(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
 
+    from contextlib import ExitStack
+
     import torch
 
     from lit_imitation.data.demonstrations import Demonstrations, subsample, write_demonstrations
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.files import expanded
+    from lit_imitation.files import Hold, check_local, expanded
     from lit_imitation.progress import EpisodeProgress
     from lit_imitation.rollout import collect as roll_out
     from lit_imitation.seeding import derive_seed
 
+    check_local(options.out, "--out")
     out = expanded(options.out)
     if out.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
         raise ConfigError("--episodes and --subsample must be at least 1")
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
-    envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend)
-    expert = load_expert(
-        options.expert,
-        options.env_id,
-        envs.single_observation_space,
-        envs.single_action_space,
-        deterministic=not options.stochastic,
-        trust=options.trust == "true",
-    )
-    with EpisodeProgress(f"{options.expert} on {options.env_id}", options.episodes) as progress:
-        transitions = roll_out(envs, expert, options.episodes, options.seed, progress)
-    envs.close()
-    metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
-    demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
-    generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
-    demonstrations = subsample(demonstrations, options.subsample, generator)
-    write_demonstrations(out, demonstrations)
+    with ExitStack() as stack:
+        advice = "let that process end or end it, or name another --out"
+        stack.callback(Hold(out.with_name(f".{out.name}.lock"), str(out), advice).release)
+        envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend)
+        stack.callback(envs.close)
+        expert = load_expert(
+            options.expert,
+            options.env_id,
+            envs.single_observation_space,
+            envs.single_action_space,
+            deterministic=not options.stochastic,
+            trust=options.trust == "true",
+        )
+        with EpisodeProgress(f"{options.expert} on {options.env_id}", options.episodes) as progress:
+            transitions = roll_out(envs, expert, options.episodes, options.seed, progress)
+        metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
+        demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
+        generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
+        demonstrations = subsample(demonstrations, options.subsample, generator)
+        write_demonstrations(out, demonstrations)
     returns = demonstrations.episode_returns
     print(
         f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,12 +32,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_imitation.callbacks import LastCheckpoint, ProgressBar, ProgressLines, RunDirectory, TrajectoryWriter
 from lit_imitation.callbacks.run import last_checkpoint
 from lit_imitation.checkpoint_io import AtomicCheckpointIO
-from lit_imitation.errors import ConfigError, MissingExtraError, UsageError
-from lit_imitation.files import expanded
+from lit_imitation.errors import ConfigError, MissingExtraError, TrainingError, UsageError
+from lit_imitation.files import Hold, check_local, expanded, sweep
 from lit_imitation.integrity import check_file
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
 from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
+from lit_imitation.processes import end_with
 from lit_imitation.recipes import with_recipes_found
 from lit_imitation.trust import read_config, refuse_url, trusting
 from lit_imitation.usage import Recipe, classes, explain, read_recipes
@@ -47,6 +50,12 @@ set_parsing_settings(
 
 RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
 """Tells the processes that a DDP run launches which directory the first one chose."""
+
+FIRST_PROCESS_VARIABLE = "LIT_IMITATION_FIRST_PROCESS"
+"""Tells them the number of that process."""
+
+RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+"""What launchers (Lightning, torchrun, SLURM, MPI) number the processes of a run with: all 0 in the first one."""
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # a rollout of an untrained policy proves little and costs time
@@ -90,29 +99,37 @@ def _run(command: str, arguments: list[str]) -> None:
             "fit needs a recipe: --config NAME (`lit-imitation recipes` lists them) or --config FILE; or --model and "
             "--data"
         )
-    CLI.command = command
+    CLI.command, CLI.running = command, False
     changes = ("--model", "--data", "--config", "-c", "--seed_everything")
     CLI.changed = any(argument.startswith(changes) for argument in given)
     CLI.arguments, CLI.recipes = arguments, read_recipes(arguments)
     try:
-        CLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            trainer_class=FastTrainer,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_kwargs={command: {"usage": "%(prog)s --config FILE [options]"}},  # all of them are 90 lines
-            args=[command, *arguments],
-        )
+        with ExitStack() as CLI.held:
+            CLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                trainer_class=FastTrainer,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={command: {"usage": "%(prog)s --config FILE [options]"}},  # all of them are 90 lines
+                args=[command, *arguments],
+            )
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning's Trainer: {error}") from error
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's exception by itself would end the process with success
+    except SystemExit as error:
+        if CLI.running and not error.code:  # not the parser's: code of others would end the run with success
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            raise TrainingError(
+                f"the run was ended by SystemExit in {frame.filename}, line {frame.lineno}: {frame.line}"
+            ) from error
+        raise
 
 
 def _quieten(command: str) -> None:
@@ -266,6 +283,10 @@ class CLI(LightningCLI):
     command = "fit"
     changed = False
     """Whether the command line changes what a checkpoint was trained on."""
+    running = False
+    """Whether the command line has been read."""
+    held = ExitStack()
+    """Gives back at the end of the run what it alone may use: its directory."""
     arguments: Sequence[str] = ()
     recipes: Sequence[Recipe] = ()
 
@@ -306,6 +327,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run's directory, and with it the checkpoint that `last` or `best` means."""
         trainer, settings = self.settings.trainer, self.settings
+        CLI.running = True
         for name in ("model", "data"):  # a base class stands for what was left out
             if settings.get(name) and settings[name].class_path.rpartition(".")[2].startswith("Lightning"):
                 raise UsageError(f"{name}: no class_path says which class it is; {classes(name)}")
@@ -320,7 +342,9 @@ class CLI(LightningCLI):
         self.kept_config = self._parser(self.subcommand).dump(kept, skip_none=False, skip_validation=True)
         if endless and counts_steps:
             trainer.max_epochs = -1
-        first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
+        first = all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
+        _watch_first_process(first)
+        writes = first and not trainer.fast_dev_run
         parent = self._runs()
         path = settings.get("ckpt_path")
         if trainer.default_root_dir is None:
@@ -333,7 +357,8 @@ class CLI(LightningCLI):
                 folder = run if own else run / f"{self.subcommand}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
                 trainer.default_root_dir = str(folder)
             else:
-                trainer.default_root_dir = str(parent / time.strftime("%Y-%m-%d_%H-%M-%S"))
+                trainer.default_root_dir = str(self._new_directory(parent, writes))
+        check_local(str(trainer.default_root_dir), "--trainer.default_root_dir")
         directory = expanded(trainer.default_root_dir)
         trainer.default_root_dir = str(directory)
         os.environ[RUN_DIR_VARIABLE] = str(directory)
@@ -344,18 +369,48 @@ class CLI(LightningCLI):
             settings.ckpt_path = str(file) if file.is_file() else None  # killed before the first: from the start
         elif path:
             settings.ckpt_path = str(find_checkpoint(path))
-        elif self.subcommand == "fit" and first and (directory / "checkpoints").is_dir():
+        elif self.subcommand != "fit":
+            raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
+        if writes:
+            self._hold(directory)
+        if self.subcommand == "fit" and first and not path and (directory / "checkpoints").is_dir():
             raise ConfigError(
                 f"{directory} already holds a run: continue it with --ckpt_path last, or choose another "
                 "--trainer.default_root_dir"
             )
-        elif self.subcommand != "fit":
-            raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
         for logger in _as_list(trainer.logger):
             _check_logger(str(getattr(logger, "class_path", "")))
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 folder = logger.init_args.save_dir
                 logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
+
+    @staticmethod
+    def _new_directory(parent: Path, writes: bool) -> Path:
+        """A directory named after the time, made here so that no other run of the same second takes it too."""
+        name = parent / time.strftime("%Y-%m-%d_%H-%M-%S")
+        for number in itertools.count(2):
+            if not writes:
+                break
+            parent.mkdir(parents=True, exist_ok=True)
+            try:
+                name.mkdir()
+            except FileExistsError:
+                name = name.with_name(f"{name.name.partition('_no')[0]}_no{number}")
+            else:
+                CLI.held.callback(_remove_if_empty, name)
+                break
+        return name
+
+    @staticmethod
+    def _hold(directory: Path) -> None:
+        """Keep other runs out of the directory until this one ends, and remove what killed ones left half-written."""
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+            CLI.held.callback(_remove_if_empty, directory)
+        advice = "let that run end or end it, or choose another --trainer.default_root_dir"
+        CLI.held.callback(Hold(directory / ".lock", str(directory), advice).release)
+        for folder in (directory, *(directory / name for name in ("checkpoints", "dataset", "to_label"))):
+            sweep(folder)
 
     def _runs(self) -> Path:
         """`runs/<method>/<env>`."""
@@ -386,6 +441,7 @@ class CLI(LightningCLI):
         except (TypeError, ValueError) as error:
             raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
         for callback in instance.checkpoint_callbacks:
+            check_local(str(getattr(callback, "dirpath", "")), f"{type(callback).__name__}.dirpath")
             if getattr(callback, "dirpath", "") is None:
                 callback.dirpath = str(Path(directory) / "checkpoints")  # type: ignore[attr-defined]
             if instance.fast_dev_run and hasattr(callback, "save_last"):  # type: ignore[attr-defined]
@@ -440,6 +496,20 @@ def _run_of(checkpoint: Path) -> Path | None:
     run = checkpoint.resolve().parent.parent
     belongs = checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file()
     return run if belongs and os.access(run, os.W_OK) else None
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """For a run that failed before it wrote anything."""
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _watch_first_process(first: bool) -> None:
+    """Have the processes that the first one launches end after it: one that is killed cannot end them."""
+    if first:
+        os.environ[FIRST_PROCESS_VARIABLE] = str(os.getpid())
+    elif os.environ.get(FIRST_PROCESS_VARIABLE) == str(os.getppid()):
+        end_with(os.getppid(), grace=20.0)
 
 
 def _newest_run(parent: Path) -> Path:

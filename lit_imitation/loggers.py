@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from argparse import Namespace
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, named
 
 
 class MetricsCSV(Logger):
@@ -70,8 +72,9 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is pending."""
-        self.flush()
+        """Write what is pending; after a failure as far as that works, so that the failure is what is reported."""
+        with suppress(OSError) if status == "failed" else nullcontext():
+            self.flush()
 
     def flush(self) -> int:
         """Write what is pending and return the number of rows in the file."""
@@ -80,7 +83,7 @@ class MetricsCSV(Logger):
         if not self._columns and self.path.exists():
             held = self._read()
             self._columns, self._rows = list(held[0]) if held else [], len(held)
-        rows, self._pending = self._pending, []
+        rows = self._pending
         new = [column for row in rows for column in row if column not in self._columns]
         new = list(dict.fromkeys(new))
         if new and self._columns:
@@ -89,10 +92,10 @@ class MetricsCSV(Logger):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._rewrite(rows, new)
         else:
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns).writerows(rows)
+            self._append(rows)
         self._columns += new
         self._rows += len(rows)
+        self._pending = []
         return self._rows
 
     def rewind(self, rows: int) -> None:
@@ -105,6 +108,18 @@ class MetricsCSV(Logger):
             self._rewrite([{c: row[c] for c in self._columns} for row in kept], self._columns)
         else:
             self.path.unlink(missing_ok=True)
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerows(rows)
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                file.write(text.getvalue())
+        except OSError as error:  # a full disk: half a row would be read as one
+            with suppress(OSError):
+                os.truncate(self.path, size)
+            raise named(error, self.path) from error
 
     def _read(self) -> list[dict[str, Any]]:
         with self.path.open(newline="") as file:

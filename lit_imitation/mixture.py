@@ -87,7 +87,7 @@ class Mixture:
                 else:
                     labels = learnt.copy()
                     labels[ask] = self.expert(observation[ask])
-            except Exception as error:  # an expert may be anybody's code
+            except (Exception, SystemExit) as error:  # an expert may be anybody's code
                 cause = str(error) if isinstance(error, ExpertError) else f"{type(error).__name__}: {error}"
                 raise ExpertError(f"step {len(self.labels)}: {cause}") from error
         self.labels.append(labels)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+
+
+def end_with(parent: int, grace: float = 0.0) -> None:
+    """End this process, from a thread in the background, once `parent` is no longer its parent, however that ended.
+
+    Args:
+        parent: number of the process that started this one.
+        grace: seconds to finish by itself first.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        time.sleep(grace)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def world_size() -> int:

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
-from lit_imitation.files import atomic_write, expanded
+from lit_imitation.files import Hold, check_local, expanded, write_json
 from lit_imitation.integrity import check_file
 from lit_imitation.recipes import find_recipe
 from lit_imitation.statistics import interquartile_mean, stratified_bootstrap_interval
@@ -85,9 +85,27 @@ def repeat(
     for argument in overrides:
         if argument.split("=")[0] in _OURS:
             raise ConfigError(f"{argument}: repeat sets this itself for every seed; leave it out")
-    _claim(out, config, overrides)
     given = [*overrides, "--trust", "true"] if trust else overrides  # no part of what was asked
+    check_local(str(out), "--out")
+    out.mkdir(parents=True, exist_ok=True)
+    hold = Hold(out / ".lock", str(out), "let that call of repeat end or end it, or name another --out")
+    try:
+        return _repeat(config, seeds, jobs, out, overrides, given, first_seed)
+    finally:
+        hold.release()
 
+
+def _repeat(
+    config: list[str],
+    seeds: int,
+    jobs: int,
+    out: Path,
+    overrides: list[str],
+    given: list[str],
+    first_seed: int,
+) -> dict[str, Any]:
+    """The rest of `repeat`, while the lock on `out` is held."""
+    _claim(out, config, overrides)
     summaries: dict[int, dict[str, Any]] = {}
     failures: dict[int, str] = {}
     waiting = list(range(first_seed, first_seed + seeds))
@@ -130,7 +148,7 @@ def repeat(
         raise TrainingError(f"{len(failures)} of {seeds} seeds failed, {len(summaries)} summaries are kept.\n\n{texts}")
 
     result = {"config": config, "overrides": overrides, **aggregate([summaries[seed] for seed in sorted(summaries)])}
-    atomic_write(out / "aggregate.json", json.dumps(result, indent=2, allow_nan=False) + "\n")
+    write_json(out / "aggregate.json", result)
     return result
 
 
@@ -291,7 +309,7 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
         raise ConfigError(f"{out} holds seed_* but no repeat.json to say of what; name another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        atomic_write(record, json.dumps(request, indent=2) + "\n")
+        write_json(record, request)
 
 
 def _read_recipe(path: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from contextlib import contextmanager
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 import torch
@@ -13,12 +15,19 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
+from lit_imitation.errors import ConfigError, ExpertError, LitImitationError, TrainingError
+from lit_imitation.interruption import check
+from lit_imitation.processes import rank
 from lit_imitation.seeding import RandomStream
 from lit_imitation.transitions import Transitions
 
 Actor: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Observations `[B, *obs]` to actions `[B, *act]` in the environment's own values; experts and `Policy.actor` are."""
+
+LONG_EPISODE = 10_000
+"""Steps of one episode after which a rollout warns that the episode may never end."""
+PATIENCE = 5.0
+"""Seconds without a finished episode after which a rollout says that it runs."""
 
 
 class Step(NamedTuple):
@@ -70,19 +79,69 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
     next_step = mode == AutoresetMode.NEXT_STEP
     always = np.ones(envs.num_envs, dtype=np.bool_)
     valid = always
-    observation, _ = envs.reset(seed=seed)
+    with blaming(envs, "at a reset"):
+        observation, _ = envs.reset(seed=seed)
+    finite = _FiniteCheck(envs, observation)
+    finite.observations(observation, 0, "an observation")
+    number = 0
     while True:
-        action = actor(observation)
-        following, reward, terminated, truncated, info = envs.step(action)
-        done = terminated | truncated
-        final = following
-        if not next_step and np.count_nonzero(done):
-            final = following.copy()
-            for env in np.flatnonzero(done):
-                final[env] = info["final_obs"][env]
+        check()
+        try:
+            action = actor(observation)
+        except (SystemExit, StopIteration) as error:  # would end the program, or the rollout, as if all were well
+            raise ExpertError(f"the actor stopped at step {number} since the last reset: {_said(error)}") from error
+        # Spelled out, since a `with` block would take as long as a fast environment's step.
+        try:
+            following, reward, terminated, truncated, info = envs.step(action)
+            done = terminated | truncated
+            final = following
+            any_done = np.count_nonzero(done)
+            if not next_step and any_done:
+                final = following.copy()
+                for env in np.flatnonzero(done):
+                    final[env] = info["final_obs"][env]
+        except BaseException as error:
+            _blame(envs, error, f"at step {number} since the last reset")
+        finite.rewards(reward, valid, number)
+        finite.observations(final, number, "a next_observation")
+        if final is not following:
+            finite.observations(following, number, "an observation")
         yield Step(observation, action, reward, terminated, truncated, final, done, valid, info)
         valid = ~done if next_step else always
         observation = following
+        number += 1
+
+
+class _FiniteCheck:
+    """Raises `TrainingError` at the first reward or observation that is not finite or has another shape."""
+
+    def __init__(self, envs: VectorEnv[Any, Any, Any], observation: NDArray[Any]) -> None:
+        self.envs, self.shape = envs, (envs.num_envs, *(envs.single_observation_space.shape or ()))
+        self.floating = observation.dtype.kind == "f"
+
+    def observations(self, values: NDArray[Any], number: int, what: str) -> None:
+        """Check `values: [B, *obs]` of the step `number`."""
+        if values.shape != self.shape:
+            raise TrainingError(
+                f"{_plural(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} is "
+                f"right at step {number} since the last reset"
+            )
+        if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:
+            self._fail(values, good, number, what)
+
+    def rewards(self, values: NDArray[Any], valid: NDArray[np.bool_], number: int) -> None:
+        """Check rewards `[B]`; one of a step that only starts an episode does not count."""
+        if np.count_nonzero(good := np.isfinite(values)) < values.size:
+            self._fail(values, good | ~valid, number, "a reward")
+
+    def _fail(self, values: NDArray[Any], good: NDArray[np.bool_], number: int, what: str) -> None:
+        good = good.reshape(len(values), -1).all(1)
+        if not good.all():
+            env = int(np.argmin(good))
+            raise TrainingError(
+                f"environment {env} gave {what} that is not finite at step {number} since the last reset: "
+                f"{values[env].tolist()}"
+            )
 
 
 def shares(count: int, parts: int) -> NDArray[np.int64]:
@@ -103,6 +162,7 @@ class Episodes:
         seed: of the environments, and of everything that the actor draws: the same seed gives the same episodes.
         record: keep the transitions for `transitions()`.
         own: hand out and record the episodes of these environments alone, though all are played.
+        purpose: what the episodes are for, in words, for messages about a rollout that takes long.
     """
 
     unit = "episodes"
@@ -116,12 +176,14 @@ class Episodes:
         *,
         record: bool = False,
         own: slice = slice(None),
+        purpose: str = "a rollout",
     ) -> None:
         if count < 1:
             raise ConfigError(f"{count} {self.unit} were asked for; at least 1 is needed")
         self.envs, self.actor, self.count, self.seed, self.record = envs, actor, count, seed, record
         self.own = np.zeros(envs.num_envs, dtype=np.bool_)
         self.own[own] = True
+        self.purpose = purpose
         self.live: NDArray[np.bool_] = np.ones(envs.num_envs, dtype=np.bool_)
         """`[B]`: the environments whose coming step counts, for an actor that would rather not be asked for nothing."""
         self._recorded: list[tuple[NDArray[Any], ...]] = []
@@ -154,13 +216,21 @@ class Episodes:
         active = remaining > 0
         self.live = active
         returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
-        for step in stream(envs, self.actor, self.seed):
+        started, silent, warned = time.monotonic(), True, False
+        for number, step in enumerate(stream(envs, self.actor, self.seed), 1):
             live = self.live
             np.add(returns, step.reward, out=returns, where=live)
             lengths += live
             if self.record:
                 self._recorded.append((*step[:6], live & self.own))
             any_done = np.count_nonzero(step.done)
+            if silent and (any_done or time.monotonic() - started > PATIENCE):
+                silent = False
+                if not any_done:
+                    self._say(number)
+            if not warned and number % 1000 == 0 and lengths.max() >= LONG_EPISODE:
+                warned = True
+                self._warn(int(lengths.argmax()))
             if any_done:
                 ended = np.flatnonzero(step.done & live & self.own)
                 finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
@@ -172,6 +242,25 @@ class Episodes:
                 if not np.count_nonzero(active):
                     return
             self.live = active & ~step.done if next_step and any_done else active
+
+    def _say(self, steps: int) -> None:
+        """Tell that this runs: until the first episode ends nothing else may show it."""
+        if rank() == 0:
+            print(
+                f"{self.purpose}: {self.count} {self.unit} in {_name(self.envs)}; after {steps:,} steps of each "
+                "environment no episode has ended yet",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _warn(self, env: int) -> None:
+        warnings.warn(
+            f"{self.purpose}: environment {env} of {_name(self.envs)} has not ended its episode within "
+            f"{LONG_EPISODE:,} steps. Without a time limit it may never end: set "
+            "env_kwargs.max_episode_steps (--data.env_kwargs.max_episode_steps 1000), or register the environment with "
+            "max_episode_steps",
+            stacklevel=2,
+        )
 
     def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
         """Take what a step used up off each environment's share `[B]`; whether any did."""
@@ -207,6 +296,9 @@ class Steps(Episodes):
 
     unit = "steps"
 
+    def _warn(self, env: int) -> None:
+        """The steps end it, whatever the episodes do."""
+
     def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
         remaining -= live
         return not remaining.all()
@@ -219,8 +311,12 @@ def collect(
     seed: int,
     progress: Callable[[Episode], None] | None = None,
 ) -> Transitions:
-    """Run `Episodes` and return their transitions `[N]`; `progress` hears of each as it finishes."""
-    run = Episodes(envs, actor, episodes, seed, record=True)
+    """Run `Episodes` and return their transitions `[N]`; `progress` hears of each as it finishes.
+
+    Raises:
+        TrainingError: an environment broke, or gave what is not finite; names environment and step.
+    """
+    run = Episodes(envs, actor, episodes, seed, record=True, purpose="demonstrations")
     for episode in run:
         if progress is not None:
             progress(episode)
@@ -262,35 +358,14 @@ def rounds(
     """
     returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
     random_stream = RandomStream(seed)
-    seen: list[NDArray[Any]] = []
-    """The observation that the explorer is looking at; empty while the environments act."""
-
-    def actor(observation: NDArray[Any]) -> NDArray[Any]:
-        seen.append(observation)
-        action = explorer(observation)
-        seen.clear()
-        return action
-
-    run = stream(envs, actor, seed)
+    run = stream(envs, explorer, seed)
     names = ("observation", "reward", "terminated", "truncated", "next_observation")
-    for number in range(count):
+    for _ in range(count):
         recorded: list[tuple[NDArray[Any], ...]] = []
         episodes: list[Episode] = []
         with random_stream:
-            for i in range(steps):
-                try:
-                    step = next(run)
-                except (LitImitationError, KeyboardInterrupt):
-                    raise
-                except Exception as error:  # somebody else's code, or a process that is gone
-                    at = number * steps + i
-                    if seen:  # the explorer's own fault, unless it was shown what nobody can answer
-                        _check_finite({"observation": seen[0][None]}, at)
-                        raise
-                    raise TrainingError(
-                        f"{_broken(envs, error)} failed at step {at} since the last reset: "
-                        f"{type(error).__name__}: {error}"
-                    ) from error
+            for _ in range(steps):
+                step = next(run)
                 np.add(returns, step.reward, out=returns, where=step.valid)
                 lengths += step.valid
                 recorded.append(
@@ -302,14 +377,42 @@ def rounds(
                     returns[step.done], lengths[step.done] = 0.0, 0
         *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
         columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
-        _check_finite(dict(zip(names, columns, strict=True)), number * steps)
         action = torch.stack(drawn)
         drawn.clear()
         rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action)
         yield Round(rollout.to(action.device), torch.from_numpy(valid).to(action.device), episodes)
 
 
-def _broken(envs: VectorEnv[Any, Any, Any], error: Exception) -> str:
+@contextmanager
+def blaming(envs: VectorEnv[Any, Any, Any], when: str) -> Iterator[None]:
+    """Turn whatever an environment raises inside the block into a `TrainingError` that names the environment.
+
+    A `SystemExit` or `StopIteration` of an environment is an error like any other: it must not end a run with success.
+    """
+    try:
+        yield
+    except BaseException as error:
+        _blame(envs, error, when)
+
+
+def _blame(envs: VectorEnv[Any, Any, Any], error: BaseException, when: str) -> NoReturn:
+    if isinstance(error, LitImitationError | KeyboardInterrupt | GeneratorExit):
+        raise error
+    raise TrainingError(f"{_broken(envs, error)} failed {when}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """An error in one line: its type and its text."""
+    if type(error) is EnvironmentFailure:  # which says the type itself
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+class EnvironmentFailure(Exception):
+    """What an environment raised in a process of its own, as text: exceptions of others may not survive the way."""
+
+
+def _broken(envs: VectorEnv[Any, Any, Any], error: BaseException) -> str:
     """Which environment an error of `envs.step` came from, as far as that can be told."""
     if isinstance(envs, AsyncVectorEnv):
         pipes: list[Any] = list(envs.parent_pipes)
@@ -319,26 +422,30 @@ def _broken(envs: VectorEnv[Any, Any, Any], error: Exception) -> str:
             process.join(0.1)
             if not process.is_alive():
                 return f"environment {env}, whose process ended with exit code {process.exitcode},"
-    trace = error.__traceback__
+    trace, found = error.__traceback__, None
     while trace is not None:
         local = trace.tb_frame.f_locals
         if isinstance(envs, SyncVectorEnv) and local.get("self") is envs and "i" in local:  # its loop over them
-            return f"environment {local['i']}"
+            found = f"environment {local['i']}"
+        items = local.get("items")
+        if found and isinstance(items, list | tuple) and len(items) == envs.num_envs:  # the loop is over by then
+            shape = envs.single_observation_space.shape
+            odd = [env for env, item in enumerate(items) if np.shape(item) != shape]
+            if not odd:
+                return _plural(envs)
+            return f"environment {odd[0]} (an observation of shape {np.shape(items[odd[0]])}, not {shape})"
         trace = trace.tb_next
+    return found or _plural(envs)
+
+
+def _plural(envs: VectorEnv[Any, Any, Any]) -> str:
     return f"an environment of {envs}"
 
 
-def _check_finite(columns: dict[str, NDArray[Any]], first: int) -> None:
-    """Raise `TrainingError` at the first reward or observation `[time, env, *]` that is not finite."""
-    names = {"reward": "a reward", "next_observation": "a next_observation", "observation": "an observation"}
-    for name, what in names.items():
-        column = columns.get(name, np.zeros(0, np.bool_))
-        if column.dtype.kind == "f" and not np.isfinite(column).all():
-            step, env = np.argwhere(~np.isfinite(column).reshape(*column.shape[:2], -1).all(-1))[0]
-            raise TrainingError(
-                f"environment {env} gave {what} that is not finite at step {first + step} since the last reset: "
-                f"{column[step, env].tolist()}"
-            )
+def _name(envs: VectorEnv[Any, Any, Any]) -> str:
+    """The environment's id, where it is known."""
+    spec = getattr(envs, "spec", None)
+    return spec.id if spec is not None else str(envs)
 
 
 def _success(info: dict[str, Any], env: int) -> float:

@@ -489,7 +489,7 @@ def test_what_the_explorer_cannot_answer_is_the_environments_fault_and_the_rest_
 
     envs = SyncVectorEnv([lambda: Faulty(""), lambda: Faulty("observation")], autoreset_mode=AutoresetMode.SAME_STEP)
     drawn, at = [], 0
-    with pytest.raises(TrainingError, match=r"environment 1 gave an observation that is not finite at step 7"):
+    with pytest.raises(TrainingError, match=r"environment 1 gave a next_observation that is not finite at step 6"):
         list(rounds(envs, explorer, drawn, 12, 1, seed=0))
     drawn, at = [], 3
     with pytest.raises(RuntimeError, match="lost"):

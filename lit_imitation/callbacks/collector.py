@@ -19,11 +19,12 @@ from lit_imitation.callbacks.human_labels import FrameRecorder, can_render
 from lit_imitation.callbacks.progress import ProgressBar, ProgressLines
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.envs import episode_limit, make
-from lit_imitation.errors import ConfigError, ExpertError
+from lit_imitation.errors import ConfigError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.mixture import Mixture
 from lit_imitation.policies import EnsemblePolicy
+from lit_imitation.program import resume_command
 from lit_imitation.rollout import Episodes, Steps, shares
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
@@ -142,7 +143,9 @@ class Collector:
             turns=None if self.budget is None else shares(self.budget, self.total)[self.first : self.last],
         )
         kind = Steps if self.steps else Episodes
-        mixture.rollout = rollout = kind(envs, mixture, share, self._seed("round", i) + self.first, record=True)
+        mixture.rollout = rollout = kind(
+            envs, mixture, share, self._seed("round", i) + self.first, record=True, purpose=f"DAgger's round {i}"
+        )
         recorder = None
         if self.frames is not None and getattr(envs, "render_mode", None) == "rgb_array":
             recorder = FrameRecorder(envs, self.frames)
@@ -155,9 +158,9 @@ class Collector:
                 for episode in rollout:
                     if progress is not None:
                         progress(episode)
-        except ExpertError as error:
+        except LitImitationError as error:  # expert or environment, named with its step
             failure = f"round {i}, {error}"
-        except Exception as error:  # an environment may be anybody's code
+        except Exception as error:
             failure = f"round {i}, step {len(mixture.labels)}: {type(error).__name__} in the rollout: {error}"
         if failure and any(asked.any() for asked in mixture.asked):
             visited, _, asked = mixture.outcome()
@@ -210,7 +213,7 @@ class Collector:
             try:
                 with RandomStream(self._seed("answers", i)):
                     answers = [torch.from_numpy(self.expert(observation.numpy()))]
-            except Exception as error:  # an expert may be anybody's code
+            except (Exception, SystemExit) as error:  # an expert may be anybody's code
                 cause = str(error) if isinstance(error, ExpertError) else f"{type(error).__name__}: {error}"
                 failure = f"round {i}, asked about its {len(observation)} most uncertain states: {cause}"
         self._agree_on(failure)
@@ -223,7 +226,10 @@ class Collector:
         """Stop on all processes if it failed on one."""
         failures = [text for text in self._gather(failure) if text]
         if failures:
-            raise ExpertError(f"{failures[0]}\nwhat the rounds before collected is kept; go on with --ckpt_path last")
+            raise ExpertError(
+                f"{failures[0]}\nwhat the rounds before collected is kept; go on with: "
+                f"{resume_command(self.trainer.default_root_dir)}"
+            )
 
     def _gather(self, mine: T) -> list[T]:
         """What each process has, in their order."""

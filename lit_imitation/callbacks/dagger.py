@@ -456,6 +456,11 @@ class DAggerCallback(Checkpoint):
         if self.paused and trainer.is_global_zero:
             print(self.paused)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the environments of a run that failed."""
+        if hasattr(self, "_collector"):
+            self._collector.close()
+
     # State
 
     def summary_figures(self) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import io
 import itertools
 import math
 import re
-import secrets
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +30,9 @@ from lit_imitation.data.demonstrations import (
 from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import make_single
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, temporary_name
 from lit_imitation.integrity import check_file, check_inside
+from lit_imitation.program import resume_command
 from lit_imitation.transitions import Transitions
 
 LARGEST_TABLE = 2**28
@@ -68,8 +67,7 @@ class HumanLabels:
         columns = ["action"] if discrete else [f"action_{i}" for i in range(math.prod(states.action.shape[1:]))]
         lines = [",".join(["row", *columns]), *(f"{row}{',' * len(columns)}" for row in range(len(states)))]
         directory.parent.mkdir(parents=True, exist_ok=True)
-        token = secrets.token_hex(6)
-        new, old = (directory.with_name(f".{directory.name}.{token}.{end}") for end in ("tmp", "old"))
+        new, old = (temporary_name(directory, ending) for ending in ("tmp", "old"))
         try:
             new.mkdir()
             metadata = {**metadata, "digest": digest(states)}
@@ -101,8 +99,7 @@ class HumanLabels:
         return (
             f"round {int(directory.name.rpartition('_')[2])} waits for labels: fill in the {what} of "
             f"{directory / 'labels.csv'} ({states} states; allowed: {which}), then go on with: "
-            f"fit --config {shlex.quote(str(run_directory / 'config.yaml'))} "
-            f"--trainer.default_root_dir {shlex.quote(str(run_directory))} --ckpt_path last"
+            f"{resume_command(run_directory)}"
         )
 
     def read(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterable
@@ -17,9 +16,10 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.table import Table
 
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.loggers import MetricsCSV
-from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.base import ImitationModule, Interrupted
+from lit_imitation.program import resume_command
 from lit_imitation.versions import versions
 
 
@@ -56,11 +56,12 @@ class RunDirectory(Callback):
         self.summary: dict[str, Any] = {}
         self._wall_seconds = 0.0
         self._started: float | None = None
-        self._terminated = self._resumed = False
+        self._terminated = self._resumed = self._fitting_run = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`."""
         self._fitting = stage == "fit"
+        self._fitting_run |= self._fitting
         if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             directory = Path(trainer.default_root_dir)
             directory.mkdir(parents=True, exist_ok=True)
@@ -95,8 +96,13 @@ class RunDirectory(Callback):
         self._summarise(trainer, pl_module, trainer.ckpt_path)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Let a validation within `fit` end before SIGTERM does: half of one cannot be taken up again."""
-        if trainer.received_sigterm and trainer.state.fn == "fit":
+        """Let a validation within `fit` end before SIGTERM does: half of one cannot be taken up again.
+
+        One that takes long does not, see `ImitationModule.stop_if_asked`.
+        """
+        if trainer.received_sigterm and trainer.state.fn == "fit" and pl_module.automatic_optimization:
+            if isinstance(pl_module, ImitationModule):
+                pl_module.stop_if_asked()  # which notes the time
             trainer._signal_connector.received_sigterm, self._terminated = False, True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,15 +111,20 @@ class RunDirectory(Callback):
             trainer._signal_connector.received_sigterm = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """On SIGTERM keep everything up to the batch that just ended."""
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == "fit" and not trainer.validating:
-            if not pl_module.automatic_optimization:  # rounds: environments cannot be saved in the middle of an epoch
-                rank_zero_info("terminated; continue from the last epoch's end with --ckpt_path last")
-                return
-            # A signal in the last moments of a validation batch can still end the validation: then the checkpoint of
-            # the epoch before stands, from which the whole epoch is run again.
+        """On SIGTERM keep everything up to the batch that just ended; there and on Ctrl-C say how to go on."""
+        if not isinstance(exception, SIGTERMException | KeyboardInterrupt) or not self._fitting_run:
+            return
+        # Rounds and rollouts cannot be saved in the middle, nor can a validation, which a signal in the last moments of
+        # one of its batches can end: then the checkpoint of the epoch before stands, from which the epoch is run again.
+        whole = isinstance(exception, SIGTERMException) and not isinstance(exception, Interrupted)
+        if whole and trainer.state.fn == "fit" and not trainer.validating and pl_module.automatic_optimization:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-            rank_zero_info(f"terminated at step {trainer.global_step}; continue with --ckpt_path last")
+            where = f"at step {trainer.global_step}, which is saved"
+        else:
+            where = "; what was trained up to the end of the last epoch is saved"
+        how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "terminated"
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info(f"{how} {where}; go on with: {resume_command(trainer.default_root_dir)}".replace(" ;", ";"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint, so that it can be tested alone, and the state of `metrics.csv`."""
@@ -179,7 +190,7 @@ class RunDirectory(Callback):
                 self.summary |= owner.summary_figures()
         if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             directory.mkdir(parents=True, exist_ok=True)
-            atomic_write(directory / "summary.json", json.dumps(self.summary, indent=2) + "\n")
+            write_json(directory / "summary.json", self.summary)
 
     def print_table(self, directory: str) -> None:
         """Show the summary to the person."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +183,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
                 self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
             )
             envs = self.make(min(self.num_envs, count), seed)
-            with EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
+            with closing(envs), EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
                 transitions = collect(envs, expert, count, seed, progress)
-            envs.close()
             metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
             write_demonstrations(file, Demonstrations(transitions, transitions.episode_returns(), metadata))
         return file

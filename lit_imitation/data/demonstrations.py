@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zipfile
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
-from lit_imitation.files import expanded
+from lit_imitation.files import atomic_file, expanded
 from lit_imitation.integrity import check_inside
 from lit_imitation.transitions import Transitions
 
@@ -113,24 +114,21 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
     columns["episode_returns"] = demonstrations.episode_returns.cpu().numpy()
     metadata = json.dumps(demonstrations.metadata, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w+b") as file:
-            if npz:
-                _write_npz(file, {"metadata": np.array(metadata), **columns})
-            else:
-                import h5py
+    with atomic_file(path) as file:
+        if npz:
+            _write_npz(file, {"metadata": np.array(metadata), **columns})
+        else:
+            import h5py
 
+            try:
                 with h5py.File(file, "w") as hdf5:
                     # Of fixed length: a damaged string of variable length can hang the HDF5 library.
                     hdf5.create_dataset("metadata", data=np.bytes_(metadata))
                     for key, column in columns.items():
                         hdf5.create_dataset(key, data=column, compression="gzip", shuffle=True, fletcher32=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            except (OSError, RuntimeError) as error:  # HDF5 tells a full disk in a page of text
+                number = getattr(error, "errno", None) or (errno.ENOSPC if "errno = 28" in str(error) else errno.EIO)
+                raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:

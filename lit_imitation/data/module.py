@@ -126,6 +126,10 @@ class EnvironmentDataModule(LightningDataModule):
             envs.close()
         self._envs = {}
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Close the environments of a run that failed: some have processes of their own."""
+        self.teardown("")
+
     def state_dict(self) -> dict[str, Any]:
         """What evaluation needs to know when the demonstrations are not at hand."""
         return {"expert_return": self.expert_return}
@@ -172,7 +176,7 @@ class PolicyEpisodes:
         """The rollout, with the policy as it is now."""
         actor: Actor = self.datamodule.trainer.lightning_module.actor()  # type: ignore[union-attr, operator]
         envs = self.datamodule.evaluation_envs(self.num_envs, self.seed)
-        return Episodes(envs, actor, self.played, self.seed, record=self.record, own=self.own)
+        return Episodes(envs, actor, self.played, self.seed, record=self.record, own=self.own, purpose="evaluation")
 
     def __iter__(self) -> Iterator[Episode]:
         return iter(self.run())

@@ -12,7 +12,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.envs import Backend, episode_limit
-from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.policies.base import Explorer
 from lit_imitation.processes import world_size
 from lit_imitation.rollout import Round, rounds
@@ -162,10 +162,10 @@ class Rounds:
         envs = data.training_envs(seed)
         played = rounds(envs, explorer, explorer.drawn, data.steps_per_round, len(self), seed)
         for _ in range(len(self)):
-            failure: TrainingError | None = None
+            failure: LitImitationError | None = None
             try:
                 one = next(played)
-            except TrainingError as error:
+            except LitImitationError as error:
                 failure = error
             if world_size() > 1:
                 _agree(failure)
@@ -174,7 +174,7 @@ class Rounds:
             yield one
 
 
-def _agree(failure: TrainingError | None) -> None:
+def _agree(failure: LitImitationError | None) -> None:
     """Stop on all processes if an environment of any failed: the others would wait for it for ever."""
     failures: list[str | None] = [None] * world_size()
     dist.all_gather_object(failures, None if failure is None else str(failure))

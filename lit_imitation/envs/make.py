@@ -12,12 +12,14 @@ import gymnasium
 from gymnasium import Env
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Dict, Tuple
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
 
 from lit_imitation.envs.spaces import check_spaces
-from lit_imitation.errors import ConfigError, MissingExtraError, require
+from lit_imitation.envs.workers import WorkerVectorEnv
+from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
+from lit_imitation.rollout import blaming
 
 Backend = Literal["auto", "vector", "envpool", "sync", "async"]
 
@@ -80,11 +82,19 @@ def make(
             single = make_single(env_id, **env_kwargs)
             check_spaces(single.observation_space, single.action_space, env_id)
             single.close()
-        factories = [partial(make_single, env_id, **env_kwargs)] * num_envs
-        cls = SyncVectorEnv if backend == "sync" else AsyncVectorEnv
-        envs = cls(factories, autoreset_mode=AutoresetMode.SAME_STEP)
+        factory = partial(make_single, env_id, **env_kwargs)
+        if backend == "async":
+            envs = WorkerVectorEnv(factory, num_envs)
+        else:
+            envs = SyncVectorEnv([factory] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        envs.spec = spec
     check_spaces(envs.single_observation_space, envs.single_action_space, env_id)
-    envs.reset(seed=seed)
+    try:
+        with blaming(envs, "at its first reset"):
+            envs.reset(seed=seed)
+    except BaseException:
+        envs.close()
+        raise
     return envs
 
 
@@ -101,13 +111,15 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
 
 @contextmanager
 def _arguments_named(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
-    """Say which arguments an environment was made with, where it does not take them."""
+    """Say which environment it was, and with which arguments, where it cannot be made."""
     try:
         yield
-    except TypeError as error:
-        if not env_kwargs:
-            raise
-        raise ConfigError(f"{env_id} cannot be made with the arguments {env_kwargs}: {error}") from error
+    except (LitImitationError, ImportError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # its code is somebody else's, and a `SystemExit` of it is no end of ours
+        arguments = f" with the arguments {env_kwargs}" if env_kwargs else ""
+        cause = str(error) if isinstance(error, TypeError) and env_kwargs else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{env_id} cannot be made{arguments}: {cause}") from error
 
 
 def shares_stream(env_id: str, backend: Backend, **env_kwargs: Any) -> bool:
@@ -130,6 +142,8 @@ def _spec(env_id: str) -> EnvSpec:
         spec = gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env_id: {error}") from error
+    except (Exception, SystemExit) as error:  # a module is anybody's code
+        raise ConfigError(f"env_id {env_id} cannot be imported: {type(error).__name__}: {error}") from error
     room = str(spec.entry_point).removeprefix("gymnasium.envs.").split(".")[0]
     if room in _EXTRAS:
         require(*_EXTRAS[room], purpose=f"environment {env_id}")

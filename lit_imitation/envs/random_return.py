@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ from lit_imitation.files import atomic_write
 from lit_imitation.rollout import Episodes
 
 EPISODES = 100
+PURPOSE = "acting at random, the zero of the normalized score"
 
 
 def random_return(env_id: str, **env_kwargs: Any) -> float:
@@ -30,8 +32,9 @@ def random_return(env_id: str, **env_kwargs: Any) -> float:
     def actor(observation: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(envs.action_space.sample())
 
-    mean = float(np.mean([episode.episode_return for episode in Episodes(envs, actor, EPISODES, seed=0)]))
-    envs.close()
+    run = Episodes(envs, actor, EPISODES, seed=0, purpose=PURPOSE)
+    with closing(envs):
+        mean = float(np.mean([episode.episode_return for episode in run]))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps({"env_id": env_id, "return_mean": mean, "key": key}))
     return mean

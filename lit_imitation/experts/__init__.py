@@ -150,7 +150,7 @@ def _imported(spec: str) -> Expert:
     sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module), name)
-    except Exception as error:  # the module is somebody else's code and may fail in any way
+    except (Exception, SystemExit) as error:  # the module is somebody else's code and may fail in any way
         raise ExpertError(f"expert {spec} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)

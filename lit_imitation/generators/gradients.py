@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_imitation.interruption import check
 from lit_imitation.processes import all_reduced, world_size
 
 CHUNK = 2
@@ -84,6 +85,7 @@ class Descent:
 
         Where `mask: [parameters]` is 0 the gradient counts as 0.
         """
+        check()
         gradient, statistics = self.gradient(*args)
         if self.processes > 1:
             gradient = all_reduced(gradient) / self.processes
@@ -113,6 +115,7 @@ class Descent:
                 found.append(statistics[None])
         while done < count:
             if ready and count - done >= CHUNK:
+                check()
                 assert self._chunk is not None
                 state, group = self.optimizer.state[self.vector], self.optimizer.param_groups[0]
                 moments = (state["exp_avg"], state["exp_avg_sq"], state["step"])

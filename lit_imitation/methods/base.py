@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
+from lit_imitation import interruption
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.generators.normalisation import RunningMoments
@@ -36,6 +40,14 @@ BATCH_HOOKS = (
     "on_train_batch_end",
 )
 """What Lightning calls on the module and on each callback in every training step."""
+
+
+SIGTERM_PATIENCE = 10.0
+"""Seconds that a validation has to end after SIGTERM, before it is given up with the epoch that it judges."""
+
+
+class Interrupted(SIGTERMException):
+    """SIGTERM in the middle of a round, a rollout or a validation, whose half is not worth a checkpoint."""
 
 
 class ImitationModule(CheckpointedModule):
@@ -67,6 +79,7 @@ class ImitationModule(CheckpointedModule):
         self.held_out_loss = MeanMetric()
         self.held_out_error = MeanMetric()
         self._random_states: dict[str, Any] | None = None
+        self._asked: float | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -282,6 +295,36 @@ class ImitationModule(CheckpointedModule):
         self.evaluation = checkpoint["evaluation"]
         self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])
         self._random_states = checkpoint["random_states"]
+
+    # Signals
+
+    def on_fit_start(self) -> None:
+        """Let rollouts and gradient steps see that SIGTERM came, without waiting for the end of a round."""
+        if self.trainer.state.fn != "fit" or not self.trainer.validating:
+            self._asked = None
+        interruption.request = self.stop_if_asked
+
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def teardown(self, stage: str) -> None:
+        """Nothing runs any more that could be stopped."""
+        interruption.request = None
+
+    def stop_if_asked(self) -> None:
+        """Raise `Interrupted` once SIGTERM came; while a method without rounds is validated only after some time.
+
+        Of several processes each goes on to the end of its batch, where Lightning has them stop together.
+        """
+        trainer = self._trainer
+        if trainer is None or trainer.world_size > 1 or trainer.state.status != TrainerStatus.RUNNING:
+            return
+        if self._asked is None and trainer.received_sigterm:
+            self._asked = time.monotonic()
+        if self._asked is None:
+            return
+        waits = trainer.state.fn == "fit" and trainer.validating and self.automatic_optimization
+        if not waits or time.monotonic() - self._asked > SIGTERM_PATIENCE:
+            raise Interrupted
 
     # The loop around a training step
 

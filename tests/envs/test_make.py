@@ -75,7 +75,7 @@ def test_auto_takes_sync_for_what_only_gymnasium_can_do():
 @pytest.mark.parametrize(("backend", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
 def test_backends_on_request(backend, cls):
     envs = make("CartPole-v1", 2, 0, backend)
-    assert type(envs) is cls
+    assert isinstance(envs, cls)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
     assert envs.num_envs == 2
     envs.close()

@@ -6,7 +6,6 @@ the clone alone and against PPO from scratch with the same settings and as many 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from lit_imitation.envs import Backend, random_return
 from lit_imitation.errors import require
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.studies.common import Result, Run, execute, mean
 from lit_imitation.studies.finetune import learners
 from lit_imitation.studies.finetune.figure import returns
@@ -147,7 +146,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         tasks[task.env_id] = summarise(task, expert, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     summary = {"study": "finetune", "settings": asdict(settings), "tasks": tasks, "versions": versions()}
     returns(tasks, out / "finetune")
-    atomic_write(out / "finetune.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "finetune.json", summary)
     atomic_write(out / "finetune.md", page(summary))
     return summary
 

@@ -11,7 +11,6 @@ both on equally many labels and measures:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lit_imitation.errors import require
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.studies.common import Result, Run, execute, log_log_slope, mean
 from lit_imitation.studies.horizon import corridor, lane_keeping, lunar_lander
 from lit_imitation.studies.horizon.figures import (
@@ -147,7 +146,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     trajectories(lanes, out / "trajectories")
     state_distributions(lanes, landers, out / "state_distributions")
     compounding_error(corridors, lanes, landers, summary, out / "compounding_error")
-    atomic_write(out / "horizon.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "horizon.json", summary)
     atomic_write(out / "horizon.md", page(summary))
     return summary
 

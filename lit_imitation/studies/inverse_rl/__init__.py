@@ -8,7 +8,6 @@ against the number of demonstrations, where they were given and in a fresh world
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.studies.common import Result, Run, execute, with_interval
 from lit_imitation.studies.inverse_rl import learners
 from lit_imitation.studies.inverse_rl.figures import rewards, value_difference
@@ -130,7 +129,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     }
     rewards(lake_maps, lake["shown"], corner_maps, summary, out / "inverse_rl")
     value_difference(summary["curves"], settings.demonstrations, out / "value_difference")
-    atomic_write(out / "inverse_rl.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_json(out / "inverse_rl.json", summary)
     atomic_write(out / "inverse_rl.md", page(summary))
     return summary
 

@@ -6,7 +6,6 @@ of the expert on states that it visits, GAIL a few demonstrations and many steps
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from lit_imitation.envs import Backend, random_return
 from lit_imitation.errors import require
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.statistics import bootstrap_interval, interquartile_mean, stratified_bootstrap_interval
 from lit_imitation.studies.common import Result, Run, execute, over_seeds
 from lit_imitation.studies.finetune.learners import scratch
@@ -174,7 +173,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     }
     efficiency(tasks, settings.aim, out / "sample_efficiency")
     architecture(first.env_id, tasks[first.env_id]["expert"]["mean"], shown, out / "gail_architecture")
-    atomic_write(out / "sample_efficiency.json", json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_json(out / "sample_efficiency.json", summary)
     atomic_write(out / "sample_efficiency.md", page(summary))
     return summary
 

@@ -7,7 +7,6 @@ reward to train on, so that its policy goes over as it is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from lit_imitation.envs import random_return
 from lit_imitation.errors import ConfigError
-from lit_imitation.files import atomic_write
+from lit_imitation.files import atomic_write, write_json
 from lit_imitation.studies.common import Result, Run, execute, with_interval
 from lit_imitation.studies.transfer import learners
 from lit_imitation.studies.transfer.figures import maze_rewards, returns_and_quality
@@ -196,7 +195,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         if task.world == "maze":
             drawn = {row: (imitated[row][0], moved.get(row, imitated[row])[0]) for row in IMITATORS}
             maze_rewards(drawn, out / "maze_rewards")
-    atomic_write(out / "transfer.json", json.dumps(summary, indent=2) + "\n")
+    write_json(out / "transfer.json", summary)
     atomic_write(out / "transfer.md", page(summary))
     return summary
 
