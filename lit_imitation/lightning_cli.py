@@ -354,7 +354,7 @@ class CLI(LightningCLI):
                 trainer.default_root_dir = str(_newest_run(parent))
             elif self.subcommand != "fit" and path and (run := _run_of(find_checkpoint(path))) is not None:
                 own = self.subcommand != "validate" and not self.changed  # else what is there says something else
-                folder = run if own else run / f"{self.subcommand}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+                folder = run if own else self._new_directory(run, writes, f"{self.subcommand}_")
                 trainer.default_root_dir = str(folder)
             else:
                 trainer.default_root_dir = str(self._new_directory(parent, writes))
@@ -385,21 +385,21 @@ class CLI(LightningCLI):
                 logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
 
     @staticmethod
-    def _new_directory(parent: Path, writes: bool) -> Path:
+    def _new_directory(parent: Path, writes: bool, prefix: str = "") -> Path:
         """A directory named after the time, made here so that no other run of the same second takes it too."""
-        name = parent / time.strftime("%Y-%m-%d_%H-%M-%S")
+        name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        directory = parent / name
+        if not writes:
+            return directory
+        parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
-            if not writes:
-                break
-            parent.mkdir(parents=True, exist_ok=True)
             try:
-                name.mkdir()
-            except FileExistsError:
-                name = name.with_name(f"{name.name.partition('_no')[0]}_no{number}")
-            else:
-                CLI.held.callback(_remove_if_empty, name)
+                directory.mkdir()
                 break
-        return name
+            except FileExistsError:
+                directory = parent / f"{name}_{number}"
+        CLI.held.callback(_remove_if_empty, directory)
+        return directory
 
     @staticmethod
     def _hold(directory: Path) -> None:

@@ -429,11 +429,12 @@ def _broken(envs: VectorEnv[Any, Any, Any], error: BaseException) -> str:
             found = f"environment {local['i']}"
         items = local.get("items")
         if found and isinstance(items, list | tuple) and len(items) == envs.num_envs:  # the loop is over by then
-            shape = envs.single_observation_space.shape
-            odd = [env for env, item in enumerate(items) if np.shape(item) != shape]
-            if not odd:
-                return _plural(envs)
-            return f"environment {odd[0]} (an observation of shape {np.shape(items[odd[0]])}, not {shape})"
+            space = envs.single_observation_space
+            for env, item in enumerate(map(np.asarray, items)):
+                if item.shape != space.shape or not np.can_cast(item.dtype, space.dtype, "same_kind"):
+                    found = f"environment {env}, with an observation of shape {item.shape} and type {item.dtype},"
+                    return f"{found} where {space.shape} and {space.dtype} are right,"
+            return _plural(envs)
         trace = trace.tb_next
     return found or _plural(envs)
 

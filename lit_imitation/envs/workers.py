@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -33,17 +35,18 @@ class WorkerVectorEnv(AsyncVectorEnv):
     """
 
     def __init__(self, factory: Callable[[], Env[Any, Any]], num_envs: int) -> None:
+        # Gymnasium warns of an environment's error with all of its traceback, three times; the error itself follows.
+        warnings.filterwarnings("ignore", r".*ERROR: (Received the|Raising the|Traceback)", UserWarning)
+        complaints: Any = multiprocessing.SimpleQueue()
         self.processes: list[Any] = []
         self.parent_pipes: list[Any] = []
         try:
-            super().__init__([partial(_make, factory, os.getpid())] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+            factories = [partial(_make, factory, os.getpid(), complaints)] * num_envs
+            super().__init__(factories, autoreset_mode=AutoresetMode.SAME_STEP)
         except (EOFError, ConnectionError) as error:
-            dead = [i for i, process in enumerate(self.processes) if process.join(1.0) or not process.is_alive()]
             self.close()
-            raise ConfigError(
-                f"backend async: the environment of process {dead[0] if dead else '?'} cannot be made, see its error "
-                "above; backend sync makes it in this process"
-            ) from error
+            cause = "a process ended" if complaints.empty() else complaints.get()
+            raise ConfigError(f"backend async: {cause}") from error
         except BaseException:
             self.close()
             raise
@@ -75,8 +78,14 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 pipe.close()
 
 
-def _make(factory: Callable[[], Env[Any, Any]], parent: int) -> Env[Any, Any]:
-    """The environment; in a process of its own, that process made ready first."""
+def _make(factory: Callable[[], Env[Any, Any]], parent: int, complaints: Any) -> Env[Any, Any]:
+    """The environment; in a process of its own, that process made ready first.
+
+    Args:
+        factory: makes it.
+        parent: number of the process that steps it.
+        complaints: takes the text of why it cannot be made.
+    """
     if os.getpid() == parent:  # Gymnasium makes one here, to see its spaces
         return factory()
     # A forked process has the handlers of the one that trains: it would note SIGTERM and go on. A Ctrl-C reaches every
@@ -84,7 +93,11 @@ def _make(factory: Callable[[], Env[Any, Any]], parent: int) -> Env[Any, Any]:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
-    return _Reported(factory())
+    try:
+        return _Reported(factory())
+    except BaseException as error:
+        complaints.put(str(error))
+        os._exit(1)
 
 
 class _Reported(Wrapper[Any, Any, Any, Any]):
