@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import time
@@ -12,16 +13,22 @@ from torch import Tensor
 
 
 def end_with(parent: int, grace: float = 0.0) -> None:
-    """End this process, from a thread in the background, once `parent` is no longer its parent, however that ended.
+    """End this process, from a thread in the background, once the one that started it is gone, however that ended.
 
     Args:
         parent: number of the process that started this one.
         grace: seconds to finish by itself first.
     """
+    forked, starter = os.getppid() == parent, multiprocessing.parent_process()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        if forked:
+            while os.getppid() == parent:
+                time.sleep(0.5)
+        elif starter is not None:  # a server of multiprocessing's forked this process in its name
+            starter.join()
+        else:
+            return
         time.sleep(grace)
         os._exit(1)
 

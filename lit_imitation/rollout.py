@@ -135,9 +135,9 @@ class _FiniteCheck:
             self._fail(values, good | ~valid, number, "a reward")
 
     def _fail(self, values: NDArray[Any], good: NDArray[np.bool_], number: int, what: str) -> None:
-        good = good.reshape(len(values), -1).all(1)
-        if not good.all():
-            env = int(np.argmin(good))
+        bad = np.flatnonzero(~good.reshape(len(values), -1).all(1))
+        if len(bad):
+            env = int(bad[0])
             raise TrainingError(
                 f"environment {env} gave {what} that is not finite at step {number} since the last reset: "
                 f"{values[env].tolist()}"
@@ -431,7 +431,7 @@ def _broken(envs: VectorEnv[Any, Any, Any], error: BaseException) -> str:
         if found and isinstance(items, list | tuple) and len(items) == envs.num_envs:  # the loop is over by then
             space = envs.single_observation_space
             for env, item in enumerate(map(np.asarray, items)):
-                if item.shape != space.shape or not np.can_cast(item.dtype, space.dtype, "same_kind"):
+                if item.shape != space.shape or not np.can_cast(item.dtype, np.dtype(space.dtype), "same_kind"):
                     found = f"environment {env}, with an observation of shape {item.shape} and type {item.dtype},"
                     return f"{found} where {space.shape} and {space.dtype} are right,"
             return _plural(envs)

@@ -1,0 +1,41 @@
+"""A callback that gives its run a process group of its own, and ends it at a chosen step or in a chosen phase."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class Ends(Callback):
+    """Sends this process a signal.
+
+    Args:
+        name: `SIGKILL`, `SIGTERM` or `SIGINT`.
+        step: the first optimizer step after which the clock runs.
+        delay: seconds.
+        phase: `train`, or `validation` to count from the first validation after the step.
+    """
+
+    def __init__(self, name: str, step: int, delay: float, phase: str = "train") -> None:
+        self.signal, self.step, self.delay, self.phase = signal.Signals[name], step, delay, phase
+        self._started = False
+        os.setpgrp()
+
+    def _end(self) -> None:
+        if not self._started:
+            self._started = True
+            threading.Timer(self.delay, os.kill, (os.getpid(), self.signal)).start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        if self.phase == "train" and trainer.global_step >= self.step:
+            self._end()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        if self.phase == "validation" and trainer.global_step >= self.step:
+            self._end()

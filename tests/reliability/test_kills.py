@@ -1,0 +1,128 @@
+"""Killed, terminated or interrupted at any moment, and resumed: bit-identical to a run that was left alone.
+
+Nothing stays behind: no process, no temporary file, no lock. Each case is a method, a signal and a moment; the slow
+ones are more moments.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from forked import finish, start
+from suites import arguments
+from test_resume import EPOCHS, RESUME, outcome
+
+VARIANTS = {
+    "ppo-async": ("ppo-discrete", ("--data.backend=async",)),
+    "bc-async": ("bc-discrete", ("--data.backend=async",)),
+}
+METHODS = (
+    "bc-discrete",
+    "bc-async",
+    "ppo-discrete",
+    "ppo-async",
+    "sac-discrete",
+    "gail-discrete",
+    "gcl-discrete",
+    "airl-continuous",
+    "dagger-discrete",
+    "maxent-irl",
+)
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
+CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 1}
+MOMENTS = ("train-1", "train-2", "train-3", "train-4", "validation-1", "validation-2")
+QUICK = {
+    ("bc-discrete", "SIGINT", "train-1"),
+    ("ppo-async", "SIGTERM", "train-2"),
+    ("ppo-async", "SIGKILL", "train-1"),
+    ("ppo-async", "SIGINT", "train-2"),
+}
+
+
+def cases() -> list:
+    every = [(method, name, moment) for method in METHODS for name in SIGNALS for moment in MOMENTS]
+    marks = {case: () if case in QUICK else pytest.mark.slow for case in every}
+    return [pytest.param(*case, id="-".join(case), marks=marks[case]) for case in every]
+
+
+def command(method: str, directory: Path, *more: str) -> list[str]:
+    base, own = VARIANTS.get(method, (method, ()))
+    return arguments(base, directory, EPOCHS, *own, *more)
+
+
+def in_group(group: int) -> list[str]:
+    """The commands of the processes of a process group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(its_group) == group and state != "Z":
+            found.append(stat.parent.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def left_alone(tmp_path_factory):
+    """What each method comes to; each is run once."""
+    found = {}
+
+    def result(method: str) -> dict[str, object]:
+        if method not in found:
+            directory = tmp_path_factory.mktemp(method)
+            finish(command(method, directory), directory / "said.txt")
+            found[method] = outcome(directory)
+        return found[method]
+
+    return result
+
+
+@pytest.mark.parametrize(("method", "name", "moment"), cases())
+def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment, left_alone, tmp_path):
+    expected, rng = left_alone(method), random.Random(f"{method} {name} {moment}")
+    directory, said = tmp_path / "run", tmp_path / "said.txt"
+    phase, number = moment.split("-")
+    step = int(expected["last step"] * (int(number) - rng.random()) / 6)
+    ends = [
+        "--trainer.callbacks+=alone.Ends",
+        f"--trainer.callbacks.name={name}",
+        f"--trainer.callbacks.step={step}",
+        f"--trainer.callbacks.delay={rng.uniform(0.0, 0.03)}",
+        f"--trainer.callbacks.phase={phase}",
+    ]
+    process = start(command(method, directory, *ends), said)
+    process.join(120)
+    assert process.exitcode == CODES[name], said.read_text()
+    if name != "SIGKILL":
+        assert f"--trainer.default_root_dir {directory} --ckpt_path last" in said.read_text().replace("\n", " ")
+    deadline = time.monotonic() + 10
+    while (left := in_group(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+    finish(command(method, directory, *RESUME), said)
+    assert not [file for file in directory.rglob(".*")]
+    actual = outcome(directory)
+    for key, value in expected.items():
+        assert actual[key] == value, key
+
+
+def test_a_signal_in_the_middle_of_a_long_round_is_heard(tmp_path):
+    """A round of a hundred seconds of gradient steps, and of a rollout as long."""
+    for number, more in enumerate((["--model.generator.epochs=100000"], ["--data.steps_per_round=10000000"])):
+        directory, said = tmp_path / str(number), tmp_path / f"said_{number}.txt"
+        process = start(command("ppo-discrete", directory, *more), said)
+        while not (directory / "config.yaml").exists():
+            time.sleep(0.05)
+        time.sleep(2.0)
+        os.kill(process.pid, signal.SIGTERM)
+        begin = time.monotonic()
+        process.join(60)
+        assert process.exitcode == 143, said.read_text()
+        assert time.monotonic() - begin < 10
+        assert "go on with: lit-imitation fit --config" in said.read_text().replace("\n", " ")
