@@ -252,6 +252,17 @@ def children() -> list[str]:
     return found
 
 
+QUICK_EXPERT = {*(("collect", fault) for fault in EXPERT), ("dagger", "expert-exits"), ("dagger", "expert-raises")}
+
+
+@pytest.mark.parametrize(("phase", "fault"), product(("collect", "demonstrations", "dagger"), EXPERT, QUICK_EXPERT))
+def test_a_broken_expert_is_named(phase, fault, request, monkeypatch, tmp_path, capfd):
+    error = fails(capfd, phase, fault, request, monkeypatch, tmp_path)
+    assert re.search(EXPERT[fault], error), error
+    assert "expert" in error
+    check_left(tmp_path)
+
+
 # --- A full disk ------------------------------------------------------------------------------------------------------
 
 WRITES = {
@@ -297,9 +308,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, mo
     assert re.search(rf"error: .*No space left on device: '.*{pattern}'\n$", error), error
     check_left(tmp_path)
     if spared:
-        main(
-            ["test", f"--ckpt_path={tmp_path / 'run' / 'checkpoints' / 'last.ckpt'}", *TRAINER, *where(tmp_path / "t")]
-        )
+        last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        main(["test", "--trust", "true", f"--ckpt_path={last}", *TRAINER, *where(tmp_path / "tested")])
 
 
 def test_a_device_that_is_full_names_the_file(tmp_path):

@@ -106,7 +106,7 @@ def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment,
         time.sleep(0.1)
     assert not left
     finish(command(method, directory, *RESUME), said)
-    assert not [file for file in directory.rglob(".*")]
+    assert not list(directory.rglob(".*"))
     actual = outcome(directory)
     for key, value in expected.items():
         assert actual[key] == value, key
