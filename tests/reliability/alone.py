@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -24,6 +25,8 @@ class Ends(Callback):
         self.signal, self.step, self.delay, self.phase = signal.Signals[name], step, delay, phase
         self._started = False
         os.setpgrp()
+        # As in a run of one's own: here it would be the server that the tests' runs are forked from.
+        multiprocessing.set_start_method("fork", force=True)
 
     def _end(self) -> None:
         if not self._started:
