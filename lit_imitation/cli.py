@@ -134,7 +134,9 @@ def collect(arguments: Sequence[str]) -> None:
 
     import torch
 
-    from lit_imitation.data.demonstrations import Demonstrations, subsample, write_demonstrations
+    from lit_imitation.data.demonstration_module import DemonstrationDataModule
+    from lit_imitation.data.demonstrations import Demonstrations, subsample, with_return, write_demonstrations
+    from lit_imitation.data.sources import Metadata
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.files import Hold, check_local, expanded
@@ -164,7 +166,12 @@ def collect(arguments: Sequence[str]) -> None:
         )
         with EpisodeProgress(f"{options.expert} on {options.env_id}", options.episodes) as progress:
             transitions = roll_out(envs, expert, options.episodes, options.seed, progress)
-        metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
+        metadata: Metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
+        metadata["deterministic"] = not options.stochastic
+        if options.stochastic:  # a policy is evaluated by its mode, and so is the expert
+            trust = options.trust == "true"
+            data = DemonstrationDataModule(options.env_id, expert=options.expert, trust=trust, backend=options.backend)
+            metadata = with_return(metadata, data.expert_reference, True)
         demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
         generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
         demonstrations = subsample(demonstrations, options.subsample, generator)

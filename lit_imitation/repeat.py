@@ -32,12 +32,13 @@ from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.files import Hold, check_local, expanded, write_json
 from lit_imitation.integrity import check_file
 from lit_imitation.recipes import find_recipe
-from lit_imitation.statistics import interquartile_mean, stratified_bootstrap_interval
+from lit_imitation.statistics import Scale, interquartile_mean, stratified_score_interval
 
 SCORES = ("return_mean", "return_iqm", "normalized_score")
 """The fields of a summary that are aggregated with intervals; of these only the last may be null."""
 
-_AVERAGES = ("expert_return", "random_return", "env_steps", "gradient_steps", "wall_seconds")
+_REFERENCES = ("expert_return", "expert_return_error", "random_return", "random_return_error")
+_AVERAGES = (*_REFERENCES, "env_steps", "gradient_steps", "wall_seconds")
 _OURS = ("--config", "--seed_everything", "--trainer.default_root_dir", "--ckpt_path")
 _GRACE_SECONDS = 60.0
 LARGEST_SUMMARY = 2**24
@@ -157,12 +158,14 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     For each of `SCORES` there is `{values, mean, mean_ci95, iqm, iqm_ci95}`: a value per run, their mean and
     interquartile mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so what is resampled
-    is the seeds within each. A run without normalised score keeps its null in `values` and counts nowhere else; where
-    no run has one, null stands for the whole score.
+    is the seeds within each; the interval of the normalized score includes the errors of the two returns that it is
+    measured by, which all seeds of a task share. A run without normalised score keeps its null in `values` and counts
+    nowhere else; where no run has one, null stands for the whole score.
 
     Returns:
         `tasks`: in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES`, and the means
-        over seeds of `expert_return, random_return, env_steps, gradient_steps, wall_seconds` (null where unknown).
+        over seeds of `expert_return, random_return`, their standard errors `…_error`, `env_steps, gradient_steps,
+        wall_seconds` (null where unknown).
         Versions that differ between seeds are joined by commas.
 
         `overall`: for each method `{env_ids, normalized_score}`, the scores of all its tasks pooled.
@@ -189,7 +192,8 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "method": method,
                 "env_id": env_id,
                 "seeds": [run["seed"] for run in runs],
-                **{field: _score([[run.get(field) for run in runs]]) for field in SCORES},
+                **{field: _score([[run.get(field) for run in runs]]) for field in SCORES[:-1]},
+                **{field: _score([[run.get(field) for run in runs]], [_scale(runs)]) for field in SCORES[-1:]},
                 **{field: _average([run.get(field) for run in runs]) for field in _AVERAGES},
                 "versions": _versions([run.get("versions") or {} for run in runs]),
             }
@@ -199,7 +203,8 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             method: {
                 "env_ids": env_ids,
                 "normalized_score": _score(
-                    [[run.get("normalized_score") for run in tasks[method, env_id]] for env_id in env_ids]
+                    [[run.get("normalized_score") for run in tasks[method, env_id]] for env_id in env_ids],
+                    [_scale(tasks[method, env_id]) for env_id in env_ids],
                 ),
             }
             for method, env_ids in methods.items()
@@ -231,7 +236,8 @@ def table(result: Mapping[str, Any]) -> Table:
         add("  normalised score", task["normalized_score"], 3)
         for label, field in (("expert", "expert_return"), ("random", "random_return")):
             if task[field] is not None:
-                rows.add_row(f"  {label} return", f"{task[field]:.1f}")
+                error = f" ± {task[f'{field}_error']:.1f}" if task[f"{field}_error"] else ""
+                rows.add_row(f"  {label} return", f"{task[field]:.1f}{error}")
         rows.add_section()
     for method, overall in result["overall"].items():
         if len(overall["env_ids"]) > 1:
@@ -468,8 +474,20 @@ def _describe(summary: Mapping[str, Any]) -> str:
     return f"return {summary['return_mean']:.1f}" + ("" if score is None else f", normalised {score:.3f}")
 
 
-def _score(strata: list[list[float | None]]) -> dict[str, Any] | None:
+def _scale(runs: Sequence[Mapping[str, Any]]) -> Scale:
+    """The ends of the normalized score, 0 and 1, with their errors on its own scale."""
+    means = {field: _average([run.get(field) for run in runs]) for field in _REFERENCES}
+    expert, expert_error, random, random_error = means.values()
+    if expert is None or random is None or expert == random:
+        return Scale(1.0, 0.0)
+    width = abs(expert - random)
+    return Scale(1.0, 0.0, (expert_error or 0.0) / width, (random_error or 0.0) / width)
+
+
+def _score(strata: list[list[float | None]], scales: Sequence[Scale] | None = None) -> dict[str, Any] | None:
     known = [[value for value in stratum if value is not None] for stratum in strata]
+    exact = Scale(1.0, 0.0)
+    ends = [scale for scale, stratum in zip(scales or [exact] * len(known), known, strict=True) if stratum]
     known = [stratum for stratum in known if stratum]
     if not known:
         return None
@@ -477,9 +495,9 @@ def _score(strata: list[list[float | None]]) -> dict[str, Any] | None:
     return {
         "values": [value for stratum in strata for value in stratum],
         "mean": float(pooled.mean()),
-        "mean_ci95": list(stratified_bootstrap_interval(known, np.mean)),
+        "mean_ci95": list(stratified_score_interval(known, ends, np.mean)),
         "iqm": float(interquartile_mean(pooled)),
-        "iqm_ci95": list(stratified_bootstrap_interval(known, interquartile_mean)),
+        "iqm_ci95": list(stratified_score_interval(known, ends, interquartile_mean)),
     }
 
 

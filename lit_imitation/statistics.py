@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def interquartile_mean(values: ArrayLike, axis: int = -1) -> Any:
@@ -55,17 +55,57 @@ def stratified_bootstrap_interval(
     Raises:
         ValueError: there are no strata, or one is empty or not one-dimensional.
     """
+    samples = _resampled(strata, resamples, np.random.default_rng(seed))
+    return _middle(statistic(np.concatenate(samples, axis=-1), axis=-1), confidence)
+
+
+class Scale(NamedTuple):
+    """A score (R − random) / (expert − random) of returns R, whose two ends are known up to standard errors."""
+
+    expert: float
+    random: float
+    expert_error: float = 0.0
+    random_error: float = 0.0
+
+    def scores(self, returns: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+        """Of `returns: [resamples, N]`, in each row between ends drawn from their normal distributions."""
+        expert = self.expert + self.expert_error * generator.standard_normal((len(returns), 1))
+        random = self.random + self.random_error * generator.standard_normal((len(returns), 1))
+        scores: NDArray[Any] = (returns - random) / (expert - random)
+        return scores
+
+
+def stratified_score_interval(
+    strata: Sequence[ArrayLike],
+    scales: Sequence[Scale],
+    statistic: Callable[..., Any],
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """`stratified_bootstrap_interval` of scores, from the returns `[N_i]` and the scale of each stratum.
+
+    What all values of a stratum share, the error of the two ends of its scale, is drawn anew in each resample.
+    """
+    generator = np.random.default_rng(seed)
+    samples = _resampled(strata, resamples, generator)
+    scores = [scale.scores(sample, generator) for scale, sample in zip(scales, samples, strict=True)]
+    return _middle(statistic(np.concatenate(scores, axis=-1), axis=-1), confidence)
+
+
+def _resampled(strata: Sequence[ArrayLike], resamples: int, generator: np.random.Generator) -> list[NDArray[Any]]:
+    """`[resamples, N_i]` of each stratum."""
     groups = [np.asarray(stratum, dtype=np.float64) for stratum in strata]
     if not groups or any(group.ndim != 1 or group.size == 0 for group in groups):
         raise ValueError(
             f"a bootstrap needs strata [N] of at least one value each, not shapes {[g.shape for g in groups]}"
         )
-    generator = np.random.default_rng(seed)
-    samples = np.concatenate(
-        [group[generator.integers(group.size, size=(resamples, group.size))] for group in groups], axis=-1
-    )
+    return [group[generator.integers(group.size, size=(resamples, group.size))] for group in groups]
+
+
+def _middle(statistics: Any, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
-    low, high = np.quantile(statistic(samples, axis=-1), [tail, 1 - tail])
+    low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lit_imitation import PPO, SAC
+from lit_imitation import PPO, SAC, reference
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
@@ -48,7 +47,7 @@ def random_demonstrations(env_id: str, path: Path) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipe_runs(recipe, tmp_path, monkeypatch):
     # Episodes of the larger tasks take most of a second each, and how many there are is not what is tested.
-    monkeypatch.setattr(sys.modules["lit_imitation.envs.random_return"], "EPISODES", 4)
+    monkeypatch.setattr(reference, "EPISODES", 4)
     config = yaml.safe_load(recipe.read_text())
     data = config["data"]["init_args"]
     needed = next((module for module, ids in SIMULATED.items() if data["env_id"].startswith(ids)), None)

@@ -19,10 +19,12 @@ from lit_imitation.callbacks.collector import Collector
 from lit_imitation.callbacks.human_labels import HumanLabels, digest
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import (
+    LEARNER,
     Demonstrations,
     read_demonstrations,
     split,
     take,
+    with_return,
     write_demonstrations,
 )
 from lit_imitation.data.sources import Metadata
@@ -69,7 +71,8 @@ class DAggerCallback(Checkpoint):
 
     Args:
         expert: π*, `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip`, `package.module:function`, a
-            function, or `HumanLabels`; by default the DataModule's own expert.
+            function, or `HumanLabels`; by default the DataModule's own expert. Unless queries are limited, the return
+            of one that is named scores 1.0, and that of a function where the DataModule knows no other.
         beta: β_i, a constant or a function of the round i ≥ 1: see `lit_imitation.schedules`.
         rounds: N, rounds after the one on the demonstrations.
         episodes_per_round: episodes collected in each; by default `data.num_envs`.
@@ -235,13 +238,23 @@ class DAggerCallback(Checkpoint):
             loaded = load_expert(
                 expert, data.env_id, *data.spaces, deterministic=data.expert_deterministic, trust=data.trust
             )
+            if expert != data.expert and not self._limited:  # the one that labels is the one that is imitated
+                data.refer_to(expert)
             return checked(loaded, data.action_space, expert)
         if not callable(expert):
             raise ConfigError(
                 f"DAgger needs an expert that can be asked; a {type(expert).__name__} cannot. Give a function from "
                 "observations [B, *obs] to actions [B, *act], the name of an expert, or HumanLabels"
             )
-        return checked(expert, data.action_space, getattr(expert, "__name__", type(expert).__name__))
+        answers = checked(expert, data.action_space, getattr(expert, "__name__", type(expert).__name__))
+        if data.expert_reference is None and not self._limited:
+            data.refer_to(expert, answers)
+        return answers
+
+    @property
+    def _limited(self) -> bool:
+        """Whether the expert is to be asked for few labels, and so for nothing else."""
+        return self.query_budget is not None or self.uncertainty_threshold is not None
 
     def _take_charge_of_checkpoints(self) -> None:
         """Run after `EarlyStopping` and before other checkpoints; the best one is this callback's own.
@@ -409,6 +422,9 @@ class DAggerCallback(Checkpoint):
         data = self.data
         expert = self.expert if isinstance(self.expert, str) else data.expert if self.expert is None else ""
         metadata: Metadata = {"env_id": data.env_id, "expert": str(expert), "seed": data.seed, "round": i}
+        if i:
+            metadata["returns"] = LEARNER
+        metadata = with_return(metadata, data.expert_reference, data.eval_deterministic)
         write_demonstrations(path or self._file(i), Demonstrations(labelled, labelled.episode_returns(), metadata))
 
     def _put_aside(self) -> None:
@@ -433,6 +449,7 @@ class DAggerCallback(Checkpoint):
         assert isinstance(self._ask, HumanLabels)
         data = self.data
         metadata: Metadata = {"env_id": data.env_id, "expert": "HumanLabels", "seed": data.seed, "round": i}
+        metadata["returns"] = LEARNER
         self.trainer.should_stop = True
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._ask.write(directory, states, metadata, frames)

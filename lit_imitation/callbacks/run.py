@@ -42,10 +42,10 @@ class RunDirectory(Callback):
 
     `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
     gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
-    normalized_score, normalized_score_ci95, expert_return, random_return, episodes, checkpoint, versions`. What was
-    not measured is null; a method or callback that has `summary_figures` adds its own. `env_steps` and `gradient_steps`
-    are those behind the evaluated policy, `wall_seconds` the time spent in `fit`, evaluation included, over all its
-    interruptions.
+    normalized_score, normalized_score_ci95, expert_return, expert_return_error, random_return, random_return_error,
+    episodes, checkpoint, versions`. What was not measured is null; a method or callback that has `summary_figures` adds
+    its own. `env_steps` and `gradient_steps` are those behind the evaluated policy, `wall_seconds` the time spent in
+    `fit`, evaluation included, over all its interruptions; errors are standard errors.
 
     Args:
         config: the run's configuration as YAML, without its directory: it can be given to `--config` again.
@@ -159,6 +159,7 @@ class RunDirectory(Callback):
         if not isinstance(module, ImitationModule):
             return
         figures, data = module.evaluation, module.datamodule
+        expert, random = data.expert_reference, data.random_reference if figures else None
         directory = Path(trainer.default_root_dir)
 
         def interval(name: str) -> list[float] | None:
@@ -179,8 +180,10 @@ class RunDirectory(Callback):
             "success_rate": figures.get("success_rate"),
             "normalized_score": figures.get("normalized_score"),
             "normalized_score_ci95": interval("normalized_score_ci95"),
-            "expert_return": data.expert_return,
-            "random_return": data.random_return if figures else None,
+            "expert_return": expert.mean if expert else None,
+            "expert_return_error": expert.error if expert else None,
+            "random_return": random.mean if random else None,
+            "random_return_error": random.error if random else None,
             "episodes": int(figures.get("episodes", 0)),
             "checkpoint": str(path.relative_to(directory.resolve()) if path and inside else path or ""),
             "versions": versions(),
@@ -198,12 +201,14 @@ class RunDirectory(Callback):
         table.add_column("figure")
         table.add_column("value", justify="right", overflow="fold")
         for name, value in self.summary.items():
-            if name in ("method", "env_id", "versions") or value is None or name.endswith("_ci95"):
+            if name in ("method", "env_id", "versions") or value is None or name.endswith(("_ci95", "_return_error")):
                 continue
             if isinstance(value, list):  # for machines
                 continue
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
             # The mean has its spread beside it, and so a row each is enough for a figure and its interval.
+            if name in ("expert_return", "random_return") and self.summary[f"{name}_error"]:
+                text += f" ± {self.summary[f'{name}_error']:.3f}"
             bounds = {"return_iqm": "return_ci95", "normalized_score": "normalized_score_ci95"}.get(name)
             if bounds and self.summary[bounds]:
                 text += " [{:.3f}, {:.3f}]".format(*self.summary[bounds])

@@ -37,6 +37,7 @@ class TrajectoryWriter(BasePredictionWriter):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, EnvironmentDataModule)
         metadata: Metadata = {"env_id": data.env_id, "expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}
+        metadata["deterministic"] = data.eval_deterministic
         returns = transitions.episode_returns()
         path = Path(trainer.default_root_dir) / "trajectories.npz"
         path.parent.mkdir(parents=True, exist_ok=True)

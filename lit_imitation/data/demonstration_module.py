@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from gymnasium import Space
 from lightning import Trainer
 from torch import Tensor
 
-from lit_imitation.cache import cache_dir
+from lit_imitation import reference
+from lit_imitation.cache import Key, Store, kept, say
 from lit_imitation.data.demonstrations import (
+    LEARNER,
     Demonstrations,
     check,
     read_demonstrations,
+    recorded_return,
     split,
     subsample,
     take,
@@ -27,13 +30,14 @@ from lit_imitation.data.demonstrations import (
 from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import Backend
-from lit_imitation.errors import ConfigError, DemonstrationError
-from lit_imitation.experts import load_expert, source_file
+from lit_imitation.envs.key import environment_key
+from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
+from lit_imitation.experts import Expert, add_expert, load_expert
 from lit_imitation.progress import EpisodeProgress
+from lit_imitation.reference import TOGETHER, Reference
 from lit_imitation.rollout import collect
 from lit_imitation.seeding import derive_seed
 from lit_imitation.transitions import Transitions
-from lit_imitation.versions import installed
 
 
 class DemonstrationDataModule(EnvironmentDataModule):
@@ -61,6 +65,9 @@ class DemonstrationDataModule(EnvironmentDataModule):
         backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
+        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
+        expert_return: return that scores 1.0; by default the expert's, where it is known.
+        refresh: make anew what is cached: demonstrations and reference returns.
         seed: of everything drawn here; by default that of `seed_everything`.
     """
 
@@ -88,9 +95,23 @@ class DemonstrationDataModule(EnvironmentDataModule):
         backend: Backend = "auto",
         eval_episodes: int = 10,
         test_episodes: int = 100,
+        eval_deterministic: bool = True,
+        expert_return: float | None = None,
+        refresh: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        super().__init__(
+            env_id,
+            env_kwargs,
+            num_envs,
+            backend,
+            eval_episodes,
+            test_episodes,
+            eval_deterministic,
+            expert_return,
+            refresh,
+            seed,
+        )
         if isinstance(demonstrations, str) and not demonstrations and not expert:
             raise ConfigError(
                 "nobody demonstrates: set data.demonstrations to a file (or minari:ID, hf:NAME), or data.expert to an "
@@ -121,12 +142,21 @@ class DemonstrationDataModule(EnvironmentDataModule):
         """How many of the trajectories chosen ended in a terminal state, before any of their rows is left out."""
         self.longest = 0
         """Steps of the longest of them."""
+        self._shown: Demonstrations | None = None
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
         super().prepare_data()
+        self.ask_expert()
+
+    def ask_expert(self) -> None:
+        """Let it demonstrate, where there is no file, and measure its return, where that is not given."""
+        if self.trainer is not None and self.trainer.state.fn not in ("fit", "validate"):
+            return
         if not isinstance(self.demonstrations, Transitions) and not self.demonstrations:
-            self._rolled_out()
+            self._shown = self._rolled_out()
+        if self._given is None and self._can_ask:
+            self.set_reference(self._ask(), asked=True)
 
     def setup(self, stage: str) -> None:
         """Read, check, choose, hold out, weigh; to test or predict no demonstrations are needed."""
@@ -134,7 +164,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
             return
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations"))
         demonstrations = self.load()
-        self.expert_return = float(demonstrations.episode_returns.mean())
+        self._refer_to(demonstrations)
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
         self.terminated = int(demonstrations.transitions.terminated.sum())
@@ -154,40 +184,147 @@ class DemonstrationDataModule(EnvironmentDataModule):
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
             return read_demonstrations(self.demonstrations, *self.spaces)
-        return read_demonstrations(str(self._rolled_out()), *self.spaces)
+        shown, self._shown = self._shown, None
+        several = self.trainer is not None and self.trainer.world_size > 1
+        if several and self._key().unreadable:  # then the others cannot find the answer
+            assert self.trainer is not None
+            return self.trainer.strategy.broadcast(shown)
+        return shown or self._rolled_out()
 
-    def _rolled_out(self) -> Path:
-        """The file of the expert's trajectories, made if it is not there yet."""
+    def _refer_to(self, demonstrations: Demonstrations) -> None:
+        """Note the expert's return, measured or recorded, or say that it is not known."""
+        if self._given is not None:
+            return
+        if self._can_ask:
+            self.refer_to(self.expert)
+            return
+        self.set_reference(recorded_return(demonstrations, self.eval_deterministic), asked=False)
+        if self._reference is None:
+            source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
+            reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
+            say(f"no normalized_score, for {source} records {reason}: set data.expert_return to the expert's return")
+        elif "expert_return" not in demonstrations.metadata and self._drawn(demonstrations) is self.eval_deterministic:
+            drawn, mode = "draws from its distribution", "its mode"
+            say(
+                "normalized_score is relative to the demonstrations' returns, in which the expert's actions were "
+                f"{drawn if self.eval_deterministic else mode}, while {mode if self.eval_deterministic else drawn} "
+                "would be like what is evaluated: set data.expert_return to the return of those, if it is known"
+            )
+
+    @staticmethod
+    def _drawn(demonstrations: Demonstrations) -> bool | None:
+        """Whether the expert's actions were draws; None where it is not known."""
+        deterministic = demonstrations.metadata.get("deterministic")
+        return None if deterministic is None else not deterministic
+
+    def refer_to(self, expert: str | Expert, actor: Expert | None = None) -> None:
+        """Score by the return of this expert, which the first process measures; see `ask`."""
+        if self._given is not None:
+            return
+        several = self.trainer is not None and self.trainer.world_size > 1
+        first = self.trainer is None or self.trainer.global_rank == 0
+        measured = None
+        if first or not several:
+            known = self._reference if expert == self.expert else None
+            measured = known or self.ask(expert, actor)
+        if several:
+            assert self.trainer is not None
+            measured = self.trainer.strategy.broadcast(measured)
+        self.set_reference(measured, asked=True)
+
+    @property
+    def _can_ask(self) -> bool:
+        return bool(self.expert)
+
+    def _ask(self) -> Reference:
+        return self.ask(self.expert)
+
+    def ask(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
+        """The return of an expert that acts as the learner is evaluated; measured once and cached.
+
+        Args:
+            expert: as for `load_expert`, or a function.
+            actor: `expert` where it is loaded already.
+        """
+        name = expert if isinstance(expert, str) else getattr(expert, "__name__", type(expert).__name__)
+        what = f"return of the expert {name} in {self.env_id}"
+        together = min(TOGETHER, reference.EPISODES)
+        if self.backend == "async":  # one process each
+            together = min(together, self.num_envs)
+
+        def measured() -> Reference:
+            acts = actor or self._loaded(name)
+            try:
+                with EpisodeProgress(f"{name} in {self.env_id}", reference.EPISODES) as progress:
+                    return reference.measure(self.make(together), acts, what, progress)
+            except LitImitationError:
+                raise
+            except Exception as error:  # expert and environment may be anybody's code
+                raise ExpertError(f"{what}: {type(error).__name__} while it was measured: {error}") from error
+
+        key = environment_key(
+            self.env_id,
+            self.backend,
+            self.env_kwargs,
+            deterministic=self.eval_deterministic,
+            episodes=reference.EPISODES,
+            together=together,
+        )
+        add_expert(key, expert, self.env_id, self.action_space, trust=self.trust)
+        store = reference.store("expert_returns")
+        return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
+
+    def _loaded(self, expert: str) -> Expert:
+        """The expert acting as the learner is evaluated; by its mode, where it has nothing to draw from."""
+        load = partial(load_expert, expert, self.env_id, *self.spaces, trust=self.trust)
+        try:
+            return load(deterministic=self.eval_deterministic)
+        except ExpertError as error:
+            if self.eval_deterministic:
+                raise
+            mode = load(deterministic=True)
+            say(f"the expert's return is that of its mode, for it has no distribution to draw from ({error})")
+            return mode
+
+    @property
+    def _file_name(self) -> str:
+        return self.env_id.rpartition(":")[2].replace("/", "_")
+
+    def _key(self) -> Key:
+        """Of the demonstrations that an expert is asked for."""
         count = self.num_trajectories or self.expert_trajectories
-        seed = derive_seed(self.seed, "expert")
-        request = {
-            "env_id": self.env_id,
-            "env_kwargs": self.env_kwargs,
-            "expert": self.expert,
-            "deterministic": self.expert_deterministic,
-            "episodes": count,
-            "num_envs": min(self.num_envs, count),
-            "seed": seed,
-            "backend": self.backend,
-            "versions": {name: installed(name) for name in ("gymnasium", "envpool", "mujoco", "box2d")},
-        }
-        content = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode())
-        source = source_file(self.expert, self.env_id, self.spaces[1])
-        if source is not None and source.is_file():  # the same name may mean another expert tomorrow
-            content.update(source.read_bytes())
-        name = self.env_id.rpartition(":")[2].replace("/", "_")
-        file = cache_dir() / "demonstrations" / f"{name}-{content.hexdigest()[:16]}.npz"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
+        key = environment_key(
+            self.env_id,
+            self.backend,
+            self.env_kwargs,
+            deterministic=self.expert_deterministic,
+            episodes=count,
+            num_envs=min(self.num_envs, count),
+            seed=derive_seed(self.seed, "expert"),
+        )
+        add_expert(key, self.expert, self.env_id, self.action_space, trust=self.trust)
+        return key
+
+    def _rolled_out(self) -> Demonstrations:
+        """The expert's trajectories, from the cache where they are in it."""
+        count = self.num_trajectories or self.expert_trajectories
+        what = f"demonstrations of the expert {self.expert} in {self.env_id}"
+
+        def shown() -> Demonstrations:
+            seed = derive_seed(self.seed, "expert")
             expert = load_expert(
                 self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
             )
             envs = self.make(min(self.num_envs, count), seed)
             with closing(envs), EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
                 transitions = collect(envs, expert, count, seed, progress)
+            check(transitions, *self.spaces, what)
             metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
-            write_demonstrations(file, Demonstrations(transitions, transitions.episode_returns(), metadata))
-        return file
+            metadata["deterministic"] = self.expert_deterministic
+            return Demonstrations(transitions, transitions.episode_returns(), metadata)
+
+        store = Store("demonstrations", _write, partial(_read, self.spaces))
+        return kept(store, self._file_name, self._key(), shown, what=what, refresh=self._renews("demonstrations"))
 
     def _weigh(self, demonstrations: Demonstrations) -> Demonstrations:
         """Weights of mean 1 over the transitions, from returns or from the column, if there is either."""
@@ -226,6 +363,15 @@ class DemonstrationDataModule(EnvironmentDataModule):
         """This process's part of the held-out transitions, then episodes of the current policy."""
         assert self.trainer is not None
         return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]
+
+
+def _write(entry: Path, demonstrations: Demonstrations) -> dict[str, Any]:
+    write_demonstrations(entry.with_suffix(".npz"), demonstrations)
+    return {}
+
+
+def _read(spaces: tuple[Space[Any], Space[Any]], entry: Path, held: dict[str, Any]) -> Demonstrations:
+    return read_demonstrations(str(entry.with_suffix(".npz")), *spaces)
 
 
 class HeldOut:

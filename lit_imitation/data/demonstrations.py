@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
 from lit_imitation.files import atomic_file, expanded
 from lit_imitation.integrity import check_inside
+from lit_imitation.reference import Reference
 from lit_imitation.transitions import Transitions
 
 FIELDS = {
@@ -35,6 +36,10 @@ FIELDS = {
 
 ACTION_TOLERANCE = 1e-5
 """How far outside its bounds an action may lie and be clipped, as a fraction of the range: rounding, not a fault."""
+
+
+LEARNER = "learner"
+"""`metadata["returns"]` of a file whose returns are not those of the expert that its actions are of."""
 
 
 class Demonstrations(NamedTuple):
@@ -76,7 +81,8 @@ def read_demonstrations(
             check_inside(file, folder, DemonstrationError)
         parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
         returns = torch.cat([part.episode_returns for part in parts])
-        return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, parts[0].metadata)
+        metadata = _joined([part.metadata for part in parts])
+        return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, metadata)
     columns = read_columns(source, observation_space)
     transitions = _transitions(columns, observation_space, action_space)
     returns = transitions.episode_returns()
@@ -90,6 +96,17 @@ def read_demonstrations(
             )
         returns = torch.from_numpy(_finite("episode_returns", written, np.float64, columns).copy())
     return Demonstrations(transitions, returns, columns.metadata)
+
+
+def _joined(parts: Sequence[Metadata]) -> Metadata:
+    """Those of the first of several files; of the expert's return, what all of them say."""
+    told = [{key: value for key, value in part.items() if key.startswith("expert_return")} for part in parts]
+    metadata = {key: value for key, value in parts[0].items() if key not in told[0]}
+    if all(one == told[0] for one in told):
+        metadata |= told[0]
+    if any(part.get("returns") == LEARNER for part in parts):
+        metadata["returns"] = LEARNER
+    return metadata
 
 
 def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> None:
@@ -176,6 +193,42 @@ def check(
                 f"{columns.where(key, None)} is {value.dtype} {list(value.shape)}; for this environment it has to be "
                 f"{wanted.dtype} {list(wanted.shape)}: convert it"
             )
+
+
+def recorded_return(demonstrations: Demonstrations, deterministic: bool) -> Reference | None:
+    """The expert's return that demonstrations tell; None where nobody recorded one.
+
+    It is the one that their metadata hold (see `with_return`), if the expert acted as is asked for, else the mean of
+    their returns, unless all are 0 or they are a learner's.
+
+    Args:
+        demonstrations: all that there are.
+        deterministic: by its mode, else by draws.
+    """
+    metadata = demonstrations.metadata
+    if "expert_return" in metadata and bool(metadata.get("expert_return_deterministic", True)) == deterministic:
+        told = (metadata["expert_return"], metadata.get("expert_return_error", 0.0))
+        if not all(isinstance(value, int | float) and np.isfinite(value) for value in told):
+            raise DemonstrationError(
+                f"data.demonstrations: 'metadata' has expert_return {told[0]!r} and expert_return_error {told[1]!r}; "
+                "both have to be finite numbers"
+            )
+        error = float(told[1]) if "expert_return_error" in metadata else None
+        return Reference(float(told[0]), error, int(metadata.get("expert_return_episodes", 0)))
+    if metadata.get("returns") == LEARNER or not demonstrations.episode_returns.any():
+        return None
+    return Reference.of(demonstrations.episode_returns.numpy())
+
+
+def with_return(metadata: Metadata, reference: Reference | None, deterministic: bool) -> Metadata:
+    """Metadata that hold the expert's return, where it is known."""
+    if reference is None:
+        return metadata
+    known: Metadata = {"expert_return": reference.mean, "expert_return_episodes": reference.episodes}
+    known["expert_return_deterministic"] = deterministic
+    if reference.error is not None:
+        known["expert_return_error"] = reference.error
+    return {**metadata, **known}
 
 
 def with_successors(demonstrations: Demonstrations) -> Demonstrations:
@@ -279,7 +332,7 @@ def _transitions(
     fitted = {
         "observation": _fit("observations", columns, observation_space),
         "action": _fit("actions", columns, action_space),
-        "reward": _scalars("rewards", columns),
+        "reward": _scalars("rewards", columns) if "rewards" in arrays else np.zeros(length, np.float32),
         "terminated": _flags("terminals", columns),
         "truncated": _flags("timeouts", columns),
     }

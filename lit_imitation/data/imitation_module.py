@@ -8,6 +8,7 @@ from lit_imitation.data.demonstration_module import DemonstrationDataModule, Hel
 from lit_imitation.data.module import EnvArguments
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import Backend, episode_limit
+from lit_imitation.reference import Reference
 from lit_imitation.transitions import Transitions
 
 
@@ -35,6 +36,9 @@ class ImitationDataModule(RolloutDataModule):
         backend: `auto`, `vector`, `envpool`, `sync` or `async`.
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
+        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
+        expert_return: return that scores 1.0; by default the expert's, where it is known.
+        refresh: make anew what is cached: demonstrations and reference returns.
         seed: of everything drawn here; by default that of `seed_everything`.
     """
 
@@ -58,6 +62,9 @@ class ImitationDataModule(RolloutDataModule):
         backend: Backend = "auto",
         eval_episodes: int = 10,
         test_episodes: int = 100,
+        eval_deterministic: bool = True,
+        expert_return: float | None = None,
+        refresh: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__(
@@ -70,7 +77,10 @@ class ImitationDataModule(RolloutDataModule):
             backend,
             eval_episodes,
             test_episodes,
-            seed=seed,
+            eval_deterministic,
+            expert_return,
+            refresh,
+            seed,
         )
         self.source = DemonstrationDataModule(
             env_id,
@@ -86,8 +96,12 @@ class ImitationDataModule(RolloutDataModule):
             env_kwargs=env_kwargs,
             num_envs=10,
             backend=backend,
+            eval_deterministic=eval_deterministic,
+            expert_return=expert_return,
+            refresh=refresh,
             seed=self.seed,
         )
+        self.demonstrations, self.expert = demonstrations, expert
         self.source.needs_successors = True
 
     @property
@@ -103,17 +117,25 @@ class ImitationDataModule(RolloutDataModule):
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
         super().prepare_data()
-        self.source.prepare_data()
+        self.source.trainer = self.trainer
+        self.source.ask_expert()
 
     def setup(self, stage: str) -> None:
         """Read, check, choose and hold out demonstrations; turn `env_steps` into epochs."""
         super().setup(stage)
         self.source.trainer = self.trainer
         self.source.setup(stage)
-        if self.source.expert_return is not None:
-            self.expert_return = self.source.expert_return
+        if stage in ("fit", "validate"):
+            self.set_reference(self.source.expert_reference, asked=bool(self.expert))
         if stage == "fit" and episode_limit(self.env_id, **self.env_kwargs) is None:
             self.check_epoch(self.source.longest)
+
+    @property
+    def _can_ask(self) -> bool:
+        return bool(self.expert)
+
+    def _ask(self) -> Reference:
+        return self.source.ask(self.expert)
 
     def val_dataloader(self) -> list[Any]:
         """This process's part of the held-out transitions, then episodes of the current policy."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, TypeAlias
@@ -10,9 +12,11 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
-from lit_imitation.envs import Backend, make, random_return, shares_stream
-from lit_imitation.errors import ConfigError
+from lit_imitation.cache import say
+from lit_imitation.envs import Backend, make, random_reference, shares_stream
+from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.progress import EpisodeProgress
+from lit_imitation.reference import Reference
 from lit_imitation.rollout import Actor, Episode, Episodes, shares
 from lit_imitation.seeding import derive_seed
 from lit_imitation.transitions import Transitions
@@ -32,6 +36,9 @@ class EnvironmentDataModule(LightningDataModule):
         backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
+        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
+        expert_return: return that scores 1.0; by default the expert's, where it is known.
+        refresh: make anew what is cached: the return of acting at random.
         seed: of everything drawn here; by default that of `seed_everything`.
     """
 
@@ -43,6 +50,9 @@ class EnvironmentDataModule(LightningDataModule):
         backend: Backend = "auto",
         eval_episodes: int = 10,
         test_episodes: int = 100,
+        eval_deterministic: bool = True,
+        expert_return: float | None = None,
+        refresh: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -53,6 +63,8 @@ class EnvironmentDataModule(LightningDataModule):
         ):
             if value < least:
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        if expert_return is not None and not math.isfinite(expert_return):
+            raise ConfigError(f"data.expert_return is {expert_return}; it must be finite")
         if seed is not None and seed < 0:
             raise ConfigError(f"data.seed is {seed}; it must be at least 0")
         self.env_id = env_id
@@ -60,8 +72,15 @@ class EnvironmentDataModule(LightningDataModule):
         self.num_envs, self.backend = num_envs, backend
         self.eval_episodes, self.test_episodes = eval_episodes, test_episodes
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
-        self.expert_return: float | None = None
-        """Mean return of the demonstrations; a checkpoint carries it."""
+        self.eval_deterministic, self.refresh = eval_deterministic, refresh
+        self._given = None if expert_return is None else Reference(float(expert_return))
+        self._reference: Reference | None = None
+        self._asked = False
+        """Whether the reference is that of an expert acting as the learner is evaluated, or was recorded."""
+        self._unknown = False
+        """Whether it could not be measured."""
+        self._random: Reference | None = None
+        self._renewed: set[str] = set()
         self._spaces: tuple[Space[Any], Space[Any]] | None = None
         self._envs: dict[int, VectorEnv[Any, Any, Any]] = {}
 
@@ -87,7 +106,55 @@ class EnvironmentDataModule(LightningDataModule):
     @property
     def random_return(self) -> float:
         """Mean return of acting at random, measured once per environment and cached."""
-        return random_return(self.env_id, **self.env_kwargs)
+        return self.random_reference.mean
+
+    @property
+    def random_reference(self) -> Reference:
+        """Likewise, with its standard error."""
+        if self._random is None:
+            self._random = random_reference(self.env_id, self.env_kwargs, self._renews("random"))
+        return self._random
+
+    @property
+    def expert_return(self) -> float | None:
+        """Return that scores 1.0; None where it is unknown. A checkpoint carries it."""
+        return None if self.expert_reference is None else self.expert_reference.mean
+
+    @property
+    def expert_reference(self) -> Reference | None:
+        """Likewise, with its standard error: as given, else as measured, else as recorded."""
+        if self._given is None and self._reference is None and self._can_ask and not self._unknown:
+            try:
+                self.set_reference(self._ask(), asked=True)
+            except LitImitationError as error:  # what was evaluated is worth more than its score
+                say(f"no normalized_score, for the expert's return cannot be measured: {error}")
+                self._unknown = True
+        return self._given or self._reference
+
+    def set_reference(self, reference: Reference | None, *, asked: bool) -> None:
+        """Score by this return, unless `expert_return` was given.
+
+        Args:
+            reference: None where it is unknown.
+            asked: it is the return of an expert that acted as the learner is evaluated.
+        """
+        self._reference, self._asked = reference, asked
+
+    @property
+    def _can_ask(self) -> bool:
+        """Whether there is an expert that can be asked."""
+        return False
+
+    def _ask(self) -> Reference:
+        """The return of the expert that can be asked."""
+        raise NotImplementedError
+
+    def _renews(self, what: str) -> bool:
+        """Whether to make `what` anew, which the first process does once."""
+        first = self.trainer is None or self.trainer.global_rank == 0
+        renews = self.refresh and first and what not in self._renewed
+        self._renewed.add(what)
+        return renews
 
     def make(self, num_envs: int, seed: int = 0) -> VectorEnv[Any, Any, Any]:
         """`num_envs` of this DataModule's environments."""
@@ -95,8 +162,8 @@ class EnvironmentDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Measure the random return, on one process, so that the others find it."""
-        if self.eval_episodes:
-            _ = self.random_return
+        if self.eval_episodes or (self.trainer is not None and self.trainer.state.fn == "test"):
+            _ = self.random_reference
 
     def val_dataloader(self) -> list[Any]:
         """Episodes of the current policy."""
@@ -132,12 +199,32 @@ class EnvironmentDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What evaluation needs to know when the demonstrations are not at hand."""
-        return {"expert_return": self.expert_return}
+        reference = self._given or self._reference
+        return {
+            "expert_return": None if reference is None else reference._asdict(),
+            "expert_return_of": self._circumstances(),
+            "eval_deterministic": self.eval_deterministic if self._asked else None,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse."""
-        if self.expert_return is None:
-            self.expert_return = state_dict["expert_return"]
+        """The inverse, where the expert is the same, acts in the same way, and is not to be asked anew."""
+        held, deterministic = state_dict["expert_return"], state_dict["eval_deterministic"]
+        if held is None or self._given or (self.refresh and (self._reference or self._can_ask)):
+            return
+        same = state_dict["expert_return_of"] == self._circumstances()
+        if same and deterministic in (None, self.eval_deterministic):
+            self.set_reference(Reference(**held), asked=deterministic is not None)
+        elif self._reference is None and not self._can_ask:
+            say(
+                f"no normalized_score: the checkpoint's expert return {held['mean']:.4g} is of another environment or "
+                "of other actions than are evaluated; set data.expert_return"
+            )
+
+    def _circumstances(self) -> str:
+        """In what and of whom an expert's return is."""
+        source = getattr(self, "demonstrations", "")
+        names = (self.env_id, self.env_kwargs, source if isinstance(source, str) else "", getattr(self, "expert", ""))
+        return json.dumps(names, sort_keys=True, default=lambda value: type(value).__name__)
 
 
 class PolicyEpisodes:
@@ -174,7 +261,8 @@ class PolicyEpisodes:
 
     def run(self) -> Episodes:
         """The rollout, with the policy as it is now."""
-        actor: Actor = self.datamodule.trainer.lightning_module.actor()  # type: ignore[union-attr, operator]
+        module: Any = self.datamodule.trainer.lightning_module  # type: ignore[union-attr]
+        actor: Actor = module.actor() if self.datamodule.eval_deterministic else module.actor(deterministic=False)
         envs = self.datamodule.evaluation_envs(self.num_envs, self.seed)
         return Episodes(envs, actor, self.played, self.seed, record=self.record, own=self.own, purpose="evaluation")
 

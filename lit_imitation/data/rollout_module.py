@@ -41,7 +41,9 @@ class RolloutDataModule(EnvironmentDataModule):
         backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
-        expert_return: where the normalised score shall be 1, if anywhere.
+        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
+        expert_return: return that scores 1.0; by default no score is given.
+        refresh: make anew what is cached: the return of acting at random.
         seed: of everything drawn here; by default that of `seed_everything`.
     """
 
@@ -56,10 +58,23 @@ class RolloutDataModule(EnvironmentDataModule):
         backend: Backend = "auto",
         eval_episodes: int = 10,
         test_episodes: int = 100,
+        eval_deterministic: bool = True,
         expert_return: float | None = None,
+        refresh: bool = False,
         seed: int | None = None,
     ) -> None:
-        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        super().__init__(
+            env_id,
+            env_kwargs,
+            num_envs,
+            backend,
+            eval_episodes,
+            test_episodes,
+            eval_deterministic,
+            expert_return,
+            refresh,
+            seed,
+        )
         for name, value in (
             ("env_steps", env_steps),
             ("steps_per_round", steps_per_round),
@@ -68,7 +83,6 @@ class RolloutDataModule(EnvironmentDataModule):
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}; it must be at least 1")
         self.env_steps, self.steps_per_round, self.rounds_per_epoch = env_steps, steps_per_round, rounds_per_epoch
-        self.expert_return = expert_return
         self._training_envs: VectorEnv[Any, Any, Any] | None = None
         self._max_epochs: int | None = None  # of the Trainer, while `env_steps` sets another
 

@@ -22,11 +22,11 @@ from lit_imitation.trust import refuse_url
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]
 
-REQUIRED = ("observations", "actions", "rewards", "terminals", "timeouts")
-OPTIONAL = ("next_observations", "weights", "episode_returns", "metadata")
-FLAT = ("obs", "acts", "rews", "terminal", "indices")
-"""The `imitation` library's archive: trajectories end to end, each with one more `obs` than `acts`."""
-NESTED = FLAT[:4]
+REQUIRED = ("observations", "actions", "terminals", "timeouts")
+OPTIONAL = ("rewards", "next_observations", "weights", "episode_returns", "metadata")
+FLAT = ("obs", "acts", "terminal", "indices")
+"""The `imitation` library's archive: trajectories end to end, each with one more `obs` than `acts`; perhaps `rews`."""
+NESTED = FLAT[:3]
 """The same library's Hugging Face layout: one row a trajectory."""
 FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
 
@@ -152,9 +152,9 @@ def _format_found(path: Path) -> str:
 
 def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
     held = {}
-    check_npz(path, (*REQUIRED, *OPTIONAL, *FLAT), DemonstrationError)
+    check_npz(path, (*REQUIRED, *OPTIONAL, *FLAT, "rews"), DemonstrationError)
     with np.load(path, allow_pickle=False) as archive:
-        for key in (*REQUIRED, *OPTIONAL, *FLAT):
+        for key in (*REQUIRED, *OPTIONAL, *FLAT, "rews"):
             if key not in archive.files:
                 continue
             try:
@@ -177,7 +177,7 @@ def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
 
     with h5py.File(path, "r") as file:
         held = {"metadata": np.asarray(file.attrs["metadata"])} if "metadata" in file.attrs else {}
-        for key in (*REQUIRED, *OPTIONAL, *FLAT):
+        for key in (*REQUIRED, *OPTIONAL, *FLAT, "rews"):
             if key not in file.keys():  # noqa: SIM118 - `in file` would follow a link
                 continue
             _no_foreign_data(source, path, file, key)
@@ -258,9 +258,10 @@ def _metadata(source: str, array: Array) -> Metadata:
 def _from_flat(source: str, held: dict[str, Array]) -> Columns:
     """The `imitation` library's flat archive; `indices` [episodes - 1] are the rows of `acts` where the next starts."""
     _require_keys(source, FLAT, held)
-    obs, acts, rews, terminal, indices = (held[key] for key in FLAT)
-    for key in FLAT:
-        if held[key].ndim == 0:
+    obs, acts, terminal, indices = (held[key] for key in FLAT)
+    rews = held.get("rews", np.zeros(acts.shape[:1], np.float32))
+    for key, column in (("obs", obs), ("acts", acts), ("rews", rews), ("terminal", terminal), ("indices", indices)):
+        if column.ndim == 0:
             raise DemonstrationError(f"{source}: '{key}' is a single value; a column has one a row")
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
         raise DemonstrationError(
@@ -297,20 +298,23 @@ def _read_hugging_face(source: str) -> Columns:
             data = data["train"]
         _require_keys(source, NESTED, data.column_names)
         # Only these columns are decoded: `infos`, where there is one, holds objects as text.
-        table = data.select_columns(list(NESTED)).with_format("arrow")[:]
+        columns = [*NESTED, *(["rews"] if "rews" in data.column_names else [])]
+        table = data.select_columns(columns).with_format("arrow")[:]
     except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise DemonstrationError(
             f"{source}: cannot be read as a Hugging Face dataset ({error}). A directory has to be one that "
             "save_to_disk wrote; any other name is looked up on the hub"
         ) from error
     steps, rows = {}, {}
-    for key in ("obs", "acts", "rews"):
+    for key in ("obs", "acts", *(["rews"] if "rews" in columns else [])):
         column = table[key].combine_chunks()
         if not _is_list(column):
             raise DemonstrationError(f"{source}: '{key}' holds {column.type}; a list of steps is needed in each row")
         _no_nulls(source, key, column)
         steps[key] = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
         rows[key] = _dense(source, key, column.flatten())
+    if "rews" not in rows:
+        steps["rews"], rows["rews"] = steps["acts"], np.zeros(int(steps["acts"].sum()), np.float32)
     wrong = (steps["obs"] != steps["acts"] + 1) | (steps["rews"] != steps["acts"])
     if wrong.any():
         row = int(wrong.argmax())

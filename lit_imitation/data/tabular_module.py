@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
@@ -13,10 +14,14 @@ from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.envs import Backend
 from lit_imitation.envs.make import episode_limit, make_single
 from lit_imitation.errors import ConfigError
+from lit_imitation.reference import Reference
 from lit_imitation.seeding import derive_seed
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
 from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
+
+EXPERT_EPISODES = 1000
+"""Over how many the expert's return is measured, which takes a moment in a world of arrays."""
 
 
 class EvaluationWorld(NamedTuple):
@@ -53,6 +58,9 @@ class TabularDataModule(EnvironmentDataModule):
         backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
         eval_episodes: episodes of each validation; 0 for none.
         test_episodes: episodes of `test` and `predict`.
+        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
+        expert_return: return that scores 1.0; by default the expert's in the first world, where its reward is known.
+        refresh: make anew what is cached: the return of acting at random.
         seed: of everything drawn here; by default that of `seed_everything`.
 
     Raises:
@@ -88,6 +96,9 @@ class TabularDataModule(EnvironmentDataModule):
         backend: Backend = "auto",
         eval_episodes: int = 10,
         test_episodes: int = 100,
+        eval_deterministic: bool = True,
+        expert_return: float | None = None,
+        refresh: bool = False,
         seed: int | None = None,
     ) -> None:
         if bool(env_id) == (world is not None):
@@ -95,7 +106,18 @@ class TabularDataModule(EnvironmentDataModule):
         if world is not None:
             arguments: dict[str, Any] = {**(env_kwargs or {}), "world": world}
             env_id, env_kwargs = "lit_imitation/Tabular-v0", arguments
-        super().__init__(env_id, env_kwargs, num_envs, backend, eval_episodes, test_episodes, seed)
+        super().__init__(
+            env_id,
+            env_kwargs,
+            num_envs,
+            backend,
+            eval_episodes,
+            test_episodes,
+            eval_deterministic,
+            expert_return,
+            refresh,
+            seed,
+        )
         for name, value, least in (
             ("expert_trajectories", expert_trajectories, 1),
             ("steps_per_trajectory", 1 if steps_per_trajectory is None else steps_per_trajectory, 1),
@@ -134,6 +156,7 @@ class TabularDataModule(EnvironmentDataModule):
             return
         if isinstance(self.demonstrations, str) and not self.demonstrations:
             self.trajectories = [self._demonstrated(i, mdp) for i, mdp in enumerate(self.worlds)]
+            self.set_reference(self._expert_return(self.worlds[0]), asked=True)
         elif isinstance(self.demonstrations, str):
             self.trajectories = [read_trajectories(self.demonstrations)]
         else:
@@ -161,17 +184,33 @@ class TabularDataModule(EnvironmentDataModule):
         env.close()
         return mdp
 
-    def _demonstrated(self, number: int, mdp: TabularMDP) -> Trajectories:
+    def _expert_policy(self, mdp: TabularMDP) -> Tensor:
+        """`[S, A]`."""
         if mdp.reward is None:
             raise ConfigError(
                 "the true reward of this world is not known, so nobody can demonstrate: set data.demonstrations"
             )
         entropy: Literal["none", "causal"] = "none" if self.expert == "optimal" else "causal"
-        policy = solve(mdp, mdp.reward, Planning(gamma=self.expert_gamma, entropy=entropy)).policy
+        return solve(mdp, mdp.reward, Planning(gamma=self.expert_gamma, entropy=entropy)).policy
+
+    def _limit(self) -> int:
+        return episode_limit(self.env_id, **self.env_kwargs) or 100
+
+    def _demonstrated(self, number: int, mdp: TabularMDP) -> Trajectories:
+        policy = self._expert_policy(mdp)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations", number))
-        count, limit = self.expert_trajectories, episode_limit(self.env_id, **self.env_kwargs) or 100
-        steps = self.steps_per_trajectory or limit
+        count, steps = self.expert_trajectories, self.steps_per_trajectory or self._limit()
         return sample_trajectories(mdp, policy, count, steps, generator, f"the {self.expert} expert in world {number}")
+
+    def _expert_return(self, mdp: TabularMDP) -> Reference:
+        """The return of the expert acting as the learner is evaluated, in episodes of the environment."""
+        policy = self._expert_policy(mdp)
+        if self.eval_deterministic:
+            policy = torch.nn.functional.one_hot(policy.argmax(-1), mdp.num_actions).to(policy.dtype)
+        generator = torch.Generator().manual_seed(0)
+        played = sample_trajectories(mdp, policy, EXPERT_EPISODES, self._limit(), generator, "the expert")
+        assert mdp.reward is not None
+        return Reference.of(played.returns(mdp, mdp.reward).numpy())
 
     def train_dataloader(self) -> Batches:
         """Numbers of trajectories, shuffled; this process's part of each batch."""

@@ -10,7 +10,7 @@ any `TabularMDP`.
 from gymnasium import register
 
 from lit_imitation.envs.make import Backend, episode_limit, make, make_single, shares_stream
-from lit_imitation.envs.random_return import random_return
+from lit_imitation.envs.random_return import random_reference, random_return
 from lit_imitation.envs.spaces import check_spaces, space_from_dict, space_to_dict
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "episode_limit",
     "make",
     "make_single",
+    "random_reference",
     "random_return",
     "shares_stream",
     "space_from_dict",

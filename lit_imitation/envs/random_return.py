@@ -1,40 +1,45 @@
-"""The return of acting at random: the zero of the normalised score."""
+"""The return of acting at random: the zero of the normalized score."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from contextlib import closing
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lit_imitation.cache import cache_dir
+from lit_imitation import reference
+from lit_imitation.cache import kept
+from lit_imitation.envs.key import environment_key
 from lit_imitation.envs.make import make
-from lit_imitation.files import atomic_write
-from lit_imitation.rollout import Episodes
+from lit_imitation.reference import Reference
 
-EPISODES = 100
 PURPOSE = "acting at random, the zero of the normalized score"
 
 
+def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = False) -> Reference:
+    """Mean return over 100 episodes of actions drawn from the action space, measured once and cached.
+
+    Args:
+        env_id: a registered Gymnasium id, or `module:Id-v0`.
+        env_kwargs: passed to the environment.
+        refresh: measure it again.
+    """
+    what = f"return of acting at random in {env_id}"
+
+    def measured() -> Reference:
+        envs = make(env_id, reference.TOGETHER, seed=0, **env_kwargs)
+        envs.action_space.seed(0)
+
+        def actor(observation: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(envs.action_space.sample())
+
+        return reference.measure(envs, actor, what, purpose=PURPOSE)
+
+    key = environment_key(env_id, "auto", env_kwargs, episodes=reference.EPISODES)
+    name = env_id.rpartition(":")[2].replace("/", "_")
+    return kept(reference.store("random_returns"), name, key, measured, what=what, refresh=refresh)
+
+
 def random_return(env_id: str, **env_kwargs: Any) -> float:
-    """Mean return over 100 episodes of actions drawn from the action space, measured once and cached."""
-    key = json.dumps([env_id, env_kwargs, version("gymnasium"), EPISODES], sort_keys=True, default=str)
-    path = cache_dir() / "random_returns" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    if path.exists():
-        return float(json.loads(path.read_text())["return_mean"])
-    envs = make(env_id, 20, seed=0, **env_kwargs)
-    envs.action_space.seed(0)
-
-    def actor(observation: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(envs.action_space.sample())
-
-    run = Episodes(envs, actor, EPISODES, seed=0, purpose=PURPOSE)
-    with closing(envs):
-        mean = float(np.mean([episode.episode_return for episode in run]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps({"env_id": env_id, "return_mean": mean, "key": key}))
-    return mean
+    """The mean of `random_reference`."""
+    return random_reference(env_id, env_kwargs).mean

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box
 
+from lit_imitation.cache import Key, opened_files
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import scripted
 from lit_imitation.experts.arrays import load_arrays
@@ -23,7 +24,7 @@ from lit_imitation.experts.scripted import CONTROLLERS
 from lit_imitation.files import expanded
 from lit_imitation.trust import refuse_url
 
-__all__ = ["CONTROLLERS", "Expert", "checked", "load_expert", "shipped_file", "source_file"]
+__all__ = ["CONTROLLERS", "Expert", "add_expert", "checked", "load_expert", "shipped_file"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Policies that were trained here, as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
@@ -38,6 +39,9 @@ FORMS = ("scripted", "shipped", "npz:PATH", "checkpoint:PATH", "sb3:PATH.zip", "
 """A hand-written controller; a policy that comes with this package; an MLP as arrays; a run or checkpoint; a
 Stable-Baselines3 model; and one's own function, from observations `[B, *obs]` to actions `[B, *act]`."""
 
+IMPORTED = r"[^\W\d][\w.]*:[^\W\d]\w*"
+"""How `package.module:function` is told from other names."""
+
 
 def shipped_file(env_id: str, action_space: Space[Any]) -> Path:
     """Where the policy that is shipped for an environment is, if there is one."""
@@ -45,24 +49,62 @@ def shipped_file(env_id: str, action_space: Space[Any]) -> Path:
     return continuous if isinstance(action_space, Box) and continuous.is_file() else SHIPPED / f"{env_id}.npz"
 
 
-def source_file(spec: str, env_id: str, action_space: Space[Any]) -> Path | None:
-    """The file whose content decides what an expert does, where there is one: for caches of what it did."""
-    form, _, rest = spec.partition(":")
-    if spec == "scripted":
-        return Path(scripted.__file__)
-    if spec == "shipped":
-        return shipped_file(env_id, action_space)
-    if form == "checkpoint":
-        from lit_imitation.policies.checkpoints import find_checkpoint
+def add_expert(key: Key, expert: str | Expert, env_id: str, action_space: Space[Any], *, trust: bool = False) -> None:
+    """Put into a cache's key what decides what an expert does: its files, its source, and its own `cache_key`.
 
-        return find_checkpoint(rest)
-    if form in ("npz", "sb3"):
-        return expanded(rest)
+    Args:
+        key: of what the expert did.
+        expert: as for `load_expert`, or a function.
+        env_id: which controller `scripted` means, which policy `shipped`.
+        action_space: of a single environment.
+        trust: let a checkpoint name a policy class that is not of this package.
+
+    Raises:
+        ExpertError: a function that cannot be imported, or whose `cache_key` fails.
+    """
+    if not isinstance(expert, str):
+        key.add("expert", getattr(expert, "__qualname__", type(expert).__qualname__))
+        _add_function(key, expert)
+        return
+    key.add("expert", expert)
+    form, _, rest = expert.partition(":")
+    if expert == "scripted":
+        key.add_module(scripted.__name__)
+    elif expert == "shipped":
+        key.add_file(shipped_file(env_id, action_space))
+    elif form == "checkpoint":
+        from lit_imitation.policies.checkpoints import find_checkpoint, load_policy
+
+        key.add_file(find_checkpoint(rest))
+        for module in load_policy(rest, trust=trust).modules():
+            if not type(module).__module__.startswith("torch."):
+                key.add_code(type(module))
+    elif form in ("npz", "sb3"):
+        key.add_file(expanded(rest))
+    elif re.fullmatch(IMPORTED, expert):
+        with opened_files(key.opened):
+            function = _imported(expert)
+        before = key.unreadable
+        key.add_module(form)
+        _add_function(key, function, named=True)
+        if hasattr(function, "cache_key"):  # its author knows what it depends on
+            key.unreadable = before
+
+
+def _add_function(key: Key, function: Any, *, named: bool = False) -> None:
+    """The source of a function, and what it says itself; one that is not `named` in a module can be anything."""
+    declared = getattr(function, "cache_key", None)
+    if declared is None:
+        if not named and getattr(function, "__closure__", None) is not None:
+            key.refuse(f"what {function.__qualname__} refers to cannot be compared with that of another run")
+        elif not named and not isinstance(function, types.FunctionType):
+            key.refuse(f"a {type(function).__qualname__} cannot be compared with that of another run")
+        key.add_code(function)
+        return
     try:
-        module = importlib.util.find_spec(form)
-    except (ImportError, ValueError):  # to load it will say why
-        return None
-    return Path(module.origin) if module is not None and module.origin else None
+        key.add("cache_key", declared() if callable(declared) else declared)
+    except Exception as error:  # somebody else's code may fail in any way
+        raise ExpertError(f"the expert's cache_key failed: {type(error).__name__}: {error}") from error
 
 
 def load_expert(
@@ -105,7 +147,7 @@ def load_expert(
         return _checkpoint(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if form == "sb3" and rest:
         return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
-    if re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", spec):
+    if re.fullmatch(IMPORTED, spec):
         return checked(_imported(spec), action_space, spec)
     named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expanded(spec).suffix)
     if named is None and expanded(spec).is_dir():

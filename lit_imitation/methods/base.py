@@ -138,9 +138,9 @@ class ImitationModule(CheckpointedModule):
         """Optimiser steps that the policy has behind it by now."""
         return self.trainer.global_step
 
-    def actor(self) -> Actor:
-        """What acts in evaluation rollouts: the policy's mode."""
-        return self.policy.actor(deterministic=True)
+    def actor(self, deterministic: bool = True) -> Actor:
+        """What acts in rollouts: the policy's mode, or draws from it."""
+        return self.policy.actor(deterministic)
 
     def check_finite(self, loss: Tensor, batch: Transitions) -> None:
         """Stop training before a loss that is not finite reaches the weights.
@@ -222,8 +222,7 @@ class ImitationModule(CheckpointedModule):
                 )
             figures["accuracy" if discrete else "action_error"] = self.held_out_error.compute()
         if self.episode_statistics.update_called:
-            self.episode_statistics.expert_return = self.datamodule.expert_return
-            self.episode_statistics.random_return = self.datamodule.random_return
+            self.episode_statistics.measure_by(self.datamodule.expert_reference, self.datamodule.random_reference)
             statistics = self.episode_statistics.compute()
             figures |= statistics
             self.evaluation = {name: float(value) for name, value in statistics.items()}

@@ -27,6 +27,7 @@ from lit_imitation.metrics.reward_recovery import (
 )
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.processes import all_reduced, world_size
+from lit_imitation.reference import Reference
 from lit_imitation.rewards.features import Inputs
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Actor, Episode
@@ -185,13 +186,10 @@ class MaxEntIRL(ImitationModule):
         ]
         self._targets: dict[int, tuple[Inflow, Tensor, Tensor]] = {}
         self._note_baselines()
-        truths = [mdp.reward for mdp in data.worlds]
-        if all(truth is not None for truth in truths):
-            returns = [
-                one.returns(mdp, truth)  # type: ignore[arg-type]
-                for one, mdp, truth in zip(data.trajectories, data.worlds, truths, strict=True)
-            ]
-            data.expert_return = float(torch.cat(returns).mean())
+        truth = data.worlds[0].reward
+        if data.expert_reference is None and truth is not None:  # of trajectories that were given
+            returns = self.demonstrations[0].returns(data.worlds[0], truth)
+            data.set_reference(Reference.of(returns.cpu().numpy()), asked=False)
 
     def actor(self) -> Actor:
         """What acts in evaluation rollouts, in float32 whatever the precision of planning."""

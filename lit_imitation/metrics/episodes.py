@@ -11,7 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_imitation.statistics import bootstrap_interval, interquartile_mean
+from lit_imitation.reference import Reference
+from lit_imitation.statistics import Scale, bootstrap_interval, interquartile_mean, stratified_score_interval
 
 
 class EpisodeStatistics(Metric):
@@ -27,12 +28,14 @@ class EpisodeStatistics(Metric):
     - `length_mean`, `episodes` (M);
     - `success_rate`: the mean success over the episodes that reported one; absent where none did;
     - `normalized_score` = (`return_mean` − random) / (expert − random), with `normalized_score_ci95_low` and `_high`
-      from the 95 % bootstrap interval of the *mean* return, whose scale it is; absent unless both reference returns are
-      known, finite and different.
+      from the 95 % bootstrap interval of the *mean* return, whose scale it is, and from the uncertainty of both
+      reference returns; absent unless they are known, finite and different.
 
     Attributes:
-        expert_return: mean return of the expert that gave the demonstrations; may be assigned until `compute`.
-        random_return: mean return of uniformly random actions; likewise.
+        expert_return: mean return of the expert; may be assigned until `compute`, like the rest.
+        random_return: mean return of uniformly random actions.
+        expert_return_error: standard error of the expert's.
+        random_return_error: standard error of the random one.
     """
 
     is_differentiable = False
@@ -47,8 +50,15 @@ class EpisodeStatistics(Metric):
         super().__init__(**kwargs)
         self.expert_return = expert_return
         self.random_return = random_return
+        self.expert_return_error = self.random_return_error = 0.0
         for name in ("returns", "lengths", "success"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def measure_by(self, expert: Reference | None, random: Reference) -> None:
+        """Score between these two returns; not at all where the expert's is unknown."""
+        self.expert_return = None if expert is None else expert.mean
+        self.expert_return_error = 0.0 if expert is None else expert.error or 0.0
+        self.random_return, self.random_return_error = random.mean, random.error or 0.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,10 +122,8 @@ class EpisodeStatistics(Metric):
             and math.isfinite(random)
             and expert != random
         ):
-            score, *interval = (
-                (value - random) / (expert - random) for value in (mean, *bootstrap_interval(returns, np.mean))
-            )
-            figures["normalized_score"] = score
-            # Where random play beats the expert the scale is turned round, and its ends with it.
-            figures["normalized_score_ci95_low"], figures["normalized_score_ci95_high"] = sorted(interval)
+            scale = Scale(expert, random, self.expert_return_error, self.random_return_error)
+            figures["normalized_score"] = (mean - random) / (expert - random)
+            interval = stratified_score_interval([returns], [scale], np.mean)
+            figures["normalized_score_ci95_low"], figures["normalized_score_ci95_high"] = interval
         return {name: torch.tensor(value, dtype=self.dtype, device=self.device) for name, value in figures.items()}

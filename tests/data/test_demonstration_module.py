@@ -47,6 +47,7 @@ def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu", epoch: int 
         world_size=world_size,
         current_epoch=epoch,
         strategy=SimpleNamespace(root_device=torch.device(device)),
+        state=SimpleNamespace(fn="fit"),
     )
 
 

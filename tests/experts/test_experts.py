@@ -13,8 +13,9 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from lit_imitation.cache import Key
 from lit_imitation.errors import ExpertError, MissingExtraError, UnsupportedSpaceError
-from lit_imitation.experts import checked, load_expert, source_file
+from lit_imitation.experts import add_expert, checked, load_expert
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.seeding import RandomStream
 
@@ -531,10 +532,22 @@ def test_a_module_that_cannot_be_imported_is_an_error_with_the_reason(beside):
     assert sys.path == path
 
 
-def test_source_file_is_what_decides_what_an_expert_does(tmp_path, monkeypatch):
-    assert source_file("scripted", "CartPole-v1", DISCRETE).name == "scripted.py"
-    assert source_file("npz:a/b.npz", "CartPole-v1", DISCRETE) == Path("a/b.npz")
-    (tmp_path / "somebodys_expert.py").write_text("")
+def expert_digest(spec: str) -> str:
+    key = Key()
+    add_expert(key, spec, "CartPole-v1", DISCRETE)
+    return key.unreadable or key.digest()
+
+
+def test_expert_key_follows_the_content_of_what_decides(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    assert source_file("somebodys_expert:act", "CartPole-v1", DISCRETE) == tmp_path / "somebodys_expert.py"
-    assert source_file("nobodys_expert:act", "CartPole-v1", DISCRETE) is None
+    assert expert_digest("scripted") == expert_digest("scripted") != expert_digest("shipped")
+    for name in ("a.npz", "somebodys_expert.py"):
+        (tmp_path / name).write_text("def act(observation): return observation\n")
+    specs = (f"npz:{tmp_path}/a.npz", f"sb3:{tmp_path}/a.npz")
+    before = [expert_digest(spec) for spec in specs]
+    assert before == [expert_digest(spec) for spec in specs]
+    assert expert_digest("somebodys_expert:act") == expert_digest("somebodys_expert:act")
+    (tmp_path / "a.npz").write_text("other")
+    assert all(expert_digest(spec) != old for spec, old in zip(specs, before, strict=True))
+    with pytest.raises(ExpertError, match="nobodys_expert"):
+        expert_digest("nobodys_expert:act")
