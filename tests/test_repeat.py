@@ -441,3 +441,17 @@ def test_importing_it_is_cheap():
     heavy = "{'torch', 'lightning', 'wandb', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys, lit_imitation.repeat; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_repeat_interval_has_the_errors_of_the_references():
+    """Which all seeds share: with equal scores they are all there is. E ~ N(100, 5²), so 80 / E has sd 0.8 · 0.05."""
+    runs = [summary(seed, score=0.8, expert_return_error=5.0, random_return_error=0.0) for seed in range(5)]
+    result = aggregate(runs)
+    assert result["tasks"][0]["expert_return_error"] == 5.0
+    for score in (result["tasks"][0]["normalized_score"], result["overall"]["BC"]["normalized_score"]):
+        assert score["mean"] == pytest.approx(0.8)
+        for name in ("mean_ci95", "iqm_ci95"):
+            low, high = score[name]
+            assert (high - low) / 2 == pytest.approx(1.96 * 0.8 * 0.05, rel=0.1)
+    low, high = aggregate([summary(seed, score=0.8) for seed in range(5)])["tasks"][0]["normalized_score"]["mean_ci95"]
+    assert low == pytest.approx(high)

@@ -188,7 +188,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         several = self.trainer is not None and self.trainer.world_size > 1
         if several and self._key().unreadable:  # then the others cannot find the answer
             assert self.trainer is not None
-            return self.trainer.strategy.broadcast(shown)
+            shown = self.trainer.strategy.broadcast(shown)
         return shown or self._rolled_out()
 
     def _refer_to(self, demonstrations: Demonstrations) -> None:

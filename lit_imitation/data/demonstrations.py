@@ -329,7 +329,7 @@ def _transitions(
                 f"{columns.where(key, None)} has {len(arrays[key])} rows, but 'observations' has {length}: "
                 "lengths differ, and every key needs one row a transition"
             )
-    fitted = {
+    fitted: dict[str, Array] = {
         "observation": _fit("observations", columns, observation_space),
         "action": _fit("actions", columns, action_space),
         "reward": _scalars("rewards", columns) if "rewards" in arrays else np.zeros(length, np.float32),

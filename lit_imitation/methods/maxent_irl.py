@@ -191,9 +191,9 @@ class MaxEntIRL(ImitationModule):
             returns = self.demonstrations[0].returns(data.worlds[0], truth)
             data.set_reference(Reference.of(returns.cpu().numpy()), asked=False)
 
-    def actor(self) -> Actor:
+    def actor(self, deterministic: bool = True) -> Actor:
         """What acts in evaluation rollouts, in float32 whatever the precision of planning."""
-        return deepcopy(self.policy).float().actor(deterministic=True)
+        return deepcopy(self.policy).float().actor(deterministic)
 
     @property
     def _discounted(self) -> bool:

@@ -118,6 +118,31 @@ def test_the_folder_is_an_ordinary_demonstration_source(tmp_path):
     np.testing.assert_array_equal(again.train.action[order[0]], together.action[order[1]])
 
 
+def test_returns_of_the_rounds_are_the_learners(tmp_path):
+    """The expert holds the pole for 500 steps; its return is kept, and a budget leaves the expert alone."""
+    _, _, data = run(tmp_path)
+    again = DemonstrationDataModule("CartPole-v1", demonstrations=str(tmp_path / "dataset"), seed=0)
+    again.setup("fit")
+    assert again.load().episode_returns.mean() < 450
+    assert again.expert_reference == data.expert_reference
+    assert again.expert_return == 500.0
+    asked = []
+
+    def act(observation):
+        asked.append(len(observation))
+        return cart_pole(observation)
+
+    file = str(tmp_path / "dataset" / "round_000.npz")
+    for known in (0.0, 1.0):
+        transitions = read_demonstrations(file, *data.spaces).transitions
+        transitions.reward *= known
+        settings = {"demonstrations": transitions, "expert": "", "num_trajectories": None}
+        _, _, data = run(tmp_path / str(known), expert=act, data=settings)
+        assert data.expert_return == 500.0
+        queries, asked[:] = sum(asked), []
+        assert (queries > 100 * 500) == (known == 0.0)
+
+
 def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
     _, _, data = run(tmp_path / "all", rounds=1)
     plain = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=3, num_envs=3, seed=0)
