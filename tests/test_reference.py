@@ -143,6 +143,15 @@ def test_imitation_archive_without_rews_gives_no_expert_return(tmp_path):
     assert ready(str(tmp_path / "flat.npz")).expert_return == 2.0
 
 
+def test_hugging_face_dataset_without_rews_gives_no_expert_return(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = {"obs": [np.zeros((3, 4)).tolist()] * 2, "acts": [[0, 1]] * 2, "terminal": [True, False]}
+    for name, rews in (("without", {}), ("with", {"rews": [[1.0, 1.0]] * 2})):
+        datasets.Dataset.from_dict(rows | rews).save_to_disk(tmp_path / name)
+    assert ready(f"hf:{tmp_path / 'without'}").expert_return is None
+    assert ready(f"hf:{tmp_path / 'with'}").expert_return == 2.0
+
+
 def test_recorded_returns_win_over_the_rewards_that_are_left(tmp_path):
     """Of a subsampled file the column says what whole trajectories came to."""
     file = tmp_path / "some.npz"

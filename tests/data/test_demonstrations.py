@@ -168,7 +168,7 @@ def test_an_action_space_without_bounds_takes_any_finite_action(tmp_path):
 
 FAULTS = {
     "no observations": ({"observations": None}, "missing key 'observations'"),
-    "no rewards": ({"rewards": None}, "missing key 'rewards'"),
+    "no actions": ({"actions": None}, "missing key 'actions'"),
     "no timeouts": ({"timeouts": None}, "missing key 'timeouts'.*all-False"),
     "fewer actions": ({"actions": np.zeros((9, 2))}, "'actions' has 9 rows, but 'observations' has 10"),
     "more weights": ({"weights": np.ones(11)}, "'weights' has 11 rows, but 'observations' has 10"),

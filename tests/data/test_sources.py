@@ -148,7 +148,7 @@ def without(held, key):
 
 
 HF_FAULTS = {
-    "missing": (without(nested(flat()), "rews"), "missing key 'rews'"),
+    "missing": (without(nested(flat()), "acts"), "missing key 'acts'"),
     "lengths": (nested(flat()) | {"rews": [[0.0, 1], [2, 3], [5]]}, "row 1 has 4 'obs', 3 'acts' and 2 'rews'"),
     "ragged": (nested(flat()) | {"obs": [[[0.0]] * 3, [[0.0], [1.0, 2]] * 2, [[0.0]] * 2]}, "'obs', row 4 overall has"),
     "text": (nested(flat()) | {"acts": [["a"] * 2, ["b"] * 3, ["c"]]}, "'acts' holds (object|str|.*U)"),
