@@ -299,11 +299,16 @@ class ImitationModule(CheckpointedModule):
 
     def on_fit_start(self) -> None:
         """Let rollouts and gradient steps see that SIGTERM came, without waiting for the end of a round."""
+        super().on_fit_start()
+        self.on_validation_start()
+
+    def on_validation_start(self) -> None:
+        """As for `fit`; a validation within `fit` goes on with what that has seen."""
         if self.trainer.state.fn != "fit" or not self.trainer.validating:
             self._asked = None
         interruption.request = self.stop_if_asked
 
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
+    on_test_start = on_predict_start = on_validation_start
 
     def teardown(self, stage: str) -> None:
         """Nothing runs any more that could be stopped."""
