@@ -641,3 +641,50 @@ def test_success_that_is_no_flag_warns_and_counts_nowhere(value):
     with pytest.warns(UserWarning, match=r"info\['success'\]: success_rate leaves these episodes out"):
         assert np.isnan(_success({"success": of_all}, 0))
     assert _success({"success": of_all}, 1) == 1.0
+
+
+class EndlessEnv(gymnasium.Env):
+    """An environment whose episodes never end."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+def test_endless_episodes_are_told_of_and_warned_about(monkeypatch, capsys):
+    class Enough(Exception):
+        pass
+
+    def actor(observation):
+        asked.append(1)
+        if len(asked) > 10_100:
+            raise Enough
+        return np.zeros(1, np.int64)
+
+    asked = []
+    monkeypatch.setattr("lit_imitation.rollout.PATIENCE", 0.01)
+    envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.warns(UserWarning, match=r"10,000 steps.*env_kwargs\.max_episode_steps"), pytest.raises(Enough):
+        list(Episodes(envs, actor, 3, seed=0, purpose="evaluation"))
+    assert "evaluation: 3 episodes in" in capsys.readouterr().err
+
+
+def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def request():
+        if len(steps) == 7:
+            raise Asked
+
+    steps = []
+    monkeypatch.setattr("lit_imitation.interruption.request", request)
+    envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(Asked):
+        list(Episodes(envs, lambda observation: (steps.append(1), np.zeros(1, np.int64))[1], 1, seed=0))

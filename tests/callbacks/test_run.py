@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from suites import arguments
 from lit_imitation import read_demonstrations
 from lit_imitation.cli import main
 from lit_imitation.envs import make
+from lit_imitation.files import Hold
 from lit_imitation.lightning_cli import CLI
 from lit_imitation.policies.checkpoints import read_checkpoint
 
@@ -311,3 +313,31 @@ def test_averaged_weights_are_what_is_tested_and_kept(tmp_path):
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
     assert any((averaged[name] != current[name]).any() for name in averaged)
+
+
+def test_a_directory_is_one_runs_alone(tmp_path, capsys):
+    """A new run, one that goes on, and one that is tested there: one line says who is there."""
+    hold = Hold(tmp_path / ".lock", "", "")
+    for more in ([], ["--ckpt_path=last"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments("bc-discrete", tmp_path, *SHORT, *more))
+        assert caught.value.code == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{tmp_path} is in use by process {os.getpid()} on" in error
+    hold.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda form, *when: "now")
+    made = [CLI._new_directory(tmp_path, True).name for _ in range(3)]
+    assert made == ["now", "now_2", "now_3"]
+
+
+def test_a_url_as_the_runs_directory_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments("bc-discrete", "memory://run", *SHORT))
+    assert caught.value.code == 1
+    assert "memory://run: only local directories can be written" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
