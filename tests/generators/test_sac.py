@@ -435,3 +435,27 @@ def test_pendulum_is_learnt_in_ten_thousand_steps(tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["random_return"] < -1000
     assert summary["return_mean"] > -400
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_updates_under_bf16_autocast_are_those_of_float32(kind):
+    ends = []
+    for enabled in (False, True):
+        generator = sac(kind, normalise_observations=True)
+        generator.critic.network.biases[-1].data.fill_(200.0)  # the differences that count are small
+        generator.optimizers()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logged = generator.update(round_of(kind), 0.0)
+        assert logged["q"].dtype == torch.float32
+        ends.append(torch.cat([generator.critic_descent.vector, generator.policy_descent.vector]).detach())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_policy_known_to_be_fresh_has_nothing_to_hold_on_to(fresh):
+    policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    policy.fresh = fresh
+    generator = sac("continuous", policy, learning_starts=40, warmup_steps=31, kl_coefficient=0.5)
+    assert generator.random_steps == (40 if fresh else 0)
+    assert generator.warmup_steps == (0 if fresh else 31)
+    assert (generator.start is None) == fresh
