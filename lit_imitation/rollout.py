@@ -449,7 +449,7 @@ def _name(envs: VectorEnv[Any, Any, Any]) -> str:
     return spec.id if spec is not None else str(envs)
 
 
-def _success(info: dict[str, Any], env: int) -> float:
+def _success(info: Any, env: int) -> float:
     """What the environment said of the episode that just ended, from 0 to 1, or NaN if it said nothing of use."""
     info = info.get("final_info", info)
     of_one = not isinstance(info, dict)

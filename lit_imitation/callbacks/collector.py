@@ -151,8 +151,7 @@ class Collector:
             recorder = FrameRecorder(envs, self.frames)
             rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
         bar, failure = self.trainer.progress_bar_callback, ""
-        shows = isinstance(bar, ProgressBar | ProgressLines)
-        shown = bar.collecting(f"Round {i}", rollout) if shows else nullcontext()
+        shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ProgressBar | ProgressLines) else nullcontext()
         try:
             with shown as progress:
                 for episode in rollout:
