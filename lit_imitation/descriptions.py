@@ -236,8 +236,9 @@ def _encoded_code(value: Any) -> dict[str, Any]:
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return {KIND: "function", "module": value.__module__, "name": value.__qualname__}
     for module in ("torch", "torch.nn.functional"):
-        if isinstance(value, BuiltinFunctionType) and getattr(sys.modules[module], value.__name__, None) is value:
-            return {KIND: "function", "module": module, "name": value.__name__}
+        name = getattr(value, "__name__", "")
+        if isinstance(value, BuiltinFunctionType) and getattr(sys.modules[module], name, None) is value:
+            return {KIND: "function", "module": module, "name": name}
     if is_dataclass(value) and type(value).__module__ == "lit_imitation.schedules":
         arguments = {field.name: encode(getattr(value, field.name)) for field in fields(value) if field.init}
         return {KIND: "object", "class": class_name(type(value)), "arguments": arguments}
