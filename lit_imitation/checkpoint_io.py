@@ -34,9 +34,28 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Read a checkpoint whose members agree with their checksums; nothing in it is executed.
 
         Raises:
-            ConfigError: a URL, no checkpoint, damaged, or weights that are not finite numbers.
+            ConfigError: a URL, no checkpoint, damaged, or with optimizer states that are no numbers.
         """
         checkpoint = read_checkpoint(path)
         if not isinstance(checkpoint.get("state_dict", {}), dict):
             raise ConfigError(f"{path} holds a state_dict that is no dictionary")
+        for key in ("optimizer_states", "current_model_state"):  # an average of weights keeps the last ones there
+            _check_numbers(checkpoint.get(key), f"{path}: {key}")
         return checkpoint
+
+
+def _check_numbers(held: Any, what: str) -> None:
+    """Raise `ConfigError` for a tensor that is complex, or not finite, or larger than what is stored of it."""
+    if isinstance(held, dict):
+        for key, value in held.items():
+            _check_numbers(value, f"{what}.{key}")
+    elif isinstance(held, list | tuple):
+        for i, value in enumerate(held):
+            _check_numbers(value, f"{what}[{i}]")
+    elif isinstance(held, torch.Tensor):
+        if held.layout != torch.strided or held.numel() * held.element_size() > held.untyped_storage().nbytes():
+            raise ConfigError(f"{what} is not a plain tensor")
+        if held.is_complex():
+            raise ConfigError(f"{what} holds {held.dtype}; real numbers are needed")
+        if held.is_floating_point() and held.isnan().any():
+            raise ConfigError(f"{what} holds nan; the file is damaged or its training diverged")

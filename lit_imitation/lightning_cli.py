@@ -37,7 +37,7 @@ from lit_imitation.files import Hold, check_local, expanded, sweep
 from lit_imitation.integrity import check_file
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.loops import PlainEpochLoop
-from lit_imitation.policies.checkpoints import find_checkpoint, read_checkpoint
+from lit_imitation.policies.checkpoints import LOADING_ERRORS, find_checkpoint, read_checkpoint
 from lit_imitation.processes import end_with
 from lit_imitation.recipes import with_recipes_found
 from lit_imitation.trust import read_config, refuse_url, trusting
@@ -121,6 +121,14 @@ def _run(command: str, arguments: list[str]) -> None:
             )
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning's Trainer: {error}") from error
+    except LOADING_ERRORS as error:
+        if not _while_restoring(error):
+            raise
+        reason = (str(error) or "no text").strip().splitlines()[0]
+        raise ConfigError(
+            f"--ckpt_path {option(arguments, '--ckpt_path')} is damaged, or of another kind of run: "
+            f"{type(error).__name__}: {reason:.300}"
+        ) from error
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning's exception by itself would end the process with success
     except SystemExit as error:
@@ -130,6 +138,15 @@ def _run(command: str, arguments: list[str]) -> None:
                 f"the run was ended by SystemExit in {frame.filename}, line {frame.lineno}: {frame.line}"
             ) from error
         raise
+
+
+def _while_restoring(error: BaseException) -> bool:
+    """Whether an error arose while Lightning handed out the content of a checkpoint."""
+    return any(
+        frame.f_code.co_filename.endswith("checkpoint_connector.py")
+        and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 def _quieten(command: str) -> None:

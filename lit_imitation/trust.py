@@ -185,7 +185,7 @@ class _Reader:
                     f"{self.file} names {value} ({where}), which would be fetched; name it yourself with "
                     "--data.demonstrations, or add --trust true"
                 )
-        elif key in ("start", "reward") and value not in self.public:
+        elif key in ("start", "reward") and value not in self.public and not _is_word(value):
             return os.path.abspath(os.path.expanduser(value))  # the parser would import `module.ckpt`
         elif value not in self.public and not _is_word(value):
             raise refused(self.file, value, where)

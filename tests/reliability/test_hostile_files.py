@@ -465,6 +465,36 @@ for _name, _fields in FIELDS.items():
         lambda stage, fields=_fields: lambda: BC.load_from_checkpoint(stage.checkpoint(**fields)),
     )
 
+STATES: dict[str, dict[str, Any]] = {
+    "optimizers as text": {"optimizer_states": ["x"]},
+    "NaN in an optimizer": {"optimizer_states": [{"state": {0: {"exp_avg": torch.full((2,), float("nan"))}}}]},
+    "complex optimizer": {"optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2, dtype=torch.complex64)}}}]},
+    "loops as a list": {"loops": [1]},
+    "callbacks as text": {"callbacks": "x"},
+    "clock as text": {"callbacks": {"RunDirectory": "x"}},
+}
+for _name, _fields in STATES.items():
+    add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resumed(stage.checkpoint(**fields)))
+for _name, _value in {"text": "x", "NaN": float("nan"), "a list": [1], "a class": POPEN}.items():
+    add(
+        f"checkpoint_data-expert's return is {_name}",
+        lambda stage, value=_value: through_the_command_line(
+            stage.checkpoint(DemonstrationDataModule={"expert_return": value})
+        ),
+    )
+add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(stage)))
+add("checkpoint_resume-bit flip", lambda stage: resumed(flipped(stage.checkpoint(), "data/2")))
+
+
+def resumed(path: Path) -> Attempt:
+    """As a person goes on with a run: with a recipe of their own."""
+    recipe = "model: lit_imitation.BC\ndata: " + DATA % ", expert_trajectories: 1, eval_episodes: 1, num_envs: 1"
+    (path.parent / "r.yaml").write_text(recipe)
+    more = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
+    more += ["--model.policy=lit_imitation.CategoricalPolicy", "--model.policy.hidden_sizes=[8]"]
+    return lambda: main(["fit", "--config=r.yaml", f"--ckpt_path={path}", *more])
+
+
 # Recipes.
 
 
