@@ -66,7 +66,7 @@ def own(tmp_path, monkeypatch):
         "evaluation": {},
         "random_states": get_states(),
         "config": yaml.safe_dump(config),
-        "RolloutDataModule": {"expert_return": None},
+        "RolloutDataModule": {"expert_return": None, "expert_return_of": "", "eval_deterministic": None},
     }
     torch.save(held, tmp_path / "own.ckpt")
     return tmp_path / "own.ckpt"

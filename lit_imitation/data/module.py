@@ -207,8 +207,14 @@ class EnvironmentDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse, where the expert is the same, acts in the same way, and is not to be asked anew."""
+        """The inverse, where the expert is the same, acts in the same way, and is not to be asked anew.
+
+        Raises:
+            ConfigError: the checkpoint holds something else than a return.
+        """
         held, deterministic = state_dict["expert_return"], state_dict["eval_deterministic"]
+        if held is not None and not _is_return(held):
+            raise ConfigError(f"the checkpoint's expert_return is {held!r:.80}, which is no return")
         if held is None or self._given or (self.refresh and (self._reference or self._can_ask)):
             return
         same = state_dict["expert_return_of"] == self._circumstances()
@@ -225,6 +231,16 @@ class EnvironmentDataModule(LightningDataModule):
         source = getattr(self, "demonstrations", "")
         names = (self.env_id, self.env_kwargs, source if isinstance(source, str) else "", getattr(self, "expert", ""))
         return json.dumps(names, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def _is_return(held: Any) -> bool:
+    """Whether a checkpoint holds the fields of a `Reference`."""
+    return (
+        isinstance(held, dict)
+        and set(held) == set(Reference._fields)
+        and all(value is None or (isinstance(value, int | float) and abs(value) < math.inf) for value in held.values())
+        and held["mean"] is not None
+    )
 
 
 class PolicyEpisodes:

@@ -475,11 +475,18 @@ STATES: dict[str, dict[str, Any]] = {
 }
 for _name, _fields in STATES.items():
     add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resumed(stage.checkpoint(**fields)))
-for _name, _value in {"text": "x", "NaN": float("nan"), "a list": [1], "a class": POPEN}.items():
+REFERENCE = {"mean": 1.0, "error": None, "episodes": 0}
+STATE = {"expert_return": None, "expert_return_of": "", "eval_deterministic": None}
+for _name, _value in {
+    "text": "x",
+    "NaN": float("nan"),
+    "a list": [1],
+    "NaN inside": {**REFERENCE, "mean": float("nan")},
+}.items():
     add(
         f"checkpoint_data-expert's return is {_name}",
         lambda stage, value=_value: through_the_command_line(
-            stage.checkpoint(DemonstrationDataModule={"expert_return": value})
+            stage.checkpoint(DemonstrationDataModule={**STATE, "expert_return": value})
         ),
     )
 add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(stage)))
