@@ -7,8 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from gymnasium import Space
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,7 +17,7 @@ from lit_imitation.transitions import Transitions
 Array: TypeAlias = NDArray[Any]
 
 DIFFERENCE = 0.05
-"""Continuous actions differ where they are further apart than this share of the action's range (of 1 if unbounded)."""
+"""Continuous actions differ where they are further apart than this share of what the policy takes for their range."""
 
 
 class Mixture:
@@ -109,11 +107,13 @@ class Mixture:
         return transitions, torch.from_numpy(flat(self.learnt)), torch.from_numpy(flat(self.asked))
 
 
-def differ(a: Array, b: Array, action_space: Space[Any]) -> NDArray[np.bool_]:
-    """`[N]`: where two actions `[N, *act]` are not the same; continuous ones may be `DIFFERENCE` of the range apart."""
-    if isinstance(action_space, Box):
-        width = action_space.high.astype(np.float64) - action_space.low.astype(np.float64)
-        apart = np.abs(a - b) > DIFFERENCE * np.where(np.isfinite(width), width, 1.0)
-    else:
-        apart = np.asarray(a != b)
+def differ(a: Array, b: Array, width: Array | None) -> NDArray[np.bool_]:
+    """`[N]`: where two actions `[N, *act]` are not the same.
+
+    Args:
+        a: actions.
+        b: others.
+        width: `[*act]`, the range of continuous actions, which may be `DIFFERENCE` of it apart; None for discrete ones.
+    """
+    apart = np.asarray(a != b) if width is None else np.abs(a - b) > DIFFERENCE * width
     return np.asarray(apart.any(axis=tuple(range(1, apart.ndim))))

@@ -19,7 +19,7 @@ from lit_imitation.errors import ConfigError, ExpertError, LitImitationError, Tr
 from lit_imitation.interruption import check
 from lit_imitation.processes import rank
 from lit_imitation.seeding import RandomStream
-from lit_imitation.transitions import Transitions
+from lit_imitation.transitions import Transitions, as_played, as_recorded
 
 Actor: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 """Observations `[B, *obs]` to actions `[B, *act]` in the environment's own values; experts and `Policy.actor` are."""
@@ -92,7 +92,8 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
             raise ExpertError(f"the actor stopped at step {number} since the last reset: {_said(error)}") from error
         # Spelled out, since a `with` block would take as long as a fast environment's step.
         try:
-            following, reward, terminated, truncated, info = envs.step(action)
+            following, reward, terminated, truncated, info = envs.step(as_played(action, envs.single_action_space))
+            reward, terminated, truncated = _one_each(reward), _flags(terminated), _flags(truncated)
             done = terminated | truncated
             final = following
             any_done = np.count_nonzero(done)
@@ -147,6 +148,18 @@ class _FiniteCheck:
 def shares(count: int, parts: int) -> NDArray[np.int64]:
     """`[parts]`: `count` shared out as evenly as can be, the first few one more."""
     return count // parts + (np.arange(parts) < count % parts)
+
+
+def _one_each(column: Any) -> NDArray[Any]:
+    """`[B]`, of a list or of `[B, 1]` too."""
+    array = np.asarray(column)
+    return array.reshape(len(array)) if array.ndim > 1 and array.size == len(array) else array
+
+
+def _flags(column: Any) -> NDArray[np.bool_]:
+    """`[B]` bool, of numbers too."""
+    flags = _one_each(column)
+    return flags if flags.dtype == np.bool_ else flags.astype(np.bool_)
 
 
 class Episodes:
@@ -278,6 +291,8 @@ class Episodes:
         arrays = {name: column[live] for name, column in zip(names, columns, strict=True)}
         taken = live.sum(axis=1)
         last = taken[taken > 0].cumsum() - 1
+        for name in ("observation", "next_observation"):
+            arrays[name] = as_recorded(arrays[name], self.envs.single_observation_space)
         arrays["truncated"][last] |= ~arrays["terminated"][last]
         return Transitions.from_numpy(arrays)
 
@@ -377,6 +392,8 @@ def rounds(
                     returns[step.done], lengths[step.done] = 0.0, 0
         *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
         columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
+        for i in (0, 4):
+            columns[i] = as_recorded(columns[i], envs.single_observation_space)
         action = torch.stack(drawn)
         drawn.clear()
         rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action)

@@ -7,8 +7,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import Space
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
 from tensordict import TensorClass
 from torch import Tensor
+
+
+def as_recorded(observation: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
+    """Observations as `Transitions` holds them: of a Box float32, or uint8 where they are; of other spaces int64."""
+    if not isinstance(space, Box):
+        return observation.astype(np.int64, copy=False)
+    return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)
+
+
+def as_played(action: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
+    """Actions in the precision of their Box where that is less than float32; others as they are."""
+    return action.astype(np.float16) if space.dtype == np.float16 and action.dtype != np.float16 else action
 
 
 class Transitions(TensorClass):
@@ -22,7 +37,7 @@ class Transitions(TensorClass):
     """
 
     observation: Tensor
-    """`[N, *obs]`: what the agent saw. float32, uint8 for images, int64 for discrete observations."""
+    """`[N, *obs]`: what the agent saw. float32, uint8 where the space is, int64 for discrete observations."""
     action: Tensor
     """`[N, *act]` float32, or `[N]` int64 for a discrete action, in the environment's own values."""
     reward: Tensor

@@ -10,9 +10,11 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, WeightAveraging
 from lightning_utilities.core.rank_zero import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_imitation.callbacks.collector import Collector
@@ -33,6 +35,7 @@ from lit_imitation.experts import Expert, checked, load_expert
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.mixture import differ
 from lit_imitation.policies import EnsemblePolicy
+from lit_imitation.policies.continuous import BoxActions
 from lit_imitation.schedules import BetaSchedule
 from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
@@ -319,7 +322,7 @@ class DAggerCallback(Checkpoint):
                 policy.load_state_dict(type(policy)(*spaces, **policy.arguments).state_dict())
             for optimizer in trainer.optimizers:
                 optimizer.state = defaultdict(dict)
-            policy.fit_normaliser(self.data.train.observation)
+            policy.fit_normaliser(self.data.train.observation, self.data.train.action)
         elif not any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
             # An average is over weights that read their inputs in one way.
             policy.refit_normaliser(self.data.train.observation, trainer.optimizers)
@@ -380,7 +383,7 @@ class DAggerCallback(Checkpoint):
 
     def _take_in(self, labelled: Transitions, learnt: Tensor, i: int) -> None:
         """Write a round, train on it from now on, and start its record."""
-        differing = differ(learnt.numpy(), labelled.action.numpy(), self.data.action_space)
+        differing = differ(learnt.numpy(), labelled.action.numpy(), self._range())
         if len(labelled):
             self._write(labelled, i)
             self._add(labelled, i)
@@ -389,6 +392,13 @@ class DAggerCallback(Checkpoint):
                 part.unlink()
         self._record(i, len(labelled), float(differing.mean()) if len(labelled) else None)
         self._epochs, self._fresh = 0, True
+
+    def _range(self) -> NDArray[Any] | None:
+        """`[*act]`: what the policy takes for the range of continuous actions."""
+        policy = self.module.policy
+        if not isinstance(policy, BoxActions) or not isinstance(self.data.action_space, Box):
+            return None
+        return 2.0 * policy.scale.cpu().numpy().reshape(self.data.action_space.shape)
 
     def _record(self, i: int, labels: int, disagreement: float | None) -> None:
         before = self.records[-1]["dataset_size"] if self.records else 0

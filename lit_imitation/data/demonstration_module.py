@@ -45,8 +45,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
 
     Args:
         env_id: a registered Gymnasium id, or `module:Id-v0`.
-        demonstrations: path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, or `Transitions` in memory; empty to
-            roll out `expert` (cached by what was asked).
+        demonstrations: path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, a list of these, or `Transitions` in
+            memory; empty to roll out `expert` (cached by what was asked).
         expert: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
         expert_deterministic: the expert's mode, else draws from its distribution.
         expert_trajectories: how many an expert is asked for; a file has what it has.
@@ -79,7 +79,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
     def __init__(
         self,
         env_id: str,
-        demonstrations: str | Transitions = "",
+        demonstrations: str | Path | list[str | Path] | Transitions = "",
         expert: str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
@@ -112,7 +112,16 @@ class DemonstrationDataModule(EnvironmentDataModule):
             refresh,
             seed,
         )
-        if isinstance(demonstrations, str) and not demonstrations and not expert:
+        if isinstance(demonstrations, Path):
+            demonstrations = str(demonstrations)
+        elif isinstance(demonstrations, list | tuple):
+            demonstrations = [str(one) for one in demonstrations]
+        elif not isinstance(demonstrations, str | Transitions):
+            raise ConfigError(
+                f"data.demonstrations is a {type(demonstrations).__name__}; it is a path, minari:ID or hf:NAME, a list "
+                "of these, or Transitions"
+            )
+        if not isinstance(demonstrations, Transitions) and not demonstrations and not expert:
             raise ConfigError(
                 "nobody demonstrates: set data.demonstrations to a file (or minari:ID, hf:NAME), or data.expert to an "
                 "expert that can be rolled out"
@@ -131,7 +140,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
             raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
         if return_temperature is not None and not return_temperature > 0.0:
             raise ConfigError(f"data.return_temperature is {return_temperature}; it must be positive")
-        self.demonstrations, self.expert = demonstrations, expert
+        self.demonstrations: str | list[str] | Transitions = demonstrations  # type: ignore[assignment]
+        self.expert = expert
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
         self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature

@@ -13,10 +13,11 @@ from typing import IO, Any, NamedTuple
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
+from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
 from lit_imitation.files import atomic_file, expanded
 from lit_imitation.integrity import check_inside
@@ -58,36 +59,46 @@ class Demonstrations(NamedTuple):
 
 
 def read_demonstrations(
-    source: str, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    source: str | Path | Sequence[str | Path],
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
     Args:
         source: the path of an `.npz` or `.hdf5` file, in D4RL's layout or the `imitation` library's, or of a folder of
             such files (DAgger's `dataset`), read in the order of their names; `minari:ID` or `minari:DIRECTORY`;
-            `hf:NAME` or `hf:DIRECTORY`.
+            `hf:NAME` or `hf:DIRECTORY`. Of several of these, the trajectories of one come after those of the other.
         observation_space: of one environment.
         action_space: of one environment.
 
     Raises:
         DemonstrationError: something is wrong with it; the text names file, key and row.
-        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete.
+        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete, MultiBinary.
         MissingExtraError: the library for a `minari:` or `hf:` source is not installed.
     """
-    folder = expanded(source)
-    files = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
-    if files:
-        for file in files:
+    if isinstance(source, str | Path):
+        source = str(source)
+        folder = expanded(source)
+        inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
+        for file in inside:
             check_inside(file, folder, DemonstrationError)
-        parts = [read_demonstrations(str(file), observation_space, action_space) for file in files]
+        sources = [str(file) for file in inside]
+    else:
+        sources = [str(one) for one in source]
+        if not sources:
+            raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
+    if sources:
+        parts = [read_demonstrations(one, observation_space, action_space) for one in sources]
         returns = torch.cat([part.episode_returns for part in parts])
         metadata = _joined([part.metadata for part in parts])
         return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, metadata)
+    assert isinstance(source, str)
     columns = read_columns(source, observation_space)
     transitions = _transitions(columns, observation_space, action_space)
     returns = transitions.episode_returns()
     if "episode_returns" in columns.arrays:
-        written = columns.arrays["episode_returns"]
+        written = _column_of(columns.arrays["episode_returns"])
         place = columns.where("episode_returns", None)
         _numeric("episode_returns", written, columns)
         if written.shape != tuple(returns.shape):
@@ -175,7 +186,7 @@ def check(
     Raises:
         DemonstrationError: not flat, not the dtypes and shapes that `Transitions` names, values that are not finite or
             outside their space, or rows that no episode end closes; the text names field and row.
-        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete.
+        UnsupportedSpaceError: a space that is none of Box, Discrete, MultiDiscrete, MultiBinary.
     """
     if transitions.batch_dims != 1:
         raise DemonstrationError(
@@ -359,10 +370,15 @@ def _transitions(
 def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     """A column of observations or actions in the dtype and shape that its space asks for."""
     array = columns.arrays[key]
-    if not isinstance(space, Box | Discrete | MultiDiscrete):
-        raise UnsupportedSpaceError(
-            f"{columns.where(key, None)} is for {space}; Box, Discrete and MultiDiscrete can be read"
+    if not isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary) or (
+        key == "actions" and isinstance(space, MultiBinary)
+    ):
+        kinds = (
+            "Box, Discrete and MultiDiscrete" if key == "actions" else "Box, Discrete, MultiDiscrete and MultiBinary"
         )
+        raise UnsupportedSpaceError(f"{columns.where(key, None)} is for {space}; {kinds} can be read")
+    if array.dtype.kind == "b" and key != "actions":
+        array = array.astype(np.uint8)
     _numeric(key, array, columns)
     shape = (len(array), *(space.shape or ()))
     single = space.shape in ((), (1,)) and array.shape in ((len(array),), (len(array), 1))
@@ -372,7 +388,7 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             "are these demonstrations of another environment?"
         )
     array = array.reshape(shape)
-    if isinstance(space, Discrete | MultiDiscrete):
+    if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
         return _choices(key, array, columns, space)
     if space.dtype == np.uint8 and key != "actions":
         if array.dtype.kind not in "iu":
@@ -387,14 +403,22 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     return _finite(key, array, np.float32, columns)
 
 
-def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDiscrete) -> Array:
-    """`[N]` or `[N, components]` int64, each one of the space's values; whole numbers in float arrays will do."""
+def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDiscrete | MultiBinary) -> Array:
+    """`[N]` or `[N, *components]` int64, each one of the space's values; whole numbers in float arrays will do."""
     if array.dtype.kind == "f":
         array = _finite(key, array, array.dtype, columns)
         _no_row(key, array != np.floor(array), columns, lambda row: f"is {array[row]}; {space} has whole numbers only")
-    low, high = space.start, space.start + (space.n if isinstance(space, Discrete) else space.nvec) - 1
+    low: Any = 0
+    high: Any = 1
+    if not isinstance(space, MultiBinary):
+        low, high = space.start, space.start + (space.n if isinstance(space, Discrete) else space.nvec) - 1
     outside = (array < low) | (array > high)
-    _no_row(key, outside, columns, lambda row: f"is {array[row]}, outside {space}, whose values are {low} to {high}")
+    _no_row(
+        key,
+        outside,
+        columns,
+        lambda row: f"is {array[row].tolist()}, outside {space}, whose values are {low} to {high}",
+    )
     return array.astype(np.int64, copy=False)
 
 
@@ -412,12 +436,12 @@ def _bounded(actions: Array, columns: Columns, space: Box) -> Array:
             f"[{bounds[0]}, {bounds[1]}] there. Bring the actions to the environment's own units; where it clipped "
             "them itself as they were recorded, do the same: np.clip(actions, low, high)"
         )
-    return np.clip(actions, space.low, space.high).astype(np.float32, copy=False)
+    return np.clip(actions, *float32_bounds(space))
 
 
 def _scalars(key: str, columns: Columns) -> Array:
     """`[N]` float32, finite."""
-    array = columns.arrays[key]
+    array = _column_of(columns.arrays[key])
     _numeric(key, array, columns)
     if array.ndim != 1:
         raise DemonstrationError(
@@ -428,13 +452,18 @@ def _scalars(key: str, columns: Columns) -> Array:
 
 def _flags(key: str, columns: Columns) -> Array:
     """`[N]` bool, from bools or from numbers that are 0 or 1."""
-    array = columns.arrays[key]
+    array = _column_of(columns.arrays[key])
     if array.ndim != 1:
         raise DemonstrationError(f"{columns.where(key, None)} has shape {list(array.shape)}; one flag a row is needed")
     if array.dtype.kind != "b":
         _numeric(key, array, columns)
         _no_row(key, (array != 0) & (array != 1), columns, lambda row: f"is {array[row]}; a flag is 0 or 1")
     return array.astype(np.bool_, copy=False)
+
+
+def _column_of(array: Array) -> Array:
+    """`[N]` for `[N, 1]`, and others as they are."""
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
 def _numeric(key: str, array: Array, columns: Columns) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lit_imitation.data.demonstration_module import DemonstrationDataModule, HeldOut
@@ -45,7 +46,7 @@ class ImitationDataModule(RolloutDataModule):
     def __init__(
         self,
         env_id: str,
-        demonstrations: str | Transitions = "",
+        demonstrations: str | Path | list[str | Path] | Transitions = "",
         expert: str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,

@@ -541,6 +541,8 @@ def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:
 
 def _episode_ends(source: str, terminal: Array, lengths: Array) -> tuple[Array, Array]:
     """`terminals, timeouts`, each `[N]`, from one flag a trajectory: did it end, or was it cut off?"""
+    if terminal.ndim == 2 and terminal.shape[1] == 1:
+        terminal = terminal[:, 0]
     if terminal.dtype.kind not in "biu" or terminal.ndim != 1:
         raise DemonstrationError(
             f"{source}: 'terminal' holds {terminal.dtype} {list(terminal.shape)}; one bool a trajectory is needed"

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import numpy as np
+from gymnasium import Space
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -15,12 +16,12 @@ from lit_imitation.errors import ConfigError, require
 _envpool = require("envpool", "envpool", "backend envpool")
 
 
-def has_env(env_id: str) -> bool:
-    """Whether EnvPool has this id, with observations and actions that are plain arrays."""
+def observations(env_id: str) -> Space[Any] | None:
+    """EnvPool's observation space of this id, if it has it, with observations that are plain arrays."""
     if env_id not in _envpool.list_all_envs():
-        return False
-    spec = _envpool.make_spec(env_id)
-    return isinstance(spec.gymnasium_observation_space, Box | Discrete)
+        return None
+    space: Space[Any] = _envpool.make_spec(env_id).gymnasium_observation_space
+    return space if isinstance(space, Box | Discrete) else None
 
 
 class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
@@ -30,7 +31,7 @@ class EnvPoolVectorEnv(VectorEnv[Any, Any, Any]):
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int) -> None:
-        if not has_env(env_id):
+        if observations(env_id) is None:
             raise ConfigError(f"EnvPool {_envpool.__version__} has no {env_id}; choose another backend than envpool")
         self.env_id = env_id
         self.num_envs = num_envs

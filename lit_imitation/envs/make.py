@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import gymnasium
-from gymnasium import Env
+import numpy as np
+from gymnasium import Env, Space
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Dict, Tuple
+from gymnasium.spaces import Dict, Discrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
 
-from lit_imitation.envs.spaces import check_spaces
+from lit_imitation.envs.spaces import FlatBox, check_spaces, flattens
 from lit_imitation.envs.workers import WorkerVectorEnv
 from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
 from lit_imitation.rollout import blaming
@@ -57,36 +59,47 @@ def make(
         raise ConfigError(f"backend is {backend!r}; choose one of {', '.join(get_args(Backend))}")
     spec = _spec(env_id)
     if backend == "auto":
-        backend = _fastest(spec, env_kwargs)
+        backend = _fastest(env_id, spec, env_kwargs)
     envs: VectorEnv[Any, Any, Any]
     if backend == "vector":
         if spec.vector_entry_point is None:
             raise ConfigError(f"{env_id} has no batched version of Gymnasium's own; choose another backend than vector")
         with _arguments_named(env_id, env_kwargs):
             envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
-        if isinstance(envs.single_observation_space, Dict | Tuple) and envs.single_observation_space.is_np_flattenable:
+        original = envs.single_observation_space
+        if isinstance(original, Dict | Tuple) and flattens(original):
             if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:  # all that Gymnasium's wrapper can do
                 raise ConfigError(
-                    f"{env_id}: the observations {envs.single_observation_space} of its batched version cannot be "
+                    f"{env_id}: the observations {original} of its batched version cannot be "
                     "flattened, since it starts episodes on the step that ends one; choose backend sync"
                 )
             envs = FlattenVectorObservation(envs)
+            envs.single_observation_space = FlatBox(original)
     elif backend == "envpool":
         from lit_imitation.envs.envpool import EnvPoolVectorEnv
 
         if env_kwargs:
             raise ConfigError(f"{env_id}: the arguments {sorted(env_kwargs)} cannot be given to EnvPool; use sync")
         envs = EnvPoolVectorEnv(spec.id, num_envs, seed)
+        own, other = _observations(env_id), envs.single_observation_space
+        if own is not None and _kind(own) != _kind(other):
+            envs.close()
+            raise ConfigError(
+                f"{env_id}: EnvPool's observations are {other}, Gymnasium's {own}, and a policy of one could not be "
+                "used in the other; use backend sync"
+            )
     else:
         if backend == "async":  # which breaks on odd spaces before they can be checked
-            single = make_single(env_id, **env_kwargs)
-            check_spaces(single.observation_space, single.action_space, env_id)
-            single.close()
-        factory = partial(make_single, env_id, **env_kwargs)
-        if backend == "async":
-            envs = WorkerVectorEnv(factory, num_envs)
-        else:
-            envs = SyncVectorEnv([factory] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+            _check_single(env_id, env_kwargs)
+        factory = partial(_scalar_single, env_id, **env_kwargs)
+        try:
+            if backend == "async":
+                envs = WorkerVectorEnv(factory, num_envs)
+            else:
+                envs = SyncVectorEnv([factory] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+        except (TypeError, ValueError, NotImplementedError, AssertionError, gymnasium.error.Error):
+            _check_single(env_id, env_kwargs)  # an odd space is the likely reason
+            raise
         envs.spec = spec
     check_spaces(envs.single_observation_space, envs.single_action_space, env_id)
     try:
@@ -106,7 +119,35 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
             env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except ImportError as error:  # ids that Gymnasium still lists but has moved elsewhere
         raise ConfigError(f"env_id: {error}") from error
-    return FlattenObservation(env) if isinstance(env.observation_space, Dict | Tuple) else env
+    original = env.observation_space
+    if isinstance(original, Dict | Tuple) and flattens(original):
+        env = FlattenObservation(env)
+        env.observation_space = FlatBox(original)
+    return env
+
+
+class _Scalars(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Rewards and flags of one copy as single values where they come as arrays `[1]`, which `SyncVectorEnv` refuses."""
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One step."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return observation, _single(reward), _single(terminated), _single(truncated), info
+
+
+def _single(value: Any) -> Any:
+    return value.item() if isinstance(value, np.ndarray) and value.size == 1 else value
+
+
+def _scalar_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
+    return _Scalars(make_single(env_id, **env_kwargs))
+
+
+def _check_single(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """Raise `UnsupportedSpaceError` for the spaces of one copy."""
+    single = make_single(env_id, **env_kwargs)
+    check_spaces(single.observation_space, single.action_space, env_id)
+    single.close()
 
 
 @contextmanager
@@ -150,15 +191,35 @@ def _spec(env_id: str) -> EnvSpec:
     return spec
 
 
-def _fastest(spec: EnvSpec, env_kwargs: dict[str, Any]) -> Backend:
+def _fastest(env_id: str, spec: EnvSpec, env_kwargs: dict[str, Any]) -> Backend:
     # Gymnasium's phys2d batches are JAX programs, another dependency with other numbers.
     if spec.vector_entry_point is not None and "phys2d" not in str(spec.vector_entry_point):
         return "vector"
     if not env_kwargs and importlib.util.find_spec("envpool") is not None:
         try:
-            from lit_imitation.envs.envpool import has_env
+            from lit_imitation.envs.envpool import observations
         except MissingExtraError:
             return "sync"
-        if has_env(spec.id):
-            return "envpool"
+        if (theirs := observations(spec.id)) is not None:
+            own = _observations(env_id)
+            if own is None or _kind(own) == _kind(theirs):
+                return "envpool"
     return "sync"
+
+
+def _kind(space: Space[Any]) -> tuple[int, ...]:
+    """What two spaces share between which a policy can be moved."""
+    return (int(space.n),) if isinstance(space, Discrete) else (-1, *(space.shape or ()))
+
+
+@cache
+def _observations(env_id: str) -> Space[Any] | None:
+    """The observation space of one copy as Gymnasium makes it; None where it cannot, for lack of a dependency."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            single = make_single(env_id)
+    except (ConfigError, gymnasium.error.Error):
+        return None
+    single.close()
+    return single.observation_space

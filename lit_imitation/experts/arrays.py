@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from gymnasium import Space, spaces
 
+from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
 from lit_imitation.files import atomic_write, expanded
@@ -98,6 +99,7 @@ def load_arrays(
         raise file.error("output", f"is {output}, which needs a bounded action space, not {action_space}")
     if not deterministic and "log_std" not in file:
         raise file.error("log_std", "is missing, so there is no distribution to sample; ask for deterministic actions")
+    bounds = [bound.reshape(-1) for bound in float32_bounds(action_space)]
     std = 0.0 if deterministic else np.exp(file.vector("log_std", size))
 
     def act(observation: Array) -> Array:
@@ -108,7 +110,7 @@ def load_arrays(
             x = x + std * np.random.standard_normal(x.shape)  # noqa: NPY002 the stream that callers seed
         if output != "linear":
             x = low + (np.tanh(x) + 1) / 2 * (high - low)
-        return np.clip(x, low, high).astype(np.float32).reshape(-1, *action_space.shape)
+        return np.clip(x.astype(np.float32), *bounds).reshape(-1, *action_space.shape)
 
     return act
 
@@ -137,12 +139,14 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     if isinstance(policy, CategoricalPolicy):
         arrays["output"] = "argmax"
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
-        squashed = isinstance(policy, DeterministicPolicy) and policy.bounded
+        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.ranged.all())
+        if isinstance(policy, DeterministicPolicy) and not squashed and policy.ranged.any():
+            raise ExpertError(f"{path}: actions of which only some have bounds cannot be written as arrays")
         arrays["output"] = "tanh" if squashed else "linear"
         if isinstance(policy, GaussianPolicy):
             if policy.log_std is None:
                 raise ExpertError(f"{path}: a σ that depends on the state cannot be written as arrays")
-            arrays["log_std"] = (policy.log_std.detach() + policy.scale.log()).numpy()
+            arrays["log_std"] = (policy.free_log_std() + policy.scale.log()).detach().numpy()
         if not squashed:  # the format's last layer gives actions in the environment's units
             weight, bias = weights[-1]
             weights[-1] = weight * policy.scale, bias * policy.scale + policy.centre
@@ -152,6 +156,8 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
         arrays[f"W{i}"], arrays[f"b{i}"] = weight.numpy(), bias.numpy()
     arrays["obs_mean"] = standardise.mean.numpy()
     arrays["obs_std"] = (1.0 / standardise.inverse_std).numpy()
+    if standardise.fitted:
+        arrays["obs_clip"] = float(standardise.limit)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **notes)  # type: ignore[arg-type]
     atomic_write(expanded(path), buffer.getvalue())

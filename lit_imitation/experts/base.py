@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 
+from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ExpertError, LitImitationError, UnsupportedSpaceError
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -25,8 +26,9 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
     """`expert` with every answer verified and given its dtype: int64 or, in a Box, float32; all in the space.
 
     For experts whose code is not ours. Answers may be arrays, lists or tensors, and `(actions, None)` as Stable-
-    Baselines3's `predict` gives them. Nothing is clipped: an action outside the space is a fault of the expert or a
-    mix-up of environments, and a demonstration that hid it would be wrong.
+    Baselines3's `predict` gives them. Nothing but rounding is clipped: an action outside the space is a fault of the
+    expert or a mix-up of environments, and a demonstration that hid it would be wrong. A float64 bound is compared as
+    the float32 next to it, and the answer is the nearest float32 inside the box.
 
     Raises:
         UnsupportedSpaceError: `action_space` is none of Discrete, MultiDiscrete, Box.
@@ -47,12 +49,15 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
         low, high = action_space.start, action_space.start + action_space.nvec - 1
     elif isinstance(action_space, spaces.Box):
         dtype, kinds, kind_name = np.float32, "fiu", "numbers"
-        low, high = action_space.low, action_space.high
+        # In float32, as the answer is: a float64 bound may lie between two of them.
+        with np.errstate(over="ignore"):
+            low, high = action_space.low.astype(dtype), action_space.high.astype(dtype)
     else:
         raise UnsupportedSpaceError(
             f"expert {name}: action space {action_space} is not supported; Discrete, MultiDiscrete and Box are"
         )
     shape = action_space.shape or ()
+    bounds = float32_bounds(action_space) if isinstance(action_space, spaces.Box) else None
 
     def answer(observation: Array) -> Array:
         try:
@@ -82,7 +87,7 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
         if not inside.all():
             row = int(np.argmin(inside.reshape(len(action), -1).all(axis=1)))
             raise ExpertError(f"expert {name}: row {row}, action {action[row].tolist()} is not in {action_space}")
-        return action
+        return action if bounds is None else np.clip(action, *bounds)
 
     return answer
 
@@ -108,6 +113,8 @@ def space_mismatch(made_for: Space[Any], given: Space[Any], *, bounds: bool) -> 
         return bool(made_for.n != given.n or made_for.start != given.start)
     if isinstance(made_for, spaces.MultiDiscrete) and isinstance(given, spaces.MultiDiscrete):
         return not (np.array_equal(made_for.nvec, given.nvec) and np.array_equal(made_for.start, given.start))
+    if isinstance(made_for, spaces.MultiBinary) and isinstance(given, spaces.MultiBinary):
+        return made_for.shape != given.shape
     if isinstance(made_for, spaces.Box) and isinstance(given, spaces.Box):
         return made_for.shape != given.shape or (
             bounds and not (np.allclose(made_for.low, given.low) and np.allclose(made_for.high, given.high))

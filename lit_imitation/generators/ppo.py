@@ -11,13 +11,14 @@ from gymnasium import Space
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lit_imitation.envs.spaces import element
 from lit_imitation.errors import ConfigError
 from lit_imitation.generators.advantages import generalised_advantages
 from lit_imitation.generators.base import Generator
 from lit_imitation.generators.gradients import Descent
 from lit_imitation.generators.normalisation import RewardScale, RunningMoments, observe
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
-from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.policies.networks import MLP, Activation, EncoderKind
 from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced, world_size
 from lit_imitation.rollout import Round
@@ -41,6 +42,8 @@ class PPO(Generator[Round]):
         policy: to start from; by default a fresh Gaussian or categorical one of 2×64 tanh, orthogonally initialised.
         hidden_sizes: of the value network, and of a fresh policy.
         activation: likewise.
+        encoder: how a fresh policy reads observations, `auto`, `image` or `vector`; the value network reads them as the
+            policy does.
         learning_rate: of Adam.
         anneal: let the learning rate fall linearly to 0 over the training.
         gamma: discount.
@@ -70,6 +73,7 @@ class PPO(Generator[Round]):
         *,
         hidden_sizes: Sequence[int] = (64, 64),
         activation: Activation = "tanh",
+        encoder: EncoderKind = "auto",
         learning_rate: float = 3e-4,
         anneal: bool = True,
         gamma: float = 0.99,
@@ -105,19 +109,28 @@ class PPO(Generator[Round]):
         given = policy is not None and not policy.fresh
         if policy is None:
             cls = default_policy_class(action_space)
-            policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
+            policy = cls(
+                observation_space,
+                action_space,
+                hidden_sizes=list(hidden_sizes),
+                activation=activation,
+                encoder=encoder,
+            )
             assert isinstance(policy.network, MLP)
             policy.network.orthogonal(0.01)
-        self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation)
+        self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation, policy.encoder.kind)
         self.value.network.orthogonal(1.0)
         try:
-            policy.sample(policy.head(torch.zeros(1, *(observation_space.shape or ()))))
+            policy.sample(policy.head(torch.from_numpy(element(observation_space)[None])))
         except TypeError as error:
             raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
         if initial_std is not None:
             if not isinstance(policy, GaussianPolicy) or policy.log_std is None:
                 raise ConfigError("generator.initial_std needs a GaussianPolicy with std: free")
-            policy.log_std.data.fill_(float(torch.tensor(initial_std).log()))
+            try:
+                policy.set_std(initial_std)
+            except ConfigError as error:
+                raise ConfigError(f"generator.initial_std: {error}") from error
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.learning_rate, self.anneal = learning_rate, anneal
         self.gamma, self.gae_lambda = gamma, gae_lambda

@@ -21,7 +21,7 @@ from lit_imitation.generators.normalisation import RunningMoments, observe
 from lit_imitation.generators.replay import Replay, Replayed
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
-from lit_imitation.policies.networks import Activation
+from lit_imitation.policies.networks import Activation, EncoderKind
 from lit_imitation.precision import without_autocast
 from lit_imitation.processes import all_reduced, gathered, rank, world_size
 from lit_imitation.rollout import Round
@@ -165,6 +165,8 @@ class SAC(Generator[Round]):
         policy: to start from; by default a fresh one of 2×256 relu.
         hidden_sizes: of the Q-functions, and of a fresh policy.
         activation: likewise.
+        encoder: how a fresh policy reads observations, `auto`, `image` or `vector`; the Q-functions read them as the
+            policy does.
         learning_rate: of Adam, for Q-functions, policy and log α.
         gamma: discount.
         tau: τ.
@@ -196,6 +198,7 @@ class SAC(Generator[Round]):
         *,
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
+        encoder: EncoderKind = "auto",
         learning_rate: float = 3e-4,
         gamma: float = 0.99,
         tau: float = 0.005,
@@ -236,7 +239,13 @@ class SAC(Generator[Round]):
         given = policy is not None and not policy.fresh
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
-            policy = cls(observation_space, action_space, hidden_sizes=list(hidden_sizes), activation=activation)
+            policy = cls(
+                observation_space,
+                action_space,
+                hidden_sizes=list(hidden_sizes),
+                activation=activation,
+                encoder=encoder,
+            )
         if not isinstance(policy, StochasticPolicy):
             raise ConfigError(
                 f"SAC improves a {cls.__name__}, not a {type(policy).__name__}; train that one first, by "
@@ -248,7 +257,9 @@ class SAC(Generator[Round]):
         else:
             self.act_dim, outputs = math.prod(action_space.shape or ()), 1
             usual = -float(self.act_dim)
-        self.critic = QFunctions(observation_space, self.act_dim, outputs, hidden_sizes, activation)
+        self.critic = QFunctions(
+            observation_space, self.act_dim, outputs, hidden_sizes, activation, encoder=policy.encoder.kind
+        )
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
         self.initial_temperature = temperature
@@ -267,9 +278,9 @@ class SAC(Generator[Round]):
         moves = standardise is not None and normalise_observations and not fitted
         self.moments = RunningMoments(policy.encoder.out_features) if moves else None
         if fitted and standardise is not None:  # the policy was trained with these: to move them would change it
-            for encoder in (self.critic.encoder, self.target.encoder):
-                assert encoder.standardise is not None
-                encoder.standardise.load_state_dict(standardise.state_dict())
+            for its in (self.critic.encoder.standardise, self.target.encoder.standardise):
+                assert its is not None
+                its.load_state_dict(standardise.state_dict())
 
     @property
     def acts_at_random(self) -> bool:

@@ -109,6 +109,8 @@ class Adversarial(RewardLearning):
         optimizers = super().configure_optimizers()
         data, discriminator = self.datamodule, self.discriminator
         assert isinstance(data, ImitationDataModule)
+        if self._resumed is None:
+            self.action_features.fit(data.train.action)
         self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
         self.expert_weight = data.train.weight
         if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does

@@ -65,7 +65,7 @@ class BC(ImitationModule):
                     f"{int(demonstrations.done.sum())} (data.val_fraction {self.datamodule.val_fraction}): hold out "
                     "some, or let it watch val/return_mean (mode max), or leave it out with --trainer.callbacks null"
                 )
-        self.policy.fit_normaliser(demonstrations.observation)
+        self.policy.fit_normaliser(demonstrations.observation, demonstrations.action)
         if self.entropy_coefficient:
             try:
                 self.policy.entropy(demonstrations.observation[:1].to(self.policy.device))

@@ -243,9 +243,14 @@ class GCL(RewardLearning):
         seed = derive_seed(self.datamodule.seed, "density of the demonstrations")
         with RandomStream(seed), torch.enable_grad():
             cls = default_policy_class(self.policy.action_space)
-            clone = cls(self.policy.observation_space, self.policy.action_space, hidden_sizes=[64, 64])
+            clone = cls(
+                self.policy.observation_space,
+                self.policy.action_space,
+                hidden_sizes=[64, 64],
+                encoder=self.policy.encoder.kind,
+            )
             clone = clone.to(self.device)
-            clone.fit_normaliser(demonstrations.observation)
+            clone.fit_normaliser(demonstrations.observation, demonstrations.action)
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
                 count, device = len(demonstrations), demonstrations.observation.device

@@ -77,12 +77,16 @@ class RewardLearning(RL):
         super().setup(stage)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The generator's; the demonstrations' statistics standardise what the reward reads."""
+        """The generator's; the demonstrations say how the reward reads observations, and in which units actions are."""
         optimizers = super().configure_optimizers()
         data, encoder = self.datamodule, self.learnt.features.encoder
         assert isinstance(data, ImitationDataModule)
         if encoder.standardise is not None and not encoder.standardise.fitted:
             encoder.fit(data.train.observation)
+        if self._resumed is None:  # a checkpoint has the units already
+            self.learnt.fit_actions(data.train.action)
+            if not self.policy.trained:
+                self.policy.fit_actions(data.train.action)
         return optimizers
 
     def _share_normaliser(self) -> None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from gymnasium import Space
+from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_imitation.descriptions import Described
+from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
+from lit_imitation.policies.networks import MLP, Activation, Encoder, EncoderKind, EnsembleMLP
 from lit_imitation.rollout import Actor
+from lit_imitation.transitions import as_played
 
 
 class Policy(Described, nn.Module, ABC):
@@ -31,6 +34,7 @@ class Policy(Described, nn.Module, ABC):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
         network: builds the MLP from sizes, activation and dropout.
 
     Raises:
@@ -52,6 +56,7 @@ class Policy(Described, nn.Module, ABC):
         hidden_sizes: Sequence[int],
         activation: Activation,
         dropout: float,
+        encoder: EncoderKind = "auto",
         network: Callable[[Sequence[int], Activation, float], MLP | EnsembleMLP] = MLP,
     ) -> None:
         name = type(self).__name__
@@ -61,7 +66,7 @@ class Policy(Described, nn.Module, ABC):
             raise ConfigError(f"{name}: dropout is {dropout}; it must lie in [0, 1)")
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
-        self.encoder = Encoder(observation_space)
+        self.encoder = Encoder(observation_space, encoder)
         self.network = network([self.encoder.out_features, *hidden_sizes, outputs], activation, dropout)
 
     @abstractmethod
@@ -124,9 +129,17 @@ class Policy(Described, nn.Module, ABC):
         output: Tensor = self.network(self.encoder(observation))
         return output
 
-    def fit_normaliser(self, observation: Tensor) -> None:
-        """Standardise inputs by the mean and standard deviation of `observation: [N, *obs]` from now on."""
+    def fit_normaliser(self, observation: Tensor, action: Tensor | None = None) -> None:
+        """Standardise inputs by the mean and standard deviation of `observation: [N, *obs]` from now on.
+
+        With demonstrated actions, `[N, *act]`, outputs are in the units that `fit_actions` takes from them.
+        """
         self.encoder.fit(observation)
+        if action is not None:
+            self.fit_actions(action)
+
+    def fit_actions(self, action: Tensor) -> None:
+        """Take the units of continuous actions from demonstrated ones `[N, *act]`; nothing to do for others."""
 
     @torch.no_grad()
     def refit_normaliser(self, observation: Tensor, optimizers: Sequence[Optimizer] = ()) -> None:
@@ -187,21 +200,29 @@ class Policy(Described, nn.Module, ABC):
     def forward(self, observation: Any, deterministic: bool = True) -> Any:
         """The action for one observation or a batch, a NumPy array for a NumPy array and a tensor for a tensor.
 
+        A single discrete action is an `int`, as `env.step` takes it.
+
         This is the method for use, `policy(observation)`; training goes through `loss`. Dropout is off.
 
         Args:
-            observation: `[*obs]` or `[B, *obs]`; a Python number or list counts as NumPy.
+            observation: `[*obs]` or `[B, *obs]`; a Python number or list counts as NumPy. Of an environment whose
+                observations are dictionaries or tuples, these too, of arrays with or without the leading B.
             deterministic: the mode of the distribution, else a draw from it.
 
         Returns:
             `[*act]` or `[B, *act]`, in the environment's own values.
 
         Raises:
-            ValueError: the shape is that of neither one observation nor a batch.
+            ValueError: the shape is that of neither one observation nor a batch, or a part is missing.
         """
+        space = self.observation_space
+        if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
+            observation = space.flatten(observation)
+        elif isinstance(observation, Mapping):
+            raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
         is_tensor = isinstance(observation, Tensor)
         batch = observation if is_tensor else torch.from_numpy(np.asarray(observation, order="C"))
-        shape = tuple(self.observation_space.shape or ())
+        shape = tuple(space.shape or ())
         single = batch.ndim == len(shape)
         if tuple(batch.shape if single else batch.shape[1:]) != shape:
             of_many = ", ".join(map(str, ("B", *shape)))
@@ -214,7 +235,11 @@ class Policy(Described, nn.Module, ABC):
         action = self.act(batch, deterministic)
         self.train(training)
         action = action[0] if single else action
-        return action.to(observation.device) if is_tensor else action.cpu().numpy()
+        if is_tensor:
+            return action.to(observation.device)
+        if single and isinstance(self.action_space, Discrete):
+            return int(action)
+        return as_played(action.cpu().numpy(), self.action_space)
 
 
 class Explorer:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_imitation.errors import UnsupportedSpaceError
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.networks import Activation
+from lit_imitation.policies.networks import Activation, EncoderKind
 
 
 class CategoricalPolicy(Policy):
@@ -26,6 +26,7 @@ class CategoricalPolicy(Policy):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class CategoricalPolicy(Policy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         if not isinstance(action_space, Discrete):
             raise UnsupportedSpaceError(
@@ -48,6 +50,7 @@ class CategoricalPolicy(Policy):
             hidden_sizes=hidden_sizes,
             activation=activation,
             dropout=dropout,
+            encoder=encoder,
         )
         self.start = int(action_space.start)
 
@@ -107,6 +110,7 @@ class MultiCategoricalPolicy(Policy):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     start: Tensor
@@ -119,6 +123,7 @@ class MultiCategoricalPolicy(Policy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         if not isinstance(action_space, MultiDiscrete) or len(action_space.shape) != 1:
             raise UnsupportedSpaceError(
@@ -132,6 +137,7 @@ class MultiCategoricalPolicy(Policy):
             hidden_sizes=hidden_sizes,
             activation=activation,
             dropout=dropout,
+            encoder=encoder,
         )
         self.register_buffer("start", torch.as_tensor(action_space.start, dtype=torch.int64))
 

@@ -6,47 +6,86 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.envs.spaces import float32_bounds
+from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.networks import Activation
+from lit_imitation.policies.networks import Activation, EncoderKind
+from lit_imitation.policies.units import action_units
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of log σ in units of half the action range: a density may sharpen on noiseless demonstrations, not collapse."""
+MARGIN = 1.0
+"""How far inside its range a free log σ begins to bend."""
+BEND = 2.0
+"""|x| from which on `soft_tanh` is no longer tanh."""
+
+
+def soft_bound(x: Tensor, low: float, high: float) -> Tensor:
+    """The number x between `low` + `MARGIN` and `high` − `MARGIN`, beyond which it approaches the bounds like 1/|x|.
+
+    Its slope is continuous and nowhere 0, as that of clamping is: what has come to a bound can leave it again.
+    """
+    inner = x.clamp(low + MARGIN, high - MARGIN)
+    over = x - inner
+    return torch.addcdiv(inner, over, over.abs() + MARGIN, value=MARGIN)
+
+
+def soft_bound_inverse(y: float, low: float, high: float) -> float:
+    """The x of which `soft_bound` makes y, which lies between the bounds."""
+    if y < low + MARGIN:
+        return low + MARGIN - MARGIN * (low + MARGIN - y) / (y - low)
+    if y > high - MARGIN:
+        return high - MARGIN + MARGIN * (y - high + MARGIN) / (high - y)
+    return y
+
+
+def soft_tanh(x: Tensor) -> Tensor:
+    """Tanh x up to |x| = `BEND`, beyond which it approaches ±1 like 1/|x|: float32's tanh has no slope from 9 on."""
+    inner = x.clamp(-BEND, BEND)
+    over, room = x - inner, (1.0 - math.tanh(BEND))
+    reach = 1.0 / (1.0 + math.tanh(BEND))  # where half of the room is used up
+    return torch.addcdiv(inner.tanh(), over, over.abs() + reach, value=room)
 
 
 class BoxActions(nn.Module):
-    """Actions `[B, *act]` in a box, written as u = (action − centre) / scale, `[B, act_dim]`.
-
-    Centre and half-width of each bounded dimension map it to [−1, 1]; an unbounded one is left as it is.
-    """
+    """Actions `[B, *act]` in a box, written as u = (action − centre) / scale, `[B, act_dim]`; see `action_units`."""
 
     low: Tensor
     high: Tensor
     centre: Tensor
     scale: Tensor
+    ranged: Tensor
+    room = 1.0
+    """Factor on the range of demonstrated actions, where that is the scale."""
 
     def set_box(self, space: Box) -> None:
-        """Take the bounds; buffers, so that they are where the parameters are."""
+        """Take bounds and units; buffers, so that they are where the parameters are."""
         self.shape, self.act_dim = space.shape, math.prod(space.shape)
-        low, high = space.low.astype(np.float64).ravel(), space.high.astype(np.float64).ravel()
-        bounded = np.isfinite(low) & np.isfinite(high)
-        wide = bounded & (high > low)  # a dimension with one value only has no scale
-        with np.errstate(invalid="ignore"):
-            centre, scale = np.where(bounded, (low + high) / 2, 0.0), np.where(wide, (high - low) / 2, 1.0)
-        # The nearest float32 to a float64 bound may lie outside: step inwards, so that a clipped action does not.
-        inner_low, inner_high = low.astype(np.float32), high.astype(np.float32)
-        inner_low = np.where(inner_low < low, np.nextafter(inner_low, np.float32(np.inf)), inner_low)
-        inner_high = np.where(inner_high > high, np.nextafter(inner_high, np.float32(-np.inf)), inner_high)
-        for name, values in (("low", inner_low), ("high", inner_high), ("centre", centre), ("scale", scale)):
-            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32))
-        self.bounded = bool(bounded.all())
+        units = action_units(space)
+        self.register_buffer("centre", torch.as_tensor(units.centre, dtype=torch.float32))
+        self.register_buffer("scale", torch.as_tensor(units.scale, dtype=torch.float32))
+        self.register_buffer("ranged", torch.as_tensor(units.ranged))
+        for name, bound in zip(("low", "high"), float32_bounds(space), strict=True):
+            self.register_buffer(name, torch.from_numpy(bound.reshape(-1).copy()), persistent=False)
+
+    @torch.no_grad()
+    def fit_actions(self, action: Tensor) -> None:
+        """Take the units from demonstrated actions `[N, *act]`, where the bounds give none that fit them."""
+        space = self.action_space
+        if isinstance(space, Box):
+            units = action_units(space, action.cpu().numpy(), self.room)
+            for name, values in units._asdict().items():
+                getattr(self, name).copy_(torch.as_tensor(values))
+
+    def squash(self, head: Tensor) -> Tensor:
+        """`[..., act_dim]` to u: through tanh where u ∈ [−1, 1] is the box, else as it is."""
+        return torch.where(self.ranged, head.tanh(), head)
 
     def to_box(self, u: Tensor) -> Tensor:
         """`[..., act_dim]` to actions in the environment's units, flat as it came, clipped into the box."""
@@ -92,11 +131,12 @@ class GaussianPolicy(_ContinuousPolicy):
 
     Args:
         observation_space: Box or Discrete.
-        action_space: Box; each bounded dimension is scaled to [−1, 1] inside.
+        action_space: Box; each bounded dimension is scaled to [−1, 1] inside, see `action_units`.
         std: `free`, one σ per action dimension; or `state`, σ(s) from the network.
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -108,6 +148,7 @@ class GaussianPolicy(_ContinuousPolicy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(
             observation_space,
@@ -116,16 +157,34 @@ class GaussianPolicy(_ContinuousPolicy):
             hidden_sizes=hidden_sizes,
             activation=activation,
             dropout=dropout,
+            encoder=encoder,
         )
         self.log_std = nn.Parameter(torch.zeros(self.act_dim)) if std == "free" else None
 
     def mean_and_log_std(self, head: Tensor) -> tuple[Tensor, Tensor]:
         """μ and log σ of u, `[B, act_dim]` each (`[act_dim]` for a free σ), from `[B, outputs]`."""
         if self.log_std is not None:
-            return head, self.log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
+            return head, self.free_log_std()
         mean, raw = head.chunk(2, -1)
-        # tanh keeps a gradient where clamping would stop it, and starts near σ = 1 / 2.
-        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (torch.tanh(raw) + 1.0)
+        return mean, LOG_STD_MIN + 0.5 * (LOG_STD_MAX - LOG_STD_MIN) * (soft_tanh(raw) + 1.0)
+
+    def free_log_std(self) -> Tensor:
+        """`[act_dim]`: log σ of u, where σ is free."""
+        assert self.log_std is not None
+        return soft_bound(self.log_std, LOG_STD_MIN, LOG_STD_MAX)
+
+    def set_std(self, std: float) -> None:
+        """Set a free σ of u.
+
+        Raises:
+            ConfigError: σ lies outside its range, or is not free.
+        """
+        low, high = math.exp(LOG_STD_MIN), math.exp(LOG_STD_MAX)
+        if self.log_std is None:
+            raise ConfigError("σ is a function of the state (std: state); only one that is free can be set")
+        if not low < std < high:
+            raise ConfigError(f"a standard deviation of {std} is outside its range, ({low:.4f}, {high:.4f})")
+        self.log_std.data.fill_(soft_bound_inverse(math.log(std), LOG_STD_MIN, LOG_STD_MAX))
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """`[B, outputs]` to `[B, *act]` float32: the mean, or a draw."""
@@ -198,7 +257,7 @@ class DeterministicPolicy(_ContinuousPolicy):
     - `huber`: r²/2 for |r| ≤ δ, else δ(|r| − δ/2): outliers pull with a bounded force;
     - `log_cosh`: log cosh r, smooth, r²/2 for small and |r| − log 2 for large residuals.
 
-    An action space without bounds has no tanh.
+    A dimension whose bounds do not give its units (`action_units`) has no tanh.
 
     Args:
         observation_space: Box or Discrete.
@@ -208,6 +267,7 @@ class DeterministicPolicy(_ContinuousPolicy):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -220,15 +280,18 @@ class DeterministicPolicy(_ContinuousPolicy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(
-            observation_space, action_space, 1, hidden_sizes=hidden_sizes, activation=activation, dropout=dropout
+            observation_space,
+            action_space,
+            1,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            dropout=dropout,
+            encoder=encoder,
         )
         self.regression, self.huber_delta = regression, huber_delta
-
-    def squash(self, head: Tensor) -> Tensor:
-        """`[B, outputs]` to u, `[B, act_dim]`."""
-        return head.tanh() if self.bounded else head
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """`[B, outputs]` to `[B, *act]` float32; there is nothing to draw, so `deterministic` makes no difference."""

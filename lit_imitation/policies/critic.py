@@ -9,7 +9,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
-from lit_imitation.policies.networks import MLP, Activation, Encoder, EnsembleMLP
+from lit_imitation.policies.networks import MLP, Activation, Encoder, EncoderKind, EnsembleMLP
 
 
 class Value(nn.Module):
@@ -19,11 +19,18 @@ class Value(nn.Module):
         observation_space: Box or Discrete.
         hidden_sizes: of the MLP.
         activation: between its layers.
+        encoder: see `Encoder`.
     """
 
-    def __init__(self, observation_space: Space[Any], hidden_sizes: Sequence[int], activation: Activation) -> None:
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        hidden_sizes: Sequence[int],
+        activation: Activation,
+        encoder: EncoderKind = "auto",
+    ) -> None:
         super().__init__()
-        self.encoder = Encoder(observation_space)
+        self.encoder = Encoder(observation_space, encoder)
         self.network = MLP([self.encoder.out_features, *hidden_sizes, 1], activation)
 
     def forward(self, observation: Tensor) -> Tensor:
@@ -42,6 +49,7 @@ class QFunctions(nn.Module):
         hidden_sizes: of each MLP.
         activation: between its layers.
         members: M.
+        encoder: see `Encoder`.
     """
 
     def __init__(
@@ -52,9 +60,10 @@ class QFunctions(nn.Module):
         hidden_sizes: Sequence[int],
         activation: Activation,
         members: int = 2,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(observation_space)
+        self.encoder = Encoder(observation_space, encoder)
         sizes = [self.encoder.out_features + inputs, *hidden_sizes, outputs]
         self.network = EnsembleMLP(members, sizes, activation)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.continuous import BoxActions
-from lit_imitation.policies.networks import Activation, EnsembleMLP
+from lit_imitation.policies.networks import Activation, EncoderKind, EnsembleMLP
 
 
 class EnsemblePolicy(BoxActions, Policy):
@@ -37,6 +37,7 @@ class EnsemblePolicy(BoxActions, Policy):
         hidden_sizes: of each MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class EnsemblePolicy(BoxActions, Policy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         if members < 2:
             raise ConfigError(f"EnsemblePolicy: members is {members}; to disagree takes at least 2")
@@ -62,6 +64,7 @@ class EnsemblePolicy(BoxActions, Policy):
             hidden_sizes=hidden_sizes,
             activation=activation,
             dropout=dropout,
+            encoder=encoder,
             network=partial(EnsembleMLP, members),
         )
         self.members = members
@@ -74,10 +77,6 @@ class EnsemblePolicy(BoxActions, Policy):
     def head(self, observation: Tensor) -> Tensor:
         """`[B, *obs]` to `[M, B, outputs]`."""
         return super().head(observation)
-
-    def squash(self, head: Tensor) -> Tensor:
-        """`[M, B, act_dim]` to each member's u, as in `DeterministicPolicy`."""
-        return head.tanh() if self.bounded else head
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """`[M, B, outputs]` to actions of the ensemble, `[B]` int64 or `[B, *act]` float32."""

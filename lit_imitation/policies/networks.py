@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,16 +20,30 @@ from lit_imitation.errors import ConfigError
 Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu"]
 
 
+EncoderKind = Literal["auto", "image", "vector"]
+"""How observations are read; `auto` decides by their space."""
+LEAST_STD = 1e-3
+"""Least σ by which inputs are divided, as in TD3+BC (Fujimoto & Gu 2021): nearly constant ones are not blown up."""
+CLIP = 10.0
+"""Standardised inputs are clipped to ± this."""
+UNFITTED = float(torch.finfo(torch.float32).max)
+
+
 class Standardise(nn.Module):
-    """x ↦ (x − μ) / σ with μ, σ from the training data; buffers, so that a checkpoint carries them."""
+    """x ↦ clip((x − μ) / max(σ, `LEAST_STD`), ±`CLIP`) with μ, σ from the training data; until then x as it is.
+
+    Buffers, so that a checkpoint carries them.
+    """
 
     mean: Tensor
     inverse_std: Tensor
+    limit: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("inverse_std", torch.ones(size))
+        self.register_buffer("limit", torch.full((1,), UNFITTED))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -39,18 +54,20 @@ class Standardise(nn.Module):
     @torch.no_grad()
     def use(self, mean: Tensor, std: Tensor) -> None:
         """Take μ and σ, `[size]` each, as they are; but see `fit` for what hardly varies."""
-        std = torch.where(std > 1e-6 * mean.abs().clamp(min=1.0), std, torch.ones_like(std))
+        varies = std > 1e-6 * mean.abs().clamp(min=1.0)
+        std = torch.where(varies, std.clamp(min=LEAST_STD), torch.ones_like(std))
         self.mean.copy_(mean)
         self.inverse_std.copy_(1.0 / std)
+        self.limit.fill_(CLIP)
 
     @property
     def fitted(self) -> bool:
         """Whether somebody has set μ and σ."""
-        return bool(self.mean.any() or (self.inverse_std != 1.0).any())
+        return bool(self.limit < UNFITTED)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, size]` to `[B, size]`."""
-        return (x - self.mean) * self.inverse_std
+        return ((x - self.mean) * self.inverse_std).clamp(-self.limit, self.limit)
 
 
 class MLP(nn.Module):
@@ -186,16 +203,37 @@ class EnsembleMLP(nn.Module):
         return forward
 
 
-class ImageEncoder(nn.Module):
-    """Three strided convolutions (Mnih et al. 2015) on uint8 images scaled to [0, 1].
+SMALLEST_IMAGE, MOST_CHANNELS = 28, 64
+"""Under `auto` an array with shorter sides, or more channels and frames together, is not an image."""
 
-    The channel axis is the first or the last of the observation, whichever is shorter.
+
+def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of `[H, W]`, `[H, W, C]`, `[C, H, W]`, or a stack of frames in front of these.
+
+    The channel axis is the first or the last of a frame, whichever is shorter; frames and channels count together.
+    """
+    if len(shape) == 2:
+        return 1, *shape  # type: ignore[return-value]
+    *stack, first, middle, last = shape
+    channels, height, width = (last, first, middle) if last < first else (first, middle, last)
+    return channels * math.prod(stack), height, width
+
+
+class ImageEncoder(nn.Module):
+    """Three strided convolutions (Mnih et al. 2015) on images, scaled to [0, 1] by the bounds of their space.
+
+    Images without bounds are read as they are. See `image_shape` for how the axes may lie.
     """
 
-    def __init__(self, shape: tuple[int, int, int], features: int = 256) -> None:
+    def __init__(self, space: Box, features: int = 256) -> None:
         super().__init__()
-        self.channels_last = shape[2] < shape[0]
-        channels, height, width = (shape[2], *shape[:2]) if self.channels_last else shape
+        shape = space.shape
+        self.frame = len(shape)
+        self.channels_last = len(shape) > 2 and shape[-1] < shape[-3]
+        channels, height, width = image_shape(shape)
+        low, high = float(space.low.min()), float(space.high.max())
+        scaled = low < high and high - low < 1e6
+        self.low, self.range = (low, high - low) if scaled else (0.0, 1.0)
         layers: list[nn.Module] = []
         for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             kernel, stride = min(kernel, height, width), min(stride, height, width)  # images smaller than Atari's
@@ -206,46 +244,100 @@ class ImageEncoder(nn.Module):
         self.out_features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, H, W, C]` or `[B, C, H, W]` uint8 to `[B, features]`."""
+        """`[B, *shape]` of whichever dtype to `[B, features]`."""
         if self.channels_last:
-            x = x.permute(0, 3, 1, 2)
-        encoded: Tensor = self.layers(x.float() / 255.0)
+            x = x.movedim(-1, -3)
+        x = x.unsqueeze(1) if self.frame == 2 else x.flatten(1, -3)
+        x = x.float()
+        encoded: Tensor = self.layers((x - self.low if self.low else x) / self.range)
         return encoded
 
 
 class OneHot(nn.Module):
-    """Discrete observations `[B]` to indicator vectors `[B, n]`."""
+    """Discrete observations `[B]`, or several at once `[B, *components]`, to indicator vectors `[B, Σ n]`."""
 
-    def __init__(self, space: Discrete) -> None:
+    start: Tensor
+
+    def __init__(self, space: Discrete | MultiDiscrete) -> None:
         super().__init__()
-        self.n, self.start = int(space.n), int(space.start)
+        counts = space.nvec if isinstance(space, MultiDiscrete) else space.n
+        self.counts = [int(n) for n in np.asarray(counts).reshape(-1)]
+        start = torch.as_tensor(np.asarray(space.start, np.int64).reshape(-1))
+        self.register_buffer("start", start, persistent=False)
+        self.out_features = sum(self.counts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B]` to `[B, n]`."""
-        return F.one_hot(x.long() - self.start, self.n).float()
+        """`[B]` or `[B, *components]` to `[B, Σ n]`."""
+        index = x.reshape(len(x), len(self.counts)).long() - self.start
+        if len(self.counts) == 1:
+            return F.one_hot(index[:, 0], self.counts[0]).float()
+        return torch.cat([F.one_hot(index[:, i], n) for i, n in enumerate(self.counts)], -1).float()
+
+
+class Bits(nn.Module):
+    """Binary observations `[B, *components]` to vectors of 0 and 1, `[B, n]`."""
+
+    def __init__(self, space: MultiBinary) -> None:
+        super().__init__()
+        self.out_features = math.prod(space.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, *components]` to `[B, n]`."""
+        return x.reshape(len(x), self.out_features).float()
 
 
 def is_image(space: Space[Any]) -> bool:
-    """Whether observations are uint8 arrays with three axes."""
-    return isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) == 3
+    """Whether observations look like images, by shape, dtype and bounds; see `Encoder`."""
+    if not isinstance(space, Box) or not 2 <= len(space.shape) <= 4 or space.dtype is None:
+        return False
+    channels, height, width = image_shape(space.shape)
+    if min(height, width) < SMALLEST_IMAGE or channels > MOST_CHANNELS:
+        return False
+    from_zero, tops = bool((space.low == 0).all()), {float(top) for top in (space.high.min(), space.high.max())}
+    if space.dtype.kind == "f":
+        return len(space.shape) > 2 or (from_zero and (tops == {1.0} or tops == {255.0}))
+    return from_zero and tops == {255.0}
 
 
 class Encoder(nn.Module):
-    """Observations of any supported space to a feature vector: images by convolutions, others as they are."""
+    """Observations of any supported space to a feature vector.
 
-    def __init__(self, space: Space[Any]) -> None:
+    Discrete ones become indicators, binary ones 0 and 1. A Box is read by convolutions as an image, or flattened and
+    standardised as a vector. Under `auto` it is an image if its sides are at least 28 and it holds integers from 0 to
+    255, or floats with a channel axis or a stack of frames (or from 0 to 1 or 255): the codes of small grids, such as
+    MiniGrid's 7×7×3, are vectors.
+
+    Args:
+        space: Box, Discrete, MultiDiscrete or MultiBinary.
+        kind: `image` or `vector` for a Box that `auto` takes for the other.
+
+    Raises:
+        ConfigError: no such kind, or an image without two sides.
+    """
+
+    def __init__(self, space: Space[Any], kind: EncoderKind = "auto") -> None:
         super().__init__()
+        if kind not in get_args(EncoderKind):
+            raise ConfigError(f"encoder is {kind!r}; choose one of {', '.join(get_args(EncoderKind))}")
+        if kind == "image" and not (isinstance(space, Box) and 2 <= len(space.shape) <= 4):
+            raise ConfigError(
+                f"encoder is 'image', but observations are {space}; an image is a Box [H, W], [H, W, C], [C, H, W], or "
+                "a stack of such frames"
+            )
+        self.kind: EncoderKind = kind
         self.standardise: Standardise | None = None
         self.encode: nn.Module | None = None
-        if isinstance(space, Discrete):
-            self.encode, self.out_features = OneHot(space), int(space.n)
-        elif is_image(space):
-            self.encode = ImageEncoder(space.shape)  # type: ignore[arg-type]
-            self.out_features = self.encode.out_features
+        if isinstance(space, Discrete | MultiDiscrete):
+            self.encode = OneHot(space)
+        elif isinstance(space, MultiBinary):
+            self.encode = Bits(space)
+        elif isinstance(space, Box) and (kind == "image" or (kind == "auto" and is_image(space))):
+            self.encode = ImageEncoder(space)
+        if self.encode is not None:
+            self.out_features: int = self.encode.out_features
         else:
-            self.out_features = int(torch.Size(space.shape or (1,)).numel())
+            self.out_features = math.prod(space.shape or (1,))
             self.standardise = Standardise(self.out_features)
-        self.matrix = len(space.shape or ()) != 1
 
     def fit(self, observation: Tensor) -> None:
         """Take the statistics of vector observations `[N, *obs]`; nothing to do for others."""
@@ -256,12 +348,15 @@ class Encoder(nn.Module):
         """`forward` on arrays, as in `MLP.inference`, for observations that are only standardised; else None."""
         if self.standardise is None:
             return None
-        mean, inverse_std, size = self.standardise.mean.numpy(), self.standardise.inverse_std.numpy(), self.out_features
+        own, size = self.standardise, self.out_features
+        mean, inverse_std, limit = own.mean.numpy(), own.inverse_std.numpy(), own.limit.numpy()
 
         def forward(observation: NDArray[Any]) -> NDArray[Any]:
             # As in `forward`: to float32 first.
             x: NDArray[Any] = observation.reshape(-1, size).astype(np.float32, copy=False) - mean
             x *= inverse_std
+            np.minimum(x, limit, out=x)
+            np.maximum(x, -limit, out=x)
             return x
 
         return forward

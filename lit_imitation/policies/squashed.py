@@ -13,8 +13,9 @@ from torch import Tensor
 
 from lit_imitation.errors import UnsupportedSpaceError
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, _ContinuousPolicy
-from lit_imitation.policies.networks import Activation
+from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, _ContinuousPolicy, soft_tanh
+from lit_imitation.policies.networks import Activation, EncoderKind
+from lit_imitation.policies.units import ABSURD
 
 EDGE = 1e-6
 """How far inside the bounds, in units of half the action range, an action at or beyond them is taken to be."""
@@ -25,7 +26,9 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
 
         log π(a | s) = Σ_i [ log N(u_i; μ_i, σ_i²) − log(1 − tanh² u_i) − log scale_i ].
 
-    Loss: the negative log-likelihood. An action at a bound of the box would be at u = ±∞; it counts as `EDGE` inside.
+    Where demonstrations use but a small part of the box, the scale is twice what they use (see `action_units`), and the
+    policy reaches no further. Loss: the negative log-likelihood. An action at a bound of the box would be at u = ±∞; it
+    counts as `EDGE` inside.
 
     Args:
         observation_space: Box or Discrete.
@@ -33,7 +36,10 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         hidden_sizes: of the MLP.
         activation: between its layers.
         dropout: probability of zeroing a hidden unit while training.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
+
+    room = 2.0
 
     def __init__(
         self,
@@ -43,14 +49,21 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(
-            observation_space, action_space, 2, hidden_sizes=hidden_sizes, activation=activation, dropout=dropout
+            observation_space,
+            action_space,
+            2,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            dropout=dropout,
+            encoder=encoder,
         )
-        if not self.bounded:
+        if not self.ranged.all():
             raise UnsupportedSpaceError(
-                f"SquashedGaussianPolicy needs an action space with finite bounds; this one is {action_space}: use "
-                "GaussianPolicy, or rescale the environment's actions"
+                f"SquashedGaussianPolicy needs an action space with finite bounds less than {2 * ABSURD:g} apart; this "
+                f"one is {action_space}: use GaussianPolicy, or rescale the environment's actions"
             )
 
     def mean_and_log_std(self, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +71,7 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         mean, raw = head.chunk(2, -1)
         # The identity in the middle of the range, and a gradient everywhere, where clamping would stop it.
         middle, half = 0.5 * (LOG_STD_MIN + LOG_STD_MAX), 0.5 * (LOG_STD_MAX - LOG_STD_MIN)
-        return mean, middle + half * torch.tanh((raw - middle) / half)
+        return mean, middle + half * soft_tanh((raw - middle) / half)
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """`[B, 2 act_dim]` to `[B, *act]` float32: tanh of the mean (not the mode of the density), or a draw."""

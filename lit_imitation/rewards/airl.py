@@ -11,7 +11,7 @@ from gymnasium import Space
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.policies.networks import MLP, Activation, EncoderKind
 from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.discriminator import AdversarialReward
 from lit_imitation.rewards.features import Samples
@@ -55,6 +55,7 @@ class AIRLDiscriminator(AdversarialReward):
         entropy_weight: λ of f − λ log π, what a generator without an entropy bonus of its own is paid.
         absorbing: reward the state after the end.
         gamma: γ, the generator's own.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     needs_log_prob = True
@@ -75,6 +76,7 @@ class AIRLDiscriminator(AdversarialReward):
         entropy_weight: float = 1.0,
         absorbing: bool = False,
         gamma: float = 0.99,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(
             observation_space,
@@ -86,6 +88,7 @@ class AIRLDiscriminator(AdversarialReward):
             label_smoothing=label_smoothing,
             absorbing=absorbing,
             gamma=gamma,
+            encoder=encoder,
         )
         for name, value in (("reward_decay", reward_decay), ("entropy_weight", entropy_weight)):
             if not 0.0 <= value < math.inf:

@@ -10,7 +10,8 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from lit_imitation.descriptions import Described
-from lit_imitation.rewards.features import Features, Inputs
+from lit_imitation.policies.networks import EncoderKind
+from lit_imitation.rewards.features import ActionFeatures, Features, Inputs
 from lit_imitation.transitions import Transitions
 
 
@@ -30,16 +31,28 @@ class LearnableReward(RewardModel):
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what is read.
         absorbing: tell the state after an episode's end from the others.
+        encoder: how observations are read, see `Encoder`.
     """
 
     context = ("observation_space", "action_space")
 
     def __init__(
-        self, observation_space: Space[Any], action_space: Space[Any], inputs: Inputs, absorbing: bool = False
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        inputs: Inputs,
+        absorbing: bool = False,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__()
         self.observation_space, self.action_space = observation_space, action_space
-        self.features = Features(observation_space, action_space, inputs, absorbing)
+        self.features = Features(observation_space, action_space, inputs, absorbing, encoder)
+
+    def fit_actions(self, action: Tensor) -> None:
+        """Take the units of continuous actions from demonstrated ones `[N, *act]`, as a policy does."""
+        for module in self.modules():
+            if isinstance(module, ActionFeatures):
+                module.fit(action)
 
     def recovered(self, transitions: Transitions) -> Tensor:
         """`[*batch]`: what is a reward without the learner it was learnt beside; here `reward` itself."""

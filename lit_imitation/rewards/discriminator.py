@@ -7,15 +7,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
-from gymnasium.spaces import Box
 from torch import Tensor
 
+from lit_imitation.envs.spaces import element
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.policies.networks import MLP, Activation, EncoderKind
 from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import Inputs, Samples
@@ -70,6 +69,7 @@ class AdversarialReward(LearnableReward):
         absorbing: reward the state after a terminated episode too, as if it went on there for ever (Kostrikov et al.
             2019): the last transition is paid γ / (1 − γ) times the absorbing state's reward beside its own.
         gamma: the discount γ, of the absorbing state.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -84,8 +84,9 @@ class AdversarialReward(LearnableReward):
         label_smoothing: float,
         absorbing: bool,
         gamma: float,
+        encoder: EncoderKind = "auto",
     ) -> None:
-        super().__init__(observation_space, action_space, inputs, absorbing)
+        super().__init__(observation_space, action_space, inputs, absorbing, encoder)
         for name, value, low, high in (
             ("max_logit", max_logit, 1e-3, math.inf),
             ("gradient_penalty", gradient_penalty, 0.0, 1e6),
@@ -184,9 +185,7 @@ class AdversarialReward(LearnableReward):
 
         def anything(space: Space[Any]) -> Tensor:
             """One element of the space, which is masked in the features."""
-            if isinstance(space, Box):
-                return torch.zeros(1, *space.shape, device=device)
-            return torch.as_tensor(np.asarray(space.start)[None], device=device)  # type: ignore[attr-defined]
+            return torch.from_numpy(element(space)[None]).to(device)
 
         observation, action = anything(self.observation_space), anything(self.action_space)
         yes = torch.ones(1, dtype=torch.bool, device=device)
@@ -253,6 +252,7 @@ class Discriminator(AdversarialReward):
         label_smoothing: of the labels.
         absorbing: reward the state after the end.
         gamma: its discount; the generator's own.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -271,6 +271,7 @@ class Discriminator(AdversarialReward):
         label_smoothing: float = 0.0,
         absorbing: bool = False,
         gamma: float = 0.99,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(
             observation_space,
@@ -282,6 +283,7 @@ class Discriminator(AdversarialReward):
             label_smoothing=label_smoothing,
             absorbing=absorbing,
             gamma=gamma,
+            encoder=encoder,
         )
         if loss == "wasserstein" and reward != "logit":
             raise ConfigError(f"discriminator.reward is {reward}; a Wasserstein critic is no probability: take logit")

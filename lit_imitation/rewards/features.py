@@ -12,8 +12,10 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 
+from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.policies.networks import Encoder
+from lit_imitation.policies.networks import Encoder, EncoderKind
+from lit_imitation.policies.units import action_units
 from lit_imitation.sampling import draw_own_rows
 from lit_imitation.transitions import Transitions
 
@@ -78,30 +80,26 @@ class Samples(NamedTuple):
 
 
 class ActionFeatures(nn.Module):
-    """Actions as vectors: indicators of discrete ones, continuous ones in units of half their range about its middle.
+    """Actions as vectors: indicators of discrete ones, continuous ones in the units of `action_units`.
 
-    (Without a range, as they are.)
     What a Gaussian draws outside the range counts as the bound, as it does in the environment: an expert's recorded
     actions all lie inside, and a discriminator would tell the two apart by that alone.
     """
 
     middle: Tensor
     half_range: Tensor
-    lowest: Tensor
-    highest: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, space: Space[Any]) -> None:
         super().__init__()
+        self.space = space
         self.counts: list[int] = []
         if isinstance(space, Box):
-            low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
-            ranged = np.isfinite(low) & np.isfinite(high) & (low < high)
-            middle, half = np.zeros_like(low), np.ones_like(high)
-            middle[ranged], half[ranged] = (low + high)[ranged] / 2, (high - low)[ranged] / 2
-            for name, bound in (("lowest", low), ("highest", high)):
-                scaled = torch.as_tensor((bound - middle) / half, dtype=torch.float32)
-                self.register_buffer(name, scaled, persistent=False)
-            self.out_features = low.size
+            middle, half, _ = action_units(space)
+            for name, bound in zip(("low", "high"), float32_bounds(space), strict=True):
+                self.register_buffer(name, torch.from_numpy(bound.reshape(-1).copy()), persistent=False)
+            self.out_features = middle.size
         elif isinstance(space, Discrete | MultiDiscrete):
             counts, starts = ([space.n], [space.start]) if isinstance(space, Discrete) else (space.nvec, space.start)
             self.counts = [int(count) for count in np.asarray(counts).reshape(-1)]
@@ -112,12 +110,19 @@ class ActionFeatures(nn.Module):
         self.register_buffer("middle", torch.as_tensor(middle, dtype=torch.long if self.counts else torch.float32))
         self.register_buffer("half_range", torch.as_tensor(half, dtype=torch.float32))
 
+    @torch.no_grad()
+    def fit(self, action: Tensor) -> None:
+        """Take the units from demonstrated actions `[N, *act]`, where the bounds give none that fit them."""
+        if isinstance(self.space, Box):
+            middle, half, _ = action_units(self.space, action.cpu().numpy())
+            self.middle.copy_(torch.as_tensor(middle))
+            self.half_range.copy_(torch.as_tensor(half))
+
     def forward(self, action: Tensor) -> Tensor:
         """`[B, *act]` to `[B, out_features]`."""
         flat = action.reshape(len(action), -1)
         if not self.counts:
-            scaled = (flat - self.middle) / self.half_range
-            return scaled.clamp(self.lowest, self.highest)
+            return (flat.clamp(self.low, self.high) - self.middle) / self.half_range
         index = flat.long() - self.middle
         hot = [F.one_hot(index[:, i], count) for i, count in enumerate(self.counts)]
         return torch.cat(hot, -1).float()
@@ -133,15 +138,21 @@ class Features(nn.Module):
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what is read.
         absorbing: tell the state after an episode's end from the others.
+        encoder: how observations are read, see `Encoder`.
     """
 
     def __init__(
-        self, observation_space: Space[Any], action_space: Space[Any], inputs: Inputs, absorbing: bool
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        inputs: Inputs,
+        absorbing: bool,
+        encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__()
         check_inputs(inputs)
         self.inputs, self.absorbing = inputs, absorbing
-        self.encoder = Encoder(observation_space)
+        self.encoder = Encoder(observation_space, encoder)
         self.of_action = ActionFeatures(action_space) if inputs == "state_action" else None
         self.state_features = self.encoder.out_features + absorbing
         more = {"state": 0, "transition": self.state_features}

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.policies.networks import MLP, Activation, EncoderKind
 from lit_imitation.precision import without_autocast
 from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import ActionFeatures, Samples
@@ -113,6 +113,7 @@ class GuidedCost(LearnableReward):
         local_constancy: c_lcr.
         monotonicity: c_mono.
         min_share: of the samples, that the effective sample size may not fall below.
+        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 
     def __init__(
@@ -127,8 +128,9 @@ class GuidedCost(LearnableReward):
         local_constancy: float = 0.0,
         monotonicity: float = 0.0,
         min_share: float = 0.2,
+        encoder: EncoderKind = "auto",
     ) -> None:
-        super().__init__(observation_space, action_space, inputs)
+        super().__init__(observation_space, action_space, inputs, encoder=encoder)
         if self.features.inputs == "transition":  # from Python only
             raise ConfigError("reward.inputs is 'transition'; a guided cost reads 'state' or 'state_action'")
         for name, value, high in (

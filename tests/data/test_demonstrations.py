@@ -186,8 +186,8 @@ FAULTS = {
     "bool actions": ({"actions": np.ones((10, 2), dtype=bool)}, "'actions' holds bool"),
     "other environment": ({"observations": np.zeros((10, 5))}, r"'observations' has shape \[10, 5\].*\[10, 3\]"),
     "flat actions": ({"actions": np.zeros(10)}, r"'actions' has shape \[10\].*\[10, 2\]"),
-    "rewards in a column": ({"rewards": np.zeros((10, 1))}, r"'rewards' has shape \[10, 1\]"),
-    "flags in columns": ({"terminals": np.zeros((10, 1))}, r"'terminals' has shape \[10, 1\]"),
+    "rewards in columns": ({"rewards": np.zeros((10, 2))}, r"'rewards' has shape \[10, 2\]"),
+    "flags in columns": ({"terminals": np.zeros((10, 2))}, r"'terminals' has shape \[10, 2\]"),
     "a flag of two": (changed("terminals", 3, 2), "'terminals', row 3 is 2"),
     "action outside": (
         changed("actions", (6, 1), 10.5),
@@ -275,6 +275,63 @@ def test_other_spaces_are_named(tmp_path):
         UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); Box, Discrete and MultiDiscrete can"
     ):
         read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiBinary(2))
+
+
+@pytest.mark.parametrize(
+    ("space", "values"),
+    [
+        (gymnasium.spaces.MultiBinary([2, 2]), [[[0, 1], [1, 1]]]),
+        (gymnasium.spaces.MultiDiscrete([3, 2], start=[0, 4]), [[2, 5]]),
+        (gymnasium.spaces.Discrete(3, start=-1), [1]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
+def test_discrete_observations_of_every_kind_are_read_and_checked(tmp_path, space, values, dtype):
+    rows = len(columns()["observations"])
+    held = columns(observations=np.repeat(np.array(values, dtype), rows, 0))
+    held.pop("next_observations", None)
+    read = read_demonstrations(save(tmp_path / "d.npz", held), space, PAIR).transitions.observation
+    assert read.dtype == torch.int64
+    np.testing.assert_array_equal(read, np.repeat(np.array(values), rows, 0))
+    held["observations"][2] += 7
+    with pytest.raises(DemonstrationError, match=r"'observations', row 2 is .*outside"):
+        read_demonstrations(save(tmp_path / "d.npz", held), space, PAIR)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+def test_rewards_flags_and_weights_of_shape_n_1_are_columns(tmp_path, suffix):
+    plain = columns(weights=np.ones(len(columns()["observations"])))
+    read = read_demonstrations(save(tmp_path / f"a{suffix}", plain), VECTOR, PAIR)
+    for key in ("rewards", "terminals", "timeouts", "weights"):
+        plain[key] = plain[key][:, None]
+    plain["episode_returns"] = read.episode_returns.numpy()[:, None]
+    again = read_demonstrations(save(tmp_path / f"b{suffix}", plain), VECTOR, PAIR)
+    assert_same(again, read)
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path):
+    a, b = record((4,), seed=1), record((2, 3), seed=2)
+    paths = [tmp_path / "b.npz", tmp_path / "a.hdf5"]
+    for path, one in zip(paths, (a, b), strict=True):
+        write_demonstrations(path, one)
+    for sources in (paths, [str(path) for path in paths], tuple(paths)):
+        read = read_demonstrations(sources, VECTOR, PAIR)
+        assert torch.equal(read.transitions.action, torch.cat([a.transitions.action, b.transitions.action]))
+        assert len(read.episode_returns) == 3
+    assert_same(read_demonstrations(paths[0], VECTOR, PAIR), a)
+    with pytest.raises(DemonstrationError, match="an empty list"):
+        read_demonstrations([], VECTOR, PAIR)
+
+
+def test_actions_at_a_float64_bound_stay_in_the_box(tmp_path):
+    space = Box(-0.1, 0.1, (2,), np.float64)
+    held = columns(actions=np.full((len(columns()["observations"]), 2), 0.1))
+    for dtype in (np.float64, np.float32):
+        held["actions"] = held["actions"].astype(dtype)
+        action = read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, space).transitions.action.numpy()
+        assert all(space.contains(one) for one in action)
+        assert action.min() == pytest.approx(0.1, rel=1e-6)
 
 
 # --- faults in the file itself -------------------------------------------------------------------------------------

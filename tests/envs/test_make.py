@@ -15,6 +15,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from lit_imitation.envs import check_spaces, make, make_single, random_return
+from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.policies import CategoricalPolicy, default_policy
 from lit_imitation.rollout import collect
@@ -191,7 +192,7 @@ def test_discrete_observations(backend):
     assert policy.loss(record.observation, record.action).shape == (len(record),)
 
 
-@pytest.mark.parametrize("shape", [(12, 12, 3), (3, 12, 12), (84, 84, 1)])
+@pytest.mark.parametrize("shape", [(28, 30, 3), (3, 28, 30), (84, 84, 1)])
 def test_images_stay_uint8_and_go_through_the_convolutions(shape):
     envs = make("Spaces-v0", 2, 0, observation_space=spaces.Box(0, 255, shape, np.uint8))
     policy = CategoricalPolicy(envs.single_observation_space, envs.single_action_space)
@@ -234,8 +235,6 @@ def test_recipes_spaces_are_the_same_on_every_backend():
 # What is said when it cannot.
 
 ODD = {
-    "MultiBinary": spaces.MultiBinary(3),
-    "MultiDiscrete": spaces.MultiDiscrete([2, 3]),
     "Text": spaces.Text(5),
     "Sequence": spaces.Sequence(spaces.Discrete(3)),
     "Graph": spaces.Graph(spaces.Box(0, 1, (2,)), spaces.Discrete(2)),
@@ -251,16 +250,46 @@ def test_unsupported_observations_are_named(name, backend):
         make("Spaces-v0", 2, 0, backend, observation_space=space)
 
 
-@pytest.mark.parametrize("name", [*ODD, "Dict", "Tuple"])
+@pytest.mark.parametrize("name", [*ODD, "Dict", "Tuple", "MultiBinary", "MultiDiscrete"])
 def test_unsupported_actions_are_named(name):
     more = {"Dict": spaces.Dict(a=spaces.Discrete(2)), "Tuple": spaces.Tuple([spaces.Discrete(2)])}
+    more["MultiBinary"] = spaces.MultiBinary(3)
     more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only a vector of them will do
     with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the action space {name}"):
         make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("env_id", ["Blackjack-v1", "FrozenLake-v1", "CartPole-v1"])
+def test_an_environment_has_one_observation_space_on_every_backend(env_id):
+    single = make_single(env_id)
+    for backend in ("auto", "sync", "async"):
+        envs = make(env_id, 2, 0, backend)
+        assert envs.single_observation_space == single.observation_space, backend
+        assert envs.reset(seed=0)[0].shape == (2, *single.observation_space.shape)
+        envs.close()
+
+
+def test_envpool_is_not_taken_where_its_observations_are_others():
+    pytest.importorskip("envpool")
+    assert kind(make("Blackjack-v1", 2, 0)) == "SyncVectorEnv"
+    with pytest.raises(ConfigError, match=r"Blackjack-v1: EnvPool's observations are .*use backend sync"):
+        make("Blackjack-v1", 2, 0, "envpool")
+
+
+def test_flattened_observations_remember_what_they_were():
+    original = spaces.Dict(b=spaces.Discrete(3), a=spaces.Box(-1, 1, (2,), np.float32))
+    for backend in ("sync", "async"):
+        envs = make("Spaces-v0", 2, 0, backend, observation_space=original)
+        space = envs.single_observation_space
+        assert isinstance(space, FlatBox)
+        assert space.original == original
+        assert space == spaces.flatten_space(original)
+        envs.close()
+
+
 def test_integer_boxes_are_no_action_space():
-    with pytest.raises(UnsupportedSpaceError, match="Box of int64 as action space"):
+    with pytest.raises(UnsupportedSpaceError, match="Box of int64, which is not supported"):
         check_spaces(counting.OBSERVATIONS, spaces.Box(0, 3, (2,), np.int64), "X-v0")
 
 

@@ -8,24 +8,28 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces.utils import flatten
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import functional_call
 
+from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.policies import (
     CategoricalPolicy,
     DeterministicPolicy,
+    EnsemblePolicy,
     GaussianPolicy,
     MultiCategoricalPolicy,
     SquashedGaussianPolicy,
     default_policy,
 )
-from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
+from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_bound, soft_tanh
 from lit_imitation.policies.networks import Standardise
+from lit_imitation.policies.units import action_units
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
 OBSERVATIONS = {
@@ -36,8 +40,10 @@ OBSERVATIONS = {
     "bytes": Box(0, 255, (5,), np.uint8),
     "discrete": Discrete(6),
     "discrete-start": Discrete(6, start=-2),
-    "image-last": Box(0, 255, (12, 10, 3), np.uint8),
-    "image-first": Box(0, 255, (3, 12, 10), np.uint8),
+    "multi-discrete": MultiDiscrete([2, 3, 2], start=[0, -1, 4]),
+    "multi-binary": MultiBinary([2, 3]),
+    "image-last": Box(0, 255, (32, 30, 3), np.uint8),
+    "image-first": Box(0, 255, (3, 32, 30), np.uint8),
 }
 ASYMMETRIC = Box(np.float32([-0.5, 2.0, -7.0]), np.float32([3.0, 2.5, -1.0]))
 UNBOUNDED = Box(-np.inf, np.inf, (2,), np.float32)
@@ -127,18 +133,20 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
 def test_gaussian_against_torch_distributions(name):
-    policy = build(name, gain=2.0).double()
+    policy = build(name).double()
     space = policy.action_space
     observation, action = torch.from_numpy(observations(VECTOR)), actions(space).double()
     head = policy.head(observation)
     if policy.log_std is None:
         mean, raw = head[:, : policy.act_dim], head[:, policy.act_dim :]
+        assert raw.abs().max() < 2.0  # beyond, it is no longer tanh
         log_std = (torch.tanh(raw) + 1) / 2 * (LOG_STD_MAX - LOG_STD_MIN) + LOG_STD_MIN
     else:
         mean, log_std = head, policy.log_std.expand_as(head)
     low, high = (torch.from_numpy(bound.astype(np.float64).ravel()) for bound in (space.low, space.high))
     bounded = low.isfinite() & high.isfinite()
-    centre = torch.where(bounded, (low + high) / 2, 0.0)
+    inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the bounds that there are
+    centre = torch.where(bounded, (low + high) / 2, inside)
     scale = torch.where(bounded, (high - low) / 2, 1.0)
     reference = Independent(Normal(centre + scale * mean, scale * log_std.exp()), 1)
     torch.testing.assert_close(policy.log_prob(observation, action), reference.log_prob(action.flatten(1)))
@@ -165,11 +173,159 @@ def test_gaussian_deviation_stays_in_its_range():
     observation = torch.from_numpy(observations(VECTOR)) * 100
     for value, wanted in ((-50.0, LOG_STD_MIN), (50.0, LOG_STD_MAX)):
         nn.init.constant_(free.log_std, value)
-        assert (free.mean_and_log_std(free.head(observation))[1] == wanted).all()
+        log_std = free.mean_and_log_std(free.head(observation))[1]
+        assert ((log_std - wanted).abs() < 0.025).all()
+        assert ((log_std > LOG_STD_MIN) & (log_std < LOG_STD_MAX)).all()
+    for value in (-3.9, 0.0, 0.9):  # the normal range is as it is
+        nn.init.constant_(free.log_std, value)
+        assert torch.equal(free.mean_and_log_std(observation)[1], free.log_std)
     log_std = state.mean_and_log_std(state.head(observation))[1]
     assert log_std.min() >= LOG_STD_MIN
     assert log_std.max() <= LOG_STD_MAX
     assert log_std.max() - log_std.min() > 6  # the state does reach both ends
+
+
+@pytest.mark.parametrize("raw", [-300.0, -50.0, -9.0, -5.0, -4.0, 0.0, 1.0, 2.0, 3.0, 60.0])
+@pytest.mark.parametrize("name", ["gaussian-free", "gaussian-state", "squashed"])
+def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
+    policy = build(name).double()
+
+    def log_std(value):
+        value = torch.as_tensor(value, dtype=torch.float64)
+        if getattr(policy, "log_std", None) is not None:
+            policy.log_std.data.fill_(value)
+            return policy.mean_and_log_std(torch.zeros(1, policy.act_dim))[1].flatten()[0]
+        head = torch.cat([torch.zeros(1, policy.act_dim), value.expand(1, policy.act_dim)], 1)
+        return policy.mean_and_log_std(head)[1].flatten()[0]
+
+    h = 1e-5 * max(1.0, abs(raw))
+    slope = float((log_std(raw + h) - log_std(raw - h)).detach() / (2 * h))
+    assert slope > 1e-7
+    x = torch.tensor(raw, dtype=torch.float64, requires_grad=True)
+    if getattr(policy, "log_std", None) is None:
+        (gradient,) = torch.autograd.grad(log_std(x), x)
+    else:
+        policy.log_std.data.fill_(raw)
+        (gradients,) = torch.autograd.grad(policy.mean_and_log_std(torch.zeros(1))[1][0], policy.log_std)
+        gradient = gradients[0]
+    assert float(gradient) == pytest.approx(slope, rel=1e-4)
+    # In float32 too, where tanh itself has none from 9 on.
+    single = torch.tensor(raw, requires_grad=True)
+    bound = (
+        soft_tanh(single) if getattr(policy, "log_std", None) is None else soft_bound(single, LOG_STD_MIN, LOG_STD_MAX)
+    )
+    (gradient,) = torch.autograd.grad(bound, single)
+    assert float(gradient) > 1e-7
+
+
+def test_a_frozen_sigma_widens_again():
+    """Cloning demonstrations without noise takes σ to its bound; noisy ones afterwards have to bring it back."""
+    torch.manual_seed(0)
+    policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), hidden_sizes=(8,))
+    optimizer = torch.optim.Adam(policy.parameters(), 0.02)
+
+    def clone(noise, steps):
+        for _ in range(steps):
+            x = torch.randn(64, 4)
+            action = 0.3 + noise * torch.randn(64, 1)
+            optimizer.zero_grad()
+            policy.mean_loss(x, action).backward()
+            optimizer.step()
+        return float(policy.free_log_std().exp().detach())
+
+    assert clone(0.0, 1000) < 0.02
+    assert float(policy.log_std) < -5.0
+    assert clone(0.5, 2000) == pytest.approx(0.5, rel=0.2)
+
+
+@pytest.mark.parametrize("std", [0.0068, 0.01, 0.2, 1.0, 3.0, 7.38])
+def test_sigma_can_be_set(std):
+    policy = build("gaussian-free")
+    policy.set_std(std)
+    np.testing.assert_allclose(policy.free_log_std().exp().detach(), std, rtol=1e-4)
+
+
+@pytest.mark.parametrize("std", [0.0, 0.0067, 7.4, math.inf, math.nan])
+def test_a_sigma_out_of_range_is_named(std):
+    with pytest.raises(ConfigError, match=r"standard deviation of .* is outside its range"):
+        build("gaussian-free").set_std(std)
+    with pytest.raises(ConfigError, match="std: state"):
+        build("gaussian-state").set_std(1.0)
+
+
+# The units of actions.
+
+
+def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
+    space = Box(np.float32([-2.0, 0.0, -1.0, 5.0]), np.float32([2.0, 10.0, 1.0, 5.0]))
+    used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # little, much, one value only, no choice
+    for units in (action_units(space), action_units(space, used)):
+        np.testing.assert_array_equal(units.centre, [0.0, 5.0, 0.0, 5.0])
+        np.testing.assert_array_equal(units.scale, [2.0, 5.0, 1.0, 1.0])
+        assert units.ranged.all()
+
+
+def test_bounds_that_say_nothing_have_unit_scale_inside_them():
+    top = np.finfo(np.float32).max
+    space = Box(np.float32([-np.inf, 0.0, -np.inf, -top, 0.0, 1e8]), np.float32([np.inf, np.inf, -7.0, top, 1e10, top]))
+    units = action_units(space)
+    np.testing.assert_array_equal(units.centre, [0.0, 1.0, -8.0, 0.0, 1.0, 1e8 + 1])
+    np.testing.assert_array_equal(units.scale, np.ones(6))
+    assert not units.ranged.any()
+
+
+@pytest.mark.parametrize("bound", [1e4, 1e7, 1e20, float(np.finfo(np.float32).max), math.inf])
+def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
+    space = Box(-bound, bound, (2,), np.float32)
+    used = np.float32([[1.0, 7.0], [3.0, 7.0], [2.0, 7.0]])
+    units = action_units(space, used)
+    np.testing.assert_allclose(units.centre, [2.0, 7.0])
+    np.testing.assert_allclose(units.scale, [1.0, 1.0])
+    assert not units.ranged.any()
+
+
+@pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
+def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
+    cls = {"ensemble": EnsemblePolicy, "mse": DeterministicPolicy, "squashed": SquashedGaussianPolicy}.get(
+        name, GaussianPolicy
+    )
+    x = torch.randn(512, 4, generator=torch.Generator().manual_seed(0))
+    action = torch.stack([x[:, 0].tanh(), 0.5 * (x[:, 1] + x[:, 2]).sin()], 1)
+
+    def error(bound):
+        torch.manual_seed(1)
+        policy = cls(VECTOR, Box(-bound, bound, (2,), np.float32), hidden_sizes=(64,))
+        policy.fit_normaliser(x, action)
+        optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
+        for _ in range(300):
+            optimizer.zero_grad()
+            policy.mean_loss(x, action).backward()
+            optimizer.step()
+        assert policy(x, deterministic=False).abs().max() < 5.0
+        return float((policy(x) - action).abs().mean())
+
+    ordinary = error(1.0)
+    assert ordinary < 0.1
+    wide = [1e4, 4e5] if name == "squashed" else [1e4, 1e12, float(np.finfo(np.float32).max), math.inf]
+    for bound in wide:
+        assert error(bound) < 1.5 * ordinary + 0.02
+
+
+def test_units_of_actions_come_back_from_a_checkpoint():
+    space = Box(-1e6, 1e6, (2,), np.float32)
+    policy = GaussianPolicy(VECTOR, space)
+    policy.fit_normaliser(torch.randn(50, 4), torch.randn(50, 2))
+    again = GaussianPolicy(VECTOR, space)
+    again.load_state_dict(policy.state_dict())
+    x = torch.randn(9, 4)
+    assert torch.equal(again(x), policy(x))
+    assert all(value.isfinite().all() for value in GaussianPolicy(VECTOR, UNBOUNDED).state_dict().values())
+
+
+@pytest.mark.parametrize("bound", [math.inf, 1e30])
+def test_a_squashed_gaussian_needs_a_box_that_it_can_fill(bound):
+    with pytest.raises(UnsupportedSpaceError, match=r"finite bounds.*use GaussianPolicy, or rescale"):
+        SquashedGaussianPolicy(VECTOR, Box(-bound, bound, (2,), np.float32))
 
 
 # The categorical.
@@ -472,8 +628,8 @@ def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
     assert isinstance(tensor, torch.Tensor)
     np.testing.assert_array_equal(tensor.numpy(), acted)
     single = policy(batch[2])
-    assert isinstance(single, np.ndarray | np.generic)
-    assert single.shape == shape
+    assert type(single) is (int if isinstance(policy.action_space, Discrete) else np.ndarray)
+    assert np.shape(single) == shape
     np.testing.assert_allclose(single, acted[2], rtol=1e-4, atol=1e-5)
     single = policy(torch.from_numpy(batch)[2])
     assert single.shape == shape
@@ -510,7 +666,7 @@ def test_what_comes_out_may_go_into_a_loss():
         ("matrix", (3, 2)),
         ("matrix", (6,)),
         ("discrete", (2, 2)),
-        ("image-last", (3, 12, 10)),
+        ("image-last", (3, 32, 30)),
     ],
 )
 def test_a_wrong_shape_is_named(space_name, shape):
@@ -650,10 +806,33 @@ def test_small_deviation_about_a_large_mean():
 
 
 def test_small_scales_are_scaled_up():
-    x = torch.randn(1000, 1) * 1e-4
+    x = torch.randn(1000, 1) * 2e-3
     standardise = Standardise(1)
     standardise.fit(x)
     assert standardise(x).std(unbiased=False).item() == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("std", [1e-3, 9e-4, 1e-5, 2e-6, 1e-7, 0.0])
+def test_nearly_constant_inputs_are_not_blown_up(std):
+    x = 0.5 + std * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    standardise = Standardise(1)
+    standardise.fit(x)
+    assert standardise.inverse_std.item() <= 1001.0
+    assert standardise(torch.tensor([[1.0], [-1e9], [1e30]])).abs().max() <= 10.0
+
+
+def test_standardised_inputs_are_clipped_in_use_and_training_alike():
+    policy = build("mse")
+    far = 1e4 * np.float32([[1, -1, 1, -1]])
+    plain = policy.encoder(torch.from_numpy(far))
+    assert torch.equal(plain, torch.from_numpy(far))  # nothing is, as long as there are no statistics
+    policy.fit_normaliser(torch.randn(100, 4))
+    assert policy.encoder(torch.from_numpy(far)).tolist() == [[10, -10, 10, -10]]
+    np.testing.assert_array_equal(policy.encoder.inference()(far), [[10, -10, 10, -10]])
+    near = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
+    standardise = policy.encoder.standardise
+    plain = (near - standardise.mean.numpy()) * standardise.inverse_std.numpy()
+    np.testing.assert_array_equal(policy.encoder(torch.from_numpy(near)).numpy(), plain)
 
 
 @pytest.mark.parametrize("name", ["discrete", "discrete-start", "image-last", "image-first"])
@@ -689,11 +868,139 @@ def test_image_encoder_reads_channels_first_and_last_alike():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (9, 9, 1), (5, 4, 3), (84, 84, 4), (210, 160, 3)], ids=str)
 def test_image_encoder_takes_any_size(shape):
-    policy = build("categorical", Box(0, 255, shape, np.uint8))
+    policy = build("categorical", Box(0, 255, shape, np.uint8), encoder="image")
     assert policy(np.zeros((2, *shape), np.uint8)).shape == (2,)
 
 
-def test_images_are_scaled_to_one():
-    policy = build("mse", OBSERVATIONS["image-first"])
-    white = torch.full((1, 3, 12, 10), 255, dtype=torch.uint8)
-    torch.testing.assert_close(policy.encoder(white), policy.encoder.encode.layers(torch.ones(1, 3, 12, 10)))
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"), [(0, 255, np.uint8), (0, 1, np.float32), (0, 255, np.float64), (-1, 1, np.float32)]
+)
+def test_images_are_scaled_to_one(low, high, dtype):
+    policy = build("mse", Box(low, high, (3, 32, 30), dtype))
+    for value, wanted in ((high, 1.0), (low, 0.0)):
+        image = torch.from_numpy(np.full((1, 3, 32, 30), value, dtype))
+        layers = policy.encoder.encode.layers
+        torch.testing.assert_close(policy.encoder(image), layers(torch.full((1, 3, 32, 30), wanted)))
+
+
+IMAGES = {
+    "atari": Box(0, 255, (84, 84, 4), np.uint8),
+    "gray": Box(0, 255, (84, 84), np.uint8),
+    "float channels last": Box(0, 1, (64, 64, 3), np.float32),
+    "float channels first": Box(-np.inf, np.inf, (3, 40, 60), np.float64),
+    "stack of gray": Box(0, 255, (4, 84, 84), np.uint8),
+    "stack of float gray": Box(0, 1, (4, 84, 84), np.float32),
+    "stack of colors": Box(0, 255, (4, 64, 48, 3), np.uint8),
+    "stack of colors first": Box(0, 1, (4, 3, 64, 48), np.float32),
+    "int32": Box(0, 255, (64, 64, 3), np.int32),
+}
+VECTORS = {
+    "minigrid": Box(0, 255, (7, 7, 3), np.uint8),
+    "minigrid as a whole": Box(0, 255, (25, 25, 3), np.uint8),
+    "codes": Box(0, 10, (32, 32, 3), np.uint8),
+    "ram": Box(0, 255, (128,), np.uint8),
+    "joint by frame": Box(-np.inf, np.inf, (50, 40), np.float32),
+    "few sensors": Box(-1, 1, (5, 6, 3), np.float32),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_and_stacks_of_them_are_read_by_convolutions(name):
+    space = IMAGES[name]
+    policy = build("categorical", space)
+    assert policy.encoder.standardise is None
+    assert sum(parameter.numel() for parameter in policy.parameters()) < 2_500_000
+    batch = observations(space, 3)
+    assert policy(batch).shape == (3,)
+    assert policy(batch[0]) == policy(batch)[0]
+    vector = build("categorical", space, encoder="vector")
+    assert vector.encoder.out_features == math.prod(space.shape)
+    assert vector(batch).shape == (3,)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
+    space = VECTORS[name]
+    policy = build("categorical", space)
+    x = torch.from_numpy(observations(space, 50))
+    policy.fit_normaliser(x)
+    features = policy.encoder(x)
+    assert features.shape == (50, math.prod(space.shape))
+    torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(features.shape[1]), atol=1e-3, rtol=0)
+    if len(space.shape) > 1:
+        assert build("categorical", space, encoder="image")(x.numpy()).shape == (50,)
+
+
+def test_a_stack_of_colors_is_the_same_channels_first_and_last():
+    first = build("mse", Box(0, 255, (2, 3, 32, 30), np.uint8))
+    last = build("mse", Box(0, 255, (2, 32, 30, 3), np.uint8))
+    first.load_state_dict(last.state_dict())
+    images = observations(last.observation_space)
+    np.testing.assert_allclose(last(images), first(images.transpose(0, 1, 4, 2, 3)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("space", "kind", "text"),
+    [
+        (VECTOR, "image", r"encoder is 'image', but observations are Box.*\(4,\)"),
+        (Discrete(3), "image", r"encoder is 'image', but observations are Discrete\(3\)"),
+        (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
+    ],
+)
+def test_an_encoder_that_cannot_be_is_named(space, kind, text):
+    with pytest.raises(ConfigError, match=text):
+        build("mse", space, encoder=kind)
+
+
+def test_several_discrete_observations_are_one_hot_each():
+    policy = build("mse", MultiDiscrete([2, 3], start=[0, -1]))
+    features = policy.encoder(torch.tensor([[0, -1], [1, 1]]))
+    assert features.tolist() == [[1, 0, 1, 0, 0], [0, 1, 0, 0, 1]]
+
+
+def test_binary_observations_are_0_and_1():
+    policy = build("mse", MultiBinary([2, 2]))
+    assert policy.encoder(torch.tensor([[[0, 1], [1, 0]]])).tolist() == [[0, 1, 1, 0]]
+
+
+# Dictionaries and tuples.
+
+PARTS = Dict(
+    place=Box(-1, 1, (2, 2), np.float32),
+    inner=Tuple([Discrete(3, start=1), MultiDiscrete([2, 2])]),
+    bits=MultiBinary(2),
+    angle=Box(-1, 1, (), np.float64),
+)
+
+
+def stacked(space, samples):
+    if isinstance(space, Dict):
+        return {key: stacked(inner, [one[key] for one in samples]) for key, inner in space.spaces.items()}
+    if isinstance(space, Tuple):
+        return tuple(stacked(inner, [one[i] for one in samples]) for i, inner in enumerate(space.spaces))
+    return np.stack([np.asarray(one) for one in samples])
+
+
+@pytest.mark.parametrize("original", [PARTS, Tuple([PARTS, Discrete(2)])], ids=["dict", "tuple"])
+def test_raw_observations_are_flattened_as_the_environment_would(original):
+    policy = build("gaussian-free", FlatBox(original))
+    original.seed(0)
+    samples = [original.sample() for _ in range(5)]
+    flat = np.stack([flatten(original, one) for one in samples])
+    wanted = policy(flat)
+    np.testing.assert_allclose(policy(stacked(original, samples)), wanted, rtol=1e-5)
+    for one, action in zip(samples, wanted, strict=True):
+        np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
+
+
+def test_raw_observations_that_do_not_fit_are_named():
+    policy = build("gaussian-free", FlatBox(Dict(a=Box(-1, 1, (2,)), b=Discrete(3))))
+    for observation, text in (
+        ({"a": np.zeros(2)}, "has no 'b'"),
+        ({"a": np.zeros(3), "b": 0}, r"observation\['a'\] has shape \[3\]; expected \[2\]"),
+        ({"a": np.zeros((4, 2)), "b": 0}, "rows"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            policy(observation)
+    with pytest.raises(ValueError, match="is a dictionary"):
+        build("gaussian-free")({"a": np.zeros(2)})

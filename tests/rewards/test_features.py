@@ -43,7 +43,16 @@ def test_each_action_ends_at_the_bounds_that_it_has():
     """With a range, with none, with a lower bound alone, and with one value."""
     low, high = np.array([[-1, -np.inf, 2, 4], [3, np.inf, np.inf, 4]], np.float32)
     found = ActionFeatures(Box(low, high))(torch.tensor([[9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, -9.0]]))
-    assert found.tolist() == [[1, 9, 9, 4], [-1, -9, 2, 4]]
+    assert found.tolist() == [[1, 9, 6, 0], [-1, -9, -1, 0]]  # from one unit inside the lower bound, from the one value
+
+
+def test_actions_are_read_in_the_units_of_demonstrations_where_bounds_are_far_wider():
+    features = ActionFeatures(Box(np.float32([-1e10, -1]), np.float32([1e10, 1])))
+    features.fit(torch.tensor([[2.0, -0.5], [6.0, 0.5]]))
+    assert features(torch.tensor([[2.0, -0.5], [6.0, 0.5], [4.0, 2.0]])).tolist() == [[-1, -0.5], [1, 0.5], [0, 1]]
+    again = ActionFeatures(Box(np.float32([-1e10, -1]), np.float32([1e10, 1])))
+    again.load_state_dict(features.state_dict())
+    assert again(torch.tensor([[6.0, 0.5]])).tolist() == [[1, 0.5]]
 
 
 def test_without_successors_it_is_said_what_is_missing():
