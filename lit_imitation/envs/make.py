@@ -165,7 +165,7 @@ def _arguments_named(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
 
 def shares_stream(env_id: str, backend: Backend, **env_kwargs: Any) -> bool:
     """Whether the copies that `make` gives draw from one random stream, so that each depends on all the others."""
-    return backend == "vector" or (backend == "auto" and _fastest(_spec(env_id), env_kwargs) == "vector")
+    return backend == "vector" or (backend == "auto" and _fastest(env_id, _spec(env_id), env_kwargs) == "vector")
 
 
 def episode_limit(env_id: str, **env_kwargs: Any) -> int | None:

@@ -213,7 +213,7 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     The channel axis is the first or the last of a frame, whichever is shorter; frames and channels count together.
     """
     if len(shape) == 2:
-        return 1, *shape  # type: ignore[return-value]
+        return 1, *shape
     *stack, first, middle, last = shape
     channels, height, width = (last, first, middle) if last < first else (first, middle, last)
     return channels * math.prod(stack), height, width
