@@ -61,7 +61,7 @@ def test_hostile_file(name, tmp_path, monkeypatch, capsys):
     except LitImitationError as error:
         message = str(error)
     except SystemExit:
-        message = capsys.readouterr().err.removeprefix("error: ")
+        message = capsys.readouterr().err.rpartition("error: ")[2]  # after lines on what was cached
         assert "Traceback" not in message
     assert not stage.marker.exists(), "it ran"
     assert stage.events == [], "it started a process or opened a socket"
@@ -466,7 +466,6 @@ for _name, _fields in FIELDS.items():
     )
 
 STATES: dict[str, dict[str, Any]] = {
-    "optimizers as text": {"optimizer_states": ["x"]},
     "NaN in an optimizer": {"optimizer_states": [{"state": {0: {"exp_avg": torch.full((2,), float("nan"))}}}]},
     "complex optimizer": {"optimizer_states": [{"state": {0: {"exp_avg": torch.zeros(2, dtype=torch.complex64)}}}]},
     "loops as a list": {"loops": [1]},
