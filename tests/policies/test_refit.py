@@ -18,7 +18,7 @@ POLICIES = {
     "ensemble": (EnsemblePolicy, BUTTONS, {"members": 3}),
     "ensemble-continuous": (EnsemblePolicy, ARM, {"members": 2}),
 }
-SCALE = torch.tensor([1.0, 0.1, 5.0, 1.0])
+SCALE = torch.tensor([1.0, 0.5, 5.0, 1.0])
 
 
 @pytest.fixture(params=sorted(POLICIES))
