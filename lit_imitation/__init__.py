@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lit_imitation.data.module import EnvironmentDataModule
     from lit_imitation.data.rollout_module import RolloutDataModule
     from lit_imitation.data.tabular_module import TabularDataModule
-    from lit_imitation.envs import make
+    from lit_imitation.envs.make import make
     from lit_imitation.experts import load_expert
     from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import AIRL, BC, GAIL, GCL, RL, MaxEntIRL

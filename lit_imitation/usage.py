@@ -57,7 +57,7 @@ def read_recipes(arguments: Sequence[str]) -> list[Recipe]:
     Raises:
         UsageError: a file is not UTF-8, no YAML, no mapping, or sets something twice; names file and line.
     """
-    values = []
+    values: list[str] = []
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name in ("--config", "-c"):
@@ -303,7 +303,8 @@ def classes(name: str) -> str:
 
 
 def _subclasses(base: Any) -> Iterator[type]:
-    for cls in base.__subclasses__() if isinstance(base, type) else ():
+    found: list[type] = base.__subclasses__() if isinstance(base, type) else []
+    for cls in found:
         yield cls
         yield from _subclasses(cls)
 

@@ -61,7 +61,7 @@ def checked(expert: Expert, action_space: Space[Any], name: str) -> Expert:
 
     def answer(observation: Array) -> Array:
         try:
-            given = expert(observation)
+            given: Any = expert(observation)  # whatever foreign code answers with
         except LitImitationError:
             raise
         except (Exception, SystemExit) as error:  # somebody else's code

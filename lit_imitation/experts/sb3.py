@@ -84,15 +84,17 @@ def load_sb3(
         raise ExpertError(f"{misfit} (dictionaries flattened)")
 
     def predict(observation: Array) -> Any:
+        given: Any = observation
         if isinstance(reads, spaces.Dict):  # which `make` has flattened
-            rows = [spaces.unflatten(reads, row) for row in observation]
-            observation = {key: np.stack([row[key] for row in rows]) for key in reads}  # type: ignore[assignment]
-        return model.predict(observation, deterministic=deterministic)
+            rows: list[Any] = [spaces.unflatten(reads, row) for row in observation]
+            given = {key: np.stack([row[key] for row in rows]) for key in reads}
+        return model.predict(given, deterministic=deterministic)
 
     try:  # Stable-Baselines3 itself knows which observations it can transpose or flatten
         zeros = np.zeros((1, *(observation_space.shape or ())), observation_space.dtype)
         # Zeros are no one-hot vector.
-        _, state = predict(spaces.flatten(reads, reads.sample())[None] if isinstance(reads, spaces.Dict) else zeros)
+        sample: Any = spaces.flatten(reads, reads.sample()) if isinstance(reads, spaces.Dict) else zeros[0]
+        _, state = predict(sample[None])
     except Exception as error:  # and raises a different one for each way they can be wrong
         raise ExpertError(f"{misfit}: {error}") from error
     if state is not None:
