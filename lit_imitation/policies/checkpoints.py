@@ -176,6 +176,8 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu", trust: boo
 def _check_sizes(description: dict[str, Any], file: Path) -> None:
     """Raise `ConfigError` for layers and spaces whose weights could not be in the file, before memory is taken."""
     hidden = description["arguments"].get("hidden_sizes") or ()
+    if isinstance(hidden, dict):  # an array's description
+        hidden = np.ravel(hidden.get("values", ())).tolist()
     sizes = [*hidden, *(a * b for a, b in pairwise(hidden))]
     for space in (description["observation_space"], description["action_space"]):
         sizes += [space.get("n", 0), *np.ravel(space.get("nvec", 0)).tolist()]

@@ -85,6 +85,12 @@ def test_round_trip(name, tmp_path):
     assert loaded.network.dropout == policy.network.dropout
 
 
+def test_layer_sizes_given_as_an_array_come_back(tmp_path):
+    policy = CategoricalPolicy(VECTOR, Discrete(3), hidden_sizes=np.array([5, 6]))
+    loaded = load_policy(save(policy, tmp_path / "p.ckpt"))
+    assert [layer.out_features for layer in loaded.network.layers] == [5, 6, 3]
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_descriptions_are_primitives(name):
     json.dumps(describe(POLICIES[name]()))
