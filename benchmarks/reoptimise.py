@@ -77,6 +77,7 @@ def main() -> None:
     for task in options.tasks:
         for method in METHODS:
             scores: dict[str, list[float]] = {"learner": [], "fresh": []}
+            returns: dict[str, list[float]] = {"learner": [], "fresh": []}
             for seed, learnt in enumerate(learners(task, method, options.seeds, options.out)):
                 summary = json.loads((learnt / "summary.json").read_text())
                 runs = options.out / task / f"{method}_fresh" / str(seed)
@@ -85,10 +86,16 @@ def main() -> None:
                 atomic_write(again, yaml.safe_dump(on_reward(task, learnt.resolve(), summary["expert_return"])))
                 repeat([str(again)], seeds=1, jobs=1, out=runs, overrides=[], first_seed=seed)
                 fresh = runs / f"seed_{seed}"
-                scores["learner"].append(summary["normalized_score"])
-                scores["fresh"].append(json.loads((fresh / "summary.json").read_text())["normalized_score"])
+                for name, result in (("learner", summary), ("fresh", json.loads((fresh / "summary.json").read_text()))):
+                    scores[name].append(result["normalized_score"])
+                    returns[name].append(result["return_mean"])
             rows = {(row["task"], row["method"]): row for row in _written()}
-            rows[task, method] = {"task": task, "method": method, **{name: mean(of) for name, of in scores.items()}}
+            rows[task, method] = {
+                "task": task,
+                "method": method,
+                **{name: {**mean(of), "returns": returns[name]} for name, of in scores.items()},
+                **{name: summary[name] for name in ("expert_return", "random_return")},
+            }
             order = [rows[t, m] for t in TASKS for m in METHODS if (t, m) in rows]
             atomic_write(RESULTS, json.dumps(order, indent=1) + "\n")
             refresh()

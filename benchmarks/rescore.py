@@ -1,12 +1,14 @@
 """Scores of the recipes' results again, from the returns that were measured and each expert's return as it is today.
 
-`python benchmarks/rescore.py` measures each expert of `recipes.json`, `dagger_recipes.json`, `adversarial_recipes.json`
-and `maxent_irl_recipes.json` as a run does (100 episodes by its mode, cached), nothing is trained; it then refreshes
-README, docs and the recipes' comments. Rows whose expert is not there stay as they are.
+`python benchmarks/rescore.py [table …]` measures each expert of the tables (`recipes`, `dagger_mujoco`, …; all by
+default) as a run does (100 episodes by its mode, cached), nothing is trained; it then refreshes README, docs and the
+recipes' comments. Rows whose expert is not there stay as they are: published ones are read from
+`$LIT_IMITATION_EXPERTS` or ../shared/experts.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from lit_imitation.repeat import aggregate
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+TABLES = ("adversarial_recipes", "recipes", "dagger_recipes", "dagger_mujoco", "reoptimise", "maxent_irl_recipes")
 KEPT = ("env_id", "env_kwargs", "backend", "expert", "world")
 
 
@@ -67,34 +70,45 @@ def rescore(row: dict[str, Any], data: EnvironmentDataModule) -> None:
             fresh = rescored(part["return_mean"]["values"], data)
             part["normalized_score"] = fresh["normalized_score"]
             part |= {name: fresh[name] for name in REFERENCES if name in part or part is row}
-    known = data.expert_reference, data.random_reference
-    if "dagger" in row and known[0] is not None:
-        row["expert_return"], row["expert_return_error"] = known[0].mean, known[0].error
+        elif "returns" in part:
+            part |= rescored(part["returns"], data)["normalized_score"]
+    known = data.expert_reference
+    if ("dagger" in row or "fresh" in row) and known is not None:
+        row["expert_return"], row["expert_return_error"] = known.mean, known.error
 
 
 def recipe_of(file: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """The recipe of a row and what it was measured with beside; None where its expert is not there."""
-    if file == "recipes" and row["name"] in PUBLISHED:
-        expert = EXPERTS / f"{row['name']}.npz"
-        more = dict(option.removeprefix("--data.").split("=") for option in MORE.get(row["recipe"], []))
-        return (f"bc/{row['recipe']}", {"expert": f"npz:{expert}", **more}) if expert.exists() else None
-    folder = {"recipes": "bc/", "dagger_recipes": "dagger/", "maxent_irl_recipes": "maxent_irl/"}.get(file, "")
-    return folder + row["recipe"], {}
+    """The recipe of a row and what differed from it in the measurement; None where its expert is not there."""
+    if file == "reoptimise":
+        return f"gcl/{row['task']}", {}
+    if file == "dagger_mujoco":
+        published, recipe = row["expert"], "bc/hopper"
+        changes = {"env_id": row["env_id"], "env_kwargs": {}, "backend": "auto"}
+    elif file == "recipes" and row["name"] in PUBLISHED:
+        published, recipe = row["name"], f"bc/{row['recipe']}"
+        changes = dict(option.removeprefix("--data.").split("=") for option in MORE.get(row["recipe"], []))
+    else:
+        folder = {"recipes": "bc/", "dagger_recipes": "dagger/", "maxent_irl_recipes": "maxent_irl/"}.get(file, "")
+        return folder + row["recipe"], {}
+    expert = EXPERTS / f"{published}.npz"
+    return (recipe, {**changes, "expert": f"npz:{expert}"}) if expert.exists() else None
 
 
 def main() -> None:
     """Rescore every row, write the results, refresh the pages."""
-    for file in ("adversarial_recipes", "recipes", "dagger_recipes", "maxent_irl_recipes"):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], help="all by default")
+    for file in parser.parse_args().tables or TABLES:
         path = RESULTS / f"{file}.json"
         rows = json.loads(path.read_text())
         for row in rows:
             found = recipe_of(file, row)
             if found is None:
-                print(f"{file}, {row['name']}: left as it is, its expert is not there")
+                print(f"{file}, {row['name'] if 'name' in row else row['task']}: left as it is, no expert")
                 continue
             rescore(row, data_of(found[0], **found[1]))
             atomic_write(path, json.dumps(rows, indent=1) + "\n")
-            print(f"{file}, {row['recipe']}: expert {row['expert_return']:.4g}", flush=True)
+            print(f"{file}, {found[0]}: expert {row['expert_return']:.4g}", flush=True)
     refresh()
 
 

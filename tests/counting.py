@@ -107,6 +107,22 @@ class CountingVectorEnv(VectorEnv):
         return self._observation(), reward, (ending & 1) > 0, (ending & 2) > 0, info
 
 
+class ColumnsEnv(CountingEnv):
+    """The same, with rewards and flags as arrays `[1]`."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, np.array([reward]), np.array([terminated]), np.array([truncated]), info
+
+
+class ColumnsVectorEnv(CountingVectorEnv):
+    """The same, with rewards and flags as arrays `[N, 1]`."""
+
+    def step(self, actions):
+        observation, *columns, info = super().step(actions)
+        return observation, *(column[:, None] for column in columns), info
+
+
 class SpacesEnv(gymnasium.Env):
     """Draws its observations from any space, takes any action, and ends after 3 steps."""
 
@@ -131,6 +147,7 @@ def spaces_vector(mode: AutoresetMode, num_envs: int, **kwargs: Any) -> SyncVect
 
 
 gymnasium.register("Counting-v0", "counting:CountingEnv", vector_entry_point="counting:CountingVectorEnv")
+gymnasium.register("Columns-v0", "counting:ColumnsEnv", vector_entry_point="counting:ColumnsVectorEnv")
 gymnasium.register("Spaces-v0", "counting:SpacesEnv")
 for _mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):  # batched, with observations of any space
     gymnasium.register(

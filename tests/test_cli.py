@@ -149,6 +149,26 @@ def test_my_own_demonstrations(tmp_path):
     assert summary(tmp_path / "run")["expert_return"] == 100.0
 
 
+def test_demonstrations_of_several_files_are_one_list(tmp_path):
+    lengths = {"a.npz": 100, "b.npz": 50}  # with a reward of 1 a step these are the returns too
+    for name, length in lengths.items():
+        observations = np.random.default_rng(length).normal(size=(2 * length, 4)).astype(np.float32)
+        np.savez(
+            tmp_path / name,
+            observations=observations,
+            actions=(observations[:, 2] > 0).astype(np.int64),
+            rewards=np.ones(2 * length, np.float32),
+            terminals=np.zeros(2 * length, bool),
+            timeouts=np.arange(2 * length) % length == length - 1,
+        )
+    files = ",".join(str(tmp_path / name) for name in lengths)
+    more = ["--data.expert=", f"--data.demonstrations=[{files}]", "--data.num_trajectories=null"]
+    main(arguments("bc-discrete", tmp_path / "run", *more))
+    assert summary(tmp_path / "run")["expert_return"] == 75.0
+    main(["test", f"--ckpt_path={tmp_path / 'run'}", f"--trainer.default_root_dir={tmp_path / 'again'}"])
+    assert summary(tmp_path / "again")["expert_return"] == 75.0
+
+
 def test_an_expert_of_ones_own_from_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "my_expert.py").write_text("def act(observation):\n    return (observation[:, 2] > 0).astype(int)\n")
     monkeypatch.chdir(tmp_path)

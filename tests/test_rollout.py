@@ -90,6 +90,14 @@ def test_every_transition_is_the_known_one_in_processes(environments, kind, num_
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("backend", ["sync", "async", "vector"])
+def test_rewards_and_flags_of_shape_n_1_are_columns(backend, num_envs):
+    envs = make("Columns-v0", num_envs, 0, backend)
+    assert_exact(envs, num_envs, 7, seed=3)
+    envs.close()
+
+
 @pytest.mark.parametrize("kind", HERE)
 def test_endings_stay_apart_and_both_at_once_stay_both(environments, kind):
     """The known record that the property test compares with has all three endings, many of each."""

@@ -79,7 +79,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
     def __init__(
         self,
         env_id: str,
-        demonstrations: str | Path | list[str | Path] | Transitions = "",
+        demonstrations: list[str | Path] | str | Path | Transitions = "",  # a list first: else it is saved as a string
         expert: str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,

@@ -23,8 +23,10 @@ from lit_imitation import (
     CategoricalPolicy,
     DemonstrationDataModule,
     DeterministicPolicy,
+    Discriminator,
     GaussianPolicy,
     ImitationDataModule,
+    LinearReward,
     MaxEntIRL,
     RolloutDataModule,
     TabularDataModule,
@@ -169,6 +171,34 @@ def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
     assert OwnBC.load_from_checkpoint(file, extra=7, learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(ConfigError, match=r"is of OwnBC with GaussianPolicy on Pendulum-v1, which does not fit"):
         OwnBC.load_from_checkpoint(file, policy=GaussianPolicy)
+
+
+@pytest.mark.parametrize("part", ["reward", "discriminator", "generator", "policy"])
+def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_path):
+    """The person passes the class; it may be one that no file could name."""
+    method, base, data = {
+        "reward": (MaxEntIRL, LinearReward, frozen_lake),
+        "discriminator": (GAIL, Discriminator, lambda: both("CartPole-v1")),
+        "generator": (GAIL, PPO, lambda: both("CartPole-v1")),
+        "policy": (BC, CategoricalPolicy, lambda: shown("CartPole-v1")),
+    }[part]
+
+    class Own(base):
+        pass
+
+    def make():
+        return method(**{part: Own})
+
+    first = fit(make(), data(), tmp_path)
+    first.save_checkpoint(tmp_path / "c.ckpt")
+    resumed = make()
+    assert fit(resumed, data(), tmp_path, tmp_path / "c.ckpt", max_epochs=2).current_epoch == 2
+    assert type(getattr(resumed, part)) is Own
+    loaded = method.load_from_checkpoint(tmp_path / "c.ckpt", **{part: Own})
+    for name, value in first.lightning_module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    with pytest.raises(ConfigError, match=r"<locals>.Own, which is not of this package"):
+        method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
 @pytest.mark.parametrize("generator", [PPO, SAC])
