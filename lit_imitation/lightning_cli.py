@@ -36,9 +36,10 @@ from lit_imitation.errors import ConfigError, MissingExtraError, TrainingError, 
 from lit_imitation.files import Hold, check_local, expanded, sweep
 from lit_imitation.integrity import check_file
 from lit_imitation.loggers import MetricsCSV
-from lit_imitation.loops import PlainEpochLoop
+from lit_imitation.loops import PlainEpochLoop, Signals
 from lit_imitation.policies.checkpoints import LOADING_ERRORS, find_checkpoint, read_checkpoint
-from lit_imitation.processes import end_with
+from lit_imitation.processes import end_with, is_lost_peer
+from lit_imitation.program import resume_command
 from lit_imitation.recipes import with_recipes_found
 from lit_imitation.trust import read_config, refuse_url, trusting
 from lit_imitation.usage import Recipe, classes, explain, read_recipes
@@ -99,7 +100,7 @@ def _run(command: str, arguments: list[str]) -> None:
             "fit needs a recipe: --config NAME (`lit-imitation recipes` lists them) or --config FILE; or --model and "
             "--data"
         )
-    CLI.command, CLI.running = command, False
+    CLI.command, CLI.running, CLI.latest = command, False, None
     changes = ("--model", "--data", "--config", "-c", "--seed_everything")
     CLI.changed = any(argument.startswith(changes) for argument in given)
     CLI.arguments, CLI.recipes = arguments, read_recipes(arguments)
@@ -122,6 +123,8 @@ def _run(command: str, arguments: list[str]) -> None:
     except MisconfigurationException as error:
         raise ConfigError(f"Lightning's Trainer: {error}") from error
     except LOADING_ERRORS as error:
+        if is_lost_peer(error):
+            _end_without_peer(error)
         if not _while_restoring(error):
             raise
         reason = (str(error) or "no text").strip().splitlines()[0]
@@ -138,6 +141,25 @@ def _run(command: str, arguments: list[str]) -> None:
                 f"the run was ended by SystemExit in {frame.filename}, line {frame.lineno}: {frame.line}"
             ) from error
         raise
+
+
+def _end_without_peer(error: BaseException) -> NoReturn:
+    """End one of several processes after another one."""
+    trainer = CLI.latest
+    if trainer is not None and trainer.told_to_stop:
+        sys.exit(128 + signal.SIGTERM)
+    reason = (str(error) or "no text").strip().splitlines()[0]
+    where, go_on = "a process", ""
+    if trainer is not None:
+        where = f"process {trainer.global_rank} of {trainer.world_size}"
+        if trainer.state.fn == "fit":
+            go_on = (
+                "; what was trained up to the end of the last epoch is saved; go on with: "
+                f"{resume_command(trainer.default_root_dir)}"
+            )
+    raise TrainingError(
+        f"{where} stopped: another process of the run ended or does not answer ({reason:.200}){go_on}"
+    ) from error
 
 
 def _while_restoring(error: BaseException) -> bool:
@@ -282,6 +304,12 @@ class FastTrainer(Trainer):
         super().__init__(*args, **kwargs)
         loop = self.fit_loop.epoch_loop
         self.fit_loop.epoch_loop = PlainEpochLoop(self, loop.min_steps, loop.max_steps)
+        self._signal_connector: Signals = Signals(self)
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether SIGTERM came to this one of several processes."""
+        return self._signal_connector.told
 
 
 class NoProfiler(PassThroughProfiler):
@@ -304,6 +332,8 @@ class CLI(LightningCLI):
     """Whether the command line has been read."""
     held = ExitStack()
     """Gives back at the end of the run what it alone may use: its directory."""
+    latest: FastTrainer | None = None
+    """The Trainer of the run."""
     arguments: Sequence[str] = ()
     recipes: Sequence[Recipe] = ()
 
@@ -465,6 +495,7 @@ class CLI(LightningCLI):
                 callback.save_last = False  # which Lightning would otherwise write at the end even then
         for one in instance.loggers:
             one.log_hyperparams(yaml.safe_load(self.kept_config))
+        CLI.latest = instance
         return instance
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

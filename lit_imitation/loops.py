@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from types import FrameType
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.loops.optimization.automatic import Closure, ClosureResult, _AutomaticOptimization
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
@@ -12,12 +14,15 @@ from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer import call
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.methods.base import BATCH_HOOKS, ImitationModule
+from lit_imitation.processes import all_reduced
 
 
 class PlainEpochLoop(_TrainingEpochLoop):
@@ -66,6 +71,12 @@ class PlainEpochLoop(_TrainingEpochLoop):
             and not any(is_overridden(hook, module, LightningModule) for hook in ("backward", "optimizer_step"))
             and "batch_idx" in self._build_kwargs(OrderedDict(), None, 0)
         )
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Stop all processes before the same batch, whichever of them SIGTERM came to; Lightning asks the first one."""
+        told = getattr(self.trainer, "told_to_stop", False)
+        if all_reduced(torch.tensor(float(told), device=self.trainer.strategy.root_device)).item():
+            raise SIGTERMException
 
     def advance(self, data_fetcher: Any) -> None:
         """One batch."""
@@ -131,3 +142,24 @@ class PlainOptimization(_AutomaticOptimization):
         progress.step.increment_completed()
         result = closure.consume_result()
         return {} if result.loss is None else result.asdict()
+
+
+class Signals(_SignalConnector):
+    """Takes note of SIGTERM to one of several processes, and leaves it to them to agree on where to stop.
+
+    Lightning's handler sends a message to the other processes. In the middle of another message they would take it for
+    that one, and wait for each other without end.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer)
+        self.told = False
+
+    def _sigterm_notifier_fn(self, signum: Any, frame: FrameType | None) -> None:
+        if self.trainer.world_size == 1:
+            super()._sigterm_notifier_fn(signum, frame)  # type: ignore[arg-type]
+            return
+        launcher = self.trainer.strategy.launcher
+        if launcher is not None and not self.told:
+            launcher.kill(signum)  # sends the signal to the processes that Lightning started
+        self.told = True

@@ -45,6 +45,13 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says that another process of the run is gone, or has not answered in time."""
+    if not dist.is_available():
+        return False
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error).lower())
+
+
 def all_reduced(x: Tensor) -> Tensor:
     """The sum of `x` over the processes; `x` itself where there is one."""
     if world_size() > 1:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,13 +43,20 @@ def launch(command: list[str], *prefix: str, **environment: str) -> subprocess.P
     )
 
 
-def two_ranks(command: list[str], directory: Path) -> tuple[list[int | None], str]:
-    """Exit codes and what both said, started as a cluster's scheduler does, which spares each rank the imports."""
+def two_ranks(
+    command: list[str], directory: Path, meanwhile: Callable[[list[int]], None] | None = None
+) -> tuple[list[int | None], str]:
+    """Exit codes and what both said, started as a cluster's scheduler does, which spares each rank the imports.
+
+    `meanwhile` is given the numbers of their processes.
+    """
     port, said = free_port(), [directory / f"said_{rank}.txt" for rank in range(2)]
     ranks = [
         start(command, said[rank], LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         for rank in range(2)
     ]
+    if meanwhile is not None:
+        meanwhile([process.pid for process in ranks])
     for process in ranks:
         process.join(180)
     return [process.exitcode for process in ranks], "".join(file.read_text() for file in said)
@@ -149,3 +159,107 @@ def test_an_environment_that_fails_on_one_process_stops_both(tmp_path):
     assert "Traceback" not in output
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 0  # that of the epoch before
+
+
+DDP = ("--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu")
+ENDLESS = ("--trainer.max_epochs=100000", "--data.eval_episodes=2")
+BOUND = 30.0
+"""Seconds in which all processes of a run have to end: 20 are left to what survives the one that started it."""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert condition()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children_of(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found if "lit_imitation" in Path(f"/proc/{child}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("method", ["bc-discrete", "ppo-discrete"])
+def test_a_killed_rank_ends_the_other(method, victim, tmp_path):
+    began = []
+
+    def kill(pids: list[int]) -> None:
+        wait_for((tmp_path / "checkpoints" / "last.ckpt").exists)
+        os.kill(pids[victim], signal.SIGKILL)
+        began.append(time.monotonic())
+
+    codes, output = two_ranks([*arguments(method, tmp_path), *METHODS[method].exact, *ENDLESS, *DDP], tmp_path, kill)
+    assert time.monotonic() - began[0] < BOUND
+    assert codes[victim] == -signal.SIGKILL
+    assert codes[1 - victim] == 1, output
+    assert f"process {1 - victim} of 2 stopped: another process of the run ended" in output
+    assert f"go on with: lit-imitation fit --config {tmp_path}/config.yaml" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_killed_rank_ends_the_other_that_lightning_launched(victim, tmp_path):
+    process = launch([*arguments(LAUNCHED, tmp_path), *ENDLESS, *DDP])
+    wait_for((tmp_path / "checkpoints" / "last.ckpt").exists)
+    ranks = [process.pid, *children_of(process.pid)]
+    assert len(ranks) == 2
+    os.kill(ranks[victim], signal.SIGKILL)
+    wait_for(lambda: not any(is_alive(pid) for pid in ranks), BOUND)
+    output, _ = process.communicate()
+    assert process.returncode != 0
+    # Lightning kills the first process within five seconds of another, maybe before that could say why it stops.
+    assert any(text in output for text in ("another process of the run ended", "terminated with code -9")), output
+
+
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("round_", ["--model.generator.epochs=100000", "--data.steps_per_round=10000000"])
+def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
+    began = []
+
+    def terminate(pids: list[int]) -> None:
+        wait_for((tmp_path / "config.yaml").exists)
+        time.sleep(4.0)
+        os.kill(pids[told], signal.SIGTERM)
+        began.append(time.monotonic())
+        if "steps_per_round" in round_:  # in a rollout no rank hears of another
+            os.kill(pids[1 - told], signal.SIGTERM)
+
+    codes, output = two_ranks(
+        [*arguments("ppo-discrete", tmp_path), "--data.num_envs=4", round_, *DDP], tmp_path, terminate
+    )
+    assert time.monotonic() - began[0] < 15.0
+    assert codes == [143, 143], output
+    assert "go on with: lit-imitation fit --config" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("told", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
+    """The run goes on to the weights of one that was left alone."""
+    command = [*arguments("bc-discrete", tmp_path / "run"), *SHARED, *METHODS["bc-discrete"].exact, *DDP, DUMP]
+    long = ["--data.passes_per_epoch=25", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
+
+    def terminate(pids: list[int]) -> None:
+        wait_for((tmp_path / "run" / "metrics.csv").exists)
+        os.kill(pids[told], signal.SIGTERM)
+
+    codes, output = two_ranks([*command, *long], tmp_path, terminate)
+    assert codes == [143, 143], output
+    assert "which is saved; go on with: lit-imitation fit --config" in output
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] > 0
+    assert two_ranks([*command, *long, "--ckpt_path=last"], tmp_path)[0] == [0, 0]
+    alone = [one.replace(str(tmp_path / "run"), str(tmp_path / "alone")) for one in command]
+    assert two_ranks([*alone, *long], tmp_path)[0] == [0, 0]
+    for went_on, uninterrupted in zip(*(outcome(tmp_path / name)[0] for name in ("run", "alone")), strict=True):
+        for name in went_on:
+            assert torch.equal(went_on[name], uninterrupted[name]), name

@@ -19,6 +19,7 @@ from rich.table import Table
 from lit_imitation.files import atomic_write, write_json
 from lit_imitation.loggers import MetricsCSV
 from lit_imitation.methods.base import ImitationModule, Interrupted
+from lit_imitation.processes import is_lost_peer
 from lit_imitation.program import resume_command
 from lit_imitation.versions import versions
 
@@ -112,7 +113,10 @@ class RunDirectory(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """On SIGTERM keep everything up to the batch that just ended; there and on Ctrl-C say how to go on."""
-        if not isinstance(exception, SIGTERMException | KeyboardInterrupt) or not self._fitting_run:
+        terminated = isinstance(exception, SIGTERMException)
+        if is_lost_peer(exception):  # by the signal that came to this process too
+            terminated = getattr(trainer, "told_to_stop", False)
+        if not (terminated or isinstance(exception, KeyboardInterrupt)) or not self._fitting_run:
             return
         # Rounds and rollouts cannot be saved in the middle, nor can a validation, which a signal in the last moments of
         # one of its batches can end: then the checkpoint of the epoch before stands, from which the epoch is run again.

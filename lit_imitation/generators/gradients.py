@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_imitation.interruption import check
+from lit_imitation.interruption import check, was_told
 from lit_imitation.processes import all_reduced, world_size
 
 CHUNK = 2
@@ -64,6 +64,7 @@ class Descent:
         self.vector = nn.Parameter(flattened(self.parameters))
         self.optimizer = torch.optim.Adam([self.vector], learning_rate, eps=eps, fused=True)
         self.processes = world_size()
+        self._told: Tensor | None = None
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
         self._functional = self._chunk = None
         if compiled:
@@ -85,10 +86,16 @@ class Descent:
 
         Where `mask: [parameters]` is 0 the gradient counts as 0.
         """
-        check()
+        if self.processes == 1:
+            check()
+        elif self._told is not None and self._told.item():
+            check(agreed=True)
         gradient, statistics = self.gradient(*args)
         if self.processes > 1:
-            gradient = all_reduced(gradient) / self.processes
+            # How many processes were told to stop goes along, so that all stop before the same step: the next one, or
+            # a GPU would have to be waited for here.
+            summed = all_reduced(torch.cat([gradient, gradient.new_tensor([float(was_told())])]))
+            gradient, self._told = summed[:-1] / self.processes, summed[-1]
             gradient, norm = self._clipped(gradient)
             statistics = torch.cat([statistics[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask

@@ -306,23 +306,31 @@ class ImitationModule(CheckpointedModule):
         """As for `fit`; a validation within `fit` goes on with what that has seen."""
         if self.trainer.state.fn != "fit" or not self.trainer.validating:
             self._asked = None
-        interruption.request = self.stop_if_asked
+        interruption.request, interruption.told = self.stop_if_asked, self._was_told
 
     on_test_start = on_predict_start = on_validation_start
 
     def teardown(self, stage: str) -> None:
         """Nothing runs any more that could be stopped."""
-        interruption.request = None
+        interruption.request = interruption.told = None
 
-    def stop_if_asked(self) -> None:
+    def _was_told(self) -> bool:
+        """Whether SIGTERM came to this process; of several, those of a Trainer other than ours heed Lightning alone."""
+        trainer = self.trainer
+        return trainer.received_sigterm if trainer.world_size == 1 else getattr(trainer, "told_to_stop", False)
+
+    def stop_if_asked(self, agreed: bool = False) -> None:
         """Raise `Interrupted` once SIGTERM came; while a method without rounds is validated only after some time.
 
-        Of several processes each goes on to the end of its batch, where Lightning has them stop together.
+        Args:
+            agreed: it came to one of several processes, and all of them stop here.
         """
         trainer = self._trainer
-        if trainer is None or trainer.world_size > 1 or trainer.state.status != TrainerStatus.RUNNING:
+        if trainer is None or trainer.state.status != TrainerStatus.RUNNING:
             return
-        if self._asked is None and trainer.received_sigterm:
+        if agreed:
+            raise Interrupted
+        if self._asked is None and self._was_told():
             self._asked = time.monotonic()
         if self._asked is None:
             return

@@ -25,6 +25,7 @@ class Ends(Callback):
         self.signal, self.step, self.delay, self.phase = signal.Signals[name], step, delay, phase
         self._started = False
         os.setpgrp()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
         # As in a run of one's own: here it would be the server that the tests' runs are forked from.
         multiprocessing.set_start_method("fork", force=True)
 
