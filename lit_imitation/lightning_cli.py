@@ -495,6 +495,7 @@ class CLI(LightningCLI):
                 callback.save_last = False  # which Lightning would otherwise write at the end even then
         for one in instance.loggers:
             one.log_hyperparams(yaml.safe_load(self.kept_config))
+        assert isinstance(instance, FastTrainer)
         CLI.latest = instance
         return instance
 
