@@ -88,6 +88,8 @@ def repeat(
             raise ConfigError(f"{argument}: repeat sets this itself for every seed; leave it out")
     given = [*overrides, "--trust", "true"] if trust else overrides  # no part of what was asked
     check_local(str(out), "--out")
+    for path in config:  # before anything is written
+        _read_recipe(path)
     out.mkdir(parents=True, exist_ok=True)
     hold = Hold(out / ".lock", str(out), "let that call of repeat end or end it, or name another --out")
     try:
