@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import warnings
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
 
+from lit_imitation.envs.probe import probe, probe_vector
 from lit_imitation.envs.spaces import FlatBox, check_spaces, flattens
 from lit_imitation.envs.workers import WorkerVectorEnv
 from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
@@ -60,12 +62,15 @@ def make(
     spec = _spec(env_id)
     if backend == "auto":
         backend = _fastest(env_id, spec, env_kwargs)
+    elif backend != "envpool" and _only_envpool(spec):
+        raise ConfigError(f"only EnvPool has {env_id}, so backend {backend} cannot make it; choose envpool or auto")
     envs: VectorEnv[Any, Any, Any]
     if backend == "vector":
         if spec.vector_entry_point is None:
             raise ConfigError(f"{env_id} has no batched version of Gymnasium's own; choose another backend than vector")
         with _arguments_named(env_id, env_kwargs):
             envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
+        probe_vector(envs, env_id, num_envs)
         original = envs.single_observation_space
         if isinstance(original, Dict | Tuple) and flattens(original):
             if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:  # all that Gymnasium's wrapper can do
@@ -82,7 +87,7 @@ def make(
             raise ConfigError(f"{env_id}: the arguments {sorted(env_kwargs)} cannot be given to EnvPool; use sync")
         envs = EnvPoolVectorEnv(spec.id, num_envs, seed)
         own, other = _observations(env_id), envs.single_observation_space
-        if own is not None and _kind(own) != _kind(other):
+        if own is not None and (_kind(own) != _kind(other) or isinstance(own, FlatBox)):  # the order may be another
             envs.close()
             raise ConfigError(
                 f"{env_id}: EnvPool's observations are {other}, Gymnasium's {own}, and a policy of one could not be "
@@ -113,12 +118,13 @@ def make(
 
 def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
     """One environment, with the observations that `make` would give."""
-    _spec(env_id)  # first, for its error messages
-    try:
-        with _arguments_named(env_id, env_kwargs):
-            env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
-    except ImportError as error:  # ids that Gymnasium still lists but has moved elsewhere
-        raise ConfigError(f"env_id: {error}") from error
+    if _only_envpool(_spec(env_id)):
+        raise ConfigError(
+            f"only EnvPool has {env_id}, and only as a batch; what needs a single environment cannot use it"
+        )
+    with _arguments_named(env_id, env_kwargs):
+        env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+    probe(env, env_id)
     original = env.observation_space
     if isinstance(original, Dict | Tuple) and flattens(original):
         env = FlattenObservation(env)
@@ -155,8 +161,10 @@ def _arguments_named(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
     """Say which environment it was, and with which arguments, where it cannot be made."""
     try:
         yield
-    except (LitImitationError, ImportError, KeyboardInterrupt):
+    except (LitImitationError, KeyboardInterrupt):
         raise
+    except ImportError as error:  # ids that Gymnasium still lists but has moved elsewhere
+        raise ConfigError(f"env_id: {error}") from error
     except BaseException as error:  # its code is somebody else's, and a `SystemExit` of it is no end of ours
         arguments = f" with the arguments {env_kwargs}" if env_kwargs else ""
         cause = str(error) if isinstance(error, TypeError) and env_kwargs else f"{type(error).__name__}: {error}"
@@ -176,22 +184,65 @@ def episode_limit(env_id: str, **env_kwargs: Any) -> int | None:
 
 def _spec(env_id: str) -> EnvSpec:
     """The registered specification, after making sure that what the environment needs is installed."""
-    try:
-        module, _, name = env_id.rpartition(":")
-        if module:
+    if not isinstance(env_id, str):
+        raise ConfigError(f"env_id is {env_id!r}; it must be text, a registered id or module:Id-v0")
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        try:
             importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"env_id: {error}") from error
+        except (Exception, SystemExit) as error:  # somebody else's code
+            what = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"env_id {env_id}: the module {module} cannot be imported: {what}") from error
+    try:
         spec = gymnasium.spec(name)
     except (gymnasium.error.Error, ImportError) as error:
-        raise ConfigError(f"env_id: {error}") from error
-    except (Exception, SystemExit) as error:  # a module is anybody's code
-        raise ConfigError(f"env_id {env_id} cannot be imported: {type(error).__name__}: {error}") from error
+        if (limit := _envpool_limit(name)) is not None:
+            return EnvSpec(name, max_episode_steps=limit or None)
+        reason = str(error).partition(" Did you mean")[0].rstrip(". ")
+        raise ConfigError(f"env_id {env_id!r}: {reason}{_similar(name)}") from error
     room = str(spec.entry_point).removeprefix("gymnasium.envs.").split(".")[0]
     if room in _EXTRAS:
         require(*_EXTRAS[room], purpose=f"environment {env_id}")
     return spec
 
 
+def _only_envpool(spec: EnvSpec) -> bool:
+    """Whether Gymnasium does not have this environment."""
+    return spec.entry_point is None and spec.vector_entry_point is None
+
+
+def _envpool_ids() -> list[str]:
+    """Every id that EnvPool has, where it is installed."""
+    try:
+        from lit_imitation.envs.envpool import all_ids
+    except MissingExtraError:
+        return []
+    return all_ids()
+
+
+def _envpool_limit(name: str) -> int | None:
+    """The limit of an environment's episodes where EnvPool has it, 0 for none; else None."""
+    if name not in _envpool_ids():
+        return None
+    from lit_imitation.envs.envpool import episode_limit
+
+    return episode_limit(name)
+
+
+def _similar(name: str) -> str:
+    """The ids that somebody may have meant."""
+    known = [one for one in gymnasium.registry if "/" in name or "/" not in one] + _envpool_ids()
+    stem = name.rpartition("/")[2].rpartition("-v")[0] or name.rpartition("/")[2]
+    same = [one for one in known if one.rpartition("/")[2].rpartition("-v")[0].lower() == stem.lower()]
+    near = list(dict.fromkeys([*reversed(same), *difflib.get_close_matches(name, known, 3, 0.7)]))[:3]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
 def _fastest(env_id: str, spec: EnvSpec, env_kwargs: dict[str, Any]) -> Backend:
+    if _only_envpool(spec):
+        return "envpool"
     # Gymnasium's phys2d batches are JAX programs, another dependency with other numbers.
     if spec.vector_entry_point is not None and "phys2d" not in str(spec.vector_entry_point):
         return "vector"

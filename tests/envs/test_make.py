@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from lit_imitation.envs import check_spaces, make, make_single, random_return
+from lit_imitation.envs import check_spaces, episode_limit, make, make_single, random_return
 from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.policies import CategoricalPolicy, default_policy
@@ -330,7 +330,7 @@ def test_settings_that_cannot_work():
 
 def test_settings_that_envpool_cannot_do():
     pytest.importorskip("envpool")
-    with pytest.raises(ConfigError, match=r"has no Spaces-v0; choose another backend"):
+    with pytest.raises(ConfigError, match=r"Spaces-v0: EnvPool .* has no environment of this id; choose another"):
         make("Spaces-v0", 2, 0, "envpool")
     with pytest.raises(ConfigError, match=r"\['g'\] cannot be given to EnvPool"):
         make("Pendulum-v1", 2, 0, "envpool", g=5.0)
@@ -406,3 +406,52 @@ def test_random_return_matches_an_independent_measurement(cache):
         returns.append(total)
     error = np.std(returns) * np.sqrt(1 / 300 + 1 / 100)
     assert abs(random_return("CartPole-v1") - np.mean(returns)) < 4 * error
+
+
+# --- ids ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env_id", "observation", "limit"), [("Catch-v0", (10, 5), None), ("CartpoleBalance-v1", (5,), 1000)]
+)
+def test_an_id_that_only_envpool_has(env_id, observation, limit, tmp_path, monkeypatch):
+    envpool = pytest.importorskip("envpool")
+    monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path))
+    pool = envpool.make_gymnasium(env_id, num_envs=3, seed=5)
+    first, _ = pool.reset()
+    if isinstance(first, dict):
+        first = np.concatenate([first[key].reshape(3, -1) for key in pool.observation_space], axis=1)
+    pool.close()
+    for backend in ("auto", "envpool"):
+        envs = make(env_id, 3, 5, backend)
+        assert envs.single_observation_space.shape == observation
+        got, _ = envs.reset(seed=5)
+        assert got.shape == (3, *observation)
+        np.testing.assert_allclose(got, first, rtol=1e-6)
+        assert envs.step(envs.action_space.sample())[0].shape == (3, *observation)
+        envs.close()
+    assert episode_limit(env_id) == limit
+    for backend in ("sync", "async", "vector"):
+        with pytest.raises(ConfigError, match=f"only EnvPool has {env_id}, so backend {backend} cannot make it"):
+            make(env_id, 3, 5, backend)
+    with pytest.raises(ConfigError, match=f"only EnvPool has {env_id}, and only as a batch"):
+        make_single(env_id)
+    if env_id == "Catch-v0":  # short episodes of return -1 or 1
+        assert -1 < random_return(env_id) < 1
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("Hoper-v5", "Hopper-v5"),
+        ("Hopper", "Hopper-v5"),
+        ("CartPole-v7", "CartPole-v1"),
+        ("cartpole-v1", "CartPole-v1"),
+        ("lit_imitation/Coridor-v0", "lit_imitation/Corridor-v0"),
+        ("Coridor-v0", None),
+    ],
+)
+def test_an_unknown_id_names_those_that_are_near(env_id, near):
+    with pytest.raises(ConfigError, match=f"env_id '{env_id}'.*{f'did you mean.* {near}' if near else ''}") as error:
+        make(env_id, 1, 0)
+    assert "\n" not in str(error.value)

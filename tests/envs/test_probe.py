@@ -1,0 +1,62 @@
+"""Checks on the first reset and step of an environment."""
+
+import copy
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from lit_imitation.envs.probe import probe
+from lit_imitation.errors import ConfigError
+
+
+class Counter(gym.Env):
+    """Observes the number of its step; from the second one on its answers are nonsense."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return (np.float32([self.t]), 1.0, False, False, {}) if self.t < 2 else "nonsense"
+
+
+def test_only_the_first_calls_are_checked_and_cost():
+    env = Counter()
+    probe(env, "Counter-v0")
+    assert {"reset", "step"} <= set(vars(env))
+    env.reset()
+    assert env.step(0)[0] == 1
+    assert not {"reset", "step"} & set(vars(env))
+    assert env.step(0) == "nonsense"
+
+
+def test_a_deep_copy_steps_itself():
+    env = Counter()
+    probe(env, "Counter-v0")
+    env.reset()
+    other = copy.deepcopy(env)
+    assert other.step(0)[0] == 1
+    assert (env.t, other.t) == (0, 1)
+
+
+def test_wrappers_of_gymnasium_are_seen_through_and_others_are_not():
+    class Broken(gym.Wrapper):
+        def step(self, action):
+            return self.env.step(action)[:4]
+
+    for env in (gym.wrappers.TimeLimit(Broken(Counter()), 5), Broken(gym.wrappers.TimeLimit(Counter(), 5))):
+        probe(env, "Broken-v0")
+        env.reset()
+        with pytest.raises(ConfigError, match=r"^Broken-v0: step\(\) returned a tuple of 4, the old Gym's"):
+            env.step(0)
+
+
+def test_environments_of_gymnasium_are_left_alone():
+    env = gym.make("CartPole-v1")
+    probe(env, "CartPole-v1")
+    assert "step" not in vars(env.unwrapped)
