@@ -17,6 +17,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.envs.spaces import space_from_dict, space_to_dict
 from lit_imitation.errors import ConfigError
 from lit_imitation.trust import refused, trusted, trusting
@@ -26,7 +27,7 @@ KIND = "__kind__"
 Built = TypeVar("Built")
 
 
-class Described:
+class Described(TypeChecked):
     """A class whose objects remember what they were built from, as `arguments`.
 
     What NumPy and torch call a number becomes Python's before the constructor sees it, so that the object and the one

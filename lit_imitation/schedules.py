@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.errors import ConfigError
 
 BetaSchedule: TypeAlias = Callable[[int], float]
@@ -17,7 +18,7 @@ BetaSchedule: TypeAlias = Callable[[int], float]
 
 
 @dataclass(frozen=True)
-class LinearBeta:
+class LinearBeta(TypeChecked):
     """β_i = max(0, 1 − i/N).
 
     Args:
@@ -36,7 +37,7 @@ class LinearBeta:
 
 
 @dataclass(frozen=True)
-class IndicatorBeta:
+class IndicatorBeta(TypeChecked):
     """β_i = 1[i = 1]: the learner alone from the second round on, which Ross et al. found to do best."""
 
     def __call__(self, i: int) -> float:
@@ -45,7 +46,7 @@ class IndicatorBeta:
 
 
 @dataclass(frozen=True)
-class ExponentialBeta:
+class ExponentialBeta(TypeChecked):
     """β_i = p^(i−1).
 
     Args:

@@ -17,6 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.callbacks.collector import Collector
 from lit_imitation.callbacks.human_labels import HumanLabels, digest
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
@@ -56,7 +57,11 @@ class RoundRecord(TypedDict):
     """Of the policy trained on these data, by the evaluation at the round's end."""
 
 
-class DAggerCallback(Checkpoint):
+MOST_ROUNDS = 100_000
+"""β is worked out for all of them beforehand."""
+
+
+class DAggerCallback(TypeChecked, Checkpoint):
     """Between rounds of training, let the learner act, ask the expert what it would have done, and add the answers.
 
         D ← demonstrations;  train π̂_0 on D                                         (round 0)
@@ -117,6 +122,8 @@ class DAggerCallback(Checkpoint):
             raise ConfigError("DAggerCallback: set episodes_per_round or steps_per_round, not both")
         if uncertainty_threshold is not None and not uncertainty_threshold >= 0.0:
             raise ConfigError(f"DAggerCallback: uncertainty_threshold is {uncertainty_threshold}; it must be 0 or more")
+        if rounds > MOST_ROUNDS:
+            raise ConfigError(f"DAggerCallback: rounds is {rounds}; it must be at most {MOST_ROUNDS}")
         self.expert, self.rounds = expert, rounds
         self.betas = [1.0, *(_beta(beta, i) for i in range(1, rounds + 1))]
         self.episodes_per_round, self.steps_per_round = episodes_per_round, steps_per_round

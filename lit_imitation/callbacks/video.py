@@ -11,13 +11,14 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from PIL import Image
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.envs import make_single
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.seeding import RandomStream, derive_seed
 
 
-class VideoLogger(Callback):
+class VideoLogger(TypeChecked, Callback):
     """Plays one episode after a validation, saves it as `DIR/videos/step_N.gif`, and gives it to W&B where that logs.
 
     An environment that gives no pictures costs a warning and the videos, never the training.

@@ -12,6 +12,7 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.cache import say
 from lit_imitation.envs import Backend, make, random_reference, shares_stream
 from lit_imitation.errors import ConfigError, LitImitationError
@@ -26,7 +27,7 @@ EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | Non
 below `Any` it would import and build. In Python any value will do."""
 
 
-class EnvironmentDataModule(LightningDataModule):
+class EnvironmentDataModule(TypeChecked, LightningDataModule):
     """The environment, its spaces, and evaluation: the loaders for validation, test and prediction roll out the policy.
 
     Args:
@@ -41,6 +42,8 @@ class EnvironmentDataModule(LightningDataModule):
         refresh: make anew what is cached: the return of acting at random.
         seed: of everything drawn here; by default that of `seed_everything`.
     """
+
+    argument_owner = "data"
 
     def __init__(
         self,

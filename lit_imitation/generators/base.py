@@ -22,6 +22,7 @@ _Self = TypeVar("_Self", bound="Generator[Any]")
 class Generator(Described, nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
+    argument_owner = "generator"
     context = ("observation_space", "action_space", "policy")
     policy: Policy
     gamma: float

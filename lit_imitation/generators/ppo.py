@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -106,6 +107,21 @@ class PPO(Generator[Round]):
                 raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
         if initial_std is not None and not initial_std > 0.0:
             raise ConfigError(f"generator.initial_std is {initial_std}; it must be above 0")
+        for name, weight in (
+            ("entropy_coefficient", entropy_coefficient),
+            ("value_coefficient", value_coefficient),
+            ("kl_coefficient", kl_coefficient),
+        ):
+            if not 0.0 <= weight < math.inf:
+                raise ConfigError(f"generator.{name} is {weight}; it must be 0 or more, and finite")
+        for name, bound in (
+            ("clip_range", clip_range),
+            ("value_clip_range", value_clip_range),
+            ("max_grad_norm", max_grad_norm),
+            ("target_kl", target_kl),
+        ):
+            if bound is not None and not bound > 0.0:
+                raise ConfigError(f"generator.{name} is {bound}; it must be above 0")
         given = policy is not None and not policy.fresh
         if policy is None:
             cls = default_policy_class(action_space)

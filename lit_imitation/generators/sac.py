@@ -132,6 +132,8 @@ class PolicyLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.critic, self.temperature, self.start = policy, critic, temperature, start
+        if not 0.0 <= kl_coefficient < math.inf:
+            raise ConfigError(f"generator.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
         self.target_entropy, self.kl_coefficient = target_entropy, kl_coefficient
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,6 +61,7 @@ class ImitationModule(CheckpointedModule):
             actions.
     """
 
+    argument_owner = "model"
     precisions: tuple[str, ...] = ("32-true", "bf16-mixed", "16-mixed")
     """The values of `trainer.precision` that the method can compute in."""
     shown: tuple[str, ...] = ("loss", "return_mean")

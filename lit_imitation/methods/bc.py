@@ -44,6 +44,8 @@ class BC(ImitationModule):
             raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
         if not 0.0 <= l2_coefficient < math.inf:
             raise ConfigError(f"model.l2_coefficient is {l2_coefficient}; it must be 0 or more")
+        if not math.isfinite(entropy_coefficient):
+            raise ConfigError(f"model.entropy_coefficient is {entropy_coefficient}; it must be finite")
         super().__init__(policy)
         self.learning_rate = learning_rate
         self.entropy_coefficient = entropy_coefficient

@@ -291,6 +291,8 @@ class DeterministicPolicy(_ContinuousPolicy):
             dropout=dropout,
             encoder=encoder,
         )
+        if not 0.0 < huber_delta < math.inf:
+            raise ConfigError(f"{type(self).__name__}: huber_delta is {huber_delta}; it must be above 0")
         self.regression, self.huber_delta = regression, huber_delta
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:

@@ -141,6 +141,8 @@ class GuidedCost(LearnableReward):
             if not 0.0 <= value <= high:
                 raise ConfigError(f"reward.{name} is {value}; it must lie in [0, {high:g}]")
         self.local_constancy, self.monotonicity, self.min_share = local_constancy, monotonicity, min_share
+        if outputs < 1:
+            raise ConfigError(f"GuidedCost: outputs is {outputs}; it must be at least 1")
         self.network = MLP([self.features.out_features, *hidden_sizes, outputs], activation)
         pays_actions = inputs == "state" and isinstance(action_space, Box)
         self.action_features = ActionFeatures(action_space) if pays_actions else None

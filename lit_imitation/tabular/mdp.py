@@ -14,6 +14,7 @@ from scipy.sparse import coo_array, csc_array, csr_array, issparse, sparray, spm
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
 
+from lit_imitation.arguments import TypeChecked
 from lit_imitation.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class RewardTable(NamedTuple):
     """Which of the three."""
 
 
-class TabularMDP:
+class TabularMDP(TypeChecked):
     """States 0 … S − 1, actions 0 … A − 1, transition probabilities p(s′ | s, a), a start distribution.
 
     Only transitions of positive probability are kept, N of them, sorted by action, state and successor: the

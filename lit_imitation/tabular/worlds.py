@@ -39,6 +39,8 @@ class _Grid(TabularMDP):
 
     def __init__(self, size: int, slip: float, seed: int) -> None:
         transitions = grid_transitions(size, slip)
+        if seed < 0:
+            raise ConfigError(f"world_seed is {seed}; it must be at least 0")
         reward, features = self.drawn(size, np.random.default_rng(seed))
         super().__init__(transitions, reward=reward, features=features, grid=(size, size))
 
