@@ -206,7 +206,8 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
         return f"{path}.{option}: {short} has no such option" + _suggest(option, names, f"; it has {_list(names)}")
     if found := re.search(r"but got NestedArg\(key='([^']*)'", best.text):
         return _no_class(path, found[1], best)
-    if "Dict must include a class_path" in best.text or "is abstract" in best.text:
+    no_class = best.text.startswith("Not a valid subclass") and best.given.startswith("{")
+    if no_class or "Dict must include a class_path" in best.text or "is abstract" in best.text:
         return _no_class(path, "", best)
     if found := re.match(r"the following arguments are required: (.*)", best.text):
         return " and ".join(f"{path}.{name}" for name in found[1].split(", ")) + f": missing, and {short} needs it"
@@ -288,12 +289,12 @@ def _names(cause: Cause) -> list[str]:
 
 def _public(base: type) -> list[str]:
     package = importlib.import_module("lit_imitation")
-    own = [
-        name for name in package.__all__ if isinstance(cls := getattr(package, name), type) and issubclass(cls, base)
-    ]
-    if own:
-        return [name for name in own if not inspect.isabstract(getattr(package, name))]
-    return sorted(cls.__name__ for cls in _subclasses(base) if not inspect.isabstract(cls) and cls.__name__[0] != "_")
+    every = (getattr(package, name) for name in package.__all__)
+    own = [cls for cls in every if isinstance(cls, type) and issubclass(cls, base)]
+    homes = ("lightning.pytorch.callbacks", "lightning.pytorch.loggers", *(() if own else ("",)))
+    others = [cls for cls in _subclasses(base) if cls.__module__.startswith(homes) and cls.__name__[0] != "_"]
+    others.sort(key=lambda cls: cls.__name__)
+    return list(dict.fromkeys(cls.__name__ for cls in [*own, *others] if not inspect.isabstract(cls)))
 
 
 def classes(name: str) -> str:

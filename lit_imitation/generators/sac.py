@@ -132,8 +132,6 @@ class PolicyLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.policy, self.critic, self.temperature, self.start = policy, critic, temperature, start
-        if not 0.0 <= kl_coefficient < math.inf:
-            raise ConfigError(f"generator.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
         self.target_entropy, self.kl_coefficient = target_entropy, kl_coefficient
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,6 +225,8 @@ class SAC(Generator[Round]):
         ):
             if value < least:
                 raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+        if not 0.0 <= kl_coefficient < math.inf:
+            raise ConfigError(f"generator.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
         for name, rate in (("gamma", gamma), ("tau", tau)):
             if not 0.0 <= rate <= 1.0:
                 raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")

@@ -1,0 +1,717 @@
+"""Inputs that cannot work: each ends before training in one message that names what is wrong, without a traceback.
+
+Sources are systematic: every typed constructor argument with values out of range and of other types, every key of the
+file formats missing and damaged in each way, environments and experts that break their interface in each place, and the
+options of the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+import sys
+import textwrap
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import lit_imitation
+from lit_imitation.callbacks import VideoLogger
+from lit_imitation.cli import main
+from lit_imitation.envs import make
+from lit_imitation.errors import LitImitationError
+from lit_imitation.experts import checked, load_expert
+from lit_imitation.rollout import collect
+
+OBSERVATION, DISCRETE, BOX = spaces.Box(-1, 1, (3,)), spaces.Discrete(2), spaces.Box(-1, 1, (2,))
+
+
+@contextlib.contextmanager
+def refused(*named: str):
+    """The block raises an error of ours of at most two lines that contains every one of `named`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(LitImitationError) as caught:
+            yield
+    text = str(caught.value)
+    assert 0 < len(text.splitlines()) <= 2, text
+    for word in named:
+        assert word in text, (word, text)
+
+
+# --- arguments --------------------------------------------------------------------------------------------------------
+
+SPACES = {"observation_space": OBSERVATION, "action_space": BOX}
+WORKING: dict[str, dict[str, object]] = {
+    "DemonstrationDataModule": {"env_id": "CartPole-v1", "expert": "scripted"},
+    "ImitationDataModule": {"env_id": "CartPole-v1", "expert": "scripted"},
+    "RolloutDataModule": {"env_id": "CartPole-v1"},
+    "TabularDataModule": {"env_id": "FrozenLake-v1"},
+    "BC": {},
+    "RL": {},
+    "GAIL": {},
+    "AIRL": {},
+    "GCL": {},
+    "MaxEntIRL": {},
+    "DAggerCallback": {},
+    "VideoLogger": {},
+    "LinearBeta": {"rounds": 3},
+    "ExponentialBeta": {"p": 0.5},
+    "GridWorld": {},
+    "ObjectWorld": {},
+    "BinaryWorld": {},
+    "PPO": {**SPACES, "policy": None},
+    "SAC": {**SPACES, "policy": None},
+    "CategoricalPolicy": {"observation_space": OBSERVATION, "action_space": DISCRETE},
+    "MultiCategoricalPolicy": {"observation_space": OBSERVATION, "action_space": spaces.MultiDiscrete([2, 3])},
+    "GaussianPolicy": SPACES,
+    "DeterministicPolicy": SPACES,
+    "SquashedGaussianPolicy": SPACES,
+    "EnsemblePolicy": SPACES,
+    "Discriminator": SPACES,
+    "AIRLDiscriminator": SPACES,
+    "GuidedCost": SPACES,
+}
+"""Arguments with which each class can be made; one of them is then replaced."""
+
+BAD: dict[str, list[object]] = {
+    "int": [-1, 1.5, math.nan, "x", None],
+    "float": [math.nan, "x", None, [1.0]],
+    "bool": ["x", None],
+    "str": [3, None],
+    "sizes": [[0], [-1], [1.5], "x", 3, ["a"], None],
+    "other": ["nonsense", 3],
+}
+NOT_NEGATIVE = (
+    "learning_rate",
+    "coefficient",
+    "gamma",
+    "tau",
+    "dropout",
+    "fraction",
+    "slip",
+    "clip_range",
+    "grad_norm",
+)
+FINE = {("DAggerCallback.expert", "nonsense"), ("RL.reward", "nonsense"), ("RL.start", "nonsense")}
+"""Read when training starts: names of experts, paths."""
+
+
+def bad_arguments():
+    for name, working in WORKING.items():
+        cls = VideoLogger if name == "VideoLogger" else getattr(lit_imitation, name)
+        for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+            hint = str(parameter.annotation)
+            if "hidden_sizes" in parameter.name:
+                kind = "sizes"
+            else:
+                kind = next((one for one in ("int", "float", "bool", "str") if hint.startswith(one)), "other")
+            values = list(BAD[kind])
+            if kind == "float" and any(word in parameter.name for word in NOT_NEGATIVE):
+                values += [] if (name, parameter.name) == ("BC", "entropy_coefficient") else [-1.0]
+            if "learning_rate" in parameter.name:
+                values += [0.0, math.inf]
+            for value in values:
+                known = (f"{name}.{parameter.name}", value) if isinstance(value, str | int) else ()
+                if (value is None and "None" in hint) or known in FINE:
+                    continue
+                yield pytest.param(
+                    cls,
+                    {**working, parameter.name: value},
+                    parameter.name,
+                    id=f"argument-{name}.{parameter.name}={value}",
+                )
+
+
+@pytest.mark.parametrize(("cls", "arguments", "name"), bad_arguments())
+def test_argument(cls, arguments, name):
+    with refused("hidden_sizes" if "hidden_sizes" in name else name):
+        cls(**arguments)
+
+
+def test_the_working_arguments_work():
+    for name, working in WORKING.items():
+        (VideoLogger if name == "VideoLogger" else getattr(lit_imitation, name))(**working)
+
+
+# --- demonstration files ----------------------------------------------------------------------------------------------
+
+N = 6
+
+
+def columns():
+    ends = np.arange(N) % 3 == 2
+    return {
+        "observations": np.zeros((N, 4), np.float32),
+        "actions": np.zeros(N, np.int64),
+        "rewards": np.ones(N, np.float32),
+        "terminals": ends,
+        "timeouts": np.zeros(N, np.bool_),
+        "next_observations": np.zeros((N, 4), np.float32),
+        "weights": np.ones(N, np.float32),
+        "episode_returns": np.full(2, 3.0),
+    }
+
+
+def damaged(array, how):
+    changed = array.astype(np.float64)
+    if how == "short":
+        return array[:-1]
+    if how == "long":
+        return np.concatenate([array, array[:1]])
+    if how == "text":
+        return np.full(array.shape, "a")
+    if how == "complex":
+        return array + 1j
+    if how == "scalar":
+        return np.float64(1)
+    if how == "deep":
+        return np.stack([array, array], -1) if array.ndim == 1 else array[..., None, None]
+    if how == "empty":
+        return array[:0]
+    changed[1] = {"nan": np.nan, "infinite": np.inf, "seven": 7.5}[how]
+    return changed
+
+
+WAYS = ("short", "long", "text", "complex", "scalar", "deep", "empty", "nan", "infinite")
+OPTIONAL = ("next_observations", "weights", "episode_returns")
+
+
+def bad_files():
+    for key in columns():
+        if key not in OPTIONAL:
+            yield pytest.param(key, None, id=f"file-{key} missing")
+        for how in (*WAYS, *(("seven",) if key in ("actions", "terminals", "timeouts") else ())):
+            yield pytest.param(key, how, id=f"file-{key} {how}")
+
+
+@pytest.mark.parametrize(("key", "how"), bad_files())
+def test_demonstration_file(tmp_path, key, how):
+    arrays = columns()
+    if how is None:
+        del arrays[key]
+    else:
+        arrays[key] = damaged(arrays[key], how)
+    np.savez(tmp_path / "d.npz", **arrays)
+    source = str(tmp_path / "d.npz")
+    names = ("d.npz",) if key in ("observations", "terminals", "timeouts") else ("d.npz", key)
+    with refused(*names):
+        lit_imitation.read_demonstrations(source, spaces.Box(-9, 9, (4,)), DISCRETE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        pytest.param(name, content, id=f"file-{what}")
+        for what, name, content in (
+            ("no such file", "d.npz", None),
+            ("empty", "d.npz", b""),
+            ("text", "d.npz", b"hello"),
+            ("pickle", "d.npz", b"\x80\x04N."),
+            ("half a zip", "d.npz", b"PK\x03\x04" + bytes(20)),
+            ("unknown suffix", "d.csv", b"1,2"),
+            ("no suffix", "d", b"1,2"),
+            ("hdf5 that is text", "d.hdf5", b"hello"),
+            ("empty hdf5", "d.hdf5", b""),
+        )
+    ],
+)
+def test_demonstration_source(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with refused(name):
+        lit_imitation.read_demonstrations(str(tmp_path / name), OBSERVATION, DISCRETE)
+
+
+# --- experts ----------------------------------------------------------------------------------------------------------
+
+
+def network():
+    return {
+        "n_layers": 2,
+        "activation": "tanh",
+        "output": "argmax",
+        "W0": np.zeros((3, 5)),
+        "b0": np.zeros(5),
+        "W1": np.zeros((5, 2)),
+        "b1": np.zeros(2),
+        "obs_mean": np.zeros(3),
+        "obs_std": np.ones(3),
+        "obs_clip": 10.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(pytest.param(key, None, id=f"expert-npz {key} missing") for key in list(network())[:7]),
+        *(pytest.param(key, "text", id=f"expert-npz {key} text") for key in network()),
+        *(pytest.param(key, np.zeros((2, 2, 2)), id=f"expert-npz {key} deep") for key in network()),
+        *(
+            pytest.param(key, value * np.nan, id=f"expert-npz {key} nan")
+            for key, value in network().items()
+            if isinstance(value, np.ndarray)
+        ),
+        pytest.param("n_layers", 0, id="expert-npz n_layers 0"),
+        pytest.param("obs_std", np.zeros(3), id="expert-npz obs_std 0"),
+        pytest.param("obs_clip", -1.0, id="expert-npz obs_clip -1"),
+        pytest.param("W0", np.zeros((4, 5)), id="expert-npz W0 of another environment"),
+        pytest.param("output", "linear", id="expert-npz output of another environment"),
+    ],
+)
+def test_expert_file(tmp_path, key, value):
+    arrays = {name: array for name, array in {**network(), key: value}.items() if array is not None}
+    np.savez(tmp_path / "e.npz", **arrays)
+    with refused("e.npz", key):
+        load_expert(f"npz:{tmp_path / 'e.npz'}", "any", OBSERVATION, DISCRETE)
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        pytest.param(spec, named, id=f"expert-{spec or 'empty'}")
+        for spec, named in (
+            ("", "there is no expert"),
+            ("oracle", "'oracle'"),
+            ("./my.npz", "did you mean npz:./my.npz?"),
+            ("my.zip", "did you mean sb3:my.zip?"),
+            ("run.ckpt", "did you mean checkpoint:run.ckpt?"),
+            ("npz:", "npz:"),
+            ("npz:no.npz", "no.npz: no such file"),
+            ("checkpoint:no", "no does not exist"),
+            ("sb3:no.zip", "no.zip"),
+            ("no_such_module:f", "no_such_module"),
+            ("math:no_such_function", "no_such_function"),
+            ("math:pi", "expert math:pi is a float"),
+            ("fractions:Fraction", "expert fractions:Fraction is a class"),
+            ("scripted", "no scripted expert for any"),
+            ("shipped", "no expert for any is shipped"),
+        )
+    ],
+)
+def test_expert_name(spec, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refused(named):
+        load_expert(spec, "any", OBSERVATION, DISCRETE)
+
+
+def raising(error):
+    def expert(observation):
+        raise error
+
+    return expert
+
+
+@pytest.mark.parametrize(
+    "expert",
+    [
+        pytest.param(lambda o: None, id="expert-answers None"),
+        pytest.param(lambda o: "left", id="expert-answers text"),
+        pytest.param(lambda o: 0, id="expert-answers one number"),
+        pytest.param(lambda o: np.zeros((len(o), 1), int), id="expert-answers columns"),
+        pytest.param(lambda o: np.zeros(len(o) + 1, int), id="expert-answers a row too many"),
+        pytest.param(lambda o: np.zeros(0, int), id="expert-answers nothing"),
+        pytest.param(lambda o: np.full(len(o), 0.5), id="expert-answers fractions"),
+        pytest.param(lambda o: np.full(len(o), 2), id="expert-answers outside the space"),
+        pytest.param(lambda o: np.full(len(o), np.nan), id="expert-answers NaN"),
+        pytest.param(lambda o: [[0, 1], [0]], id="expert-answers ragged rows"),
+        pytest.param(lambda o: {"action": 0}, id="expert-answers a dict"),
+        pytest.param(lambda o: (np.zeros(len(o), int), np.zeros(3)), id="expert-answers a state"),
+        pytest.param(lambda o: (0, 1, 2, 3), id="expert-answers a long tuple"),
+        pytest.param(raising(ValueError("no")), id="expert-raises ValueError"),
+        pytest.param(raising(SystemExit(0)), id="expert-exits"),
+        pytest.param(lambda: 0, id="expert-takes no observation"),
+        pytest.param(3, id="expert-number"),
+        pytest.param(dict, id="expert-class"),
+    ],
+)
+def test_expert_answer(expert):
+    with refused("expert mine"):
+        checked(expert, DISCRETE, "mine")(np.zeros((3, 3), np.float32))
+
+
+# --- environments -----------------------------------------------------------------------------------------------------
+
+
+class Fine(gym.Env):
+    """Works; each case below replaces one answer."""
+
+    observation_space, action_space = OBSERVATION, DISCRETE
+    observation, reward, flags, info = np.zeros(3, np.float32), 1.0, (False, False), {}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation, {}
+
+    def step(self, action):
+        self.t += 1
+        terminated, truncated = self.flags
+        return self.observation, self.reward, terminated or self.t > 4, truncated, self.info
+
+
+def changed(**replaced):
+    return type("Bad", (Fine,), {"__module__": "somebody", **replaced})
+
+
+def failing(*args, **kwargs):
+    raise ZeroDivisionError("division by zero")
+
+
+ENVIRONMENTS = {
+    "no observation space": (changed(observation_space=None), "observation_space"),
+    "no action space": (changed(action_space=None), "action_space"),
+    "space of its own kind": (changed(observation_space=(3,)), "observation_space"),
+    "text as observations": (changed(observation_space=spaces.Text(3)), "Text"),
+    "graphs as observations": (changed(observation_space=spaces.Graph(OBSERVATION, None)), "Graph"),
+    "dicts as actions": (changed(action_space=spaces.Dict(a=DISCRETE)), "action space"),
+    "constructor fails": (changed(__init__=failing), "cannot be made"),
+    "constructor takes an argument": (changed(__init__=lambda self, size: None), "size"),
+    "reset without seed": (changed(reset=lambda self: (self.observation, {})), "reset() takes no seed"),
+    "reset without options": (changed(reset=lambda self, *, seed=None: (0, {})), "reset() takes no options"),
+    "reset gives no info": (changed(reset=lambda self, seed=None, options=None: self.observation), "reset() returned"),
+    "reset gives None": (changed(reset=lambda self, seed=None, options=None: None), "reset() returned None"),
+    "reset gives a list": (changed(reset=lambda self, seed=None, options=None: [0, {}]), "reset() returned"),
+    "reset fails": (changed(reset=lambda self, seed=None, options=None: failing()), "reset() failed: ZeroDivision"),
+    "observation None": (changed(observation=None), "reset() returned an observation"),
+    "observation text": (changed(observation="here"), "reset() returned an observation"),
+    "observation too long": (changed(observation=np.zeros(4)), "reset() returned an observation"),
+    "observation a dict": (changed(observation={"a": 1}), "reset() returned an observation"),
+    "observation of complex numbers": (changed(observation=np.zeros(3, complex)), "reset() returned an observation"),
+    "observation of objects": (changed(observation=np.array([None] * 3)), "reset() returned an observation"),
+    "floats for an image": (
+        changed(observation_space=spaces.Box(0, 255, (3,), np.uint8), observation=np.zeros(3)),
+        "dtype float64",
+    ),
+    "state outside its space": (changed(observation_space=spaces.Discrete(3), observation=3), "observation 3"),
+    "keys missing": (
+        changed(observation_space=spaces.Dict(a=DISCRETE, b=DISCRETE), observation={"a": 0}),
+        "reset() returned an observation that is a dict of ['a']",
+    ),
+    "part of a wrong shape": (
+        changed(observation_space=spaces.Dict(a=OBSERVATION), observation={"a": np.zeros(2)}),
+        "whose 'a' is one",
+    ),
+    "old Gym": (changed(step=lambda self, action: (self.observation, 1.0, False, {})), "step() returned a tuple of 4"),
+    "step gives None": (changed(step=lambda self, action: None), "step() returned None"),
+    "step gives a list": (changed(step=lambda self, action: [0, 1, 2, 3, 4]), "step() returned a list"),
+    "reward None": (changed(reward=None), "None as reward"),
+    "reward text": (changed(reward="1.0"), "as reward"),
+    "reward of several numbers": (changed(reward=np.zeros(2)), "as reward"),
+    "reward a dict": (changed(reward={"a": 1}), "as reward"),
+    "terminated text": (changed(flags=("no", False)), "as terminated"),
+    "truncated None": (changed(flags=(False, None)), "None as truncated"),
+    "truncated an array": (changed(flags=(False, np.zeros(2, bool))), "as truncated"),
+    "info None": (changed(info=None), "None as info"),
+    "info a list": (changed(info=[]), "as info"),
+}
+
+
+@pytest.fixture
+def registered():
+    """Registers environment classes under ids that are gone after the test."""
+    ids = []
+
+    def register(cls, vector=None):
+        ids.append("Bad-v0")
+        gym.register("Bad-v0", cls, vector_entry_point=vector)
+        return "Bad-v0"
+
+    yield register
+    for one in ids:
+        gym.registry.pop(one, None)
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, id=f"environment-{what}") for what in ENVIRONMENTS])
+@pytest.mark.filterwarnings("ignore")
+def test_environment(what, registered):
+    cls, named = ENVIRONMENTS[what]
+    env_id = registered(cls)
+    with refused("Bad-v0", named):
+        collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)
+
+
+def test_the_environment_behind_the_cases_works(registered):
+    assert len(collect(make(registered(changed()), 2, 0), lambda observation: np.zeros(2, int), 2, 0)) == 10
+
+
+class FineVector(gym.vector.VectorEnv):
+    """Works; each case below replaces one answer."""
+
+    single_observation_space, single_action_space = OBSERVATION, DISCRETE
+    metadata = {"autoreset_mode": gym.vector.AutoresetMode.NEXT_STEP}  # noqa: RUF012
+    columns, reward, flags, count = 3, 1.0, False, 0
+
+    def __init__(self, num_envs, **kwargs):
+        self.num_envs = num_envs + self.count
+        self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gym.vector.utils.batch_space(self.single_action_space, num_envs)
+
+    def answer(self):
+        return np.zeros((self.num_envs, self.columns), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return self.answer(), {}
+
+    def step(self, actions):
+        self.t += 1
+        over = np.full(self.num_envs, self.t % 5 == 0)
+        reward = np.full(self.num_envs, self.reward) if np.isscalar(self.reward) else self.reward
+        return self.answer(), reward, over if self.flags is False else self.flags, np.zeros(self.num_envs, bool), {}
+
+
+def changed_vector(**replaced):
+    return type("BadVector", (FineVector,), {"__module__": "somebody", **replaced})
+
+
+VECTORS = {
+    "no reset mode": (changed_vector(metadata={}), "autoreset_mode"),
+    "another number": (changed_vector(count=1), "num_envs"),
+    "no spaces": (changed_vector(single_observation_space=OBSERVATION, single_action_space=3), "cannot be made"),
+    "observations too wide": (changed_vector(columns=4), "reset() returned observations [2, 4]"),
+    "one observation": (changed_vector(answer=lambda self: np.zeros(3)), "reset() returned observations [3]"),
+    "observations None": (changed_vector(answer=lambda self: None), "reset() returned observations"),
+    "rewards text": (changed_vector(reward=np.array(["a", "b"])), "as reward"),
+    "rewards too many": (changed_vector(reward=np.zeros(3)), "as reward"),
+    "flags text": (changed_vector(flags=np.array(["a", "b"])), "as terminated"),
+    "flags None": (changed_vector(flags=None), "as terminated"),
+    "old Gym": (changed_vector(step=lambda self, actions: (self.answer(), 0, False, {})), "step() returned a tuple"),
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, id=f"batched environment-{what}") for what in VECTORS])
+@pytest.mark.filterwarnings("ignore")
+def test_vector_environment(what, registered):
+    cls, named = VECTORS[what]
+    env_id = registered(Fine, cls)
+    with refused("Bad-v0", named):
+        collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)
+
+
+def test_the_batched_environment_behind_the_cases_works(registered):
+    env_id = registered(Fine, changed_vector())
+    assert len(collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)) == 10
+
+
+@pytest.mark.parametrize(
+    ("env_id", "named"),
+    [
+        pytest.param(env_id, named, id=f"id-{env_id}")
+        for env_id, named in (
+            ("Hoper-v5", "did you mean Hopper-v5"),
+            ("CartPole-v9", "CartPole-v1"),
+            ("CartPole", "CartPole-v1"),
+            ("", "env_id"),
+            (" ", "env_id"),
+            ("a b", "'a b'"),
+            ("no_such_module:Id-v0", "no_such_module"),
+            (":CartPole-v1", "env_id"),
+            ("gymnasium:", "env_id"),
+            ("ALE/Nothing-v5", "ALE"),
+            (3, "env_id is 3"),
+            (None, "env_id is None"),
+        )
+    ],
+)
+def test_environment_id(env_id, named):
+    with refused(named):
+        make(env_id, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        pytest.param("import no_such_package", "no_such_package", id="module-import"),
+        pytest.param("x = = 3", "SyntaxError", id="module-syntax"),
+        pytest.param("raise SystemExit(0)", "SystemExit", id="module-exit"),
+        pytest.param("1 / 0", "ZeroDivisionError", id="module-error"),
+    ],
+)
+def test_environment_module(source, named, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "bad_module_of_mine.py").write_text(source)
+    sys.modules.pop("bad_module_of_mine", None)
+    with refused(named):
+        make("bad_module_of_mine:Id-v0", 1, 0)
+    with refused("bad_module_of_mine:f", named):
+        load_expert("bad_module_of_mine:f", "any", OBSERVATION, DISCRETE)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("load", ["load_policy", "load_reward"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(content, id=f"checkpoint-{what}")
+        for what, content in (
+            ("missing", None),
+            ("empty", b""),
+            ("text", b"hello"),
+            ("pickle", b"\x80\x04N."),
+            ("zip", b"PK\x05\x06" + bytes(18)),
+        )
+    ],
+)
+def test_checkpoint(load, content, tmp_path):
+    if content is not None:
+        (tmp_path / "c.ckpt").write_bytes(content)
+    with refused("c.ckpt"):
+        getattr(lit_imitation, load)(tmp_path / "c.ckpt")
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+MODEL, DATA = ["--model", "BC"], ["--data", "DemonstrationDataModule", "--data.env_id", "CartPole-v1"]
+EXPERT = ["--data.expert", "scripted"]
+FIT = ["fit", *MODEL, *DATA, *EXPERT]
+RL = ["fit", "--model", "RL", "--data", "RolloutDataModule", "--data.env_id", "CartPole-v1"]
+OPTIONS = {
+    "no model": (["fit", *DATA, *EXPERT], "model is missing"),
+    "no data": (["fit", *MODEL], "data is missing"),
+    "no env_id": (["fit", *MODEL, "--data", "DemonstrationDataModule"], "data.env_id: missing"),
+    "class that is near": (["fit", "--model", "BCC", *DATA], "did you mean BC?"),
+    "class of another case": (["fit", "--model", "bc", *DATA], "did you mean BC?"),
+    "data class that is near": ([*MODEL, "--data", "DemonstrationDataModul"], "did you mean DemonstrationDataModule?"),
+    "class without module": (["fit", "--model", "no_such_module.A", *DATA], "no module 'no_such_module'"),
+    "class that is not in its module": (["fit", "--model", "lit_imitation.Nope", *DATA], "Nope"),
+    "class that is none": (["fit", "--model", "os.path", *DATA], "os.path"),
+    "class of another kind": (["fit", "--model", "lit_imitation.PPO", *DATA], "lit_imitation.PPO"),
+    "policy that is near": ([*FIT, "--model.policy", "Gausian"], "model.policy: there is no class 'Gausian'"),
+    "policy of another kind": ([*FIT, "--model.policy", "lit_imitation.BC"], "model.policy: lit_imitation.BC"),
+    "option of a policy without class": (
+        [*FIT, "--model.policy.hidden_sizes", "[3]"],
+        "model.policy.hidden_sizes: model.policy has no class yet",
+    ),
+    "option of a policy": ([*FIT, "--model.policy", "CategoricalPolicy", "--model.policy.hiden", "3"], "hidden_sizes?"),
+    "type of a policy's option": (
+        [*FIT, "--model.policy", "CategoricalPolicy", "--model.policy.hidden_sizes", "abc"],
+        "model.policy.hidden_sizes is abc; it must be a list",
+    ),
+    "generator that is near": ([*RL, "--model.generator", "PPOO"], "did you mean PPO?"),
+    "option of a generator without class": (
+        [*RL, "--model.generator.gamma", "1"],
+        "--model.generator CLASS",
+    ),
+    "option of a generator": ([*RL, "--model.generator", "PPO", "--model.generator.gama", "1"], "did you mean gamma?"),
+    "reward without class": ([*RL, "--model.reward.gamma", "1"], "model.reward"),
+    "option that is near": ([*FIT, "--model.learningrate", "1"], "did you mean learning_rate?"),
+    "option without its prefix": ([*FIT, "--learning_rate", "1"], "did you mean model.learning_rate"),
+    "data option without its prefix": ([*FIT, "--env_id", "X"], "did you mean data.env_id?"),
+    "trainer option that is near": ([*FIT, "--trainer.mx_epochs", "3"], "did you mean trainer.max_epochs?"),
+    "option that nothing is near": ([*FIT, "--qqqq", "3"], "there is no option qqqq"),
+    "word without option": ([*FIT, "word"], "'word' belongs to no option"),
+    "option without value": ([*FIT, "--data.env_id"], "expected one argument"),
+    "text for a number": ([*FIT, "--model.learning_rate", "abc"], "model.learning_rate is abc; it must be a number"),
+    "fraction for a whole number": ([*FIT, "--data.num_envs", "1.5"], "data.num_envs is 1.5; it must be a whole"),
+    "text for a flag": ([*FIT, "--data.expert_deterministic", "maybe"], "it must be true or false"),
+    "text for a mapping": ([*FIT, "--data.env_kwargs", "abc"], "data.env_kwargs is abc; it must be a mapping"),
+    "choice that is none": ([*FIT, "--data.backend", "warp"], "one of auto, vector, envpool, sync, async"),
+    "text for epochs": ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs is x; it must be a whole number"),
+    "precision that is none": ([*FIT, "--trainer.precision", "12"], "trainer.precision is 12; it must be one of 64"),
+    "accelerator that is none": ([*FIT, "--trainer.accelerator", "tpuu"], "trainer: "),
+    "strategy that is none": ([*FIT, "--trainer.strategy", "foo"], "strategy='foo'"),
+    "devices that are none": ([*FIT, "--trainer.accelerator", "cpu", "--trainer.devices", "x"], "devices"),
+    "callback that is near": ([*FIT, "--trainer.callbacks", "EarlyStoping"], "did you mean EarlyStopping?"),
+    "callback without what it needs": ([*FIT, "--trainer.callbacks", "EarlyStopping"], "callbacks.monitor: missing"),
+    "logger that is near": ([*FIT, "--trainer.logger", "CSVLoger"], "did you mean CSVLogger?"),
+    "seed that is text": ([*FIT, "--seed_everything", "x"], "seed_everything is x"),
+    "seed below 0": ([*FIT, "--seed_everything", "-1"], "seed_everything is -1"),
+    "checkpoint that is not there": ([*FIT, "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+    "home of nobody": ([*FIT, "--trainer.default_root_dir=~nobody-here/x"], "~nobody-here/x"),
+    "recipe that is not there": (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    "recipe without name": (["fit", "--config"], "expected one argument"),
+    "nothing": (["fit"], "fit needs a recipe"),
+    "test of nothing": (["test"], "test needs a trained policy"),
+    "test of what is not there": (["test", "--ckpt_path", "nowhere"], "nowhere does not exist"),
+    "collect into text": (["collect", "--env_id", "CartPole-v1", "--out", "x.txt"], "x.txt"),
+    "collect no episodes": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--episodes", "0"], "--episodes"),
+    "collect an unknown id": (["collect", "--env_id", "CartPol-v1", "--out", "x.npz"], "CartPole-v1"),
+    "collect of an unknown expert": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--expert", "q"], "'q'"),
+    "repeat no seeds": (["repeat", "--config", "bc/cartpole", "--seeds", "0"], "--seeds 0"),
+    "repeat of what is not there": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
+    "study without jobs": (["study", "horizon", "--out", "out", "--jobs", "0"], "--jobs"),
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, id=f"option-{what}") for what in OPTIONS])
+def test_option(what, tmp_path, monkeypatch, capsys):
+    arguments, named = OPTIONS[what]
+    arguments = ["fit", *arguments] if arguments[0].startswith("-") else arguments
+    ends_in_one_line(arguments, named, tmp_path, monkeypatch, capsys)
+
+
+RECIPE = textwrap.dedent(
+    """\
+    model:
+      class_path: BC
+      init_args:
+        learning_rate: 0.001
+    data:
+      class_path: DemonstrationDataModule
+      init_args:
+        env_id: CartPole-v1
+        expert: scripted
+    trainer:
+      max_epochs: 1
+    """
+)
+RECIPES = {
+    "empty": ("", "recipe.yaml is empty"),
+    "list": ("- 1\n- 2\n", "recipe.yaml is a list"),
+    "text": ("just text\n", "recipe.yaml is a single value"),
+    "tab": ("model: BC\n\tdata: 1\n", "recipe.yaml, line 2"),
+    "colon": (RECIPE.replace("model:", "model: BC:"), "recipe.yaml, line 1"),
+    "open bracket": ("model: [1\n", "recipe.yaml, line 2"),
+    "binary": ("\x00\x01", "recipe.yaml"),
+    "key twice": (RECIPE + "model: GAIL\n", "line 12: model is already set in line 1"),
+    "inner key twice": (RECIPE + "  max_epochs: 2\n", "line 12: trainer.max_epochs is already set in line 11"),
+    "unknown key": (RECIPE + "foo: 1\n", "there is no option foo"),
+    "unknown trainer key": (
+        RECIPE.replace("max_epochs", "max_epoch"),
+        "trainer.max_epoch; did you mean trainer.max_ep",
+    ),
+    "unknown data key": (
+        RECIPE.replace("env_id", "env_idd"),
+        "data.env_idd: DemonstrationDataModule has no such option",
+    ),
+    "unknown model key": (RECIPE.replace("learning_rate", "rate"), "model.rate: BC has no such option"),
+    "value of a wrong type": (RECIPE.replace("0.001", "fast"), "model.learning_rate is fast; it must be a number"),
+    "epochs of a wrong type": (RECIPE.replace("epochs: 1", "epochs: x"), "trainer.max_epochs is x"),
+    "class unknown": (RECIPE.replace("BC", "BD"), "model: there is no class 'BD'"),
+    "class_path mistyped": (RECIPE.replace("class_path: BC", "class_pat: BC"), "model: no class_path"),
+    "init_args a list": (RECIPE.replace("    learning_rate: 0.001", "    - 1"), "init_args must be a mapping"),
+    "no model": (RECIPE.partition("data:")[1] + RECIPE.partition("data:")[2], "model is missing"),
+    "keys under fit": ("fit:\n  model: BC\n", "fit.model"),
+    "value out of range": (RECIPE.replace("0.001", "-1.0"), "model.learning_rate is -1.0"),
+    "id unknown": (RECIPE.replace("CartPole", "CartPol"), "CartPole-v1"),
+    "expert unknown": (RECIPE.replace("scripted", "scripte"), "'scripte'"),
+}
+
+
+@pytest.mark.parametrize("what", [pytest.param(what, id=f"recipe-{what}") for what in RECIPES])
+def test_recipe(what, tmp_path, monkeypatch, capsys):
+    content, named = RECIPES[what]
+    (tmp_path / "recipe.yaml").write_text(content)
+    ends_in_one_line(["fit", "--config", "recipe.yaml"], named, tmp_path, monkeypatch, capsys)
+
+
+def ends_in_one_line(arguments, named, directory, monkeypatch, capsys):
+    monkeypatch.chdir(directory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+    assert stop.value.code in (1, 2)
+    text = capsys.readouterr().err
+    message = text[text.rindex("error: ") :]
+    assert len(message.splitlines()) <= 2, message
+    assert named in message, message
+    assert "Traceback" not in text
+    assert not list(directory.rglob("*.ckpt")), "it trained"
