@@ -47,7 +47,7 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
             value = value.item()
         if name not in hints or value is signature.parameters[name].default:
             continue
-        where = f"{owner or cls.__name__}.{name} is {_short(value)}"
+        where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
         if not _fits(value, hints[name]):
             raise ConfigError(f"{where}; it must be {_describe(hints[name])}")
         if name.endswith("learning_rate") and not 0.0 < value < math.inf:

@@ -14,7 +14,7 @@ from gymnasium import Env, Space, Wrapper
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from lit_imitation.errors import ConfigError, LitImitationError
+from lit_imitation.errors import ConfigError
 
 OURS = ("gymnasium.", "lit_imitation.")
 """Packages whose environments need no check."""
@@ -87,12 +87,7 @@ class _Probe:
             raise self.error(
                 "reset", f"takes no {' and no '.join(missing)}; it must be reset(*, seed=None, options=None)"
             )
-        try:
-            answer = self.env.reset(**arguments)
-        except (LitImitationError, KeyboardInterrupt):
-            raise
-        except (Exception, SystemExit) as error:
-            raise self.error("reset", f"failed: {type(error).__name__}: {error}") from error
+        answer = self.env.reset(**arguments)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
             raise self.error("reset", f"returned {_kind(answer)}; it must return (observation, info), info a dict")
         self.observation(answer[0], "reset")

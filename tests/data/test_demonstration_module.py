@@ -313,9 +313,9 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
         ({"passes_per_epoch": 0}, r"data\.passes_per_epoch is 0; it must be at least 1"),
         ({"val_fraction": 1.0}, r"data\.val_fraction is 1\.0; it must lie in \[0, 1\)"),
         ({"val_fraction": -0.1}, r"data\.val_fraction is -0\.1; it must lie in \[0, 1\)"),
-        ({"val_fraction": float("nan")}, r"data\.val_fraction is nan; it must lie in \[0, 1\)"),
+        ({"val_fraction": float("nan")}, r"data\.val_fraction is nan; it must be a number"),
         ({"return_temperature": 0.0}, r"data\.return_temperature is 0\.0; it must be positive"),
-        ({"return_temperature": float("nan")}, r"data\.return_temperature is nan; it must be positive"),
+        ({"return_temperature": float("nan")}, r"data\.return_temperature is nan; it must be a number"),
         ({"num_envs": 0}, r"data\.num_envs is 0; it must be at least 1"),
         ({"eval_episodes": -1}, r"data\.eval_episodes is -1; it must be at least 0"),
         ({"seed": -1}, r"data\.seed is -1; it must be at least 0"),
@@ -332,7 +332,7 @@ def test_arguments_that_cannot_work(more, message):
     ("more", "message"),
     [
         ({"env_id": "NoSuchThing-v0"}, "NoSuchThing"),
-        ({"backend": "quick"}, "backend is 'quick'; choose one of auto"),
+        ({"backend": "quick"}, "backend is 'quick'; it must be one of auto"),
         ({"env_id": "Spaces-v0", "backend": "vector"}, "no batched version"),
     ],
 )
