@@ -7,9 +7,11 @@ import functools
 import inspect
 import math
 import numbers
+import os
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union
 
 import numpy as np
@@ -27,15 +29,20 @@ class TypeChecked:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and leave them to the constructor."""
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(cls.__abstractmethods__))
+            raise ConfigError(f"{cls.__name__} is abstract: it does not define {missing}; name a class that does")
         check_arguments(cls, args, kwargs, cls.argument_owner)
-        return super().__new__(cls)
+        new = super().__new__
+        return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
 
 def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], owner: str = "") -> None:
     """Raise `ConfigError` at the first argument of `cls(*args, **kwargs)` that its annotation has no room for.
 
     Arguments that equal their default pass, as do annotations that cannot be evaluated and arguments that the
-    constructor does not have, which Python reports by itself. NaN is no number.
+    constructor does not have, which Python reports by itself. NaN is no number. What works is let through: NumPy's
+    numbers, whole numbers as numbers, `True` as 1, paths as text, anything that can be walked through as a list.
     """
     try:
         signature, hints = _signature(cls)
@@ -50,7 +57,7 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
         where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
         if not _fits(value, hints[name]):
             raise ConfigError(f"{where}; it must be {_describe(hints[name])}")
-        if name.endswith("learning_rate") and not 0.0 < value < math.inf:
+        if name.endswith("learning_rate") and isinstance(value, numbers.Real) and not 0.0 < value < math.inf:
             raise ConfigError(f"{where}; it must be positive and finite")
 
 
@@ -70,20 +77,23 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return isinstance(value, str | int) and value in arguments
     if hint is bool:
-        return isinstance(value, bool | np.bool_)
+        return isinstance(value, bool | np.bool_) or (isinstance(value, numbers.Integral) and value in (0, 1))
     if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral)
     if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+        return isinstance(value, numbers.Real) and not math.isnan(value)
+    if hint in (str, Path):
+        return isinstance(value, str | os.PathLike)
     if hint in (None, type(None)):
         return value is None
     if origin is collections.abc.Callable:
         return callable(value)
-    if origin in (list, collections.abc.Sequence):
-        if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray):
+    if origin in (list, tuple, collections.abc.Sequence):
+        if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
             return False
-        return arguments[0] not in (int, float, str) or all(_fits(one, arguments[0]) for one in value)
-    kind = origin or hint
+        checked = isinstance(value, Sequence | np.ndarray) and arguments and arguments[0] in (int, float, str)
+        return not checked or all(_fits(one, arguments[0]) for one in value)
+    kind = Mapping if (origin or hint) is dict else origin or hint
     if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
         return isinstance(value, kind)
     return True
@@ -101,7 +111,7 @@ def _describe(hint: Any) -> str:
     if origin is collections.abc.Callable:
         result = arguments[-1] if arguments else None
         return f"a class or function that makes a {result.__name__}" if isinstance(result, type) else "a function"
-    if origin in (list, collections.abc.Sequence):
+    if origin in (list, tuple, collections.abc.Sequence):
         return "a list of whole numbers" if arguments and arguments[0] is int else "a list"
     kind = origin or hint
     return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -117,7 +117,10 @@ def _run(command: str, arguments: list[str]) -> None:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                parser_kwargs={command: {"usage": "%(prog)s --config FILE [options]"}},  # all of them are 90 lines
+                parser_kwargs={
+                    "allow_abbrev": False,  # a mistyped option is told, not guessed
+                    command: {"usage": "%(prog)s --config FILE [options]", "allow_abbrev": False},  # not all 90 lines
+                },
                 args=[command, *arguments],
             )
     except MisconfigurationException as error:

@@ -210,6 +210,10 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
     if no_class or "Dict must include a class_path" in best.text or "is abstract" in best.text:
         return _no_class(path, "", best)
     if found := re.match(r"the following arguments are required: (.*)", best.text):
+        if of := re.match(r"Namespace\(class_path='([^']*)'", best.given):
+            cls, short = _load(of[1]), of[1].rpartition(".")[2]
+        if isinstance(cls, type) and inspect.isabstract(cls):
+            return f"{path}: {short} is abstract, only a base of others" + _suggest_class("", best)
         return " and ".join(f"{path}.{name}" for name in found[1].split(", ")) + f": missing, and {short} needs it"
     if found := re.match(r"Expected a dot import path string: (.*)", best.text):
         return f"{path}: there is no class {found[1]!r}" + _suggest_class(found[1], best)

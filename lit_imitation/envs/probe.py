@@ -7,6 +7,8 @@ method, and cost nothing after the first step.
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -139,33 +141,41 @@ class _VectorProbe(_Probe):
 
     def number(self, name: str, value: Any) -> None:
         array, number = np.asarray(value), self.env.num_envs
-        if (
-            array.shape[:1] != (number,)
-            or array.size != number
-            or array.dtype.kind not in "biuf"
-        ):
+        if array.shape[:1] != (number,) or array.size != number or array.dtype.kind not in "biuf":
             raise self.error("step", f"returned {_kind(value)} as {name}; it must be an array [{number}]")
 
 
-def _misfit(value: Any, space: Space[Any]) -> str:
-    """What keeps an observation from being used as one of its space; empty where nothing does."""
+def _misfit(value: Any, space: Space[Any], flattened: bool = False) -> str:
+    """What keeps an observation from being used as one of its space; empty where nothing does.
+
+    Args:
+        value: the observation.
+        space: the environment's.
+        flattened: whether its numbers are all that counts, as in a dictionary that becomes a vector.
+    """
     if isinstance(space, Dict):
-        if not isinstance(value, dict) or set(value) != set(space.spaces):
-            keys = f"a dict of {sorted(map(str, value))}" if isinstance(value, dict) else _kind(value)
+        if not isinstance(value, Mapping) or not set(space.spaces) <= set(value):
+            keys = f"a dict of {sorted(map(str, value))}" if isinstance(value, Mapping) else _kind(value)
             return f"that is {keys}; the observation space has {sorted(map(str, space.spaces))}"
-        inner = {key: _misfit(value[key], one) for key, one in space.spaces.items()}
+        inner = {key: _misfit(value[key], one, True) for key, one in space.spaces.items()}
         return next((f"whose {key!r} is one {what}" for key, what in inner.items() if what), "")
     if isinstance(space, Tuple):
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
             return f"that is {_kind(value)}; the observation space has {len(space.spaces)} parts"
-        return next((what for one, part in zip(space.spaces, value, strict=True) if (what := _misfit(part, one))), "")
+        parts = (_misfit(part, one, True) for one, part in zip(space.spaces, value, strict=True))
+        return next((what for what in parts if what), "")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
         return f"that is {_kind(value)} and no array; the observation space is {space}"
     if isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
-        if array.dtype.kind not in "biuf" or array.shape != space.shape:
+        shape = space.shape or ()
+        if flattened and array.size == math.prod(shape):
+            array = array.reshape(shape)
+        if array.dtype.kind not in "biuf" or array.shape != shape:
             return f"that is {_kind(value)}; the observation space is {space}"
+        if flattened and isinstance(space, Box):
+            return ""
         if not np.can_cast(array.dtype, space.dtype, "same_kind"):
             return f"of dtype {array.dtype}, which the observation space {space} has no room for"
         if not isinstance(space, Box) and not space.contains(array.astype(space.dtype)):

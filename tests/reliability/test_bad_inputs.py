@@ -127,7 +127,7 @@ def bad_arguments():
                 )
 
 
-@pytest.mark.parametrize(("cls", "arguments", "name"), bad_arguments())
+@pytest.mark.parametrize(("cls", "arguments", "name"), list(bad_arguments()))
 def test_argument(cls, arguments, name):
     with refused("hidden_sizes" if "hidden_sizes" in name else name):
         cls(**arguments)
@@ -178,7 +178,7 @@ def damaged(array, how):
 
 
 WAYS = ("short", "long", "text", "complex", "scalar", "deep", "empty", "nan", "infinite")
-OPTIONAL = ("next_observations", "weights", "episode_returns")
+OPTIONAL = ("rewards", "next_observations", "weights", "episode_returns")
 
 
 def bad_files():
@@ -189,7 +189,7 @@ def bad_files():
             yield pytest.param(key, how, id=f"file-{key} {how}")
 
 
-@pytest.mark.parametrize(("key", "how"), bad_files())
+@pytest.mark.parametrize(("key", "how"), list(bad_files()))
 def test_demonstration_file(tmp_path, key, how):
     arrays = columns()
     if how is None:
@@ -588,6 +588,17 @@ OPTIONS = {
     "class of another kind": (["fit", "--model", "lit_imitation.PPO", *DATA], "lit_imitation.PPO"),
     "policy that is near": ([*FIT, "--model.policy", "Gausian"], "model.policy: there is no class 'Gausian'"),
     "policy of another kind": ([*FIT, "--model.policy", "lit_imitation.BC"], "model.policy: lit_imitation.BC"),
+    "policy that is abstract": (
+        [*FIT, "--model.policy", "lit_imitation.policies.Policy"],
+        "model.policy: Policy is abstract, only a base of others",
+    ),
+    "policy that is abstract, with its options": (
+        [
+            *(*FIT, "--model.policy", "lit_imitation.policies.Policy", "--model.policy.outputs", "2"),
+            *("--model.policy.hidden_sizes", "[3]", "--model.policy.activation", "relu", "--model.policy.dropout", "0"),
+        ],
+        "Policy is abstract: it does not define decode, loss",
+    ),
     "option of a policy without class": (
         [*FIT, "--model.policy.hidden_sizes", "[3]"],
         "model.policy.hidden_sizes: model.policy has no class yet",
@@ -608,6 +619,7 @@ OPTIONS = {
     "option without its prefix": ([*FIT, "--learning_rate", "1"], "did you mean model.learning_rate"),
     "data option without its prefix": ([*FIT, "--env_id", "X"], "did you mean data.env_id?"),
     "trainer option that is near": ([*FIT, "--trainer.mx_epochs", "3"], "did you mean trainer.max_epochs?"),
+    "abbreviated option": ([*FIT, "--trainer.max_epoch", "1"], "did you mean trainer.max_epochs?"),
     "option that nothing is near": ([*FIT, "--qqqq", "3"], "there is no option qqqq"),
     "word without option": ([*FIT, "word"], "'word' belongs to no option"),
     "option without value": ([*FIT, "--data.env_id"], "expected one argument"),
