@@ -30,7 +30,7 @@ class TypeChecked:
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and leave them to the constructor."""
         if inspect.isabstract(cls):
-            missing = ", ".join(sorted(cls.__abstractmethods__))
+            missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise ConfigError(f"{cls.__name__} is abstract: it does not define {missing}; name a class that does")
         check_arguments(cls, args, kwargs, cls.argument_owner)
         new = super().__new__
@@ -57,7 +57,7 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
         where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
         if not _fits(value, hints[name]):
             raise ConfigError(f"{where}; it must be {_describe(hints[name])}")
-        if name.endswith("learning_rate") and isinstance(value, numbers.Real) and not 0.0 < value < math.inf:
+        if name.endswith("learning_rate") and isinstance(value, numbers.Real) and not 0.0 < float(value) < math.inf:
             raise ConfigError(f"{where}; it must be positive and finite")
 
 
