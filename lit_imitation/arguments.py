@@ -56,7 +56,8 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
             continue
         where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
         if not _fits(value, hints[name]):
-            raise ConfigError(f"{where}; it must be {_describe(hints[name])}")
+            chosen = typing.get_origin(hints[name]) is Literal
+            raise ConfigError(f"{where}; {'choose' if chosen else 'it must be'} {_describe(hints[name])}")
         if name.endswith("learning_rate") and isinstance(value, numbers.Real) and not 0.0 < float(value) < math.inf:
             raise ConfigError(f"{where}; it must be positive and finite")
 
@@ -105,7 +106,7 @@ def _describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_describe(one) for one in arguments))
     if origin is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
+        return " or ".join(map(str, arguments)) if len(arguments) < 3 else f"one of {', '.join(map(str, arguments))}"
     if hint in (None, type(None)):
         return "None"
     if origin is collections.abc.Callable:

@@ -152,8 +152,10 @@ def load_expert(
     named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expanded(spec).suffix)
     if named is None and expanded(spec).is_dir():
         named = "checkpoint"
-    hint = f"did you mean {named}:{spec}?" if named and spec else f"an expert is one of {', '.join(FORMS)}"
-    raise ExpertError(f"there is no expert {spec!r}; {hint}")
+    near = f"did you mean {named}:{spec}? " if named and spec and ":" not in spec else ""
+    raise ExpertError(
+        f"there is no expert {spec!r}; {near}{'An' if near else 'an'} expert is one of {', '.join(FORMS)}"
+    )
 
 
 def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[Any]) -> Expert:

@@ -208,6 +208,10 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         check_weights(state, module, file)
         module.load_state_dict(state)
+    except ConfigError as error:
+        if str(file) in str(error) or "the checkpoint" in str(error):
+            raise
+        raise ConfigError(f"{file} holds a damaged or foreign {part}: {error}") from error
     except LOADING_ERRORS as error:
         reason = (str(error) or "no text").splitlines()[0]
         raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {reason:.300}") from error

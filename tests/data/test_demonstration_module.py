@@ -332,7 +332,7 @@ def test_arguments_that_cannot_work(more, message):
     ("more", "message"),
     [
         ({"env_id": "NoSuchThing-v0"}, "NoSuchThing"),
-        ({"backend": "quick"}, "backend is 'quick'; it must be one of auto"),
+        ({"backend": "quick"}, "backend is 'quick'; choose one of auto"),
         ({"env_id": "Spaces-v0", "backend": "vector"}, "no batched version"),
     ],
 )
