@@ -161,7 +161,16 @@ def test_instructions(tmp_path, action_space, text):
     assert "\n" not in line
     command = line.rpartition("go on with: ")[2]
     assert shlex.split(command) == [
-        *("fit", "--config", str(run / "config.yaml"), "--trainer.default_root_dir", str(run), "--ckpt_path", "last")
+        *(
+            "lit-imitation",
+            "fit",
+            "--config",
+            str(run / "config.yaml"),
+            "--trainer.default_root_dir",
+            str(run),
+            "--ckpt_path",
+            "last",
+        )
     ]
 
 
