@@ -144,7 +144,7 @@ def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
     command = [*arguments("dagger-discrete", tmp_path, *SHARED, *METHODS["dagger-discrete"].exact), *more]
     codes, output = two_ranks(command, tmp_path)
     assert codes == [1, 1], output
-    assert "round 1, step 7: RuntimeError: the pilot has left" in output
+    assert "round 1, step 7: expert unreliable:expert failed at observations [2, 4]: RuntimeError: the pilot" in output
     assert (tmp_path / "dataset" / "round_000.npz").exists()
     assert (tmp_path / "dataset" / "partial_001_1.npz").exists()
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
