@@ -164,9 +164,10 @@ def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[An
     controller = CONTROLLERS[env_id]
     zero = np.zeros((1, *(observation_space.shape or ())), np.float32)
     try:  # an environment made with other options can have other spaces under the same id
-        checked(controller, action_space, "scripted")(zero)
-    except ValueError as error:
+        controller(zero)
+    except (ValueError, IndexError) as error:
         raise ExpertError(f"the scripted expert for {env_id} does not read observations {observation_space}") from error
+    checked(controller, action_space, "scripted")(zero)
     return controller
 
 

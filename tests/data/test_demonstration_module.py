@@ -482,7 +482,7 @@ def test_the_remainder_that_is_left_out_changes_from_pass_to_pass():
 @settings(deadline=None)
 @given(num_envs=st.integers(1, 40), count=st.integers(1, 200), world_size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_shares_of_the_processes_add_up_and_environments_keep_their_seeds(num_envs, count, world_size, seed):
-    data = EnvironmentDataModule("Counting-v0", num_envs=num_envs, seed=0)
+    data = EnvironmentDataModule("Counting-v0", num_envs=num_envs, backend="sync", seed=0)
     shares = []
     for rank in range(world_size):
         data.trainer = trainer(rank, world_size)
