@@ -97,7 +97,8 @@ NOT_NEGATIVE = (
     "clip_range",
     "grad_norm",
 )
-FINE = {("DAggerCallback.expert", "nonsense"), ("RL.reward", "nonsense"), ("RL.start", "nonsense")}
+PATHS = ("DAggerCallback.expert", "RL.reward", "RL.start", "DemonstrationDataModule.demonstrations")
+FINE = {(name, "nonsense") for name in (*PATHS, "ImitationDataModule.demonstrations")}
 """Read when training starts: names of experts, paths."""
 
 
