@@ -131,8 +131,6 @@ class GuidedCost(LearnableReward):
         encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(observation_space, action_space, inputs, encoder=encoder)
-        if self.features.inputs == "transition":  # from Python only
-            raise ConfigError("reward.inputs is 'transition'; a guided cost reads 'state' or 'state_action'")
         for name, value, high in (
             ("local_constancy", local_constancy, 1e6),
             ("monotonicity", monotonicity, 1e6),

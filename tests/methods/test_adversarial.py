@@ -387,7 +387,7 @@ def test_an_epoch_shorter_than_the_demonstrations_is_said_too(tmp_path, recwarn)
     """Where the environment names no limit."""
     data = recorded("counting:Counting-v0", 3, tmp_path / "some.npz")
     longest = int(data.episode_lengths().max())
-    task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}"]
+    task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}", "--data.expert="]
     run("gail-discrete", tmp_path / "run", *task, "--data.steps_per_round=1", "--data.eval_episodes=0",
         "--data.rounds_per_epoch=2", "--trainer.callbacks=null")  # fmt: skip
     (said,) = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]

@@ -99,15 +99,15 @@ def test_the_vector_holds_what_was_named(inputs, absorbing):
         assert rest.shape[1] == 0
 
 
-@pytest.mark.parametrize("reward", [GuidedCost, lambda *spaces, **given: LinearReward(*spaces, 0, **given)])
-def test_inputs_that_there_are_not(reward):
+def test_inputs_that_there_are_not():
     with pytest.raises(ConfigError, match="inputs is 'action'; choose one of state, state_action, transition"):
-        reward(Discrete(3), Discrete(2), inputs="action")
+        LinearReward(Discrete(3), Discrete(2), 0, inputs="action")
 
 
-def test_a_guided_cost_reads_no_successor():
-    with pytest.raises(ConfigError, match="inputs is 'transition'; a guided cost reads"):
-        GuidedCost(STATE, ARM, inputs="transition")
+@pytest.mark.parametrize("inputs", ["action", "transition"])
+def test_a_guided_cost_reads_no_successor(inputs):
+    with pytest.raises(ConfigError, match=f"inputs is '{inputs}'; choose state or state_action"):
+        GuidedCost(STATE, ARM, inputs=inputs)
 
 
 def test_draws_are_rows_with_replacement():
