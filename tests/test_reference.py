@@ -206,6 +206,14 @@ def test_given_return_asks_nobody(tmp_path, monkeypatch):
     assert ready(expert="scripted", num_trajectories=2, expert_return=7.0).expert_return == 7.0
 
 
+def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatch):
+    """A recipe's expert stays set where a file of one's own replaces its demonstrations."""
+    asked = Reference(500.0, 0.0, 100)
+    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert, actor=None: asked)
+    assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
+    assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
+
+
 def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives

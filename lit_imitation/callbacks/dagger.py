@@ -248,7 +248,8 @@ class DAggerCallback(TypeChecked, Checkpoint):
             loaded = load_expert(
                 expert, data.env_id, *data.spaces, deterministic=data.expert_deterministic, trust=data.trust
             )
-            if expert != data.expert and not self._limited:  # the one that labels is the one that is imitated
+            # The one that labels is the one that is imitated.
+            if (expert != data.expert or not data.rolls_out) and not self._limited:
                 data.refer_to(expert)
             return checked(loaded, data.action_space, expert)
         if not callable(expert):

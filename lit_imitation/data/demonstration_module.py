@@ -163,7 +163,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         """Let it demonstrate, where there is no file, and measure its return, where that is not given."""
         if self.trainer is not None and self.trainer.state.fn not in ("fit", "validate"):
             return
-        if not isinstance(self.demonstrations, Transitions) and not self.demonstrations:
+        if self.rolls_out:
             self._shown = self._rolled_out()
         if self._given is None and self._can_ask:
             self.set_reference(self._ask(), asked=True)
@@ -205,10 +205,11 @@ class DemonstrationDataModule(EnvironmentDataModule):
         """Note the expert's return, measured or recorded, or say that it is not known."""
         if self._given is not None:
             return
-        if self._can_ask:
+        recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
+        if recorded is None and self.expert:
             self.refer_to(self.expert)
             return
-        self.set_reference(recorded_return(demonstrations, self.eval_deterministic), asked=False)
+        self.set_reference(recorded, asked=False)
         if self._reference is None:
             source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
             reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
@@ -235,7 +236,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         first = self.trainer is None or self.trainer.global_rank == 0
         measured = None
         if first or not several:
-            known = self._reference if expert == self.expert else None
+            known = self._reference if expert == self.expert and self.asked else None
             measured = known or self.ask(expert, actor)
         if several:
             assert self.trainer is not None
@@ -243,8 +244,13 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self.set_reference(measured, asked=True)
 
     @property
+    def rolls_out(self) -> bool:
+        """Whether the expert demonstrates; a file or `Transitions` are preferred to it."""
+        return not isinstance(self.demonstrations, Transitions) and not self.demonstrations
+
+    @property
     def _can_ask(self) -> bool:
-        return bool(self.expert)
+        return bool(self.expert) and self.rolls_out
 
     def _ask(self) -> Reference:
         return self.ask(self.expert)

@@ -127,13 +127,13 @@ class ImitationDataModule(RolloutDataModule):
         self.source.trainer = self.trainer
         self.source.setup(stage)
         if stage in ("fit", "validate"):
-            self.set_reference(self.source.expert_reference, asked=bool(self.expert))
+            self.set_reference(self.source.expert_reference, asked=self.source.asked)
         if stage == "fit" and episode_limit(self.env_id, **self.env_kwargs) is None:
             self.check_epoch(self.source.longest)
 
     @property
     def _can_ask(self) -> bool:
-        return bool(self.expert)
+        return bool(self.expert) and self.source.rolls_out
 
     def _ask(self) -> Reference:
         return self.source.ask(self.expert)

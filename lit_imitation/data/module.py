@@ -78,7 +78,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         self.eval_deterministic, self.refresh = eval_deterministic, refresh
         self._given = None if expert_return is None else Reference(float(expert_return))
         self._reference: Reference | None = None
-        self._asked = False
+        self.asked = False
         """Whether the reference is that of an expert acting as the learner is evaluated, or was recorded."""
         self._unknown = False
         """Whether it could not be measured."""
@@ -141,7 +141,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
             reference: None where it is unknown.
             asked: it is the return of an expert that acted as the learner is evaluated.
         """
-        self._reference, self._asked = reference, asked
+        self._reference, self.asked = reference, asked
 
     @property
     def _can_ask(self) -> bool:
@@ -206,7 +206,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         return {
             "expert_return": None if reference is None else reference._asdict(),
             "expert_return_of": self._circumstances(),
-            "eval_deterministic": self.eval_deterministic if self._asked else None,
+            "eval_deterministic": self.eval_deterministic if self.asked else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
