@@ -687,7 +687,7 @@ def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
     class Asked(Exception):
         pass
 
-    def request():
+    def request(agreed=False):
         if len(steps) == 7:
             raise Asked
 

@@ -180,7 +180,7 @@ def _check_sizes(description: dict[str, Any], file: Path) -> None:
         hidden = np.ravel(hidden.get("values", ())).tolist()
     sizes = [*hidden, *(a * b for a, b in pairwise(hidden))]
     for space in (description["observation_space"], description["action_space"]):
-        sizes += [space.get("n", 0), *np.ravel(space.get("nvec", 0)).tolist()]
+        sizes += [n for key in ("n", "nvec") for n in np.ravel(space.get(key, 0)).tolist()]
     if max(sizes) > file.stat().st_size:
         raise ConfigError(f"{file} describes layers of {max(sizes)} numbers, more than the file has bytes")
 
