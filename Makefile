@@ -29,7 +29,7 @@ test-floors:  ## the fast tests with the oldest releases that pyproject.toml adm
 	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 reliability: setup  ## hostile files, bad inputs, faults and kills; counts what held into docs/reliability.md
-	$(BIN)/python benchmarks/reliability.py
+	$(BIN)/python benchmarks/reliability.py $(ARGUMENTS)
 
 mutants: setup  ## change one operator or statement at a time; reports the mutants that no fast test notices
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out benchmarks/results/mutants.json

@@ -75,13 +75,14 @@ def main() -> None:
     """Run the suites, write the figures and the page's tables."""
     parser = argparse.ArgumentParser(description="run the reliability suites and count what held")
     parser.add_argument("--jobs", default="2", help="pytest workers (default: 2)")
+    parser.add_argument("--fast", action="store_true", help="leave the slow trials out")
     parser.add_argument("--report", type=Path, help="use this JUnit report instead of running the suites")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         report = options.report or Path(directory) / "report.xml"
         if options.report is None:
             command = [sys.executable, "-m", "pytest", "tests/reliability", "-q", "-n", options.jobs]
-            command += ["-m", "slow or not slow", f"--junitxml={report}"]
+            command += ["-m", "not slow" if options.fast else "slow or not slow", f"--junitxml={report}"]
             subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         found = trials(report)
     atomic_write(RESULTS / "reliability.json", json.dumps({**found, "versions": versions()}, indent=1) + "\n")
