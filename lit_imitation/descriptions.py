@@ -313,13 +313,18 @@ def _function(module: str, name: str) -> Any:
         if not trusted(f"{module}.{name}"):
             raise refused("the checkpoint", f"{module}.{name}")
         importlib.import_module(module)
-    found: Any = sys.modules[module]
-    for part in name.split("."):
-        found = getattr(found, part)
-    mathematics = isinstance(found, BuiltinFunctionType) or (
-        isinstance(found, FunctionType) and found.__module__ == "torch.nn.functional"
-    )
-    if module in ("torch", "torch.nn.functional") and not mathematics:
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+    # Both modules import others, `os` too, and torch has functions that read files: a name without a dot, of what
+    # tensors have as a method, or of a function that is written for networks.
+    found = getattr(sys.modules[module], name, None)
+    if module == "torch":
+        mathematics = isinstance(found, BuiltinFunctionType) and callable(getattr(Tensor, name, None))
+    else:
+        mathematics = getattr(found, "__module__", None) in ("torch.nn.functional", "torch._C._nn")
+    if not mathematics:
         raise refused("the checkpoint", f"{module}.{name}")
     return found
 

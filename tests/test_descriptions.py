@@ -111,6 +111,12 @@ def test_factories_come_back_from_a_file():
     [
         {"__kind__": "function", "module": "os", "name": "system"},
         {"__kind__": "function", "module": "torch", "name": "load"},
+        {"__kind__": "function", "module": "torch", "name": "os.system"},
+        {"__kind__": "function", "module": "torch", "name": "builtins.eval"},
+        {"__kind__": "function", "module": "torch", "name": "from_file"},
+        {"__kind__": "function", "module": "torch", "name": "hub.load"},
+        {"__kind__": "function", "module": "torch.nn.functional", "name": "torch"},
+        {"__kind__": "function", "module": "torch.nn.functional", "name": "torch.os.system"},
         {"__kind__": "function", "module": "subprocess", "name": "Popen"},
         {"__kind__": "function", "module": "numpy", "name": "save"},
         {"__kind__": "function", "module": "shutil", "name": "rmtree"},

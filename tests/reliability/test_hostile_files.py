@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -314,6 +315,98 @@ for _name, _arguments in {
                 )
             )
         ),
+    )
+
+# Descriptions of methods inside checkpoints: what `decode` turns into objects.
+
+KIND = "__kind__"
+SYSTEM = {KIND: "function", "module": "torch", "name": "os.system"}
+HOSTILE_CLASS = {KIND: "class", "class": "hostile_module.Policy"}
+POLICY = "lit_imitation.policies.categorical.CategoricalPolicy"
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {KIND: "class", "class": POLICY}
+    for _ in range(depth):
+        value = {KIND: "partial", "of": value, "args": [], "keywords": {}}
+    return value
+
+
+DESCRIPTIONS: dict[str, Any] = {
+    "a function of a module beside it": {KIND: "function", "module": "hostile_module", "name": "act"},
+    "a function of the system": {KIND: "function", "module": "os", "name": "system"},
+    "the system through torch": SYSTEM,
+    "eval through torch": {KIND: "function", "module": "torch", "name": "builtins.eval"},
+    "a file through torch": {KIND: "function", "module": "torch", "name": "from_file"},
+    "the hub through torch": {KIND: "function", "module": "torch", "name": "hub.load"},
+    "a module of torch": {KIND: "function", "module": "torch.nn.functional", "name": "torch"},
+    "a class of a module beside it": HOSTILE_CLASS,
+    "a class of the system": {KIND: "class", "class": "subprocess.Popen"},
+    "a class that is a number": {KIND: "class", "class": 7},
+    "an object of a module beside it": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
+    "an object of the system": {KIND: "object", "class": "subprocess.Popen", "arguments": {"args": ["touch", "x"]}},
+    "an object of torch": {KIND: "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
+    "a schedule that is none": {KIND: "object", "class": "lit_imitation.schedules.Path", "arguments": {}},
+    "a factory of a module beside it": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
+    "a factory of a private class": {
+        KIND: "factory", "class": "lit_imitation.policies.continuous._ContinuousPolicy", "arguments": {},
+    },
+    "a factory with a system call": {KIND: "factory", "class": POLICY, "arguments": {"activation": SYSTEM}},
+    "a factory of a hostile class": {KIND: "factory", "class": POLICY, "arguments": {"activation": HOSTILE_CLASS}},
+    "a partial of the system": {KIND: "partial", "of": SYSTEM, "args": ["touch marker"], "keywords": {}},
+    "a partial of torch": {
+        KIND: "partial", "of": {KIND: "class", "class": "torch.nn.modules.linear.Linear"}, "args": [], "keywords": {},
+    },
+    "partials without end": nested(3000),
+    "an unknown kind": {KIND: "reduce", "class": "os.system", "text": "touch marker"},
+    "an unknown kind that is a list": {KIND: ["object"], "class": "os.system"},
+    "an object that was not described": {KIND: "unknown", "class": "os.system", "text": "x"},
+    "an array of objects": {KIND: "array", "dtype": "O", "shape": [1], "values": [SYSTEM]},
+    "an array of another shape": {KIND: "array", "dtype": "<f4", "shape": [10**12], "values": [1.0]},
+    "an array of no type": {KIND: "array", "dtype": "hostile_module", "shape": [1], "values": [1.0]},
+    "a space of no kind": {KIND: "space", "space": {"type": "hostile_module.Policy"}},
+    "a set of lists": {KIND: "set", "values": [[1]]},
+    "a dictionary of lists": {KIND: "dict", "values": [[[1], 2]]},
+    "a path out": {KIND: "path", "path": "../outside/secret.npz"},
+    "text": "hostile_module.Policy",
+}  # fmt: skip
+
+
+def method(stage: Stage, description: Any, argument: str = "policy") -> Path:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**5)  # to write what is nested more deeply than the victim can follow
+    try:
+        return stage.checkpoint(method={"class": "lit_imitation.methods.bc.BC", "arguments": {argument: description}})
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+for _name, _description in DESCRIPTIONS.items():
+    for _argument in ("policy", "loss"):
+        add(
+            f"checkpoint_description-{_name}, as {_argument}",
+            lambda stage, description=_description, argument=_argument: (
+                lambda: BC.load_from_checkpoint(method(stage, description, argument))
+            ),
+        )
+for _name, _method in {
+    "of a module beside it": {"class": "hostile_module.Policy", "arguments": {}},
+    "of the system": {"class": "subprocess.Popen", "arguments": {"args": ["touch", "marker"]}},
+    "that is a policy": {"class": POLICY, "arguments": {}},
+    "without arguments": {"class": "lit_imitation.methods.bc.BC"},
+    "with arguments that are a list": {"class": "lit_imitation.methods.bc.BC", "arguments": [SYSTEM]},
+    "with a strange argument": {"class": "lit_imitation.methods.bc.BC", "arguments": {"nonsense": 1}},
+    "with text for a number": {"class": "lit_imitation.methods.bc.BC", "arguments": {"learning_rate": "import os"}},
+    "that is text": "lit_imitation.methods.bc.BC",
+    "that is nothing": None,
+}.items():
+    add(
+        f"checkpoint_description-a method {_name}",
+        lambda stage, described=_method: lambda: BC.load_from_checkpoint(stage.checkpoint(method=described)),
+    )
+    add(
+        f"checkpoint_description-a method {_name}, tested",
+        lambda stage, described=_method: through_the_command_line(stage.checkpoint(method=described)),
     )
 
 # Damaged archives.
