@@ -27,7 +27,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_imitation.errors import LitImitationError
-from lit_imitation.files import atomic_write, expanded
+from lit_imitation.files import atomic_write, check_local, expanded
 from lit_imitation.versions import installed
 
 T = TypeVar("T")
@@ -39,8 +39,13 @@ VERSIONS = ("lit-imitation", "torch", "numpy", "gymnasium", "envpool", "mujoco",
 
 
 def cache_dir() -> Path:
-    """`$LIT_IMITATION_CACHE`, or `lit_imitation` where the platform keeps caches (`~/.cache` on Linux)."""
+    """`$LIT_IMITATION_CACHE`, or `lit_imitation` where the platform keeps caches (`~/.cache` on Linux).
+
+    Raises:
+        ConfigError: the variable holds a URL.
+    """
     if path := os.environ.get("LIT_IMITATION_CACHE"):
+        check_local(path, "LIT_IMITATION_CACHE")
         return expanded(path)
     return platformdirs.user_cache_path("lit_imitation", appauthor=False)
 

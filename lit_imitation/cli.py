@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 # Nothing heavy is imported here: the help and a mistyped command shall answer at once.
 from lit_imitation.errors import ConfigError, LitImitationError
@@ -86,7 +87,7 @@ def _mendable(error: Exception) -> BaseException | None:
 
 def recipes(arguments: Sequence[str]) -> None:
     """List the recipes that come with the package, or print one to copy and change."""
-    parser = argparse.ArgumentParser(prog="lit-imitation recipes", description=recipes.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-imitation recipes", description=recipes.__doc__, allow_abbrev=False)
     parser.add_argument(
         "recipe",
         nargs="?",
@@ -106,7 +107,7 @@ def recipes(arguments: Sequence[str]) -> None:
 
 def collect(arguments: Sequence[str]) -> None:
     """Roll out an expert and write a demonstration file."""
-    parser = argparse.ArgumentParser(prog="lit-imitation collect", description=collect.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-imitation collect", description=collect.__doc__, allow_abbrev=False)
     parser.add_argument("--env_id", required=True, help="a Gymnasium id, or module:Id-v0")
     parser.add_argument(
         "--expert",
@@ -121,6 +122,10 @@ def collect(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--backend", default="auto", choices=["auto", "vector", "envpool", "sync", "async"], help="(default: auto)"
     )
+    parser.add_argument(
+        "--env_kwargs", nargs="+", default=[], metavar="NAME=VALUE",
+        help="passed to the environment, as max_episode_steps=1000",
+    )  # fmt: skip
     parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the expert's mode")
     parser.add_argument(
         "--trust",
@@ -150,11 +155,12 @@ def collect(arguments: Sequence[str]) -> None:
         raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
         raise ConfigError("--episodes and --subsample must be at least 1")
+    env_kwargs = _pairs(options.env_kwargs)
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
     with ExitStack() as stack:
         advice = "let that process end or end it, or name another --out"
         stack.callback(Hold(out.with_name(f".{out.name}.lock"), str(out), advice).release)
-        envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend)
+        envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend, **env_kwargs)
         stack.callback(envs.close)
         expert = load_expert(
             options.expert,
@@ -170,7 +176,9 @@ def collect(arguments: Sequence[str]) -> None:
         metadata["deterministic"] = not options.stochastic
         if options.stochastic:  # a policy is evaluated by its mode, and so is the expert
             trust = options.trust == "true"
-            data = DemonstrationDataModule(options.env_id, expert=options.expert, trust=trust, backend=options.backend)
+            data = DemonstrationDataModule(
+                options.env_id, expert=options.expert, trust=trust, backend=options.backend, env_kwargs=env_kwargs
+            )
             metadata = with_return(metadata, data.expert_reference, True)
         demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
         generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
@@ -181,6 +189,22 @@ def collect(arguments: Sequence[str]) -> None:
         f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "
         f"return {float(returns.mean()):.2f} ± {float(returns.std(correction=0)):.2f}"
     )
+
+
+def _pairs(given: Sequence[str]) -> dict[str, Any]:
+    """`NAME=VALUE` as a dictionary; the values are YAML, as in a recipe."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ConfigError(f"--env_kwargs {pair}: write NAME=VALUE, as max_episode_steps=1000")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--env_kwargs {pair}: the value is no YAML") from error
+    return found
 
 
 def repeat(arguments: Sequence[str]) -> None:
@@ -194,7 +218,7 @@ def repeat(arguments: Sequence[str]) -> None:
 
 def study(arguments: Sequence[str]) -> None:
     """Run a study: many small trainings, figures with the plotted numbers, and a page. Interrupted, it goes on."""
-    parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__, allow_abbrev=False)
     parser.add_argument(
         "name",
         choices=["horizon", "finetune", "sample_efficiency", "transfer", "inverse_rl"],
@@ -214,8 +238,9 @@ def study(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
-    from lit_imitation.files import expanded
+    from lit_imitation.files import check_local, expanded
 
+    check_local(options.out, "--out")
     module = import_module(f"lit_imitation.studies.{options.name}")
     settings = module.QUICK if options.quick else module.Settings()
     if options.seeds is not None:

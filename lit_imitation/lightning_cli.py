@@ -128,7 +128,7 @@ def _run(command: str, arguments: list[str]) -> None:
     except LOADING_ERRORS as error:
         if is_lost_peer(error):
             _end_without_peer(error)
-        if not _while_restoring(error):
+        if not _while_restoring(error, option(arguments, "--ckpt_path") is not None):
             raise
         reason = (str(error) or "no text").strip().splitlines()[0]
         raise ConfigError(
@@ -165,11 +165,15 @@ def _end_without_peer(error: BaseException) -> NoReturn:
     ) from error
 
 
-def _while_restoring(error: BaseException) -> bool:
-    """Whether an error arose while Lightning handed out the content of a checkpoint."""
+def _while_restoring(error: BaseException, resumed: bool) -> bool:
+    """Whether an error arose while Lightning handed out the content of a checkpoint, or an optimizer made use of it."""
+    optimizers = str(Path(torch.optim.__file__).parent)
     return any(
-        frame.f_code.co_filename.endswith("checkpoint_connector.py")
-        and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
+        (
+            frame.f_code.co_filename.endswith("checkpoint_connector.py")
+            and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
+        )
+        or (resumed and frame.f_code.co_filename.startswith(optimizers) and frame.f_code.co_name != "profile_hook_step")
         for frame, _ in traceback.walk_tb(error.__traceback__)
     )
 

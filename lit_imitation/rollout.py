@@ -270,8 +270,8 @@ class Episodes:
         warnings.warn(
             f"{self.purpose}: environment {env} of {_name(self.envs)} has not ended its episode within "
             f"{LONG_EPISODE:,} steps. Without a time limit it may never end: set "
-            "env_kwargs.max_episode_steps (--data.env_kwargs.max_episode_steps 1000), or register the environment with "
-            "max_episode_steps",
+            "env_kwargs.max_episode_steps (fit --data.env_kwargs.max_episode_steps 1000, "
+            "collect --env_kwargs max_episode_steps=1000), or register the environment with max_episode_steps",
             stacklevel=2,
         )
 

@@ -17,7 +17,7 @@ from lit_imitation import DemonstrationDataModule, reference
 from lit_imitation.cache import Key, Store, cache_dir, kept
 from lit_imitation.envs import random_return
 from lit_imitation.envs.key import environment_key
-from lit_imitation.errors import DemonstrationError, TrainingError
+from lit_imitation.errors import ConfigError, DemonstrationError, TrainingError
 from lit_imitation.experts import add_expert
 
 SPACE = gymnasium.spaces.Discrete(2)
@@ -38,6 +38,9 @@ def test_tilde_in_the_variable_means_the_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LIT_IMITATION_CACHE", "~/own")
     assert cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("LIT_IMITATION_CACHE", "s3://bucket/own")  # which would become a folder of that name
+    with pytest.raises(ConfigError, match="LIT_IMITATION_CACHE s3://bucket/own: only local"):
+        cache_dir()
 
 
 @pytest.fixture

@@ -132,6 +132,15 @@ def test_collect(suffix, tmp_path, capsys):
     assert "3 trajectories, 75 transitions, return 500.00" in capsys.readouterr().out
 
 
+def test_collect_passes_arguments_to_the_environment(tmp_path):
+    out = tmp_path / "short.npz"
+    options = ["--env_id=CartPole-v1", "--episodes=2", f"--out={out}", "--env_kwargs"]
+    main(["collect", *options, "max_episode_steps=7", "render_mode=null"])
+    held = np.load(out)
+    assert len(held["actions"]) == 14
+    assert held["timeouts"].sum() == 2
+
+
 def test_my_own_demonstrations(tmp_path):
     """What the README shows: NumPy arrays of one's own, and one option."""
     rng = np.random.default_rng(0)
@@ -259,6 +268,15 @@ ERRORS = {
                                   "--trainer.max_epochs=-2"], "Lightning's Trainer: `max_epochs`"),
     "collect where nothing can be written": (["collect", "--env_id=CartPole-v1", "--out=/proc/none/x.npz"],
                                              "No such file or directory: '/proc/none'"),
+    "collect with half an argument": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "render"],
+                                      "--env_kwargs render: write NAME=VALUE"),
+    "collect with an argument that is no YAML": (
+        ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "a={"], "--env_kwargs a={: the value"),
+    "collect with an argument of no environment": (
+        ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "gravitation=3"], "gravitation"),
+    "collect with half an option": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--epi=3"], "--epi=3"),
+    "study with half an option": (["study", "horizon", "--out=x", "--qui"], "--qui"),
+    "study into a URL": (["study", "horizon", "--out=s3://bucket/x"], "--out s3://bucket/x: only local"),
     "collect into a text file": (["collect", "--env_id=CartPole-v1", "--out=x.txt"], ".npz or .hdf5"),
 }  # fmt: skip
 

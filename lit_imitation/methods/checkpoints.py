@@ -12,6 +12,7 @@ from gymnasium import Space
 from lightning import LightningModule
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_imitation.descriptions import (
@@ -225,8 +226,17 @@ class CheckpointedModule(Described, LightningModule):
                     f"a checkpoint cannot hold {', '.join(missing)}: to load it, give it once more by keyword"
                 )
             return
-        if "optimizer_states" not in checkpoint:  # of weights alone, about which Lightning has its own message
-            return
+        if "optimizer_states" in checkpoint:  # not of weights alone, about which Lightning has its own message
+            try:
+                self._put_settings_into(checkpoint)
+            except LOADING_ERRORS as error:
+                reason = f"{type(error).__name__}: {error}"
+                raise ConfigError(f"--ckpt_path {trainer.ckpt_path} is damaged: optimizer states: {reason}") from error
+
+    def _put_settings_into(self, checkpoint: dict[str, Any]) -> None:
+        """Replace the settings of optimizers and schedulers in a checkpoint, before Lightning hands its states out."""
+        for optimizer, state in zip(self.trainer.optimizers, checkpoint["optimizer_states"], strict=False):
+            _check_moments(optimizer, state, self.trainer.ckpt_path)
         states = [state["param_groups"] for state in checkpoint["optimizer_states"]]
         schedules = str(plain(self._scheduler_settings)) != str(checkpoint["scheduler_settings"])
         for groups, then, now in zip(states, checkpoint["optimizer_settings"], self._optimizer_settings, strict=True):
@@ -257,6 +267,26 @@ class CheckpointedModule(Described, LightningModule):
             groups = checkpoint["optimizer_states"][index]["param_groups"]
             for group, moved in zip(groups, scheduler.optimizer.param_groups, strict=True):
                 group |= {name: value for name, value in moved.items() if name != "params"}
+
+
+def _check_moments(optimizer: Optimizer, state: dict[str, Any], path: object) -> None:
+    """See that what a fused optimizer remembers of a parameter has its shape: the kernel would read past the end.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not any(group.get("fused") for group in optimizer.param_groups):
+        return
+    for index, parameter in enumerate(parameters):
+        for name, value in dict(state["state"].get(index, {})).items():
+            shape = torch.Size() if name == "step" else parameter.shape
+            if not isinstance(value, Tensor) or value.shape != shape:
+                what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise ConfigError(
+                    f"--ckpt_path {path} is damaged: of parameter {index} its optimizer remembers {name} as {what}, "
+                    f"and {list(shape)} is needed"
+                )
 
 
 def _factory(description: dict[str, Any]) -> dict[str, Any]:

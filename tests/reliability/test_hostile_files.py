@@ -567,6 +567,16 @@ STATES: dict[str, dict[str, Any]] = {
 }
 for _name, _fields in STATES.items():
     add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resumed(stage.checkpoint(**fields)))
+MOMENTS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "moment as text": lambda state: state["state"][0].update(exp_avg="import os"),
+    "moment as a list": lambda state: state["state"][0].update(exp_avg=[1.0]),
+    "moment of another shape": lambda state: state["state"][0].update(exp_avg=torch.zeros(3)),
+    "moment that is missing": lambda state: state["state"][0].pop("exp_avg_sq"),
+    "steps as text": lambda state: state["state"][0].update(step="many"),
+    "rate as text": lambda state: state["param_groups"][0].update(lr="fast"),
+    "betas as a number": lambda state: state["param_groups"][0].update(betas=1),
+    "state as text": lambda state: state.update(state="x"),
+}
 REFERENCE = {"mean": 1.0, "error": None, "episodes": 0}
 STATE = {"expert_return": None, "expert_return_of": "", "eval_deterministic": None}
 for _name, _value in {
@@ -585,13 +595,33 @@ add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(st
 add("checkpoint_resume-bit flip", lambda stage: resumed(flipped(stage.checkpoint(), "data/2")))
 
 
+def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
+    """Go on from a run of one epoch, of which the optimizer's state was changed."""
+    recipe = trained_recipe(stage.inside)
+    main([*recipe, "--trainer.max_epochs=1"])
+    held = torch.load(stage.inside / "out/checkpoints/last.ckpt", weights_only=True)
+    change(held["optimizer_states"][0])
+    path = stage.inside / "x.ckpt"
+    torch.save(held, path)
+    return lambda: main([*recipe, "--trainer.max_epochs=2", f"--ckpt_path={path}"])
+
+
+for _name, _change in MOMENTS.items():
+    add(f"checkpoint_resume-{_name}", lambda stage, change=_change: with_changed_moments(stage, change))
+
+
 def resumed(path: Path) -> Attempt:
     """As a person goes on with a run: with a recipe of their own."""
+    return lambda: main([*trained_recipe(path.parent), "--trainer.max_epochs=2", f"--ckpt_path={path}"])
+
+
+def trained_recipe(directory: Path) -> list[str]:
+    """The start of a command that trains a small clone."""
     recipe = "model: lit_imitation.BC\ndata: " + DATA % ", expert_trajectories: 1, eval_episodes: 1, num_envs: 1"
-    (path.parent / "r.yaml").write_text(recipe)
-    more = ["--trainer.max_epochs=2", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
+    (directory / "r.yaml").write_text(recipe)
+    more = ["--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
     more += ["--model.policy=lit_imitation.CategoricalPolicy", "--model.policy.hidden_sizes=[8]"]
-    return lambda: main(["fit", "--config=r.yaml", f"--ckpt_path={path}", *more])
+    return ["fit", "--config=r.yaml", *more]
 
 
 # Recipes.
