@@ -160,7 +160,8 @@ def collect(arguments: Sequence[str]) -> None:
     with ExitStack() as stack:
         advice = "let that process end or end it, or name another --out"
         stack.callback(Hold(out.with_name(f".{out.name}.lock"), str(out), advice).release)
-        envs = make(options.env_id, min(options.num_envs, options.episodes), options.seed, options.backend, **env_kwargs)
+        num_envs = min(options.num_envs, options.episodes)
+        envs = make(options.env_id, num_envs, options.seed, options.backend, **env_kwargs)
         stack.callback(envs.close)
         expert = load_expert(
             options.expert,

@@ -431,7 +431,8 @@ def test_what_cannot_work_is_said(model, data, text, tmp_path):
 def test_a_world_that_is_gone_lends_nothing_to_the_next_one_at_its_address(tmp_path):
     model = MaxEntIRL(horizon=5, gamma=1.0)
     world = GridWorld(3, seed=0)
-    drawn = sample_trajectories(world, solve(world, world.reward, Planning(5, 1.0)).policy, 4, 5, torch.Generator().manual_seed(0), "soft")
+    policy = solve(world, world.reward, Planning(5, 1.0)).policy
+    drawn = sample_trajectories(world, policy, 4, 5, torch.Generator().manual_seed(0), "soft")
     fit(model, module(world, as_lists(drawn)), tmp_path)
     for seed in range(1, 40):
         gone = GridWorld(3, seed=seed)
