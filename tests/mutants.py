@@ -35,9 +35,17 @@ WIDER = {
     "lit_imitation/rewards": ["tests/rewards", "tests/methods/test_adversarial.py", "tests/methods/test_gcl.py"],
     "lit_imitation/rewards/tabular.py": ["tests/rewards/test_tabular.py", "tests/methods/test_maxent_irl.py"],
     "lit_imitation/rollout.py": ["tests/test_rollout.py", "tests/methods/test_rl.py", "tests/callbacks/test_dagger.py"],
-    "lit_imitation/data": ["tests/data", "tests/methods/test_bc.py", "tests/methods/test_adversarial.py"],
+    "lit_imitation/data": [
+        "tests/data",
+        "tests/methods/test_bc.py",
+        "tests/methods/test_adversarial.py",
+        "tests/reliability/test_hostile_files.py",
+    ],
     "lit_imitation/data/tabular_module.py": ["tests/methods/test_maxent_irl.py", "tests/tabular"],
-    "lit_imitation/data/trajectories.py": ["tests/data", "tests/methods/test_gcl.py"],
+    "lit_imitation/data/trajectories.py": [
+        "tests/tabular/test_trajectories.py",
+        "tests/reliability/test_hostile_files.py",
+    ],
 }
 """Test files for a path, most specific entry first; they run after the file that mirrors it."""
 LIMIT = 420.0

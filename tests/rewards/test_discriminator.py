@@ -108,6 +108,18 @@ def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
         built(loss="wasserstein")
 
 
+def test_accuracies_count_each_side_and_a_logit_of_zero_is_right_of_neither():
+    model = built()
+    logit = model.logit(Samples(*columns()[:-2])).detach().numpy()
+    found = dict(zip(STATISTICS, model(*columns())[1].tolist(), strict=True))
+    assert found["discriminator_accuracy_expert"] == pytest.approx((logit[:6] > 0).mean())
+    assert found["discriminator_accuracy_learner"] == pytest.approx((logit[6:] < 0).mean())
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    found = dict(zip(STATISTICS, model(*columns())[1].tolist(), strict=True))
+    assert found["discriminator_accuracy_expert"] == found["discriminator_accuracy_learner"] == 0.0
+
+
 @pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
 def test_the_gradient_penalty_is_taken_between_the_pairs(cls):
     """By autograd with a graph, at the points that one place on each line gives."""
