@@ -4,9 +4,12 @@
     python tests/mutants.py --only lit_imitation/rollout.py --count 40
     python tests/mutants.py --replay mutants.json        # the survivors of an earlier run again
 
-Each mutant runs in a copy of the checkout, in a forked process that has torch and Lightning imported already. The tests
-that mirror its file run first, then those of `WIDER`, until one fails. The same code and seed give the same sample.
-Messages (`raise`, warnings, f-strings), annotations, docstrings and default arguments are not mutated.
+Each mutant runs in a copy of the checkout, in a forked process that has torch and Lightning imported already. All tests
+run once on the unchanged code, and coverage notes which of them execute which line. Of a mutant the fastest tests that
+execute its statement run first, then all those of `WIDER` and of the file that mirrors its own, until one fails. The
+same code and seed give the same sample.
+Messages (`raise`, warnings, f-strings), `strict` of `zip`, annotations, docstrings and default arguments are not
+mutated.
 """
 
 from __future__ import annotations
@@ -22,11 +25,12 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SCOPE = ("lit_imitation/generators", "lit_imitation/rewards", "lit_imitation/rollout.py", "lit_imitation/data")
@@ -40,6 +44,7 @@ WIDER = {
         "tests/methods/test_bc.py",
         "tests/methods/test_adversarial.py",
         "tests/reliability/test_hostile_files.py",
+        "tests/test_reference.py",
     ],
     "lit_imitation/data/tabular_module.py": ["tests/methods/test_maxent_irl.py", "tests/tabular"],
     "lit_imitation/data/trajectories.py": [
@@ -66,11 +71,19 @@ SWAPPED = {
 """Names and attributes that are mistaken for each other."""
 
 
+FIRST = 40
+"""So many of the tests that execute a statement are tried before all others."""
+Covering = dict[tuple[str, int], list[str]]
+"""The tests that execute a line of a file, the fastest first."""
+
+
 class Mutant(NamedTuple):
     """One changed place of one file."""
 
     path: str
     line: int
+    statement: range
+    """The lines of the statement that it is in, of a compound one those of its head."""
     before: str
     after: str
     source: str
@@ -90,6 +103,8 @@ def places(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.AST | None]]:
         if isinstance(node, ast.FunctionDef):
             settings = [*node.args.defaults, *node.args.kw_defaults, node.returns]
             silent |= {id(child) for each in settings if each is not None for child in ast.walk(each)}
+        if isinstance(node, ast.keyword) and node.arg == "strict":  # of `zip`: an assertion
+            quiet = True
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             quiet = True
         if quiet:
@@ -129,8 +144,8 @@ def mutants(root: Path, scope: list[str]) -> list[Mutant]:
             starts = [0]
             for line in text.encode().splitlines(keepends=True):
                 starts.append(starts[-1] + len(line))
-            raw = text.encode()
-            for node, new in places(ast.parse(text)):
+            raw, tree = text.encode(), ast.parse(text)
+            for node, new in places(tree):
                 first = starts[node.lineno - 1] + node.col_offset  # type: ignore[attr-defined]
                 last = starts[node.end_lineno - 1] + node.end_col_offset  # type: ignore[attr-defined]
                 after = "pass" if new is None else ast.unparse(new)
@@ -143,8 +158,53 @@ def mutants(root: Path, scope: list[str]) -> list[Mutant]:
                 with contextlib.suppress(SyntaxError):  # where only one form of an expression can stand
                     compile(source, str(file), "exec")
                     before = raw[first:last].decode()
-                    found.append(Mutant(str(file.relative_to(root)), node.lineno, before, after, source))  # type: ignore[attr-defined]
+                    line = node.lineno  # type: ignore[attr-defined]
+                    found.append(
+                        Mutant(str(file.relative_to(root)), line, statement(tree, line), before, after, source)
+                    )
     return found
+
+
+def statement(tree: ast.Module, line: int) -> range:
+    """The lines of the innermost statement around a line."""
+    spans = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or line):
+            body = getattr(node, "body", None)
+            last = body[0].lineno - 1 if body else node.end_lineno or line
+            if line <= last or not body:
+                spans.append(range(node.lineno, max(last, node.lineno) + 1))
+    return min(spans, key=len, default=range(line, line + 1))
+
+
+class Recorder:
+    """A pytest plugin that notes which test executes which lines of `folder`, and how long each takes."""
+
+    def __init__(self, folder: Path) -> None:
+        import coverage
+
+        self.folder, self.seconds = folder, Counter[str]()
+        self.coverage = coverage.Coverage(data_file=None, include=[f"{folder}/lit_imitation/*"], messages=False)
+        self.coverage.start()
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """Whatever is executed from here on is executed by this test."""
+        self.coverage.switch_context(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Add up set-up, call and tear-down."""
+        self.seconds[report.nodeid] += report.duration
+
+    def save(self, file: Path) -> None:
+        """As JSON: per file and line the tests, the fastest first."""
+        self.coverage.stop()
+        data, found = self.coverage.get_data(), []
+        for name in data.measured_files():
+            path = str(Path(name).relative_to(self.folder))
+            for line, tests in data.contexts_by_lineno(name).items():
+                known = sorted((test for test in tests if test), key=lambda test: self.seconds[test])
+                found.append([path, line, known[:FIRST]])
+        file.write_text(json.dumps(found))
 
 
 def tests_of(path: str, root: Path) -> list[str]:
@@ -156,8 +216,11 @@ def tests_of(path: str, root: Path) -> list[str]:
     return [*first, *(test for test in WIDER[wider] if test not in first)]
 
 
-def run_tests(copy: Path, tests: list[str], seconds: float = LIMIT) -> str:
-    """Run fast tests in a copy of the checkout, in a forked process: `killed`, `survived` or `hung`."""
+def run_tests(copy: Path, tests: list[str], seconds: float = LIMIT, record: bool = False) -> str:
+    """Run fast tests in a copy of the checkout, in a forked process: `killed`, `survived` or `hung`.
+
+    With `record` it leaves in `covering.json` what `Recorder` notes.
+    """
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -172,9 +235,12 @@ def run_tests(copy: Path, tests: list[str], seconds: float = LIMIT) -> str:
         os.dup2(log, 2)
         import pytest
 
-        code = 3
+        code, recorder = 3, Recorder(copy) if record else None
         try:
-            code = int(pytest.main([*tests, "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]))
+            options = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist"]
+            code = int(pytest.main([*tests, *options], plugins=[] if recorder is None else [recorder]))
+            if recorder is not None:
+                recorder.save(copy / "covering.json")
         finally:
             os._exit(code)
     limit = time.monotonic() + seconds
@@ -190,17 +256,19 @@ def run_tests(copy: Path, tests: list[str], seconds: float = LIMIT) -> str:
     return "hung"
 
 
-def attempt(mutant: Mutant, copy: Path) -> str:
+def attempt(mutant: Mutant, copy: Path, covering: Covering) -> str:
     """Try one mutant in a copy."""
     file = copy / mutant.path
     original = file.read_text()
     file.write_text(mutant.source)
     for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
         compiled.unlink()
+    near = [test for line in mutant.statement for test in covering.get((mutant.path, line), [])]
     try:
-        mirror, *wider = tests_of(mutant.path, copy)
-        result = run_tests(copy, [mirror])  # collecting all of them would take longer than what most mutants need
-        return run_tests(copy, wider) if wider and result == "survived" else result
+        for tests in (list(dict.fromkeys(near))[:FIRST], tests_of(mutant.path, copy)):
+            if tests and (result := run_tests(copy, tests)) != "survived":
+                return result
+        return "survived"
     finally:
         file.write_text(original)
 
@@ -253,14 +321,16 @@ def main() -> None:
             )
             copies.put(copy)
         whole = sorted({test for mutant in chosen for test in tests_of(mutant.path, ROOT)})
-        if run_tests(copy, whole, 10 * LIMIT) != "survived":  # a test that always fails kills all
+        if run_tests(copy, whole, 20 * LIMIT, record=True) != "survived":  # a test that always fails kills all
             sys.exit(f"these tests fail without any mutation:\n{(copy / 'log.txt').read_text()[-3000:]}")
+        recorded = json.loads((copy / "covering.json").read_text())
+        covering: Covering = {(path, line): tests for path, line, tests in recorded}
         results: list[tuple[Mutant, str]] = []
 
         def one(mutant: Mutant) -> None:
             copy = copies.get()
             try:
-                result = attempt(mutant, copy)
+                result = attempt(mutant, copy, covering)
             finally:
                 copies.put(copy)
             results.append((mutant, result))
@@ -274,7 +344,7 @@ def main() -> None:
     survivors = [mutant for mutant, result in results if result == "survived"]
     report = {
         "possible": len(found), "tried": len(results), "survived": len(survivors), "seed": options.seed,
-        "survivors": [{k: v for k, v in mutant._asdict().items() if k != "source"} for mutant in survivors],
+        "survivors": [{"path": m.path, "line": m.line, "before": m.before, "after": m.after} for m in survivors],
     }  # fmt: skip
     Path(options.out).write_text(json.dumps(report, indent=1) + "\n")
     print(f"{len(survivors)} of {len(results)} survived ({len(survivors) / max(1, len(results)):.1%}); {options.out}")

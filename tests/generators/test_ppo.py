@@ -198,6 +198,8 @@ def test_warm_up_moves_the_value_alone_and_a_given_policy_keeps_its_standardisat
     before = {name: value.clone() for name, value in policy.state_dict().items()}
     generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, warmup_rounds=2, epochs=2, kl_coefficient=0.5)
     generator.optimizers()
+    learnt = sum(p.numel() for part in (policy, generator.value) for p in part.parameters())
+    assert generator.descent.vector.numel() == learnt  # and not the policy that it is held to
     value = generator.value(torch.ones(1, 3)).detach()
     for number in range(2):
         generator.update(round_of(generator, "continuous", seed=number), 0.0)
