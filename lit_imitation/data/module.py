@@ -115,7 +115,8 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     def random_reference(self) -> Reference:
         """Likewise, with its standard error."""
         if self._random is None:
-            self._random = random_reference(self.env_id, self.env_kwargs, self._renews("random"))
+            processes = self.num_envs if self.backend == "async" else 0
+            self._random = random_reference(self.env_id, self.env_kwargs, self._renews("random"), processes)
         return self._random
 
     @property

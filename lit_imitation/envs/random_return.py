@@ -10,24 +10,28 @@ from numpy.typing import NDArray
 from lit_imitation import reference
 from lit_imitation.cache import kept
 from lit_imitation.envs.key import environment_key
-from lit_imitation.envs.make import make
+from lit_imitation.envs.make import Backend, make
 from lit_imitation.reference import Reference
 
 PURPOSE = "acting at random, the zero of the normalized score"
 
 
-def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = False) -> Reference:
+def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = False, processes: int = 0) -> Reference:
     """Mean return over 100 episodes of actions drawn from the action space, measured once and cached.
 
     Args:
         env_id: a registered Gymnasium id, or `module:Id-v0`.
         env_kwargs: passed to the environment.
         refresh: measure it again.
+        processes: at most so many environments, each in a process of its own (backend `async`), for one that may
+            crash; 0 for the fastest backend.
     """
+    backend: Backend = "async" if processes else "auto"
     what = f"return of acting at random in {env_id}"
 
     def measured() -> Reference:
-        envs = make(env_id, reference.TOGETHER, seed=0, **env_kwargs)
+        together = min(reference.TOGETHER, processes or reference.TOGETHER)
+        envs = make(env_id, together, seed=0, backend=backend, **env_kwargs)
         envs.action_space.seed(0)
 
         def actor(observation: NDArray[Any]) -> NDArray[Any]:
@@ -35,7 +39,7 @@ def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = Fa
 
         return reference.measure(envs, actor, what, purpose=PURPOSE)
 
-    key = environment_key(env_id, "auto", env_kwargs, episodes=reference.EPISODES)
+    key = environment_key(env_id, backend, env_kwargs, episodes=reference.EPISODES)
     name = env_id.rpartition(":")[2].replace("/", "_")
     return kept(reference.store("random_returns"), name, key, measured, what=what, refresh=refresh)
 

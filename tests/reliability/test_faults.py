@@ -20,6 +20,7 @@ from lit_imitation.callbacks.collector import Collector
 from lit_imitation.cli import main
 from lit_imitation.data.module import EnvironmentDataModule, PolicyEpisodes
 from lit_imitation.data.rollout_module import RolloutDataModule
+from lit_imitation.reference import Reference
 
 ENV = "faulty:Faulty-v0"
 DATA = [f"--data.env_id={ENV}", "--data.num_envs=2", "--data.backend=sync"]
@@ -124,7 +125,7 @@ def run(phase: str, fault: str, request, monkeypatch, tmp_path: Path, *more: str
         command = ["collect", f"--env_id={ENV}", "--expert=faulty:expert", "--episodes=4", "--num_envs=2", *backend]
         main([*command, f"--out={tmp_path / 'd.npz'}"])
     elif phase == "demonstrations":
-        monkeypatch.setattr(EnvironmentDataModule, "random_return", 0.0)
+        monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
         armed_by(monkeypatch, EnvironmentDataModule, "prepare_data", fault)
         main([*learned, "--data.expert=faulty:expert", "--data.expert_trajectories=4"])
     elif phase == "random-return":
@@ -134,16 +135,16 @@ def run(phase: str, fault: str, request, monkeypatch, tmp_path: Path, *more: str
         armed_by(monkeypatch, RolloutDataModule, "training_envs", fault)
         main([*PPO, *DATA, *TRAINER, *where(tmp_path / "run"), *more])
     elif phase == "evaluation":
-        monkeypatch.setattr(EnvironmentDataModule, "random_return", 0.0)
+        monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
         armed_by(monkeypatch, PolicyEpisodes, "run", fault)
         main([*learned, f"--data.demonstrations={data}"])
     elif phase == "dagger":
-        monkeypatch.setattr(EnvironmentDataModule, "random_return", 0.0)
+        monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
         armed_by(monkeypatch, Collector, "_play", fault)
         main([*learned, *DAGGER, f"--data.demonstrations={data}"])
     else:
         directory = request.getfixturevalue("trained")
-        monkeypatch.setattr(EnvironmentDataModule, "random_return", 0.0)
+        monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
         armed_by(monkeypatch, PolicyEpisodes, "run", fault)
         main([phase, f"--ckpt_path={directory}", *DATA, *TRAINER, *where(tmp_path / "run"), *more])
 
