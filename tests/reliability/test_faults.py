@@ -272,8 +272,6 @@ WRITES = {
     "second-checkpoint": ("evaluation", r"last\.ckpt", 1),
     "metrics": ("evaluation", r"metrics\.csv", 0),
     "summary": ("evaluation", r"summary\.json", 0),
-    "random-return": ("random-return", r".*\.json", 0),
-    "cached-demonstrations": ("demonstrations", r".*\.npz", 0),
     "collect": ("collect", r"d\.npz", 0),
     "round-checkpoint": ("round", r"last\.ckpt", 1),
     "dagger-first": ("dagger", r"round_000\.npz", 0),
@@ -281,6 +279,22 @@ WRITES = {
     "dagger-best": ("dagger", r"best\.ckpt", 0),
     "predict": ("predict", r"trajectories\.npz", 0),
 }
+
+
+def fill_the_disk(monkeypatch, pattern: str, spared: int = 0) -> list[str]:
+    """Have every write of such a file fail but the first few; the list tells which were tried."""
+    sync, seen = os.fsync, []
+
+    def full(descriptor: int) -> None:
+        file = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        if re.match(rf"\.{pattern}\.[0-9a-f-]+\.tmp$", file):
+            seen.append(file)
+            if len(seen) > spared:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -294,23 +308,28 @@ WRITES = {
 )
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, monkeypatch, tmp_path, capfd):
     phase, pattern, spared = WRITES[name]
-    sync, seen = os.fsync, []
-
-    def full(descriptor: int) -> None:
-        file = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
-        if re.match(rf"\.{pattern}\.[0-9a-f-]+\.tmp$", file):
-            seen.append(file)
-            if len(seen) > spared:
-                raise OSError(errno.ENOSPC, "No space left on device")
-        sync(descriptor)
-
-    monkeypatch.setattr(files.os, "fsync", full)
+    fill_the_disk(monkeypatch, pattern, spared)
     error = fails(capfd, phase, "", request, monkeypatch, tmp_path)
     assert re.search(rf"error: .*No space left on device: '.*{pattern}'\n$", error), error
     check_left(tmp_path)
     if spared:
         last = tmp_path / "run" / "checkpoints" / "last.ckpt"
         main(["test", "--trust", "true", f"--ckpt_path={last}", *TRAINER, *where(tmp_path / "tested")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "pattern"),
+    [("random-return", r"Faulty-v0-.*\.json"), ("demonstrations", r".*\.npz")],
+    ids=["cached-return-full", "cached-demonstrations-full"],
+)
+def test_a_full_disk_costs_a_cache_but_not_the_run(phase, pattern, request, monkeypatch, tmp_path, capfd):
+    tried = fill_the_disk(monkeypatch, pattern)
+    run(phase, "", request, monkeypatch, tmp_path)
+    assert tried
+    assert re.search("not cached, .* cannot be written .*No space left on device", capfd.readouterr().err)
+    check_left(tmp_path)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_device_that_is_full_names_the_file(tmp_path):
