@@ -31,12 +31,12 @@ SUITES = {
 PAGE, RESULTS = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "results"
 
 
-def trials(report: Path) -> dict[str, dict[str, Any]]:
-    """Per suite, from pytest's JUnit report: trials and how many held, by kind; skipped; names of those that failed."""
+def trials(reports: list[Path]) -> dict[str, dict[str, Any]]:
+    """Per suite, from pytest's JUnit reports: trials and how many held, by kind; skipped; names of those that failed."""
     found: dict[str, dict[str, Any]] = {
         suite: {"tried": Counter(), "held": Counter(), "skipped": 0, "failed": []} for suite in SUITES
     }
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in (case for report in reports for case in ElementTree.parse(report).iter("testcase")):
         suite = case.get("classname", "").rpartition(".test_")[2]
         if suite not in found:
             continue
@@ -76,15 +76,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="run the reliability suites and count what held")
     parser.add_argument("--jobs", default="2", help="pytest workers (default: 2)")
     parser.add_argument("--fast", action="store_true", help="leave the slow trials out")
-    parser.add_argument("--report", type=Path, help="use this JUnit report instead of running the suites")
+    parser.add_argument("--report", type=Path, nargs="+", help="use these JUnit reports instead of running the suites")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        report = options.report or Path(directory) / "report.xml"
+        reports = options.report or [Path(directory) / "report.xml"]
         if options.report is None:
             command = [sys.executable, "-m", "pytest", "tests/reliability", "-q", "-n", options.jobs]
-            command += ["-m", "not slow" if options.fast else "slow or not slow", f"--junitxml={report}"]
+            command += ["-m", "not slow" if options.fast else "slow or not slow", f"--junitxml={reports[0]}"]
             subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-        found = trials(report)
+        found = trials(reports)
     atomic_write(RESULTS / "reliability.json", json.dumps({**found, "versions": versions()}, indent=1) + "\n")
     mutants = RESULTS / "mutants.json"
     made = tables(found, json.loads(mutants.read_text()) if mutants.exists() else None)
