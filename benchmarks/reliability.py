@@ -32,7 +32,7 @@ PAGE, RESULTS = ROOT / "docs" / "reliability.md", ROOT / "benchmarks" / "results
 
 
 def trials(reports: list[Path]) -> dict[str, dict[str, Any]]:
-    """Per suite, from pytest's JUnit reports: trials and how many held, by kind; skipped; names of those that failed."""
+    """Per suite, from pytest's JUnit reports: trials and how many held, by kind; skipped; names of the failed."""
     found: dict[str, dict[str, Any]] = {
         suite: {"tried": Counter(), "held": Counter(), "skipped": 0, "failed": []} for suite in SUITES
     }
