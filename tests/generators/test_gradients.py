@@ -75,6 +75,16 @@ def test_compiled_is_the_same(task):
     torch.testing.assert_close(statistics, others)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8])
+def test_clipped_gradients_keep_their_direction_and_never_exceed_the_limit(task, scale):
+    for parameter in task.b.parameters():
+        parameter.data *= scale
+    whole, _ = Descent(task, trained(task)[:2], 0.01).gradient(X, Y)
+    clipped, _ = Descent(task, trained(task)[:2], 0.01, max_grad_norm=0.05 * scale).gradient(X, Y)
+    assert float(clipped.norm()) <= 0.05 * scale
+    assert float(torch.cosine_similarity(whole, clipped, 0, 1e-30)) == pytest.approx(1.0)
+
+
 def test_long_gradients_are_shortened(task):
     free, _ = Descent(task, trained(task), 0.01).gradient(X, Y)
     clipped, statistics = Descent(task, trained(task), 0.01, max_grad_norm=0.05).gradient(X, Y)
