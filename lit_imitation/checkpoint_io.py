@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _check_numbers(held: Any, what: str) -> None:
-    """Raise `ConfigError` for a tensor that is complex, or not finite, or larger than what is stored of it."""
+    """Raise `ConfigError` for a tensor that is complex, or holds NaN, or is larger than what is stored of it."""
     if isinstance(held, dict):
         for key, value in held.items():
             _check_numbers(value, f"{what}.{key}")

@@ -10,6 +10,7 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -315,10 +316,11 @@ def _subclasses(base: Any) -> Iterator[type]:
 
 
 def _load(path: str) -> Any:
-    """What a dotted path names, among what is imported already; None otherwise."""
+    """What a dotted path names, in this package or in what is imported already; None otherwise."""
     module, _, name = path.partition("[")[0].rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name, None) if module else None
+        ours = module.partition(".")[0] == "lit_imitation"
+        return getattr(importlib.import_module(module) if ours else sys.modules.get(module), name, None)
     except ImportError:
         return None
 

@@ -15,6 +15,7 @@ from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
     read_demonstrations,
+    recorded_return,
     with_return,
     write_demonstrations,
 )
@@ -277,3 +278,22 @@ def test_score_interval_has_the_errors_of_both_ends():
         variance = returns.var() / 400 + score**2 * expert_error**2 + (1 - score) ** 2 * random_error**2
         assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(variance) / 100, rel=0.05)
         assert (low + high) / 2 == pytest.approx(score, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"expert_return": "many"}, "both have to be finite numbers"),
+        ({"expert_return": float("nan")}, "both have to be finite numbers"),
+        ({"expert_return_error": float("inf")}, "both have to be finite numbers"),
+        ({"expert_return_episodes": "100"}, "expert_return_episodes '100'"),
+        ({"expert_return_episodes": float("inf")}, "expert_return_episodes inf"),
+        ({"expert_return_episodes": -1}, "expert_return_episodes -1"),
+        ({"expert_return_deterministic": "false"}, "expert_return_deterministic 'false'"),
+    ],
+)
+def test_metadata_of_a_return_that_cannot_be_right_is_refused(changed, text):
+    metadata = with_return({}, Reference(400.0, 2.0, 100), True) | changed
+    demonstrations = Demonstrations(cart_pole([1.0] * 7), torch.tensor([4.0, 3.0]), metadata)
+    with pytest.raises(DemonstrationError, match=text):
+        recorded_return(demonstrations, True)

@@ -217,7 +217,13 @@ def recorded_return(demonstrations: Demonstrations, deterministic: bool) -> Refe
         deterministic: by its mode, else by draws.
     """
     metadata = demonstrations.metadata
-    if "expert_return" in metadata and bool(metadata.get("expert_return_deterministic", True)) == deterministic:
+    mode, episodes = metadata.get("expert_return_deterministic", True), metadata.get("expert_return_episodes", 0)
+    if not isinstance(mode, bool) or isinstance(episodes, bool) or not isinstance(episodes, int) or episodes < 0:
+        raise DemonstrationError(
+            f"data.demonstrations: 'metadata' has expert_return_deterministic {mode!r} and expert_return_episodes "
+            f"{episodes!r}; the one has to be true or false, the other a number of episodes"
+        )
+    if "expert_return" in metadata and mode == deterministic:
         told = (metadata["expert_return"], metadata.get("expert_return_error", 0.0))
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in told):
             raise DemonstrationError(
@@ -225,7 +231,7 @@ def recorded_return(demonstrations: Demonstrations, deterministic: bool) -> Refe
                 "both have to be finite numbers"
             )
         error = float(told[1]) if "expert_return_error" in metadata else None
-        return Reference(float(told[0]), error, int(metadata.get("expert_return_episodes", 0)))
+        return Reference(float(told[0]), error, episodes)
     if metadata.get("returns") == LEARNER or not demonstrations.episode_returns.any():
         return None
     return Reference.of(demonstrations.episode_returns.numpy())
