@@ -6,8 +6,8 @@
 
 Each mutant runs in a copy of the checkout, in a forked process that has torch and Lightning imported already. All tests
 run once on the unchanged code, and coverage notes which of them execute which line. Of a mutant the fastest tests that
-execute its statement run first, then all those of `WIDER` and of the file that mirrors its own, until one fails. The
-same code and seed give the same sample.
+execute its statement run first, then the rest of their files (of `WIDER` and of the file that mirrors its own, where no
+test does), until one fails. The same code and seed give the same sample.
 Messages (`raise`, warnings, f-strings), `strict` of `zip`, annotations, docstrings and default arguments are not
 mutated.
 """
@@ -71,6 +71,8 @@ SWAPPED = {
 """Names and attributes that are mistaken for each other."""
 
 
+TRIALS = "tests/reliability/test_hostile_files.py"
+"""Of these only the ones that execute a statement are tried: each has a stage of its own."""
 FIRST = 40
 """So many of the tests that execute a statement are tried before all others."""
 Covering = dict[tuple[str, int], list[str]]
@@ -202,8 +204,7 @@ class Recorder:
         for name in data.measured_files():
             path = str(Path(name).relative_to(self.folder))
             for line, tests in data.contexts_by_lineno(name).items():
-                known = sorted((test for test in tests if test), key=lambda test: self.seconds[test])
-                found.append([path, line, known[:FIRST]])
+                found.append([path, line, sorted(filter(None, tests), key=lambda test: self.seconds[test])])
         file.write_text(json.dumps(found))
 
 
@@ -263,9 +264,11 @@ def attempt(mutant: Mutant, copy: Path, covering: Covering) -> str:
     file.write_text(mutant.source)
     for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
         compiled.unlink()
-    near = [test for line in mutant.statement for test in covering.get((mutant.path, line), [])]
+    near = list(dict.fromkeys(test for n in mutant.statement for test in covering.get((mutant.path, n), [])))
+    # A fixture is executed for the first test that asks for it; so the rest of these files may see the mutant, too.
+    files = {test.partition("::")[0] for test in near} - {TRIALS} or tests_of(mutant.path, copy)
     try:
-        for tests in (list(dict.fromkeys(near))[:FIRST], tests_of(mutant.path, copy)):
+        for tests in (near[:FIRST], [*sorted(files), *(test for test in near[FIRST:] if test.startswith(TRIALS))]):
             if tests and (result := run_tests(copy, tests)) != "survived":
                 return result
         return "survived"
