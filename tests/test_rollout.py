@@ -642,7 +642,7 @@ def test_success_in_any_place_and_form(info, success):
     assert [None if np.isnan(value) else value for value in got] == list(success)
 
 
-@pytest.mark.parametrize("value", ["yes", np.array([True, False]), 7.0, float("nan"), {"a": True}, 1j])
+@pytest.mark.parametrize("value", ["yes", np.array([True, False]), 7.0, 1.5, -0.5, float("nan"), {"a": True}, 1j])
 def test_success_that_is_no_flag_warns_and_counts_nowhere(value):
     of_all = np.empty(2, dtype=object)
     of_all[:] = [value, True]

@@ -130,8 +130,8 @@ class TabularDataModule(EnvironmentDataModule):
                 raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
-        if not 0.0 <= expert_gamma <= 1.0:
-            raise ConfigError(f"data.expert_gamma is {expert_gamma}; it must lie in [0, 1]")
+        if not 0.0 < expert_gamma < 1.0:
+            raise ConfigError(f"data.expert_gamma is {expert_gamma}; it must lie in (0, 1)")
         if expert not in ("optimal", "soft"):
             raise ConfigError(f"data.expert is {expert!r}; choose optimal or soft")
         if num_worlds > 1 and demonstrations:

@@ -169,6 +169,11 @@ def test_weights_from_returns(temperature):
     np.testing.assert_allclose(data.train.weight.numpy(), expected / expected.mean(), rtol=1e-5)
 
 
+def test_two_trajectories_of_different_returns_are_weighed():
+    weight = ready(counted((1, 2)), val_fraction=0.0, return_temperature=1.0).train.weight
+    assert weight[1] == weight[2] > weight[0]
+
+
 def test_weights_from_a_column_have_mean_1_and_returns_go_before_them():
     transitions = counted(weights=True)
     column = ready(transitions, val_fraction=0.0).train

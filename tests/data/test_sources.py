@@ -19,6 +19,7 @@ from lit_imitation.data.demonstrations import (
     check,
     read_demonstrations,
 )
+from lit_imitation.data.sources import _dense
 from lit_imitation.errors import DemonstrationError, MissingExtraError
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------
@@ -435,3 +436,10 @@ def test_files_made_by_others(name, env_id, episodes, low, high):
     if read.transitions.next_observation is not None:
         within = ~read.transitions.done[:-1]
         assert torch.equal(read.transitions.next_observation[:-1][within], read.transitions.observation[1:][within])
+
+
+@pytest.mark.parametrize(("rows", "row", "columns"), [([2, 3, 3], 1, 3), ([2, 2, 1], 2, 1)])
+def test_rows_of_another_length_than_the_first_are_named(rows, row, columns):
+    arrow = pytest.importorskip("pyarrow")
+    with pytest.raises(DemonstrationError, match=f"row {row} overall has {columns} columns, the first row has 2"):
+        _dense("x", "observations", arrow.array([[0.5] * n for n in rows]))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 from lit_imitation import ConvolutionalReward, GridWorld, LinearReward, MLPReward
+from lit_imitation.errors import UnsupportedSpaceError
 
 KINDS = [
     (kind, inputs)
@@ -28,3 +29,9 @@ def test_a_table_has_the_precision_of_its_model_whatever_the_world_has(kind, inp
     double = model.double().table(world.to(dtype=torch.float32)).values
     assert double.dtype == torch.float64
     torch.testing.assert_close(double.float(), single.values, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spaces", [(Box(0, 1, (2,)), Discrete(2)), (Discrete(4), Box(0, 1, (2,)))])
+def test_a_table_needs_discrete_states_and_discrete_actions(spaces):
+    with pytest.raises(UnsupportedSpaceError, match="LinearReward is a table of Discrete states and actions"):
+        LinearReward(*spaces, 0)
