@@ -35,7 +35,12 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 SCOPE = ("lit_imitation/generators", "lit_imitation/rewards", "lit_imitation/rollout.py", "lit_imitation/data")
 WIDER = {
-    "lit_imitation/generators": ["tests/generators", "tests/methods/test_rl.py", "tests/methods/test_adversarial.py"],
+    "lit_imitation/generators": [
+        "tests/generators",
+        "tests/test_ddp_arithmetic.py",
+        "tests/methods/test_rl.py",
+        "tests/methods/test_adversarial.py",
+    ],
     "lit_imitation/rewards": ["tests/rewards", "tests/methods/test_adversarial.py", "tests/methods/test_gcl.py"],
     "lit_imitation/rewards/tabular.py": ["tests/rewards/test_tabular.py", "tests/methods/test_maxent_irl.py"],
     "lit_imitation/rollout.py": ["tests/test_rollout.py", "tests/methods/test_rl.py", "tests/callbacks/test_dagger.py"],

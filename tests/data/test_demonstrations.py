@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import gymnasium
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from lit_imitation.data.demonstrations import (
     Demonstrations,
+    _write_npz,
     check,
     read_demonstrations,
     split,
@@ -681,3 +683,13 @@ def test_split_is_random_and_bounded():
     for fraction in (-0.1, 1.0, float("nan")):
         with pytest.raises(ConfigError, match="held-out fraction"):
             split(whole, fraction, torch.Generator())
+
+
+def test_only_what_shrinks_is_compressed(tmp_path):
+    with (tmp_path / "a.npz").open("wb") as file:
+        _write_npz(file, {"floats": np.zeros(1000, np.float32), "numbers": np.zeros(1000, np.int64)})
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        sizes = {one.filename: one.compress_size for one in archive.infolist()}
+    assert sizes["floats.npy"] > 4000
+    assert sizes["numbers.npy"] < 200
+    assert set(np.load(tmp_path / "a.npz")) == {"floats", "numbers"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation import ConvolutionalReward, GridWorld, LinearReward, MLPReward
+from lit_imitation import ConvolutionalReward, GridWorld, LinearReward, MLPReward, Transitions
 from lit_imitation.errors import UnsupportedSpaceError
 
 KINDS = [
@@ -35,3 +35,19 @@ def test_a_table_has_the_precision_of_its_model_whatever_the_world_has(kind, inp
 def test_a_table_needs_discrete_states_and_discrete_actions(spaces):
     with pytest.raises(UnsupportedSpaceError, match="LinearReward is a table of Discrete states and actions"):
         LinearReward(*spaces, 0)
+
+
+def test_a_state_reward_pays_a_terminal_state_on_entering_it():
+    model = LinearReward(Discrete(3), Discrete(2), 0)
+    model.weights[0].data[:, 0] = torch.tensor([1.0, 10.0, 100.0])
+    steps = Transitions(
+        observation=torch.tensor([0, 1, 0]),
+        action=torch.tensor([0, 0, 1]),
+        reward=torch.zeros(3),
+        terminated=torch.tensor([False, True, False]),
+        truncated=torch.tensor([False, False, True]),
+        next_observation=torch.tensor([1, 2, 2]),
+        batch_size=[3],
+    )
+    assert model.reward(steps).tolist() == [1.0, 110.0, 1.0]
+    assert model.reward(steps.replace(next_observation=None)).tolist() == [1.0, 10.0, 1.0]
