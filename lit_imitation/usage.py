@@ -150,7 +150,8 @@ def explain(message: str, arguments: Sequence[str] = (), recipes: Sequence[Recip
     best = max(causes, key=lambda cause: cause.rank)
     path = ".".join(best.path)
     text = _cause(best, [cause for cause in causes if cause.rank == best.rank])
-    return f"{text}{_where(path, arguments, recipes)}"
+    named = text.partition(":")[0]  # of an option that does not exist the whole path, which is nobody's but its own
+    return f"{text}{_where(named if named.startswith(f'{path}.') and ' ' not in named else path, arguments, recipes)}"
 
 
 def _leaves(message: str) -> list[Cause]:
@@ -220,8 +221,11 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
         return f"{path}: there is no class {found[1]!r}" + _suggest_class(found[1], best)
     if found := re.match(r"No module named '([^']*)'", best.text):
         return f"{path}: {best.cls} cannot be imported, there is no module {found[1]!r}" + _suggest_class(short, best)
-    if found := re.match(r"(?:module .* has no attribute|cannot import name) '(\w+)'", best.text):
-        return f"{path}: {best.cls} cannot be imported, its module has no {found[1]!r}" + _suggest_class(short, best)
+    if found := re.match(
+        r"module '([^']*)' has no attribute '(\w+)'|cannot import name '(\w+)' from '([^']*)'", best.text
+    ):
+        module, name = (found[1], found[2]) if found[1] else (found[4], found[3])
+        return f"{path}: there is no {name!r} in {module}" + _suggest_class(name, best)
     if "Import path does not correspond to a subclass" in best.text or "to be a subclass of" in best.text:
         named = _value(best.given) if best.given and "(" not in best.given else best.cls
         return f"{path}: {named} is not a class that can stand here" + _suggest_class("", best)

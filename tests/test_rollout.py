@@ -696,3 +696,24 @@ def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(Asked):
         list(Episodes(envs, lambda observation: (steps.append(1), np.zeros(1, np.int64))[1], 1, seed=0))
+
+
+class LostStartEnv(EndlessEnv):
+    """Episodes of one step, of which only the first starts somewhere."""
+
+    starts = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.starts += 1
+        return np.full(1, 0.0 if self.starts == 1 else np.nan, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), 1.0, True, False, {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_a_later_start_that_is_not_finite_is_named(mode):
+    envs = SyncVectorEnv([LostStartEnv], autoreset_mode=mode)
+    with pytest.raises(TrainingError, match=r"environment 0 .*observation that is not finite"):
+        collect(envs, lambda observation: np.zeros(1, np.int64), 3, seed=0)

@@ -156,8 +156,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
+        self.ask_expert()  # first: a mistake in its name is told at once
         super().prepare_data()
-        self.ask_expert()
 
     def ask_expert(self) -> None:
         """Let it demonstrate, where there is no file, and measure its return, where that is not given."""

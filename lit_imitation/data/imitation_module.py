@@ -117,9 +117,9 @@ class ImitationDataModule(RolloutDataModule):
 
     def prepare_data(self) -> None:
         """Ask the expert, on one process, so that the others find the answer."""
-        super().prepare_data()
         self.source.trainer = self.trainer
-        self.source.ask_expert()
+        self.source.ask_expert()  # first: a mistake in its name is told at once
+        super().prepare_data()
 
     def setup(self, stage: str) -> None:
         """Read, check, choose and hold out demonstrations; turn `env_steps` into epochs."""

@@ -8,6 +8,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -112,7 +113,7 @@ def _read_file(source: str) -> Columns:
         ) from error
     if "observations" not in held and ("obs" in held or "acts" in held):
         return _from_flat(source, held)
-    _require_keys(source, REQUIRED, held)
+    _require_keys(source, REQUIRED, held, [] if set(REQUIRED) <= set(held) else _keys(path, expected))
     metadata = _metadata(source, held["metadata"]) if "metadata" in held else {}
     return Columns({key: held[key] for key in (*REQUIRED, *OPTIONAL) if key in held}, named(source, {}), metadata)
 
@@ -148,6 +149,19 @@ def _format_found(path: Path) -> str:
             "load it yourself and write its arrays with np.savez_compressed"
         )
     return f"something else (it begins with {head!r})"
+
+
+def _keys(path: Path, kind: str) -> list[str]:
+    """The first names in a file, shortened, whatever they hold."""
+    if kind == "npz":
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    else:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            names = list(file.keys())
+    return [name[:40] for name in names[:16]]
 
 
 def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
@@ -233,11 +247,22 @@ def _check_tree(source: str, path: Path) -> None:
                     waiting.append(thing)
 
 
-def _require_keys(source: str, required: Sequence[str], held: Sequence[str] | Mapping[str, Any]) -> None:
+def _require_keys(
+    source: str,
+    required: Sequence[str],
+    held: Sequence[str] | Mapping[str, Any],
+    others: Sequence[str] = (),
+) -> None:
+    """Raise an error with all that is there, also under `others`, the keys that nothing is read from."""
     missing = [key for key in required if key not in held]
     if not missing:
         return
-    text = f"{source}: missing key '{missing[0]}'. Needed are {', '.join(required)}; found {', '.join(held) or 'none'}."
+    there = [*held, *(key for key in others if key not in held)]
+    text = (
+        f"{source}: missing key '{missing[0]}'. Needed are {', '.join(required)}; found {', '.join(there) or 'none'}."
+    )
+    if meant := get_close_matches(missing[0], set(there) - set(required), 1):
+        text += f" Is it '{meant[0]}'?"
     if missing[0] == "timeouts":
         text += " Where episodes only end by terminals, add an all-False array: timeouts = np.zeros(N, dtype=bool)"
     raise DemonstrationError(text)

@@ -213,7 +213,8 @@ class Policy(Described, nn.Module, ABC):
             `[*act]` or `[B, *act]`, in the environment's own values.
 
         Raises:
-            ValueError: the shape is that of neither one observation nor a batch, or a part is missing.
+            ValueError: the shape is that of neither one observation nor a batch, a part is missing, or there is
+                something else than finite real numbers.
         """
         space = self.observation_space
         if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
@@ -221,7 +222,11 @@ class Policy(Described, nn.Module, ABC):
         elif isinstance(observation, Mapping):
             raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
         is_tensor = isinstance(observation, Tensor)
-        batch = observation if is_tensor else torch.from_numpy(np.asarray(observation, order="C"))
+        if not is_tensor:
+            observation = np.asarray(observation, order="C")
+            if observation.dtype.kind not in "biuf":
+                raise ValueError(f"observation is an array of {observation.dtype}; expected real numbers")
+        batch = observation if is_tensor else torch.from_numpy(observation)
         shape = tuple(space.shape or ())
         single = batch.ndim == len(shape)
         if tuple(batch.shape if single else batch.shape[1:]) != shape:
@@ -229,6 +234,9 @@ class Policy(Described, nn.Module, ABC):
             raise ValueError(
                 f"observation has shape {list(batch.shape)}; expected {list(shape)} for one, or [{of_many}] for a batch"
             )
+        if batch.is_floating_point() and not batch.isfinite().all():
+            where = (~batch.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"observation is not finite at {where}: {float(batch[tuple(where)])}")
         batch = (batch[None] if single else batch).to(self.device)
         training = self.training
         self.eval()

@@ -117,3 +117,10 @@ def test_memory_is_as_stated():
     assert sum(column.nbytes for column in replay.columns) == 10 * replay.bytes_per_transition
     with pytest.raises(ConfigError, match="buffer_size is 0"):
         Replay(0)
+
+
+def test_a_buffer_of_one_transition_tells_its_memory():
+    replay = Replay(1)
+    replay.add(*round_of(0, 1, envs=1))
+    # 3 + 3 observations and 2 numbers of the action, float32, the reward, and the flags.
+    assert replay.bytes_per_transition == sum(x[0].numel() * x.element_size() for x in replay.columns) >= 9 * 4

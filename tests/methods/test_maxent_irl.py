@@ -445,3 +445,12 @@ def test_a_world_that_is_gone_lends_nothing_to_the_next_one_at_its_address(tmp_p
 def test_an_expert_discounts_between_not_at_all_and_everything(gamma):
     with pytest.raises(ConfigError, match=r"data.expert_gamma is .*; it must lie in \(0, 1\)"):
         module(GridWorld(3, seed=0), expert_gamma=gamma)
+
+
+def test_without_a_time_limit_an_expert_demonstrates_a_hundred_steps(monkeypatch):
+    monkeypatch.setattr("lit_imitation.data.tabular_module.episode_limit", lambda *given, **more: None)
+    world = TabularMDP(np.eye(2)[:, None], reward=[1.0, 1.0])  # nothing ever changes
+    data = module(world, expert_trajectories=1)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.trajectories[0].length.tolist() == [100]
