@@ -207,12 +207,16 @@ def test_given_return_asks_nobody(tmp_path, monkeypatch):
     assert ready(expert="scripted", num_trajectories=2, expert_return=7.0).expert_return == 7.0
 
 
-def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatch):
+def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatch, capsys):
     """A recipe's expert stays set where a file of one's own replaces its demonstrations."""
     asked = Reference(500.0, 0.0, 100)
     monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert, actor=None: asked)
     assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
+    capsys.readouterr()
     assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
+    assert "normalized_score is relative to data.expert scripted: the demonstrations hold no returns" in (
+        capsys.readouterr().err
+    )
 
 
 def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):

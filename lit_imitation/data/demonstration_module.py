@@ -207,6 +207,11 @@ class DemonstrationDataModule(EnvironmentDataModule):
             return
         recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
         if recorded is None and self.expert:
+            if not self.rolls_out:
+                say(
+                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. Set "
+                    "data.expert_return to their expert's, or data.expert to '' for no score"
+                )
             self.refer_to(self.expert)
             return
         self.set_reference(recorded, asked=False)
