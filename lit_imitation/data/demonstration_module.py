@@ -209,8 +209,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         if recorded is None and self.expert:
             if not self.rolls_out:
                 say(
-                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. Set "
-                    "data.expert_return to their expert's, or data.expert to '' for no score"
+                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. "
+                    "Set data.expert_return to their expert's, or data.expert to '' for no score"
                 )
             self.refer_to(self.expert)
             return
