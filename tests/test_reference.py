@@ -239,6 +239,18 @@ def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):
     assert given.expert_return == 3.0
 
 
+def test_a_reference_at_hand_is_kept_in_silence_where_the_checkpoints_is_of_something_else(capsys):
+    state = ready(expert="scripted", num_trajectories=2).state_dict()
+    own = ready(cart_pole([1.0] * 7))
+    capsys.readouterr()
+    own.load_state_dict(state)
+    assert own.expert_return == 3.5
+    assert "no normalized_score" not in capsys.readouterr().err
+    unknown = DemonstrationDataModule("Acrobot-v1", "/nowhere.npz")
+    unknown.load_state_dict(state)
+    assert "no normalized_score: the checkpoint's expert return 500 is of another" in capsys.readouterr().err
+
+
 def test_expert_that_cannot_be_asked_at_a_test_costs_the_score_only(capsys):
     data = DemonstrationDataModule("CartPole-v1", expert="checkpoint:/nowhere")
     assert data.expert_return is None
