@@ -166,16 +166,17 @@ def _end_without_peer(error: BaseException) -> NoReturn:
 
 
 def _while_restoring(error: BaseException, resumed: bool) -> bool:
-    """Whether an error arose while Lightning handed out the content of a checkpoint, or an optimizer made use of it."""
-    optimizers = str(Path(torch.optim.__file__).parent)
-    return any(
-        (
-            frame.f_code.co_filename.endswith("checkpoint_connector.py")
-            and frame.f_code.co_name.lstrip("_").startswith(("restore", "resume"))
-        )
-        or (resumed and frame.f_code.co_filename.startswith(optimizers) and frame.f_code.co_name != "profile_hook_step")
-        for frame, _ in traceback.walk_tb(error.__traceback__)
-    )
+    """Whether an error arose while Lightning restored a checkpoint, or in an optimizer that uses restored state.
+
+    An optimizer may call a closure, with the method's own code in it; an error of that is not the checkpoint's.
+    """
+    package, optimizers, inside = str(Path(torch.__file__).parent), str(Path(torch.optim.__file__).parent), False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if file.endswith("checkpoint_connector.py") and function.lstrip("_").startswith(("restore", "resume")):
+            return True
+        inside = file.startswith(optimizers) or (inside and file.startswith(package))
+    return resumed and inside
 
 
 def _quieten(command: str) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from suites import DATA, arguments
 
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
+from lit_imitation.lightning_cli import _while_restoring
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
@@ -329,3 +331,21 @@ def test_help_answers_within_1_3_times_the_import_of_lightning():
     for command in (["train.py", "--help"], ["train.py", "fit", "--help"]):
         ratios = [seconds(*command) / seconds("-c", "import lightning") for _ in range(5)]
         assert statistics.median(ratios) <= 1.3, (command, ratios)
+
+
+@pytest.mark.parametrize("fault", ["state", "closure"])
+def test_only_an_optimizers_own_errors_are_the_checkpoints(fault):
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.ones(2)
+    optimizer = torch.optim.Adam([weight])
+    optimizer.step()
+
+    def closure():
+        raise RuntimeError("of the method's own code")
+
+    if fault == "state":
+        optimizer.state[weight]["exp_avg"] = "text"
+    with pytest.raises((RuntimeError, TypeError, AttributeError)) as failure:
+        optimizer.step(closure if fault == "closure" else None)
+    assert _while_restoring(failure.value, True) == (fault == "state")
+    assert not _while_restoring(failure.value, False)
