@@ -29,10 +29,10 @@ test-floors:  ## the fast tests with the oldest releases that pyproject.toml adm
 	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 reliability: setup  ## hostile files, bad inputs, faults and kills; counts what held into docs/reliability.md
-	$(BIN)/python benchmarks/reliability.py $(ARGUMENTS)
+	$(BIN)/python -m experiments.reliability $(ARGUMENTS)
 
 mutants: setup  ## change one operator or statement at a time; reports the mutants that no fast test notices
-	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out benchmarks/results/mutants.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out experiments/results/mutants.json
 
 lint: setup
 	$(BIN)/ruff check .
@@ -40,16 +40,16 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
-	$(BIN)/python benchmarks/bc.py
-	$(BIN)/python benchmarks/rollout.py
-	$(BIN)/python benchmarks/dagger.py
+	$(BIN)/python -m experiments.speed.bc
+	$(BIN)/python -m experiments.speed.rollout
+	$(BIN)/python -m experiments.speed.dagger
 
 bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL paper's column (needs its experts)
-	$(BIN)/python benchmarks/recipes.py
-	$(BIN)/python benchmarks/dagger_recipes.py
-	$(BIN)/python benchmarks/dagger_mujoco.py
-	$(BIN)/python benchmarks/bc_table.py
-	$(BIN)/python benchmarks/figure.py
+	$(BIN)/python -m experiments.scores.recipes
+	$(BIN)/python -m experiments.scores.dagger_recipes
+	$(BIN)/python -m experiments.scores.dagger_mujoco
+	$(BIN)/python -m experiments.scores.bc_table
+	$(BIN)/python -m experiments.scores.figure
 
 figures: setup  ## the studies' figures, their numbers and pages; goes on where it was interrupted
 	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl; do \

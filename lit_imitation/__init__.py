@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lit_imitation.callbacks import DAggerCallback, HumanLabels
     from lit_imitation.data.demonstration_module import DemonstrationDataModule
     from lit_imitation.data.demonstrations import Demonstrations, read_demonstrations, write_demonstrations
     from lit_imitation.data.imitation_module import ImitationDataModule
@@ -19,8 +18,10 @@ if TYPE_CHECKING:
     from lit_imitation.data.tabular_module import TabularDataModule
     from lit_imitation.envs.make import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.generators import PPO, SAC
     from lit_imitation.methods import AIRL, BC, GAIL, GCL, RL, MaxEntIRL
+    from lit_imitation.methods.dagger.callback import DAggerCallback
+    from lit_imitation.methods.dagger.human_labels import HumanLabels
+    from lit_imitation.methods.dagger.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.metrics.reward_recovery import ExpectedValueDifference
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
         RewardModel,
         load_reward,
     )
+    from lit_imitation.rl import PPO, SAC
     from lit_imitation.rollout import Episodes, collect
-    from lit_imitation.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.tabular import BinaryWorld, GridWorld, ObjectWorld, TabularMDP
     from lit_imitation.transitions import Transitions
 
@@ -56,7 +57,7 @@ _HOMES = {
     "CategoricalPolicy": "policies",
     "collect": "rollout",
     "ConvolutionalReward": "rewards",
-    "DAggerCallback": "callbacks",
+    "DAggerCallback": "methods.dagger",
     "DemonstrationDataModule": "data.demonstration_module",
     "Demonstrations": "data.demonstrations",
     "DeterministicPolicy": "policies",
@@ -66,16 +67,16 @@ _HOMES = {
     "EPIC": "metrics.epic",
     "Episodes": "rollout",
     "ExpectedValueDifference": "metrics.reward_recovery",
-    "ExponentialBeta": "schedules",
+    "ExponentialBeta": "methods.dagger.schedules",
     "GAIL": "methods",
     "GaussianPolicy": "policies",
     "GCL": "methods",
     "GridWorld": "tabular",
     "GuidedCost": "rewards",
-    "HumanLabels": "callbacks",
+    "HumanLabels": "methods.dagger",
     "ImitationDataModule": "data.imitation_module",
-    "IndicatorBeta": "schedules",
-    "LinearBeta": "schedules",
+    "IndicatorBeta": "methods.dagger.schedules",
+    "LinearBeta": "methods.dagger.schedules",
     "LinearReward": "rewards",
     "load_expert": "experts",
     "load_policy": "policies",
@@ -86,12 +87,12 @@ _HOMES = {
     "MultiCategoricalPolicy": "policies",
     "ObjectWorld": "tabular",
     "OccupancyDivergence": "metrics.occupancy",
-    "PPO": "generators",
+    "PPO": "rl",
     "read_demonstrations": "data.demonstrations",
     "RewardModel": "rewards",
     "RL": "methods",
     "RolloutDataModule": "data.rollout_module",
-    "SAC": "generators",
+    "SAC": "rl",
     "SquashedGaussianPolicy": "policies",
     "TabularDataModule": "data.tabular_module",
     "TabularMDP": "tabular",

@@ -27,7 +27,6 @@ around it:
   recipes    list the recipes with task, method, score and time; print one:   recipes bc/lunar_lander
   collect    roll out an expert and write a demonstration file
   repeat     run a recipe for several seeds and put the results into one table
-  study      measure what the theory promises, with figures:   study horizon --out DIR
 
 COMMAND --help lists the options of a command; fit --config FILE --print_config shows every setting.
 """
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         if command in TRAINER_COMMANDS:
-            from lit_imitation.lightning_cli import run
+            from lit_imitation.training.lightning_cli import run
 
             run(command, rest)
         elif command == "recipes":
@@ -56,8 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             collect(rest)
         elif command == "repeat":
             repeat(rest)
-        elif command == "study":
-            study(rest)
         else:
             print(f"lit-imitation: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
@@ -97,7 +94,7 @@ def recipes(arguments: Sequence[str]) -> None:
     )
     options = parser.parse_args(arguments)
 
-    from lit_imitation.recipes import listing, recipe_files
+    from lit_imitation.training.recipes import listing, recipe_files
 
     file = recipe_files().get(options.recipe.removesuffix(".yaml"))
     print(
@@ -144,10 +141,10 @@ def collect(arguments: Sequence[str]) -> None:
     from lit_imitation.data.sources import Metadata
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.files import Hold, check_local, expanded
-    from lit_imitation.progress import EpisodeProgress
     from lit_imitation.rollout import collect as roll_out
-    from lit_imitation.seeding import derive_seed
+    from lit_imitation.rollout.progress import EpisodeProgress
+    from lit_imitation.utils.files import Hold, check_local, expanded
+    from lit_imitation.utils.seeding import derive_seed
 
     check_local(options.out, "--out")
     out = expanded(options.out)
@@ -210,45 +207,8 @@ def _pairs(given: Sequence[str]) -> dict[str, Any]:
 
 def repeat(arguments: Sequence[str]) -> None:
     """Run a recipe for several seeds and aggregate the results; options it does not know go on to `fit`."""
-    from lit_imitation.repeat import add_repeat_arguments, run_repeat
+    from lit_imitation.training.repeat import add_repeat_arguments, run_repeat
 
     parser = argparse.ArgumentParser(prog="lit-imitation repeat", description=repeat.__doc__, allow_abbrev=False)
     add_repeat_arguments(parser)
     run_repeat(*parser.parse_known_args(arguments))
-
-
-def study(arguments: Sequence[str]) -> None:
-    """Run a study: many small trainings, figures with the plotted numbers, and a page. Interrupted, it goes on."""
-    parser = argparse.ArgumentParser(prog="lit-imitation study", description=study.__doc__, allow_abbrev=False)
-    parser.add_argument(
-        "name",
-        choices=["horizon", "finetune", "sample_efficiency", "transfer", "inverse_rl"],
-        help="horizon: cost against the length of the task, BC and DAgger; finetune: past a mediocre expert, by PPO "
-        "from its clone; sample_efficiency: labels against environment steps, BC, DAgger, GAIL and PPO; transfer: a "
-        "reward learnt in one environment, used in another; inverse_rl: true and recovered rewards, and what "
-        "demonstrations are worth",
-    )
-    parser.add_argument("--out", required=True, help="directory to write")
-    parser.add_argument("--quick", action="store_true", help="the same path in about a minute, too short to mean much")
-    parser.add_argument("--seeds", type=int, help="of every part (default: the study's own)")
-    parser.add_argument("--tasks", nargs="+", help="of the study of transfer: maze, ant (default: both)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes that train side by side (default: 1)")
-    options = parser.parse_args(arguments)
-    if options.jobs < 1 or (options.seeds is not None and options.seeds < 1):
-        raise ConfigError("--jobs and --seeds must be at least 1")
-
-    from importlib import import_module
-
-    from lit_imitation.files import check_local, expanded
-
-    check_local(options.out, "--out")
-    module = import_module(f"lit_imitation.studies.{options.name}")
-    settings = module.QUICK if options.quick else module.Settings()
-    if options.seeds is not None:
-        settings = settings.with_seeds(options.seeds)
-    if options.tasks is not None:
-        if options.name != "transfer":
-            raise ConfigError(f"the study {options.name} has no --tasks to choose from")
-        settings = settings.with_tasks(options.tasks)
-    module.run(expanded(options.out), settings, options.jobs)
-    print(f"{options.out}: {options.name}.md, {options.name}.json, and the figures with their numbers")

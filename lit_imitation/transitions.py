@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 from tensordict import TensorClass
 from torch import Tensor
+
+Inputs = Literal["state", "state_action", "transition"]
+"""What a reward is a function of: s, (s, a) or (s, s′)."""
 
 
 def as_recorded(observation: NDArray[Any], space: Space[Any]) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Mutation testing: change one operator, constant, argument or statement at a time and see whether a fast test fails.
 
     python tests/mutants.py                              # the sample that `make mutants` tries
-    python tests/mutants.py --only lit_imitation/rollout.py --count 40
+    python tests/mutants.py --only lit_imitation/rollout/episodes.py --count 40
     python tests/mutants.py --replay mutants.json        # the survivors of an earlier run again
 
 Each mutant runs in a copy of the checkout, in a forked process that has torch and Lightning imported already. All tests
@@ -33,23 +33,27 @@ from queue import Queue
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SCOPE = ("lit_imitation/generators", "lit_imitation/rewards", "lit_imitation/rollout.py", "lit_imitation/data")
+SCOPE = ("lit_imitation/generators", "lit_imitation/rewards", "lit_imitation/rollout/episodes.py", "lit_imitation/data")
 WIDER = {
     "lit_imitation/generators": [
-        "tests/generators",
+        "tests/rl",
         "tests/test_ddp_arithmetic.py",
         "tests/methods/test_rl.py",
         "tests/methods/test_adversarial.py",
     ],
     "lit_imitation/rewards": ["tests/rewards", "tests/methods/test_adversarial.py", "tests/methods/test_gcl.py"],
     "lit_imitation/rewards/tabular.py": ["tests/rewards/test_tabular.py", "tests/methods/test_maxent_irl.py"],
-    "lit_imitation/rollout.py": ["tests/test_rollout.py", "tests/methods/test_rl.py", "tests/callbacks/test_dagger.py"],
+    "lit_imitation/rollout/episodes.py": [
+        "tests/rollout/test_episodes.py",
+        "tests/methods/test_rl.py",
+        "tests/methods/dagger/test_callback.py",
+    ],
     "lit_imitation/data": [
         "tests/data",
         "tests/methods/test_bc.py",
         "tests/methods/test_adversarial.py",
         "tests/reliability/test_hostile_files.py",
-        "tests/test_reference.py",
+        "tests/rollout/test_reference.py",
     ],
     "lit_imitation/data/tabular_module.py": ["tests/methods/test_maxent_irl.py", "tests/tabular"],
     "lit_imitation/data/trajectories.py": [
@@ -231,7 +235,7 @@ def run_tests(copy: Path, tests: list[str], seconds: float = LIMIT, record: bool
     if child == 0:
         os.setsid()
         os.chdir(copy)
-        sys.path[:0] = [str(copy), str(copy / "tests")]
+        sys.path[:0] = [str(copy), str(copy / "tests" / "helpers")]
         os.environ.update(
             PYTHONPATH=f"{copy}:{copy / 'tests'}", PYTHONDONTWRITEBYTECODE="1", HYPOTHESIS_DATABASE="none"
         )

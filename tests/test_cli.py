@@ -20,7 +20,7 @@ from suites import DATA, arguments
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.lightning_cli import _while_restoring
+from lit_imitation.training.lightning_cli import _while_restoring
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-from lit_imitation import PPO, SAC, reference
+from lit_imitation import PPO, SAC
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.rollout import collect
+from lit_imitation.rollout import collect, reference
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "configs").glob("[!t]*/*.yaml"))
@@ -72,12 +72,12 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
     comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     assert "2 cores" in comment
     # Of imitation it is the share of the expert's score, of learning from a reward there is no expert to compare with.
-    assert ("return" if recipe.parent.name in ("ppo", "sac") else "normalised score") in comment
+    assert ("return" if recipe.parent.name in ("ppo", "sac") else "normalized score") in comment
     known = {"maxent_irl": WORLDS, "gcl": GUIDED}.get(recipe.parent.name, TASKS | MORE_TASKS | SHIPPED)
     assert recipe.stem.removesuffix("_planner") in known
     if recipe.parent.name == "dagger":
         interval = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"
-        assert re.search(rf"return {interval} .* behavioural cloning on as many: return {interval}", comment)
+        assert re.search(rf"return {interval} .* behavioral cloning on as many: return {interval}", comment)
 
 
 @pytest.mark.parametrize("kind", ["ppo", "sac"])
@@ -103,7 +103,7 @@ def test_the_guided_cost_learning_recipes():
     assert {path.stem for path in RECIPES if path.parent.name == "gcl"} == GUIDED
 
 
-def test_every_task_has_its_behavioural_cloning_recipe():
+def test_every_task_has_its_behavioral_cloning_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS | MORE_TASKS | SHIPPED
 
 

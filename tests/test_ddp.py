@@ -33,7 +33,7 @@ def free_port() -> int:
 
 def launch(command: list[str], *prefix: str, **environment: str) -> subprocess.Popen[str]:
     tests = Path(__file__).parent
-    path = os.pathsep.join([str(tests), str(tests.parent)])
+    path = os.pathsep.join([str(tests / "helpers"), str(tests.parent)])
     return subprocess.Popen(
         [*(prefix or (sys.executable,)), "-m", "lit_imitation", *command],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},

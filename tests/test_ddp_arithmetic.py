@@ -9,10 +9,10 @@ from forked import together
 from gymnasium.spaces import Box, Discrete
 
 from lit_imitation import PPO, SAC, Discriminator, Transitions
-from lit_imitation.generators.gradients import Descent
-from lit_imitation.processes import rank, world_size
+from lit_imitation.optim.descent import Descent
 from lit_imitation.rewards.features import Samples
 from lit_imitation.rollout import Round
+from lit_imitation.utils.distributed import rank, world_size
 
 OBSERVATION, ARM, BUTTONS = Box(-np.inf, np.inf, (3,), np.float32), Box(-1.0, 1.0, (2,), np.float32), Discrete(3)
 STEPS, ENVS = 20, 4
@@ -50,7 +50,7 @@ def by_sac():
     torch.manual_seed(0)
     settings = {"batch_size": 8, "learning_rate": 0.01, "learning_starts": 0, "random_steps": 0}
     updates = 0.1 * world_size()  # as many steps, each on the rows of both
-    sac = SAC(OBSERVATION, BUTTONS, hidden_sizes=[8], updates_per_step=updates, normalise_observations=True, **settings)
+    sac = SAC(OBSERVATION, BUTTONS, hidden_sizes=[8], updates_per_step=updates, normalize_observations=True, **settings)
     sac.optimizers()
     sac.replay.draw = lambda steps, size, generator=None: torch.arange(len(sac.replay)).expand(steps, -1)
     for seed in range(2):

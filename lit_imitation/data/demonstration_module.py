@@ -13,8 +13,6 @@ from gymnasium import Space
 from lightning import Trainer
 from torch import Tensor
 
-from lit_imitation import reference
-from lit_imitation.cache import Key, Store, kept, say
 from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
@@ -33,11 +31,12 @@ from lit_imitation.envs import Backend
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert, add_expert, load_expert
-from lit_imitation.progress import EpisodeProgress
-from lit_imitation.reference import TOGETHER, Reference
-from lit_imitation.rollout import collect
-from lit_imitation.seeding import derive_seed
+from lit_imitation.rollout import collect, reference
+from lit_imitation.rollout.progress import EpisodeProgress
+from lit_imitation.rollout.reference import TOGETHER, Reference
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.cache import Key, Store, kept, say
+from lit_imitation.utils.seeding import derive_seed
 
 
 class DemonstrationDataModule(EnvironmentDataModule):

@@ -17,12 +17,12 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from torch import Tensor
 
 from lit_imitation.data.sources import FORMATS, Array, Columns, Metadata, format_of, named, read_columns
-from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
-from lit_imitation.files import atomic_file, expanded
-from lit_imitation.integrity import check_inside
-from lit_imitation.reference import Reference
+from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.files import atomic_file, expanded
+from lit_imitation.utils.integrity import check_inside
+from lit_imitation.utils.spaces import float32_bounds
 
 FIELDS = {
     "observations": "observation",

@@ -9,7 +9,7 @@ from lit_imitation.data.demonstration_module import DemonstrationDataModule, Hel
 from lit_imitation.data.module import EnvArguments
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import Backend, episode_limit
-from lit_imitation.reference import Reference
+from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 
 

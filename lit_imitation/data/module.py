@@ -12,15 +12,16 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
-from lit_imitation.arguments import TypeChecked
-from lit_imitation.cache import say
-from lit_imitation.envs import Backend, make, random_reference, shares_stream
+from lit_imitation.envs import Backend, make, shares_stream
 from lit_imitation.errors import ConfigError, LitImitationError
-from lit_imitation.progress import EpisodeProgress
-from lit_imitation.reference import Reference
 from lit_imitation.rollout import Actor, Episode, Episodes, shares
-from lit_imitation.seeding import derive_seed
+from lit_imitation.rollout.progress import EpisodeProgress
+from lit_imitation.rollout.random_return import random_reference
+from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.arguments import TypeChecked
+from lit_imitation.utils.cache import say
+from lit_imitation.utils.seeding import derive_seed
 
 EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
 """Arguments of an environment, as the command line's parser reads them: a `class_path` below them is plain data, which

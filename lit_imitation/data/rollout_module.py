@@ -14,9 +14,9 @@ from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.envs import Backend, episode_limit
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.policies.base import Explorer
-from lit_imitation.processes import world_size
 from lit_imitation.rollout import Round, rounds
-from lit_imitation.seeding import derive_seed
+from lit_imitation.utils.distributed import world_size
+from lit_imitation.utils.seeding import derive_seed
 
 LIGHTNING_MAX_EPOCHS = 1000
 """What Lightning puts for `max_epochs` where nobody set a limit: none beside `env_steps`."""

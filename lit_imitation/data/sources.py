@@ -16,9 +16,9 @@ import gymnasium
 import numpy as np
 
 from lit_imitation.errors import DemonstrationError, require
-from lit_imitation.files import expanded
-from lit_imitation.integrity import check_file, check_inside, check_npz, check_size
-from lit_imitation.trust import refuse_url
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_file, check_inside, check_npz, check_size
+from lit_imitation.utils.trust import refuse_url
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]

@@ -14,11 +14,11 @@ from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.envs import Backend
 from lit_imitation.envs.make import episode_limit, make_single
 from lit_imitation.errors import ConfigError
-from lit_imitation.reference import Reference
-from lit_imitation.seeding import derive_seed
+from lit_imitation.rollout.reference import Reference
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
 from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
+from lit_imitation.utils.seeding import derive_seed
 
 EXPERT_EPISODES = 1000
 """Over how many the expert's return is measured, which takes a moment in a world of arrays."""
@@ -47,7 +47,7 @@ class TabularDataModule(EnvironmentDataModule):
         expert_gamma: discount of the expert.
         expert_trajectories: how many it demonstrates in each world.
         steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
-        num_worlds: worlds that are learnt from: that of `env_kwargs`, and those of the next values of its `world_seed`;
+        num_worlds: worlds that are learned from: that of `env_kwargs`, and those of the next values of its `world_seed`;
             with `world` there is but one.
         fresh_worlds: further ones, in which the reward is judged only.
         val_fraction: share of the trajectories of each world that is held out, for their likelihood in validation.
@@ -69,11 +69,11 @@ class TabularDataModule(EnvironmentDataModule):
     """
 
     worlds: list[TabularMDP]
-    """Those that are learnt from."""
+    """Those that are learned from."""
     fresh: list[TabularMDP]
     """Those in which nothing was demonstrated."""
     trajectories: list[Trajectories]
-    """Those of each world in `worlds` that are learnt from."""
+    """Those of each world in `worlds` that are learned from."""
     held_out: list[Trajectories | None]
     """Those of each world that are not; None where there are none."""
 

@@ -6,10 +6,10 @@ import numpy as np
 
 from lit_imitation.data.sources import UNREADABLE, Array, read_columns
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.files import expanded
-from lit_imitation.integrity import check_npz
 from lit_imitation.tabular.trajectories import Trajectories
-from lit_imitation.trust import refuse_url
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_npz
+from lit_imitation.utils.trust import refuse_url
 
 
 def read_trajectories(source: str) -> Trajectories:

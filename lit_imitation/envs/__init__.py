@@ -1,6 +1,6 @@
 """Environments: from an id to a seeded vector environment on the fastest backend that has it.
 
-Some are our own and registered here under `lit_imitation/`, for `lit_imitation.studies`: `Corridor-v0` and
+Some are our own and registered here under `lit_imitation/`, for `experiments.studies`: `Corridor-v0` and
 `LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`,
 `WeakAnt-v0` and `CrippledAnt-v0`; `PointMass-v0` is the maze without its barrier. Others are the worlds of
 `lit_imitation.tabular`: `GridWorld-v0`, `ObjectWorld-v0`, `BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is
@@ -10,20 +10,13 @@ any `TabularMDP`.
 from gymnasium import register
 
 from lit_imitation.envs.make import Backend, episode_limit, make, make_single, shares_stream
-from lit_imitation.envs.random_return import random_reference, random_return
-from lit_imitation.envs.spaces import check_spaces, space_from_dict, space_to_dict
 
 __all__ = [
     "Backend",
-    "check_spaces",
     "episode_limit",
     "make",
     "make_single",
-    "random_reference",
-    "random_return",
     "shares_stream",
-    "space_from_dict",
-    "space_to_dict",
 ]
 
 # By name, so that nobody who does not ask for them imports them.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from lit_imitation.cache import cache_dir
 from lit_imitation.errors import require
-from lit_imitation.files import atomic_write
+from lit_imitation.utils.cache import cache_dir
+from lit_imitation.utils.files import atomic_write
 
 require("mujoco", "mujoco", "the environments lit_imitation/WeakAnt-v0 and lit_imitation/CrippledAnt-v0")
 

@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import SyncVectorEnv
 
-from lit_imitation.cache import Key, opened_files
 from lit_imitation.envs.make import Backend, make, make_single
+from lit_imitation.utils.cache import Key, opened_files
 
 
 def environment_key(env_id: str, backend: Backend, env_kwargs: dict[str, Any], **settings: Any) -> Key:

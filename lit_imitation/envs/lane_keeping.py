@@ -12,7 +12,7 @@ from lit_imitation.envs.batched import BatchedEnv, SingleEnv
 
 AMPLITUDE, WAVENUMBER = 0.6, np.pi / 2
 HALF_WIDTH = 0.1
-"""The lane reaches this far above and below its centre line; beyond it, on both sides and all along, is hazard."""
+"""The lane reaches this far above and below its center line; beyond it, on both sides and all along, is hazard."""
 SPEED = 0.05
 """Length of a step."""
 TURN = 0.15
@@ -23,19 +23,19 @@ START_OFFSET, START_HEADING = 0.05, 0.1
 """Half-widths of the uniform draws of lateral offset and heading, relative to the lane, at the start."""
 
 
-def centre_line(x: NDArray[Any]) -> NDArray[Any]:
-    """The ordinate c(x) = 0.6 sin(πx/2) of the lane's centre."""
+def center_line(x: NDArray[Any]) -> NDArray[Any]:
+    """The ordinate c(x) = 0.6 sin(πx/2) of the lane's center."""
     return np.asarray(AMPLITUDE * np.sin(WAVENUMBER * x))
 
 
-def centre_heading(x: NDArray[Any]) -> NDArray[Any]:
+def center_heading(x: NDArray[Any]) -> NDArray[Any]:
     """The direction arctan c′(x) of the lane, in radians."""
     return np.asarray(np.arctan(AMPLITUDE * WAVENUMBER * np.cos(WAVENUMBER * x)))
 
 
 def lateral_offset(observation: NDArray[Any]) -> NDArray[Any]:
     """`[..., 4]` to `[...]`: y − c(x); the car is in a hazard where its magnitude exceeds `HALF_WIDTH`."""
-    return np.asarray(observation[..., 1] - centre_line(observation[..., 0]))
+    return np.asarray(observation[..., 1] - center_line(observation[..., 0]))
 
 
 class LaneKeepingVectorEnv(BatchedEnv):
@@ -43,9 +43,9 @@ class LaneKeepingVectorEnv(BatchedEnv):
 
         ψ ← ψ + 0.15 a + 0.02 ξ,  ξ ~ N(0, 1);    (x, y) ← (x, y) + 0.05 (cos ψ, sin ψ)
 
-    The lane is |y − c(x)| ≤ 0.1 about the winding centre line c(x) = 0.6 sin(πx/2). On both sides of it lies hazard:
+    The lane is |y − c(x)| ≤ 0.1 about the winding center line c(x) = 0.6 sin(πx/2). On both sides of it lies hazard:
     the reward is −1 for a step that ends there, else 0, and nothing else happens, so that a car can be steered back.
-    An episode starts at x = 0 near the centre, at about the lane's direction, and is truncated after `horizon` steps;
+    An episode starts at x = 0 near the center, at about the lane's direction, and is truncated after `horizon` steps;
     200 of them, well driven, take the car through two bends to each side.
 
     The observation `Box(4)` is (x, y, cos ψ, sin ψ): where the car is, and not where the lane is, so that a learner
@@ -67,7 +67,7 @@ class LaneKeepingVectorEnv(BatchedEnv):
         """States `[num_envs, 3]`: (x, y, ψ)."""
         offset, turned = self.np_random.uniform(-1.0, 1.0, (2, self.num_envs))
         x = np.zeros(self.num_envs)
-        y, heading = centre_line(x) + START_OFFSET * offset, centre_heading(x) + START_HEADING * turned
+        y, heading = center_line(x) + START_OFFSET * offset, center_heading(x) + START_HEADING * turned
         return np.stack([x, y, heading], axis=-1)
 
     def _advance(self, state: NDArray[Any], action: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,7 +75,7 @@ class LaneKeepingVectorEnv(BatchedEnv):
         x, y, heading = state.T
         heading = heading + TURN * steering + HEADING_NOISE * self.np_random.standard_normal(self.num_envs)
         x, y = x + SPEED * np.cos(heading), y + SPEED * np.sin(heading)
-        reward = np.where(np.abs(y - centre_line(x)) > HALF_WIDTH, -1.0, 0.0)
+        reward = np.where(np.abs(y - center_line(x)) > HALF_WIDTH, -1.0, 0.0)
         return np.stack([x, y, heading], axis=-1), reward
 
     def _observe(self, state: NDArray[Any]) -> NDArray[np.float32]:

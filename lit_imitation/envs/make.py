@@ -19,11 +19,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FlattenObservation
 from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
 
+from lit_imitation.envs.failures import blaming
 from lit_imitation.envs.probe import probe, probe_vector
-from lit_imitation.envs.spaces import FlatBox, check_spaces, flattens
 from lit_imitation.envs.workers import WorkerVectorEnv
 from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
-from lit_imitation.rollout import blaming
+from lit_imitation.utils.spaces import FlatBox, check_spaces, flattens
 
 Backend = Literal["auto", "vector", "envpool", "sync", "async"]
 

@@ -15,9 +15,9 @@ from typing import Any
 from gymnasium import Env, Wrapper
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
+from lit_imitation.envs.failures import EnvironmentFailure
 from lit_imitation.errors import ConfigError
-from lit_imitation.processes import end_with
-from lit_imitation.rollout import EnvironmentFailure
+from lit_imitation.utils.distributed import end_with
 
 GRACE = 5.0
 """Seconds that the processes have to close their environments, before they are killed."""

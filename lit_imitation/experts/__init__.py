@@ -14,15 +14,15 @@ import numpy as np
 from gymnasium import Space
 from gymnasium.spaces import Box
 
-from lit_imitation.cache import Key, opened_files
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import scripted
 from lit_imitation.experts.arrays import load_arrays
 from lit_imitation.experts.base import Expert, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
-from lit_imitation.files import expanded
-from lit_imitation.trust import refuse_url
+from lit_imitation.utils.cache import Key, opened_files
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.trust import refuse_url
 
 __all__ = ["CONTROLLERS", "Expert", "add_expert", "checked", "load_expert", "shipped_file"]
 

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from gymnasium import Space, spaces
 
-from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
-from lit_imitation.files import atomic_write, expanded
-from lit_imitation.integrity import check_file, check_npz
+from lit_imitation.utils.files import atomic_write, expanded
+from lit_imitation.utils.integrity import check_file, check_npz
+from lit_imitation.utils.spaces import float32_bounds
 
 if TYPE_CHECKING:
     from lit_imitation.policies import Policy
@@ -64,11 +64,11 @@ def load_arrays(
     layers = file.layers(prod(observation_space.shape))
     activation = ACTIVATIONS[file.choice("activation", tuple(ACTIVATIONS))]
     output = file.choice("output", OUTPUTS)
-    normalise = file.normaliser(prod(observation_space.shape))
+    normalize = file.normalizer(prod(observation_space.shape))
     outputs = layers[-1][1].size
 
     def network(observation: Array) -> Array:
-        x = normalise(observation.reshape(len(observation), -1).astype(np.float64))
+        x = normalize(observation.reshape(len(observation), -1).astype(np.float64))
         for weight, bias in layers[:-1]:
             x = activation(x @ weight + bias)
         weight, bias = layers[-1]
@@ -126,11 +126,11 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     Raises:
         ExpertError: the policy is of another kind.
     """
+    from lit_imitation.networks.mlp import MLP
     from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy
-    from lit_imitation.policies.networks import MLP
 
-    network, standardise = policy.network, policy.encoder.standardise
-    if not isinstance(network, MLP) or standardise is None or network.activation not in ("tanh", "relu"):
+    network, standardize = policy.network, policy.encoder.standardize
+    if not isinstance(network, MLP) or standardize is None or network.activation not in ("tanh", "relu"):
         raise ExpertError(
             f"{path}: only a policy of one tanh or relu MLP on vector observations can be written as arrays"
         )
@@ -149,15 +149,15 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
             arrays["log_std"] = (policy.free_log_std() + policy.scale.log()).detach().numpy()
         if not squashed:  # the format's last layer gives actions in the environment's units
             weight, bias = weights[-1]
-            weights[-1] = weight * policy.scale, bias * policy.scale + policy.centre
+            weights[-1] = weight * policy.scale, bias * policy.scale + policy.center
     else:
         raise ExpertError(f"{path}: a {type(policy).__name__} cannot be written as arrays")
     for i, (weight, bias) in enumerate(weights):
         arrays[f"W{i}"], arrays[f"b{i}"] = weight.numpy(), bias.numpy()
-    arrays["obs_mean"] = standardise.mean.numpy()
-    arrays["obs_std"] = (1.0 / standardise.inverse_std).numpy()
-    if standardise.fitted:
-        arrays["obs_clip"] = float(standardise.limit)
+    arrays["obs_mean"] = standardize.mean.numpy()
+    arrays["obs_std"] = (1.0 / standardize.inverse_std).numpy()
+    if standardize.fitted:
+        arrays["obs_clip"] = float(standardize.limit)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **notes)  # type: ignore[arg-type]
     atomic_write(expanded(path), buffer.getvalue())
@@ -232,7 +232,7 @@ class _Arrays:
             layers.append((weight, self.vector(f"b{i}", inputs)))
         return layers
 
-    def normaliser(self, inputs: int) -> Callable[[Array], Array]:
+    def normalizer(self, inputs: int) -> Callable[[Array], Array]:
         """`[B, inputs]` to `[B, inputs]`."""
         mean = self.vector("obs_mean", inputs) if "obs_mean" in self else np.zeros(inputs)
         std = self.vector("obs_std", inputs) if "obs_std" in self else np.ones(inputs)

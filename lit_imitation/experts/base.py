@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from gymnasium import Space, spaces
 
-from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ExpertError, LitImitationError, UnsupportedSpaceError
+from lit_imitation.utils.spaces import float32_bounds
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -13,9 +13,9 @@ from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, require
 from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
-from lit_imitation.files import expanded
-from lit_imitation.integrity import check_file
-from lit_imitation.trust import trusted
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_file
+from lit_imitation.utils.trust import trusted
 
 UNREADABLE = (
     OSError,

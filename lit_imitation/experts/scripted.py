@@ -145,9 +145,9 @@ def corridor(observation: Array) -> Array:
 
 
 def lane_keeping(observation: Array) -> Array:
-    """LaneKeeping: steer towards a heading that leads back to the centre line.
+    """LaneKeeping: steer towards a heading that leads back to the center line.
 
-    `observation: [B, 4]` (x, y, cos ψ, sin ψ) to the steering `[B, 1]`, with c the centre line and the angle taken in
+    `observation: [B, 4]` (x, y, cos ψ, sin ψ) to the steering `[B, 1]`, with c the center line and the angle taken in
     (−π, π]:
 
         a = clip(4 ∠(arctan c′(x + 0.05) − arctan(3 (y − c(x))) − ψ), ±1)
@@ -155,7 +155,7 @@ def lane_keeping(observation: Array) -> Array:
     The lane's direction is that at the end of the step, which makes up for most of the lag of the feedback.
     """
     x, _, cos, sin = observation.T.astype(np.float64)
-    wanted = lane.centre_heading(x + lane.SPEED) - np.arctan(3 * lane.lateral_offset(observation))
+    wanted = lane.center_heading(x + lane.SPEED) - np.arctan(3 * lane.lateral_offset(observation))
     difference = np.arctan2(np.sin(wanted) * cos - np.cos(wanted) * sin, np.cos(wanted) * cos + np.sin(wanted) * sin)
     action: Array = np.clip(4 * difference, -1, 1).astype(np.float32)[:, None]
     return action

@@ -12,17 +12,17 @@ from torch.optim import Optimizer
 
 from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.errors import ConfigError
-from lit_imitation.generators import GeneratorFactory
-from lit_imitation.generators.gradients import Descent
 from lit_imitation.methods.reward_learning import RewardLearning
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
+from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
-from lit_imitation.processes import rank, world_size
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
 from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rl import GeneratorFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.distributed import rank, world_size
 
 SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
 """Accuracy on held-out expert and learner above which a discriminator counts as saturated, and standard deviation of
@@ -33,7 +33,7 @@ ALARMS = {
     "max_logit of the discriminator (GAIL's: spectral_norm), or a model.start from a clone help",
     "flat": "the rewards have been all the same for {rounds} rounds, so there is nothing to learn from them; see "
     "whether the discriminator learns (discriminator_loss); PPO goes on learning from small differences unless its "
-    "normalise_rewards is off",
+    "normalize_rewards is off",
 }
 HELD_OUT, OCCUPANCY = 4096, 512
 """Demonstrated pairs by which accuracy is judged in each round, at the most; and pairs of either side between which the
@@ -138,7 +138,7 @@ class Adversarial(RewardLearning):
     def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
         """The discriminator's steps on this round `[time, env]`, and then the round as it rewards it."""
         discriminator, rollout = self.discriminator, batch.rollout
-        self._share_normaliser()
+        self._share_normalizer()
         logged = self._discriminate(Samples.of(rollout[batch.valid], absorbing=discriminator.absorbing))
         if discriminator.needs_log_prob and not self.generator.replays:
             rollout = rollout.clone(recurse=False)
@@ -189,7 +189,7 @@ class Adversarial(RewardLearning):
         return self.policy.played_log_prob(self.policy.head(observation), action)
 
     def _diagnose(self, reward: Tensor, rollout: Transitions, valid: Tensor) -> dict[str, Tensor]:
-        """Accuracy on demonstrations never learnt from, rewards, and each epoch how far the occupancies are apart."""
+        """Accuracy on demonstrations never learned from, rewards, and each epoch how far the occupancies are apart."""
         discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
         if self.held_out is not None and discriminator.classifies:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
@@ -207,7 +207,7 @@ class Adversarial(RewardLearning):
         return found
 
     def occupancy(self, samples: Samples, weight: Tensor | None = None) -> Tensor:
-        """`[≤ OCCUPANCY, n]`: state and action of so many rows, standardised as the discriminator's.
+        """`[≤ OCCUPANCY, n]`: state and action of so many rows, standardized as the discriminator's.
 
         They are evenly spaced, by `weight: [N]` if given: as if each row were there so often.
         """

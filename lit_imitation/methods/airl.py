@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from lit_imitation.generators import GeneratorFactory
 from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.policies import PolicyFactory
 from lit_imitation.rewards import AIRLDiscriminator, DiscriminatorFactory
+from lit_imitation.rl import GeneratorFactory
 
 
 class AIRL(Adversarial):
     """As GAIL, with D = e^f / (e^f + π(a | s)) and f = r_ψ(s) + γ Φ(s′) − Φ(s), see `AIRLDiscriminator`.
 
-    What has been learnt is a policy and a reward, r_ψ, which `load_reward(DIR)` reads, and which is the reward of a
+    What has been learned is a policy and a reward, r_ψ, which `load_reward(DIR)` reads, and which is the reward of a
     PPO or SAC recipe by `reward: DIR`: elsewhere, too, where the same is to be done under other dynamics.
 
     Args:

@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torchmetrics import MeanMetric
 
-from lit_imitation import interruption
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.generators.normalisation import RunningMoments
 from lit_imitation.methods.checkpoints import CheckpointedModule, spaces_of
 from lit_imitation.metrics.episodes import EpisodeStatistics
+from lit_imitation.networks.mlp import Standardize
 from lit_imitation.policies import PolicyFactory, default_policy
 from lit_imitation.policies.checkpoints import check_fields, check_weights
-from lit_imitation.policies.networks import Standardise
+from lit_imitation.rl.normalization import RunningMoments
 from lit_imitation.rollout import Actor, Episode, Round
-from lit_imitation.seeding import get_states, set_states
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils import interruption
+from lit_imitation.utils.seeding import get_states, set_states
 
 if TYPE_CHECKING:
     pass
@@ -73,7 +73,7 @@ class ImitationModule(CheckpointedModule):
         self.env_steps = 0
         """Environment steps that training has taken; demonstrations and evaluation are not counted."""
         self.gradient_steps = 0
-        """Optimiser steps that the policy has behind it."""
+        """Optimizer steps that the policy has behind it."""
         self.evaluation: dict[str, float] = {}
         """The figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
         self.episode_statistics = EpisodeStatistics()
@@ -136,7 +136,7 @@ class ImitationModule(CheckpointedModule):
         return bool(every) and (self.global_step + 1) % every == 0
 
     def count_gradient_steps(self) -> int:
-        """Optimiser steps that the policy has behind it by now."""
+        """Optimizer steps that the policy has behind it by now."""
         return self.trainer.global_step
 
     def actor(self, deterministic: bool = True) -> Actor:
@@ -268,7 +268,7 @@ class ImitationModule(CheckpointedModule):
         """
         learned = {name for name, _ in self.named_parameters()}
         for name, module in self.named_modules():
-            if isinstance(module, Standardise | RunningMoments):
+            if isinstance(module, Standardize | RunningMoments):
                 learned |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
         found = [(name, value) for name, value in checkpoint["state_dict"].items() if name in learned]
         for i, state in enumerate(checkpoint.get("optimizer_states", [])):

@@ -1,4 +1,4 @@
-"""Behavioural cloning: supervised learning of the expert's actions (Pomerleau 1991)."""
+"""Behavioral cloning: supervised learning of the expert's actions (Pomerleau 1991)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_imitation.transitions import Transitions
 
 
 class BC(ImitationModule):
-    """Minimise, over demonstrated state–action pairs with weights w of mean 1,
+    """Minimize, over demonstrated state–action pairs with weights w of mean 1,
 
         L(θ) = E_(s,a)~D [ w(s, a) · ℓ_θ(s, a) ] − c_H · E_s [ H(π_θ(· | s)) ] + c_2 · ½‖θ‖²
 
@@ -52,7 +52,7 @@ class BC(ImitationModule):
         self.l2_coefficient = l2_coefficient
 
     def setup(self, stage: str) -> None:
-        """Build the policy and standardise its inputs by the training split."""
+        """Build the policy and standardize its inputs by the training split."""
         super().setup(stage)
         self.configure_model()
         if stage != "fit":
@@ -67,7 +67,7 @@ class BC(ImitationModule):
                     f"{int(demonstrations.done.sum())} (data.val_fraction {self.datamodule.val_fraction}): hold out "
                     "some, or let it watch val/return_mean (mode max), or leave it out with --trainer.callbacks null"
                 )
-        self.policy.fit_normaliser(demonstrations.observation, demonstrations.action)
+        self.policy.fit_normalizer(demonstrations.observation, demonstrations.action)
         if self.entropy_coefficient:
             try:
                 self.policy.entropy(demonstrations.observation[:1].to(self.policy.device))

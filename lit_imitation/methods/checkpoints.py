@@ -15,7 +15,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lit_imitation.descriptions import (
+from lit_imitation.errors import ConfigError
+from lit_imitation.experts.base import space_mismatch
+from lit_imitation.policies import Policy
+from lit_imitation.policies.checkpoints import LOADING_ERRORS, check_fields, find_checkpoint, identity, read_checkpoint
+from lit_imitation.utils.descriptions import (
     KIND,
     Described,
     class_name,
@@ -29,12 +33,8 @@ from lit_imitation.descriptions import (
     subclasses,
     unknown,
 )
-from lit_imitation.envs.spaces import space_from_dict
-from lit_imitation.errors import ConfigError
-from lit_imitation.experts.base import space_mismatch
-from lit_imitation.policies import Policy
-from lit_imitation.policies.checkpoints import LOADING_ERRORS, check_fields, find_checkpoint, identity, read_checkpoint
-from lit_imitation.trust import trusting
+from lit_imitation.utils.spaces import space_from_dict
+from lit_imitation.utils.trust import trusting
 
 Module = TypeVar("Module", bound="CheckpointedModule")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lit_imitation.generators import GeneratorFactory
 from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.policies import PolicyFactory
 from lit_imitation.rewards import Discriminator, DiscriminatorFactory
+from lit_imitation.rl import GeneratorFactory
 
 
 class GAIL(Adversarial):

@@ -17,19 +17,19 @@ from torch.optim import Optimizer
 from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.envs import episode_limit
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.generators import GeneratorFactory
-from lit_imitation.generators.gradients import Descent
 from lit_imitation.methods.reward_learning import RewardLearning
+from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build, check_weights, default_policy_class, describe
-from lit_imitation.processes import all_reduced
 from lit_imitation.rewards import GuidedCost, RewardFactory
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
+from lit_imitation.rl import GeneratorFactory
 from lit_imitation.rollout import Round
-from lit_imitation.sampling import draw_own_rows, draw_rows
-from lit_imitation.seeding import RandomStream, derive_seed
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.sampling import draw_own_rows, draw_rows
+from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 CLONE_STEPS, CLONE_BATCH, CLONE_RATE, CLONE_STD = 1000, 256, 1e-3, 0.2
 """Of the density of the demonstrations: its fit, and the least σ, in units of half the action range. An expert without
@@ -250,7 +250,7 @@ class GCL(RewardLearning):
                 encoder=self.policy.encoder.kind,
             )
             clone = clone.to(self.device)
-            clone.fit_normaliser(demonstrations.observation, demonstrations.action)
+            clone.fit_normalizer(demonstrations.observation, demonstrations.action)
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
                 count, device = len(demonstrations), demonstrations.observation.device
@@ -270,7 +270,7 @@ class GCL(RewardLearning):
 
     def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
         """The reward's steps, and then the round `[time, env]` as the reward, and the entropy, pay for it."""
-        self._share_normaliser()
+        self._share_normalizer()
         self._remember(batch)
         logged = self._improve_reward()
         _, batch = super().rewarded(batch)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torchmetrics import PearsonCorrCoef
 
 from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
-from lit_imitation.descriptions import Described, decode, describe
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.checkpoints import spaces_of
@@ -26,16 +25,16 @@ from lit_imitation.metrics.reward_recovery import (
     some_transitions,
 )
 from lit_imitation.policies import CategoricalPolicy
-from lit_imitation.processes import all_reduced, world_size
-from lit_imitation.reference import Reference
-from lit_imitation.rewards.features import Inputs
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Actor, Episode
+from lit_imitation.rollout.reference import Reference
 from lit_imitation.tabular.likelihood import Baselines, action_log_likelihood, baselines
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Entropy, Inflow, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import UNKNOWN, Trajectories
-from lit_imitation.transitions import Transitions
+from lit_imitation.transitions import Inputs, Transitions
+from lit_imitation.utils.descriptions import Described, decode, describe
+from lit_imitation.utils.distributed import all_reduced, world_size
 
 StepWeights = Literal["equal", "discounted"]
 
@@ -79,7 +78,7 @@ class MaxEntIRL(ImitationModule):
     max_j |1/M Σ_s (n(s) − d_θ(s)) φ_j(s)| ≤ `gap_tolerance` (1/N by `discounted`); in a world without features, that
     with respect to the reward of each state.
 
-    `log_likelihood` is that a step, in nats, on the demonstrations that are learnt from; `uniform_log_likelihood` and
+    `log_likelihood` is that a step, in nats, on the demonstrations that are learned from; `uniform_log_likelihood` and
     `markov_log_likelihood` are those of the `Baselines`, and `held_out_…` all three on trajectories that are held out.
 
     The policy that is kept (and played in validation) is π of the first world under r_θ, with a horizon π_0: it acts as
@@ -201,7 +200,7 @@ class MaxEntIRL(ImitationModule):
         return self.step_weights == "discounted" and self.planning.entropy == "causal"
 
     def _note_baselines(self) -> None:
-        """Measure the baselines on what is learnt from and on what is held out; warn where little of it counts."""
+        """Measure the baselines on what is learned from and on what is held out; warn where little of it counts."""
         known = [bool((one.action != UNKNOWN).all()) for one in self.demonstrations]
         worlds = self.worlds.worlds
         self.likelihoods = {}
@@ -235,7 +234,7 @@ class MaxEntIRL(ImitationModule):
         loss = torch.zeros((), device=self.device)
         gap: Tensor | float = 0.0
         count = sum(len(one.length) for one in self.demonstrations)
-        # A constant a trajectory, so that what is learnt on a whole is the mean of what is learnt on its parts.
+        # A constant a trajectory, so that what is learned on a whole is the mean of what is learned on its parts.
         scale = (1.0 if self._discounted else count / self.steps) / len(batch)
         for number, chosen in self._shares(batch):
             mdp = self.here(self.worlds.worlds[number])

@@ -8,14 +8,14 @@ from gymnasium import Space
 from torch.optim import Optimizer
 
 from lit_imitation.data.imitation_module import ImitationDataModule
-from lit_imitation.descriptions import Described
 from lit_imitation.errors import ConfigError
-from lit_imitation.generators import GeneratorFactory
 from lit_imitation.methods.rl import RL
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.checkpoints import describe
-from lit_imitation.processes import gathered
 from lit_imitation.rewards import LearnableReward, RewardFactory
+from lit_imitation.rl import GeneratorFactory
+from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.distributed import gathered
 
 
 class RewardLearning(RL):
@@ -51,7 +51,7 @@ class RewardLearning(RL):
         return type(self).__name__.lower()
 
     @property
-    def learnt(self) -> LearnableReward:
+    def learned(self) -> LearnableReward:
         """What the learner is rewarded by."""
         assert isinstance(self.reward, LearnableReward)
         return self.reward
@@ -79,19 +79,19 @@ class RewardLearning(RL):
     def configure_optimizers(self) -> list[Optimizer]:
         """The generator's; the demonstrations say how the reward reads observations, and in which units actions are."""
         optimizers = super().configure_optimizers()
-        data, encoder = self.datamodule, self.learnt.features.encoder
+        data, encoder = self.datamodule, self.learned.features.encoder
         assert isinstance(data, ImitationDataModule)
-        if encoder.standardise is not None and not encoder.standardise.fitted:
+        if encoder.standardize is not None and not encoder.standardize.fitted:
             encoder.fit(data.train.observation)
         if self._resumed is None:  # a checkpoint has the units already
-            self.learnt.fit_actions(data.train.action)
+            self.learned.fit_actions(data.train.action)
             if not self.policy.trained:
                 self.policy.fit_actions(data.train.action)
         return optimizers
 
-    def _share_normaliser(self) -> None:
+    def _share_normalizer(self) -> None:
         """Reward and policy see the observations through the same statistics, once the policy has its own."""
-        own, its = self.policy.encoder.standardise, self.learnt.features.encoder.standardise
+        own, its = self.policy.encoder.standardize, self.learned.features.encoder.standardize
         if own is not None and its is not None and own.fitted:
             its.load_state_dict(own.state_dict())
 
@@ -117,7 +117,7 @@ class RewardLearning(RL):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
-        checkpoint["reward"] = describe(self.learnt)
+        checkpoint["reward"] = describe(self.learned)
         checkpoint["past"] = gathered(self.past())
         super().on_save_checkpoint(checkpoint)
 

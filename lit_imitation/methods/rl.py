@@ -12,26 +12,26 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_imitation.data.rollout_module import RolloutDataModule
-from lit_imitation.descriptions import Described, build
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.experts.base import space_mismatch
-from lit_imitation.generators import PPO, GeneratorFactory
 from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.checkpoints import spaces_of
 from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import check_weights
-from lit_imitation.precision import without_autocast
-from lit_imitation.processes import all_reduced
-from lit_imitation.rewards import AdversarialReward, LearntReward, RewardModel, load_reward
+from lit_imitation.rewards import AdversarialReward, LearnedReward, RewardModel, load_reward
+from lit_imitation.rl import PPO, GeneratorFactory
 from lit_imitation.rollout import Round
+from lit_imitation.utils.descriptions import Described, build
+from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.precision import without_autocast
 
 WATCHED = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "reward_loss", "loss")
 """What a round may log that has to be finite."""
 
 
 class RL(ImitationModule):
-    """Maximise E_π[Σ_t γᵗ r(s_t, a_t)], round by round: play, reward, improve.
+    """Maximize E_π[Σ_t γᵗ r(s_t, a_t)], round by round: play, reward, improve.
 
     The generator is how the policy improves, `PPO` or `SAC`; the reward is the environment's own unless a model of
     one is given. A policy that was trained before, by whatever method, is where it starts if one is named.
@@ -41,7 +41,7 @@ class RL(ImitationModule):
             stands as the default: the command line would hand its arguments on to another one, where names agree.)
         policy: builds the policy; by default the generator's own choice.
         reward: a model of the reward, in place of the environment's own; or directory or checkpoint of a run that
-            learnt one.
+            learned one.
         start: directory or checkpoint of a policy to start from.
     """
 
@@ -77,7 +77,7 @@ class RL(ImitationModule):
         if hasattr(self, "policy") or self._trainer is None:
             return
         spaces = self.datamodule.spaces
-        if isinstance(self.reward, LearntReward):
+        if isinstance(self.reward, LearnedReward):
             self._check_spaces(f"model.reward: {self.reward.source}; it", self.reward.spaces)
         try:
             policy = self._policy(*spaces)
@@ -90,18 +90,18 @@ class RL(ImitationModule):
             if self.start is None or policy is None:
                 raise
             raise ConfigError(f"model.start: {policy.source}; {error}") from error
-        learnt = self.reward.model if isinstance(self.reward, LearntReward) else None
-        if isinstance(learnt, AdversarialReward) and learnt.absorbing and learnt.gamma != self.generator.gamma:
+        learned = self.reward.model if isinstance(self.reward, LearnedReward) else None
+        if isinstance(learned, AdversarialReward) and learned.absorbing and learned.gamma != self.generator.gamma:
             raise ConfigError(
-                f"model.reward pays for what comes after an end too, discounted by its gamma {learnt.gamma}; "
+                f"model.reward pays for what comes after an end too, discounted by its gamma {learned.gamma}; "
                 f"model.generator has gamma {self.generator.gamma}: give it the reward's"
             )
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
         """The generator for these spaces, around this policy."""
         if policy is not None:
-            standardise = policy.encoder.standardise
-            fitted = standardise is not None and standardise.fitted
+            standardize = policy.encoder.standardize
+            fitted = standardize is not None and standardize.fitted
             self._origin = {"given": True, "trained": policy.trained, "fitted": fitted, "fresh": policy.fresh}
         self.generator = self._generator_factory(observation_space, action_space, policy)
         self.policy = self.generator.policy
@@ -138,7 +138,7 @@ class RL(ImitationModule):
             if self._given_policy is None:
                 return None
             policy = self._given_policy(observation_space, action_space)
-            own = policy.encoder.standardise
+            own = policy.encoder.standardize
             policy.fresh = not policy.trained and not (own is not None and own.fitted)
             return policy
         policy = load_policy(self.start).train()
@@ -179,11 +179,11 @@ class RL(ImitationModule):
     @without_autocast
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]`: reward it, improve the policy by it, log what came out."""
-        learnt, batch = self.rewarded(batch)
+        learned, batch = self.rewarded(batch)
         # Without an end (`max_epochs: -1`) nothing is ever over, and nothing annealed.
         by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
-        logged = learnt | self.generator.update(batch, self.trainer.global_step / rounds)
+        logged = learned | self.generator.update(batch, self.trainer.global_step / rounds)
         self._count(batch, logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
 
@@ -239,7 +239,7 @@ class RL(ImitationModule):
                     f"the {name.replace('_', ' ')} is {value} after round {self.generator.rounds} ({self.env_steps} "
                     f"environment steps)\n{self._last_good()}"
                 )
-        # Lightning saves no checkpoint where no optimiser step was counted, and counts those of its own wrapper alone.
+        # Lightning saves no checkpoint where no optimizer step was counted, and counts those of its own wrapper alone.
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         progress.increment_completed()

@@ -11,12 +11,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from lit_imitation.reference import Reference
-from lit_imitation.statistics import Scale, bootstrap_interval, interquartile_mean, stratified_score_interval
+from lit_imitation.rollout.reference import Reference
+from lit_imitation.utils.statistics import Scale, bootstrap_interval, interquartile_mean, stratified_score_interval
 
 
 class EpisodeStatistics(Metric):
-    """Return, length, success and normalised score over evaluation episodes, wherever they were played.
+    """Return, length, success and normalized score over evaluation episodes, wherever they were played.
 
     The episodes themselves are the state. Before computing, the processes' episodes are put together and sorted, and
     the bootstrap has a fixed seed: the figures do not depend on how evaluation was split.

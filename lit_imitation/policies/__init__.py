@@ -1,10 +1,10 @@
 """Policies: observation to action distribution."""
 
+from lit_imitation.networks.critic import QFunctions, Value
 from lit_imitation.policies.base import Policy, PolicyFactory
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.checkpoints import default_policy, default_policy_class, load_policy
 from lit_imitation.policies.continuous import DeterministicPolicy, GaussianPolicy
-from lit_imitation.policies.critic import QFunctions, Value
 from lit_imitation.policies.ensemble import EnsemblePolicy
 from lit_imitation.policies.squashed import SquashedGaussianPolicy
 

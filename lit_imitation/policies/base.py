@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_imitation.descriptions import Described
-from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation, Encoder, EncoderKind, EnsembleMLP
+from lit_imitation.networks.encoders import Encoder, EncoderKind
+from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
 from lit_imitation.rollout import Actor
 from lit_imitation.transitions import as_played
+from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.spaces import FlatBox
 
 
 class Policy(Described, nn.Module, ABC):
@@ -42,7 +43,7 @@ class Policy(Described, nn.Module, ABC):
     """
 
     trained = False
-    """It comes from a checkpoint: its weights are of use, and with no other normaliser than its own."""
+    """It comes from a checkpoint: its weights are of use, and with no other normalizer than its own."""
     fresh = False
     """Its weights are known to be those that were drawn: there is nothing in them to hold on to."""
     context = ("observation_space", "action_space")
@@ -75,7 +76,7 @@ class Policy(Described, nn.Module, ABC):
 
     @abstractmethod
     def loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: what minimising makes the policy imitate `action: [B, *act]` at `observation: [B, *obs]`."""
+        """`[B]`: what minimizing makes the policy imitate `action: [B, *act]` at `observation: [B, *obs]`."""
 
     def mean_loss(self, observation: Tensor, action: Tensor) -> Tensor:
         """`[]`: the mean of `loss` over the batch; a subclass may have a kernel that does both at once."""
@@ -129,8 +130,8 @@ class Policy(Described, nn.Module, ABC):
         output: Tensor = self.network(self.encoder(observation))
         return output
 
-    def fit_normaliser(self, observation: Tensor, action: Tensor | None = None) -> None:
-        """Standardise inputs by the mean and standard deviation of `observation: [N, *obs]` from now on.
+    def fit_normalizer(self, observation: Tensor, action: Tensor | None = None) -> None:
+        """Standardize inputs by the mean and standard deviation of `observation: [N, *obs]` from now on.
 
         With demonstrated actions, `[N, *act]`, outputs are in the units that `fit_actions` takes from them.
         """
@@ -142,8 +143,8 @@ class Policy(Described, nn.Module, ABC):
         """Take the units of continuous actions from demonstrated ones `[N, *act]`; nothing to do for others."""
 
     @torch.no_grad()
-    def refit_normaliser(self, observation: Tensor, optimizers: Sequence[Optimizer] = ()) -> None:
-        """As `fit_normaliser`, but π stays the function that it is: the first layer takes the change in.
+    def refit_normalizer(self, observation: Tensor, optimizers: Sequence[Optimizer] = ()) -> None:
+        """As `fit_normalizer`, but π stays the function that it is: the first layer takes the change in.
 
         With x̂ = (x − μ) / σ = x̂' r + d, r = σ' / σ and d = (μ' − μ) / σ, W becomes W diag(r) and b becomes b + W d.
         (Where an input is so far out that it is clipped, the two differ.) The gradients become (∂W − ∂b dᵀ) diag(r)⁻¹,
@@ -153,13 +154,13 @@ class Policy(Described, nn.Module, ABC):
             observation: `[N, *obs]`.
             optimizers: those that train this policy.
         """
-        standardise = self.encoder.standardise
-        if standardise is None:
+        standardize = self.encoder.standardize
+        if standardize is None:
             return
-        mean, inverse = standardise.mean.double().clone(), standardise.inverse_std.double().clone()
-        self.fit_normaliser(observation)
-        ratio = inverse / standardise.inverse_std.double()
-        shift = (standardise.mean.double() - mean) * inverse
+        mean, inverse = standardize.mean.double().clone(), standardize.inverse_std.double().clone()
+        self.fit_normalizer(observation)
+        ratio = inverse / standardize.inverse_std.double()
+        shift = (standardize.mean.double() - mean) * inverse
         weight, bias = self.network.first_layer
         old = weight.double()
         bias.copy_(bias.double() + old @ shift)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.networks import Activation, EncoderKind
 
 
 class CategoricalPolicy(Policy):

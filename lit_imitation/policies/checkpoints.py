@@ -14,14 +14,14 @@ from gymnasium import Space
 from gymnasium.spaces import Discrete, MultiDiscrete
 from torch import Tensor, nn
 
-from lit_imitation.descriptions import Described, build, describe
 from lit_imitation.errors import ConfigError
-from lit_imitation.files import expanded
-from lit_imitation.integrity import check_file, verify_archive
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
-from lit_imitation.trust import refuse_url, trusting
+from lit_imitation.utils.descriptions import Described, build, describe
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_file, verify_archive
+from lit_imitation.utils.trust import refuse_url, trusting
 
 __all__ = ["build", "describe"]  # beside what is defined here
 Part = TypeVar("Part", bound=Described)
@@ -196,7 +196,7 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     if part not in checkpoint:
         if part == "reward":
             raise ConfigError(
-                f"{file} is of {identity(checkpoint)}, so it holds no learnt reward; GAIL, AIRL, GCL and MaxEntIRL "
+                f"{file} is of {identity(checkpoint)}, so it holds no learned reward; GAIL, AIRL, GCL and MaxEntIRL "
                 "learn one"
             )
         raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")

@@ -12,11 +12,12 @@ from gymnasium import Space
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
-from lit_imitation.policies.networks import Activation, EncoderKind
-from lit_imitation.policies.units import action_units
+from lit_imitation.utils.spaces import float32_bounds
+from lit_imitation.utils.units import action_units
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 """Range of log σ in units of half the action range: a density may sharpen on noiseless demonstrations, not collapse."""
@@ -54,11 +55,11 @@ def soft_tanh(x: Tensor) -> Tensor:
 
 
 class BoxActions(nn.Module):
-    """Actions `[B, *act]` in a box, written as u = (action − centre) / scale, `[B, act_dim]`; see `action_units`."""
+    """Actions `[B, *act]` in a box, written as u = (action − center) / scale, `[B, act_dim]`; see `action_units`."""
 
     low: Tensor
     high: Tensor
-    centre: Tensor
+    center: Tensor
     scale: Tensor
     ranged: Tensor
     room = 1.0
@@ -68,7 +69,7 @@ class BoxActions(nn.Module):
         """Take bounds and units; buffers, so that they are where the parameters are."""
         self.shape, self.act_dim = space.shape, math.prod(space.shape)
         units = action_units(space)
-        self.register_buffer("centre", torch.as_tensor(units.centre, dtype=torch.float32))
+        self.register_buffer("center", torch.as_tensor(units.center, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(units.scale, dtype=torch.float32))
         self.register_buffer("ranged", torch.as_tensor(units.ranged))
         for name, bound in zip(("low", "high"), float32_bounds(space), strict=True):
@@ -89,7 +90,7 @@ class BoxActions(nn.Module):
 
     def to_box(self, u: Tensor) -> Tensor:
         """`[..., act_dim]` to actions in the environment's units, flat as it came, clipped into the box."""
-        return torch.clamp(torch.addcmul(self.centre, u, self.scale), self.low, self.high)
+        return torch.clamp(torch.addcmul(self.center, u, self.scale), self.low, self.high)
 
     def clip(self, action: Tensor) -> Tensor:
         """`[B, *act]`, clipped into the box."""
@@ -104,7 +105,7 @@ class BoxActions(nn.Module):
 
     def from_action(self, action: Tensor) -> Tensor:
         """`[B, *act]` to `[B, act_dim]`."""
-        return (action.reshape(len(action), self.act_dim) - self.centre) / self.scale
+        return (action.reshape(len(action), self.act_dim) - self.center) / self.scale
 
 
 class _ContinuousPolicy(BoxActions, Policy):
@@ -195,7 +196,7 @@ class GaussianPolicy(_ContinuousPolicy):
         """`[B, outputs]` to drawn actions `[B, *act]` in the environment's own units, before they are clipped."""
         mean, log_std = self.mean_and_log_std(head)
         u = torch.addcmul(mean, log_std.exp(), torch.randn_like(mean))
-        action = torch.addcmul(self.centre, u, self.scale)
+        action = torch.addcmul(self.center, u, self.scale)
         return action if len(self.shape) == 1 else action.reshape(-1, *self.shape)
 
     def rsample_with_log_prob(self, head: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +207,7 @@ class GaussianPolicy(_ContinuousPolicy):
             noise: `[B, act_dim]` of N(0, 1).
         """
         mean, log_std = self.mean_and_log_std(head)
-        action = torch.addcmul(self.centre, mean + log_std.exp() * noise, self.scale).reshape(-1, *self.shape)
+        action = torch.addcmul(self.center, mean + log_std.exp() * noise, self.scale).reshape(-1, *self.shape)
         normal = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi))
         return action, (normal - self.scale.log()).sum(-1)
 
@@ -226,7 +227,7 @@ class GaussianPolicy(_ContinuousPolicy):
         inverse = torch.exp(-log_std)
         z = (self.from_action(action) - mean) * inverse
         density = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi))
-        below, above = (((bound - self.centre) / self.scale - mean) * inverse for bound in (self.low, self.high))
+        below, above = (((bound - self.center) / self.scale - mean) * inverse for bound in (self.low, self.high))
         inside = torch.where(z > below, density, torch.special.log_ndtr(below))
         return torch.where(z < above, inside, torch.special.log_ndtr(-above)).sum(-1)
 
@@ -249,7 +250,7 @@ class GaussianPolicy(_ContinuousPolicy):
 
 
 class DeterministicPolicy(_ContinuousPolicy):
-    """a = centre + scale · tanh(z(s)), regressed on the demonstrated action with a choice of loss.
+    """a = center + scale · tanh(z(s)), regressed on the demonstrated action with a choice of loss.
 
     With r = u(a) − tanh(z(s)), summed over action dimensions:
 

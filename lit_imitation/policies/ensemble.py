@@ -14,9 +14,10 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import Activation, EnsembleMLP
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.continuous import BoxActions
-from lit_imitation.policies.networks import Activation, EncoderKind, EnsembleMLP
 
 
 class EnsemblePolicy(BoxActions, Policy):
@@ -26,7 +27,7 @@ class EnsemblePolicy(BoxActions, Policy):
       not that of the mixture.
     - Continuous: a = 1/M Σ_m a_m(s) with a_m as in `DeterministicPolicy`. Loss: 1/M Σ_m of its squared error.
 
-    All see the same data, with one standardisation of the inputs (and, for images, one set of convolutions); one
+    All see the same data, with one standardization of the inputs (and, for images, one set of convolutions); one
     batched product per layer trains and asks them all. A member's gradient is 1/M of what it would be alone, which
     Adam's steps do not depend on (but for its ε).
 

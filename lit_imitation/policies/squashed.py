@@ -12,17 +12,18 @@ from gymnasium import Space
 from torch import Tensor
 
 from lit_imitation.errors import UnsupportedSpaceError
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, _ContinuousPolicy, soft_tanh
-from lit_imitation.policies.networks import Activation, EncoderKind
-from lit_imitation.policies.units import ABSURD
+from lit_imitation.utils.units import ABSURD
 
 EDGE = 1e-6
 """How far inside the bounds, in units of half the action range, an action at or beyond them is taken to be."""
 
 
 class SquashedGaussianPolicy(_ContinuousPolicy):
-    """a = centre + scale · tanh(u) with u ~ N(μ(s), diag σ(s)²) (Haarnoja et al. 2018, appendix C). The density is
+    """a = center + scale · tanh(u) with u ~ N(μ(s), diag σ(s)²) (Haarnoja et al. 2018, appendix C). The density is
 
         log π(a | s) = Σ_i [ log N(u_i; μ_i, σ_i²) − log(1 − tanh² u_i) − log scale_i ].
 
@@ -83,7 +84,7 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         """`[B, 2 act_dim]` to drawn actions `[B, *act]`; inside the box but for rounding."""
         mean, log_std = self.mean_and_log_std(head)
         u = mean + log_std.exp() * torch.randn_like(mean)
-        return torch.addcmul(self.centre, u.tanh(), self.scale).reshape(-1, *self.shape)
+        return torch.addcmul(self.center, u.tanh(), self.scale).reshape(-1, *self.shape)
 
     def rsample_with_log_prob(self, head: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Actions `[B, *act]` that are differentiable functions of the head, and their log π `[B]`.
@@ -98,7 +99,7 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         if noise is None:
             noise = torch.randn_like(mean)
         u = mean + log_std.exp() * noise
-        action = torch.addcmul(self.centre, u.tanh(), self.scale).reshape(-1, *self.shape)
+        action = torch.addcmul(self.center, u.tanh(), self.scale).reshape(-1, *self.shape)
         normal = -(0.5 * noise.square() + log_std + 0.5 * math.log(2 * math.pi))
         return action, (normal - self._log_slope(u)).sum(-1)
 

@@ -2,7 +2,7 @@
 
 from lit_imitation.rewards.airl import AIRLDiscriminator
 from lit_imitation.rewards.base import LearnableReward, RewardFactory, RewardModel
-from lit_imitation.rewards.checkpoints import LearntReward, load_reward
+from lit_imitation.rewards.checkpoints import LearnedReward, load_reward
 from lit_imitation.rewards.discriminator import AdversarialReward, Discriminator, DiscriminatorFactory
 from lit_imitation.rewards.guided_cost import GuidedCost
 from lit_imitation.rewards.tabular import (
@@ -21,7 +21,7 @@ __all__ = [
     "DiscriminatorFactory",
     "GuidedCost",
     "LearnableReward",
-    "LearntReward",
+    "LearnedReward",
     "LinearReward",
     "MLPReward",
     "RewardFactory",

@@ -11,11 +11,12 @@ from gymnasium import Space
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation, EncoderKind
-from lit_imitation.precision import without_autocast
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.rewards.discriminator import AdversarialReward
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.precision import without_autocast
 
 
 class AIRLDiscriminator(AdversarialReward):
@@ -33,7 +34,7 @@ class AIRLDiscriminator(AdversarialReward):
     constant, where the true one is of the state alone and the dynamics are decomposable (section 6 of the paper).
 
     A terminal state has no future: there Φ = 0, and no reward follows. With `absorbing` the state after it is a state
-    like others, with a Φ and a reward that are learnt; nothing is done there, so log π is 0.
+    like others, with a Φ and a reward that are learned; nothing is done there, so log π is 0.
 
     π is the probability of what the environment is made to play (`Policy.played_log_prob`): in units of half the action
     range, so that r_ψ's constant does not depend on the environment's; and what a Gaussian draws beyond the bounds
@@ -96,7 +97,7 @@ class AIRLDiscriminator(AdversarialReward):
         self.reward_decay, self.entropy_weight = reward_decay, entropy_weight
         inputs, self.state_size = self.features.out_features, self.features.state_features
         self.inputs = inputs
-        self.penalised = inputs + self.state_size  # s, a and s′, but not whether there is a future
+        self.penalized = inputs + self.state_size  # s, a and s′, but not whether there is a future
         self.reward_network = MLP([inputs, *hidden_sizes, 1], activation)
         self.potential = MLP([self.state_size, *potential_hidden_sizes, 1], activation)
 

@@ -1,4 +1,4 @@
-"""What every reward model is, and what those have in common that are learnt from transitions."""
+"""What every reward model is, and what those have in common that are learned from transitions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from gymnasium import Space
 from torch import Tensor, nn
 
-from lit_imitation.descriptions import Described
-from lit_imitation.policies.networks import EncoderKind
-from lit_imitation.rewards.features import ActionFeatures, Features, Inputs
-from lit_imitation.transitions import Transitions
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.rewards.features import ActionFeatures, Features
+from lit_imitation.transitions import Inputs, Transitions
+from lit_imitation.utils.descriptions import Described
 
 
 class RewardModel(Described, nn.Module, ABC):
@@ -55,7 +55,7 @@ class LearnableReward(RewardModel):
                 module.fit(action)
 
     def recovered(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`: what is a reward without the learner it was learnt beside; here `reward` itself."""
+        """`[*batch]`: what is a reward without the learner it was learned beside; here `reward` itself."""
         return self.reward(transitions)
 
 

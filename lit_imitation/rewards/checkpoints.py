@@ -1,4 +1,4 @@
-"""A learnt reward out of a checkpoint."""
+"""A learned reward out of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lit_imitation.rewards.tabular import TabularReward
 from lit_imitation.transitions import Transitions
 
 
-class LearntReward(RewardModel):
-    """What a discriminator, guided cost learning or maximum-entropy IRL has learnt, as a reward that stays as it is.
+class LearnedReward(RewardModel):
+    """What a discriminator, guided cost learning or maximum-entropy IRL has learned, as a reward that stays as it is.
 
     Args:
         model: the model that was trained; of it what `recovered` says.
@@ -32,8 +32,8 @@ class LearntReward(RewardModel):
         return self.model.recovered(transitions)
 
 
-def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> LearntReward:
-    """The reward that a run learnt: r_ψ of AIRL, r_θ of GCL and MaxEntIRL; of GAIL, what its last learner was paid.
+def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> LearnedReward:
+    """The reward that a run learned: r_ψ of AIRL, r_θ of GCL and MaxEntIRL; of GAIL, what its last learner was paid.
 
     `reward(transitions)` gives the reward `[*batch]` of `Transitions`; the path alone serves as a recipe's
     `model.reward`.
@@ -48,7 +48,7 @@ def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: boo
     """
     model = load_described(path, "reward", RewardModel, trust)  # type: ignore[type-abstract]
     if not isinstance(model, LearnableReward | TabularReward):
-        raise ConfigError(f"{path} holds a {type(model).__name__}, which is not learnt from demonstrations")
-    reward = LearntReward(model)
+        raise ConfigError(f"{path} holds a {type(model).__name__}, which is not learned from demonstrations")
+    reward = LearnedReward(model)
     reward.source = model.source
     return reward.to(device)

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from gymnasium import Space
 from torch import Tensor
 
-from lit_imitation.envs.spaces import element
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation, EncoderKind
-from lit_imitation.precision import without_autocast
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.rewards.base import LearnableReward
-from lit_imitation.rewards.features import Inputs, Samples
-from lit_imitation.transitions import Transitions
+from lit_imitation.rewards.features import Samples
+from lit_imitation.transitions import Inputs, Transitions
+from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.spaces import element
 
 STATISTICS = (
     "discriminator_accuracy_expert",
@@ -40,7 +41,7 @@ class AdversarialReward(LearnableReward):
 
         L = −½ E_{ρ_E}[log D] − ½ E_{ρ_π}[log(1 − D)],        best at D* = ρ_E / (ρ_E + ρ_π),  ℓ* = log(ρ_E / ρ_π).
 
-    So ℓ is large where the expert is more often than the learner, and the learner has to *maximise* it or anything
+    So ℓ is large where the expert is more often than the learner, and the learner has to *maximize* it or anything
     that grows with it. The rewards that do, with their signs:
 
         positive: −log(1 − D) = log(1 + e^ℓ) > 0     each step is worth something: to live longer pays
@@ -58,7 +59,7 @@ class AdversarialReward(LearnableReward):
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what is read.
         loss: `cross_entropy`, L above; or `wasserstein`, E_{ρ_π}[ℓ] − E_{ρ_E}[ℓ], to which a gradient penalty or
-            spectral normalisation has to be set, and whose reward is ℓ itself.
+            spectral normalization has to be set, and whose reward is ℓ itself.
         max_logit: m, at which the loss clips the logits: min(ℓ, m) of the expert's pairs, max(ℓ, −m) of the learner's.
             A pair that is told by more has no gradient, so that ℓ stops growing there; one on the wrong side always has
             one. (To bound ℓ itself, on both sides, would leave neither slope where the learner is nor a gradient to a
@@ -119,7 +120,7 @@ class AdversarialReward(LearnableReward):
 
     needs_log_prob = False
     """Whether `logit` reads log π."""
-    penalised: int | None = None
+    penalized: int | None = None
     """How many of the columns of `describe_samples`, from the first on, the gradient penalty is about; None for all."""
 
     @property
@@ -156,7 +157,7 @@ class AdversarialReward(LearnableReward):
         if self.gradient_penalty:
             features = self.describe_samples(samples)
             between = torch.lerp(features[half:], features[:half], place[:, None])
-            slope = torch.func.grad(lambda x: self.score(x).sum())(between)[:, : self.penalised]
+            slope = torch.func.grad(lambda x: self.score(x).sum())(between)[:, : self.penalized]
             penalty = ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
             loss = loss + self.gradient_penalty * penalty
         accuracy = ((expert > 0).float().mean(), (learner < 0).float().mean())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -12,15 +12,12 @@ from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 
-from lit_imitation.envs.spaces import float32_bounds
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.policies.networks import Encoder, EncoderKind
-from lit_imitation.policies.units import action_units
-from lit_imitation.sampling import draw_own_rows
-from lit_imitation.transitions import Transitions
-
-Inputs = Literal["state", "state_action", "transition"]
-"""What a reward is a function of: s, (s, a) or (s, s′)."""
+from lit_imitation.networks.encoders import Encoder, EncoderKind
+from lit_imitation.transitions import Inputs, Transitions
+from lit_imitation.utils.sampling import draw_own_rows
+from lit_imitation.utils.spaces import float32_bounds
+from lit_imitation.utils.units import action_units
 
 
 def check_inputs(inputs: str) -> None:

@@ -1,4 +1,4 @@
-"""Guided cost learning's reward (Finn, Levine & Abbeel 2016): likelihood from weighted samples, regularisers."""
+"""Guided cost learning's reward (Finn, Levine & Abbeel 2016): likelihood from weighted samples, regularizers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.networks import MLP, Activation, EncoderKind
-from lit_imitation.precision import without_autocast
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.precision import without_autocast
 
 STATISTICS = (
     "reward_expert",
@@ -25,7 +26,7 @@ STATISTICS = (
     "local_constancy",
     "monotonicity",
 )
-"""What each step reports beside its loss: mean R(τ) of either side, β, and the regularisers g."""
+"""What each step reports beside its loss: mean R(τ) of either side, β, and the regularizers g."""
 HALVINGS = 40
 """Of the interval in which β is looked for."""
 
@@ -95,7 +96,7 @@ class GuidedCost(LearnableReward):
     sampling. β is 1 as long as the effective sample size of the weights z_j exp R_θ(τ_j) is at least `min_share` · M,
     and otherwise the largest for which that of the tempered weights is.
 
-    c_t = ‖A f_θ(s_t) + b‖², the cost of the state, is what the regularisers are of: g_lcr is the mean over
+    c_t = ‖A f_θ(s_t) + b‖², the cost of the state, is what the regularizers are of: g_lcr is the mean over
     demonstrations and samples of `local_constancy`, g_mono that over demonstrations of `monotonicity` (section 5.2 of
     the paper; the second is meant for tasks of one approach to a goal).
 
@@ -106,7 +107,7 @@ class GuidedCost(LearnableReward):
         observation_space: Box or Discrete.
         action_space: Box, Discrete or MultiDiscrete.
         inputs: what f_θ reads.
-        hidden_sizes: of f_θ; with none f_θ is the standardised state itself and c is quadratic in it: few tasks are
+        hidden_sizes: of f_θ; with none f_θ is the standardized state itself and c is quadratic in it: few tasks are
             so simple, but beyond what was sampled such a cost only rises, where a network's may fall.
         outputs: rows of A.
         activation: after each layer of f_θ.

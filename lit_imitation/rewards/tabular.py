@@ -13,11 +13,11 @@ from gymnasium.spaces import Discrete
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.policies.networks import MLP, Activation
+from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.rewards.base import RewardModel
-from lit_imitation.rewards.features import Inputs, check_inputs
+from lit_imitation.rewards.features import check_inputs
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
-from lit_imitation.transitions import Transitions
+from lit_imitation.transitions import Inputs, Transitions
 
 
 class TabularReward(RewardModel):
@@ -35,7 +35,7 @@ class TabularReward(RewardModel):
     """
 
     features: Tensor
-    """Those of the world that was learnt from, `[S, F]`; indices `[S]` where it has none."""
+    """Those of the world that was learned from, `[S, F]`; indices `[S]` where it has none."""
     context = ("observation_space", "action_space")
     factory_context = ("num_features", "grid")
 
@@ -62,7 +62,7 @@ class TabularReward(RewardModel):
         """`[B, outputs]` of the features `[B, F]` of states, and with `transition` those of their successors too."""
 
     def remember(self, mdp: TabularMDP) -> None:
-        """Keep the features of the world that is learnt from, for `reward`."""
+        """Keep the features of the world that is learned from, for `reward`."""
         if mdp.features is not None:
             self.features.copy_(mdp.features)
 

@@ -14,12 +14,12 @@ from scipy.sparse import coo_array, csc_array, csr_array, issparse, sparray, spm
 from scipy.sparse.csgraph import breadth_first_order
 from torch import Tensor
 
-from lit_imitation.arguments import TypeChecked
 from lit_imitation.errors import ConfigError
+from lit_imitation.utils.arguments import TypeChecked
 
 if TYPE_CHECKING:
-    from lit_imitation.rewards.features import Inputs
     from lit_imitation.tabular.env import TabularEnv
+    from lit_imitation.transitions import Inputs
 
 TOLERANCE = 1e-6
 """How far a row of probabilities may be from 1, which is what float32 makes of it; it is then brought there."""

@@ -24,7 +24,7 @@ KEPT = 2**22
 
 @dataclass(frozen=True)
 class Planning:
-    """What is maximised: E[Σ_t γᵗ r_t] plus an entropy, over T steps or without end.
+    """What is maximized: E[Σ_t γᵗ r_t] plus an entropy, over T steps or without end.
 
     - `causal` (Ziebart, Bagnell & Dey 2010): plus the entropy of each action given the state, discounted like r,
 
@@ -205,7 +205,7 @@ class _Backup:
         mdp: the world.
         of_action: `[A, S]`: what each action pays in each state.
         of_transition: `[N]`: what each transition pays, where chance leans towards it.
-        planning: what is maximised.
+        planning: what is maximized.
     """
 
     def __init__(self, mdp: TabularMDP, of_action: Tensor, of_transition: Tensor | None, planning: Planning) -> None:

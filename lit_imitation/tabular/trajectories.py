@@ -15,7 +15,7 @@ from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Inflow, Planning
 
 if TYPE_CHECKING:
-    from lit_imitation.rewards.features import Inputs
+    from lit_imitation.transitions import Inputs
 
 Trajectory: TypeAlias = ArrayLike | tuple[ArrayLike, ArrayLike]
 """States `[n + 1]`, or a pair (tuple or list) of states `[n + 1]` and actions `[n]`."""

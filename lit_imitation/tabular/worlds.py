@@ -74,42 +74,42 @@ class GridWorld(_Grid):
 
 
 class ObjectWorld(_Grid):
-    """Coloured objects on a grid (Levine, Popović & Koltun 2011, section 7).
+    """Colored objects on a grid (Levine, Popović & Koltun 2011, section 7).
 
-    Each object has an inner and an outer colour. A cell pays 1 within distance 3 of an object whose outer colour is the
-    first and within 2 of one whose outer colour is the second, −1 if only the first is so, else 0; inner colours and
-    further outer ones only distract. The features are, for each inner and outer colour and each d = 1, …, size, whether
+    Each object has an inner and an outer color. A cell pays 1 within distance 3 of an object whose outer color is the
+    first and within 2 of one whose outer color is the second, −1 if only the first is so, else 0; inner colors and
+    further outer ones only distract. The features are, for each inner and outer color and each d = 1, …, size, whether
     an object of it is at most d away: the true reward is made of two of them and their conjunction, so not linear.
 
     Args:
         size: rows and columns.
         slip: probability of a random move.
         objects: how many; by default one in 20 cells (50 on 32 × 32).
-        colours: of either kind, 2 at least.
+        colors: of either kind, 2 at least.
         seed: of the objects.
     """
 
     def __init__(
-        self, size: int = 32, slip: float = 0.3, objects: int | None = None, colours: int = 2, seed: int = 0
+        self, size: int = 32, slip: float = 0.3, objects: int | None = None, colors: int = 2, seed: int = 0
     ) -> None:
         if objects is not None and not 1 <= objects <= size * size:
             raise ConfigError(f"objects is {objects}; there must be 1 at least, and at most one a cell ({size * size})")
-        if colours < 2:
-            raise ConfigError(f"colours is {colours}; the reward speaks of two")
-        self.objects, self.colours = objects, colours
+        if colors < 2:
+            raise ConfigError(f"colors is {colors}; the reward speaks of two")
+        self.objects, self.colors = objects, colors
         super().__init__(size, slip, seed)
 
     def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
         """The objects."""
         cells = size * size
         count = max(1, cells // 20) if self.objects is None else self.objects
-        place, colour = rng.choice(cells, count, replace=False), rng.integers(self.colours, size=(2, count))
+        place, color = rng.choice(cells, count, replace=False), rng.integers(self.colors, size=(2, count))
         every = np.stack(np.divmod(np.arange(cells), size), -1)
         distance = np.sqrt(((every[:, None] - every[place]) ** 2).sum(-1))
         nearest = np.stack(
-            [distance[:, of == c].min(1, initial=np.inf) for of in colour for c in range(self.colours)], 1
+            [distance[:, of == c].min(1, initial=np.inf) for of in color for c in range(self.colors)], 1
         )
-        first, second = nearest[:, self.colours] <= 3, nearest[:, self.colours + 1] <= 2
+        first, second = nearest[:, self.colors] <= 3, nearest[:, self.colors + 1] <= 2
         within = nearest[:, :, None] <= np.arange(1, size + 1)
         return np.where(first, np.where(second, 1.0, -1.0), 0.0), within.reshape(cells, -1).astype(float)
 
@@ -118,19 +118,19 @@ class BinaryWorld(_Grid):
     """Blue and red cells at random (Wulfmeier, Ondruska & Posner 2015, section 4.2).
 
     A cell pays 1 if exactly four of the nine cells around and under it are blue, −1 if five are, else 0. The features
-    are the colours of the nine (blue is 1, and so nothing beyond the edge is).
+    are the colors of the nine (blue is 1, and so nothing beyond the edge is).
 
     Args:
         size: rows and columns.
         slip: probability of a random move.
-        seed: of the colours.
+        seed: of the colors.
     """
 
     def __init__(self, size: int = 32, slip: float = 0.3, seed: int = 0) -> None:
         super().__init__(size, slip, seed)
 
     def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The colours."""
+        """The colors."""
         blue = np.pad(rng.integers(2, size=(size, size)), 1)
         around = np.lib.stride_tricks.sliding_window_view(blue, (3, 3)).reshape(size * size, 9)
         count = around.sum(1)

@@ -11,7 +11,7 @@ import torch
 
 from lit_imitation import RolloutDataModule
 from lit_imitation.errors import ConfigError
-from lit_imitation.seeding import derive_seed
+from lit_imitation.utils.seeding import derive_seed
 
 
 class Explorer:

@@ -14,11 +14,7 @@ import torch
 from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, save
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation.data.demonstrations import (
-    Demonstrations,
-    check,
-    read_demonstrations,
-)
+from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations
 from lit_imitation.data.sources import _dense
 from lit_imitation.errors import DemonstrationError, MissingExtraError
 

@@ -70,11 +70,11 @@ def test_copies_of_a_batch_do_not_touch_each_other():
     assert len(np.unique(ends[0][rows], axis=0)) == 32
 
 
-def test_the_direction_is_that_of_the_centre_line():
+def test_the_direction_is_that_of_the_center_line():
     x = np.linspace(-3, 9, 400)
-    slope = (lane.centre_line(x + 1e-6) - lane.centre_line(x - 1e-6)) / 2e-6
-    np.testing.assert_allclose(np.tan(lane.centre_heading(x)), slope, atol=1e-8)
-    np.testing.assert_allclose(lane.lateral_offset(np.stack([x, lane.centre_line(x) - 0.1, x, x], -1)), -0.1)
+    slope = (lane.center_line(x + 1e-6) - lane.center_line(x - 1e-6)) / 2e-6
+    np.testing.assert_allclose(np.tan(lane.center_heading(x)), slope, atol=1e-8)
+    np.testing.assert_allclose(lane.lateral_offset(np.stack([x, lane.center_line(x) - 0.1, x, x], -1)), -0.1)
 
 
 def test_the_expert_keeps_the_lane_through_all_its_bends():
@@ -92,7 +92,7 @@ def test_the_expert_brings_a_car_back_from_hazard_whichever_way_it_points():
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 4, 300)
     side = rng.choice([-0.5, 0.5], 300)
-    envs.unwrapped._state = np.stack([x, lane.centre_line(x) + side, rng.uniform(-np.pi, np.pi, 300)], -1)
+    envs.unwrapped._state = np.stack([x, lane.center_line(x) + side, rng.uniform(-np.pi, np.pi, 300)], -1)
     observation = envs.unwrapped._observe(envs.unwrapped._state)
     paid = []
     for _ in range(100):

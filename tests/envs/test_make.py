@@ -14,11 +14,12 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-from lit_imitation.envs import check_spaces, episode_limit, make, make_single, random_return
-from lit_imitation.envs.spaces import FlatBox
+from lit_imitation.envs import episode_limit, make, make_single
 from lit_imitation.errors import ConfigError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.policies import CategoricalPolicy, default_policy
 from lit_imitation.rollout import collect
+from lit_imitation.rollout.random_return import random_return
+from lit_imitation.utils.spaces import FlatBox, check_spaces
 
 IMAGE = spaces.Box(0, 255, (12, 12, 3), np.uint8)
 
@@ -378,7 +379,9 @@ def test_random_return_is_measured_once(cache, monkeypatch):
         raise AssertionError("stepped again")
 
     with monkeypatch.context() as patch:
-        module = importlib.import_module("lit_imitation.envs.random_return")  # its name is the function's in the room
+        module = importlib.import_module(
+            "lit_imitation.rollout.random_return"
+        )  # its name is the function's in the room
         patch.setattr(module, "make", broken)
         assert random_return("CartPole-v1") == value
         with pytest.raises(AssertionError):  # another environment is another value

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from lit_imitation.envs import make, make_single, point_mass_maze, random_return
+from lit_imitation.envs import make, make_single, point_mass_maze
 from lit_imitation.errors import ConfigError
 from lit_imitation.rollout import collect
+from lit_imitation.rollout.random_return import random_return
 
 ENV, MIRRORED = "lit_imitation/PointMassMaze-v0", "lit_imitation/PointMassMazeMirrored-v0"
 BARRIERS = {ENV: (0.2, 0.6), MIRRORED: (-0.1, 0.4)}

@@ -13,11 +13,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from lit_imitation.cache import Key
 from lit_imitation.errors import ExpertError, MissingExtraError, UnsupportedSpaceError
 from lit_imitation.experts import add_expert, checked, load_expert
 from lit_imitation.experts.base import space_mismatch
-from lit_imitation.seeding import RandomStream
+from lit_imitation.utils.cache import Key
+from lit_imitation.utils.seeding import RandomStream
 
 OBSERVATION, DISCRETE = spaces.Box(-np.inf, np.inf, (3,)), spaces.Discrete(4)
 BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 4], np.float32))

@@ -19,7 +19,7 @@ from lit_imitation.rollout import Episodes
 
 OBSERVATION = Box(-np.inf, np.inf, (5,))
 ACTION = Box(np.array([-1, -2], np.float32), np.array([1, 4], np.float32))
-MEASURED = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "experts.json").read_text())
+MEASURED = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "experts.json").read_text())
 NEEDS = {"LunarLander": "Box2D", "Bipedal": "Box2D"}
 
 
@@ -56,7 +56,7 @@ def test_a_policy_and_its_arrays_act_alike(cls, activation, tmp_path):
     torch.manual_seed(0)
     space = Discrete(3, start=1) if cls is CategoricalPolicy else ACTION
     policy = cls(OBSERVATION, space, hidden_sizes=[16, 8], activation=activation)
-    policy.fit_normaliser(3.0 + 2.0 * torch.randn(100, 5))
+    policy.fit_normalizer(3.0 + 2.0 * torch.randn(100, 5))
     save_arrays(policy, tmp_path / "policy.npz", note="hello")
     observation = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float32)
     expert = load_arrays(tmp_path / "policy.npz", OBSERVATION, space)

@@ -91,7 +91,7 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
         "airl-discrete",
         tmp_path,
         "--model.generator.learning_rate=1e-12",
-        "--model.generator.normalise_observations=false",
+        "--model.generator.normalize_observations=false",
         f"--model.batch_size={batch_size}",
     )
     policy = modules[0].policy
@@ -112,7 +112,7 @@ def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_pat
         "airl-continuous",
         tmp_path,
         "--model.generator.learning_rate=1e-12",
-        "--model.generator.normalise_observations=false",
+        "--model.generator.normalize_observations=false",
         "--model.generator.initial_std=2",
     )
     policy = modules[0].policy
@@ -129,22 +129,22 @@ def test_one_environment_is_enough(tmp_path):
         assert run(method, tmp_path / method, "--data.num_envs=1")["gradient_steps"] > 0
 
 
-def test_the_normaliser_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, monkeypatch):
+def test_the_normalizer_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, monkeypatch):
     _, modules = watched
     shared = []
     discriminate = Adversarial._discriminate
 
     def comparing(self, learner):
-        one, other = self.discriminator.features.encoder.standardise, self.policy.encoder.standardise
+        one, other = self.discriminator.features.encoder.standardize, self.policy.encoder.standardize
         shared.append(other.fitted and torch.equal(one.mean, other.mean))
         return discriminate(self, learner)
 
     monkeypatch.setattr(Adversarial, "_discriminate", comparing)
     run("gail-continuous", tmp_path)
     assert shared == [False, True, True]
-    run("gail-continuous", tmp_path / "none", "--model.generator.normalise_observations=false")
-    standardise = modules[-1].discriminator.features.encoder.standardise
-    torch.testing.assert_close(standardise.mean, modules[-1].datamodule.train.observation.mean(0))
+    run("gail-continuous", tmp_path / "none", "--model.generator.normalize_observations=false")
+    standardize = modules[-1].discriminator.features.encoder.standardize
+    torch.testing.assert_close(standardize.mean, modules[-1].datamodule.train.observation.mean(0))
 
 
 def test_every_round_says_how_it_stands(tmp_path):
@@ -192,7 +192,7 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
         "--model.discriminator.spectral_norm=false",
     ]
     with pytest.warns(UserWarning, match="told expert and learner apart without fail for 3 rounds"):
-        run("gail-continuous", tmp_path, *fast, "--model.generator.normalise_observations=false")
+        run("gail-continuous", tmp_path, *fast, "--model.generator.normalize_observations=false")
     monkeypatch.setattr(adversarial, "FLAT", 10.0)
     with pytest.warns(UserWarning, match="the rewards have been all the same for 3 rounds"):
         run("gail-continuous", tmp_path / "flat", "--data.rounds_per_epoch=5")
@@ -216,15 +216,15 @@ def test_the_reward_is_kept_and_read_again(tmp_path):
     assert isinstance(load_reward(tmp_path / "gail").model, Discriminator)
 
 
-def test_a_learnt_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys):
-    learnt = tmp_path / "airl"
-    run("airl-continuous", learnt)
-    given = [f"--model.reward={learnt}"]
+def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys):
+    learned = tmp_path / "airl"
+    run("airl-continuous", learned)
+    given = [f"--model.reward={learned}"]
     for method in ("ppo-continuous", "sac-continuous"):
         run(method, tmp_path / method, *given)
         load_policy(tmp_path / method)
     state = read_checkpoint(tmp_path / "ppo-continuous" / "checkpoints" / "best.ckpt")["state_dict"]
-    was = read_checkpoint(learnt / "checkpoints" / "best.ckpt")["state_dict"]
+    was = read_checkpoint(learned / "checkpoints" / "best.ckpt")["state_dict"]
     name = "reward_network.layers.0.weight"
     assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # it has not moved
     assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", *given)
@@ -232,7 +232,7 @@ def test_a_learnt_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys)
     forever = [f"--model.reward={tmp_path}/forever", "--model.generator.gamma=0.9"]
     said = fails(capsys, "ppo-continuous", tmp_path / "gamma", *forever)
     assert "discounted by its gamma 0.99; model.generator has gamma 0.9: give it the reward's" in said
-    assert "no learnt reward" in fails(
+    assert "no learned reward" in fails(
         capsys, "ppo-continuous", tmp_path / "no", f"--model.reward={tmp_path}/ppo-continuous"
     )
 

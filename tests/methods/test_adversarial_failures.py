@@ -1,7 +1,7 @@
 """The failures that the field knows: each shown without the options against it, and cured by each of them alone.
 
-Both tasks, and the runs, are those of `benchmarks/failures.py`, which measures more seeds. Rewards on `Goal` are not
-normalised here, unless a test says so.
+Both tasks, and the runs, are those of `experiments/scores/failures.py`, which measures more seeds. Rewards on `Goal` are not
+normalized here, unless a test says so.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def failures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        import failures
+    from experiments.scores import failures
 
-        yield failures
+    return failures
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +86,13 @@ def test_logits_without_limit_teach_nothing_and_smoothed_labels_bound_them(at_th
     assert smoothed["return_mean"] > -21
 
 
-def test_rewards_that_collapse_teach_again_once_they_are_normalised(at_the_goal):
+def test_rewards_that_collapse_teach_again_once_they_are_normalized(at_the_goal):
     """The same discriminator, as strong as before: only the rewards' scale is restored."""
-    collapsed, normalised = at_the_goal("nothing"), at_the_goal("normalise_rewards: true")
+    collapsed, normalized = at_the_goal("nothing"), at_the_goal("normalize_rewards: true")
     assert collapsed["reward_std"] < 1e-3
     assert collapsed["return_mean"] < -25
-    assert normalised["jensen_shannon"] > 0.6
-    assert normalised["return_mean"] > -21
+    assert normalized["jensen_shannon"] > 0.6
+    assert normalized["return_mean"] > -21
 
 
 def test_the_distance_of_occupancies_falls_as_the_learner_comes_to_the_expert(failures, tmp_path):

@@ -16,8 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def ended_after(tmp_path, monkeypatch, env_id, reward, absorbing=False):
     """Mean length of the learner's episodes."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from termination import recipe
+    from experiments.scores.termination import recipe
 
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe(env_id, reward, absorbing)))

@@ -1,4 +1,4 @@
-"""Behavioural cloning against plain torch, against policies that are known, and in every way that a run can go."""
+"""Behavioral cloning against plain torch, against policies that are known, and in every way that a run can go."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def alone(model: BC) -> SimpleNamespace:
 
 def plain_loss(kind: str, weights: dict[str, Tensor], batch: Transitions, entropy: float, l2: float) -> Tensor:
     """The objective written out, from a policy's tensors alone."""
-    x = (batch.observation - weights["encoder.standardise.mean"]) * weights["encoder.standardise.inverse_std"]
+    x = (batch.observation - weights["encoder.standardize.mean"]) * weights["encoder.standardize.inverse_std"]
     layers = [name[:-7] for name in weights if name.endswith("weight")]
     for i, layer in enumerate(layers):
         x = x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
@@ -138,7 +138,7 @@ CASES = [
 def test_loss_and_gradient_are_those_of_plain_torch(kind, weighted, entropy, l2):
     torch.manual_seed(3)
     policy = POLICIES[kind](hidden_sizes=[8, 8], activation="tanh")
-    policy.fit_normaliser(5 + 3 * torch.randn(50, 3))
+    policy.fit_normalizer(5 + 3 * torch.randn(50, 3))
     if kind == "gaussian free":
         torch.nn.init.normal_(policy.log_std)
     model = BC(entropy_coefficient=entropy, l2_coefficient=l2)
@@ -211,7 +211,7 @@ def test_data_without_demonstrations_are_refused(tmp_path):
 # --- the statistics of the inputs -------------------------------------------------------------------------------------
 
 
-def test_inputs_are_standardised_by_the_training_split_alone_and_the_checkpoint_has_it(tmp_path):
+def test_inputs_are_standardized_by_the_training_split_alone_and_the_checkpoint_has_it(tmp_path):
     torch.manual_seed(0)
     episode = torch.arange(10).repeat_interleave(5)
     observation = torch.randn(50, 3) + 100 * episode[:, None]  # so that a trajectory more or less would be seen
@@ -221,8 +221,8 @@ def test_inputs_are_standardised_by_the_training_split_alone_and_the_checkpoint_
     assert (len(data.train), len(data.held_out)) == (35, 15)
     mean, std = data.train.observation.mean(0), data.train.observation.std(0, correction=0)
     for policy in (trainer.lightning_module.policy, lit_imitation.load_policy(tmp_path / "x.ckpt")):
-        torch.testing.assert_close(policy.encoder.standardise.mean, mean)
-        torch.testing.assert_close(policy.encoder.standardise.inverse_std, 1 / std)
+        torch.testing.assert_close(policy.encoder.standardize.mean, mean)
+        torch.testing.assert_close(policy.encoder.standardize.inverse_std, 1 / std)
     assert (mean - observation.mean(0)).abs().min() > 1
 
 
@@ -239,7 +239,7 @@ class Losses(Callback):
 
 def test_early_stopping_stops_and_the_best_checkpoint_has_the_least_held_out_loss(tmp_path):
     torch.manual_seed(0)
-    # Noise can only be learnt by heart: held-out loss falls while σ is learnt, then rises for good.
+    # Noise can only be learned by heart: held-out loss falls while σ is learned, then rises for good.
     data = data_of(record(torch.randn(60, 3), torch.rand(60, 2)), val_fraction=0.3, batch_size=14)
     losses = Losses()
     best = ModelCheckpoint(tmp_path, "best", "val/loss", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -498,9 +498,9 @@ def test_a_known_categorical_policy_is_recovered(tmp_path):
     model = BC(partial(CategoricalPolicy, hidden_sizes=[]))
     fit(model, data, tmp_path, Slower(), max_epochs=1)
     with torch.no_grad():
-        learnt = model.policy.head(observation).softmax(1)
+        learned = model.policy.head(observation).softmax(1)
     # Eight free parameters cost a maximum-likelihood estimate 8 / 2n nats on average.
-    divergence = (true * (true / learnt).log()).sum(1).mean()
+    divergence = (true * (true / learned).log()).sum(1).mean()
     assert float(divergence) < 4 * 8 / (2 * n)
     # The mode is the true mode wherever the two likeliest actions are not nearly as likely.
     first, second = true.topk(2).values.unbind(1)

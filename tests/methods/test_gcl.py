@@ -262,7 +262,7 @@ def test_demonstrations_are_drawn_by_weight_on_either_side(monkeypatch):
 
 def test_processes_draw_other_demonstrations(monkeypatch):
     """Their streams are one: each takes its part."""
-    from lit_imitation import sampling
+    from lit_imitation.utils import sampling
 
     drawn = []
     for rank in range(2):

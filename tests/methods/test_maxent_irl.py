@@ -24,12 +24,12 @@ from lit_imitation import (
     load_policy,
     load_reward,
 )
-from lit_imitation.callbacks import RunDirectory
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.metrics.reward_recovery import expected_value, some_transitions
 from lit_imitation.tabular import Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
+from lit_imitation.training.run import RunDirectory
 
 
 def fit(model, data, tmp_path, epochs=1, **more):
@@ -229,7 +229,7 @@ def test_a_reward_worse_than_none_is_warned_of(tmp_path):
     assert not [one for one in caught if "worse than a uniform" in str(one.message)]
 
 
-def test_actions_that_are_not_available_are_learnt_around(tmp_path):
+def test_actions_that_are_not_available_are_learned_around(tmp_path):
     """The expert's reward comes back where half of the states lack the third action."""
     rng = np.random.default_rng(0)
     available = np.ones((8, 3), bool)
@@ -287,7 +287,7 @@ def test_a_potential_in_the_truth_changes_nothing_that_is_recovered(tmp_path):
     assert "epic_distance" not in other
 
 
-def test_what_is_learnt_is_read_again(tmp_path):
+def test_what_is_learned_is_read_again(tmp_path):
     world = GridWorld(4)
     model = MaxEntIRL(lambda *given: MLPReward(*given, hidden_sizes=[8]), gamma=0.8)
     trainer = fit(model, module(world), tmp_path, callbacks=[RunDirectory("{}")])

@@ -36,11 +36,11 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.experts import load_expert
-from lit_imitation.lightning_cli import CLI
 from lit_imitation.methods import ImitationModule
 from lit_imitation.policies.checkpoints import read_checkpoint
+from lit_imitation.training.lightning_cli import CLI
 
-COUNTERS = {"env_steps", "rounds", "gradient_steps", "training", "trained", "keeps_normaliser", "source", "fresh"}
+COUNTERS = {"env_steps", "rounds", "gradient_steps", "training", "trained", "keeps_normalizer", "source", "fresh"}
 
 
 def settings(module):
@@ -204,11 +204,11 @@ def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_p
 @pytest.mark.parametrize("generator", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
 def test_where_the_policy_came_from_comes_back(generator, start, trained, tmp_path):
-    """It decides about references of the divergence, normalisers and random steps; the file need not be there."""
+    """It decides about references of the divergence, normalizers and random steps; the file need not be there."""
     given = {"fresh": {}, "factory": {"policy": a_policy}, "checkpoint": {"start": str(tmp_path / "start.ckpt")}}[start]
     if start == "checkpoint":
         shutil.copy(trained["pendulum"], tmp_path / "start.ckpt")
-    more = {"normalise_observations": True, "kl_coefficient": 0.1, "gamma": 0.9, "hidden_sizes": np.array([8])}
+    more = {"normalize_observations": True, "kl_coefficient": 0.1, "gamma": 0.9, "hidden_sizes": np.array([8])}
     model = RL(lambda *spaces: generator(*spaces, **more), **given)
     file = saved(model, played(), tmp_path / "c.ckpt")
     (tmp_path / "start.ckpt").unlink(missing_ok=True)
@@ -367,7 +367,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
 
     gail, bc = str(trained["gail"]), str(trained["bc"])
     fails(rf"{GAIL_ON_CARTPOLE}; GAIL.load_from_checkpoint", lambda: BC.load_from_checkpoint(gail))
-    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1, so it holds no learnt", lambda: load_reward(bc))
+    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1, so it holds no learned", lambda: load_reward(bc))
     fails(rf"model.start: .*{GAIL_ON_CARTPOLE}; it was made for", lambda: fit(RL(start=gail), played(), tmp_path))
     fails(rf"model.reward: .*{GAIL_ON_CARTPOLE}; it was made", lambda: fit(RL(reward=gail), played(), tmp_path))
     spaces = load_policy(trained["pendulum"]).observation_space, load_policy(trained["pendulum"]).action_space

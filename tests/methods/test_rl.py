@@ -22,7 +22,7 @@ QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
 
 
 class StayLeft(RewardModel):
-    """Pays for being left of the centre, and nothing else."""
+    """Pays for being left of the center, and nothing else."""
 
     seen: list = []  # noqa: RUF012 of the process
 
@@ -101,7 +101,7 @@ def fitted(model, data, directory, **options):
     return trainer
 
 
-def test_a_reward_model_is_the_only_reward_that_is_learnt_from(tmp_path):
+def test_a_reward_model_is_the_only_reward_that_is_learned_from(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
     more += ["--model.generator.learning_rate=3e-3", "--model.generator.anneal=false", "--model.generator.epochs=5"]
@@ -132,13 +132,13 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     fine += ["--data.eval_episodes=2", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tuned}"]
     main([*fine, "--trainer.max_epochs=1"])
     warm = load_policy(tuned).state_dict()
-    assert all(torch.equal(warm[name], start[name]) for name in start)  # so far only the value function has learnt
+    assert all(torch.equal(warm[name], start[name]) for name in start)  # so far only the value function has learned
     shutil.rmtree(clone)
     main([*fine, "--trainer.max_epochs=2", "--ckpt_path=last"])
     moved = load_policy(tuned).state_dict()
     changed = {name for name in start if not torch.equal(moved[name], start[name])}
     assert changed
-    assert not any("standardise" in name for name in changed)
+    assert not any("standardize" in name for name in changed)
     kept = read_checkpoint(tuned / "checkpoints" / "last.ckpt")["state_dict"]
     assert all(torch.equal(kept[f"generator.start.{name}"], start[name]) for name in start)
     main(["test", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])

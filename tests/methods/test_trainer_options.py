@@ -98,7 +98,7 @@ def test_what_is_learned_and_not_finite_is_not_saved(what, tmp_path):
             if what == "weight":
                 model.policy.network.layers[0].weight[0, 0] = torch.inf
             elif what == "statistic":
-                model.policy.encoder.standardise.mean[0] = torch.nan
+                model.policy.encoder.standardize.mean[0] = torch.nan
             else:
                 next(iter(trainer.optimizers[0].state.values()))["exp_avg"][0] = torch.nan
 

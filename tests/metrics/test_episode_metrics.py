@@ -9,7 +9,7 @@ import torch.distributed
 import torch.multiprocessing
 
 from lit_imitation.metrics.episodes import EpisodeStatistics
-from lit_imitation.statistics import bootstrap_interval, interquartile_mean
+from lit_imitation.utils.statistics import bootstrap_interval, interquartile_mean
 
 NAN = math.nan
 
@@ -54,7 +54,7 @@ def test_figures():
     assert interval == bootstrap_interval([1.0, 2.0, 3.0, 50.0], interquartile_mean)
 
 
-def test_normalised_score_is_of_the_mean_and_its_interval():
+def test_normalized_score_is_of_the_mean_and_its_interval():
     metric = EpisodeStatistics(random_return=-10.0)
     metric.update(*unreported([0.0, 10.0, 20.0, 90.0]))
     metric.expert_return = 30.0
@@ -66,7 +66,7 @@ def test_normalised_score_is_of_the_mean_and_its_interval():
     assert "success_rate" not in figures
 
 
-def test_normalised_interval_is_in_order_where_the_expert_is_worse_than_random():
+def test_normalized_interval_is_in_order_where_the_expert_is_worse_than_random():
     metric = EpisodeStatistics(expert_return=0.0, random_return=10.0)
     metric.update(*unreported([1.0, 2.0, 3.0]))
     figures = metric.compute()
@@ -136,7 +136,7 @@ def play(rank, folder):
         if mine := of_rank[rank]:
             metric.update(returns[mine], lengths[mine], success[mine])
         torch.save(metric.compute(), f"{folder}/{name}_{rank}.pt")
-        # Synchronised for `compute` only: the state is this process's own again.
+        # Synchronized for `compute` only: the state is this process's own again.
         assert sum(map(len, metric.returns)) == len(mine)
     torch.distributed.destroy_process_group()
 

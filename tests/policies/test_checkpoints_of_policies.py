@@ -67,7 +67,7 @@ def sample(space, n=6):
 def test_round_trip(name, tmp_path):
     policy = POLICIES[name]()
     x = sample(policy.observation_space, 30)
-    policy.fit_normaliser(torch.from_numpy(x))
+    policy.fit_normalizer(torch.from_numpy(x))
     loaded = load_policy(save(policy, tmp_path / "p.ckpt"))
     assert type(loaded) is type(policy)
     assert not loaded.training

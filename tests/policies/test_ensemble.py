@@ -11,9 +11,9 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 from torch.distributions import Categorical
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
+from lit_imitation.networks.mlp import MLP, EnsembleMLP
 from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, EnsemblePolicy, load_policy
 from lit_imitation.policies.checkpoints import describe
-from lit_imitation.policies.networks import MLP, EnsembleMLP
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
 IMAGE = Box(0, 255, (12, 10, 3), np.uint8)
@@ -39,7 +39,7 @@ def build(name, observation_space=VECTOR, **more):
         for parameter in policy.network.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     if observation_space == VECTOR:
-        policy.fit_normaliser(torch.randn(50, 4) * 3 + 1)
+        policy.fit_normalizer(torch.randn(50, 4) * 3 + 1)
     return policy
 
 
@@ -109,11 +109,11 @@ def test_training_it_is_training_each(name):
     policies = separate(ensemble)
     x, a = sample(VECTOR, 30).double(), sample(ACTIONS[name], 30)
     for policy in (ensemble, *policies):
-        optimiser = torch.optim.Adam(policy.parameters(), 1e-2, eps=1e-20)
+        optimizer = torch.optim.Adam(policy.parameters(), 1e-2, eps=1e-20)
         for _ in range(20):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             policy.mean_loss(x, a).backward()
-            optimiser.step()
+            optimizer.step()
     for single, trained in zip(separate(ensemble), policies, strict=True):
         torch.testing.assert_close(single.head(x), trained.head(x), rtol=1e-6, atol=1e-8)
 

@@ -16,8 +16,8 @@ from torch import nn
 from torch.distributions import Categorical, Independent, Normal, kl_divergence
 from torch.func import functional_call
 
-from lit_imitation.envs.spaces import FlatBox
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
+from lit_imitation.networks.mlp import Standardize
 from lit_imitation.policies import (
     CategoricalPolicy,
     DeterministicPolicy,
@@ -28,8 +28,8 @@ from lit_imitation.policies import (
     default_policy,
 )
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_bound, soft_tanh
-from lit_imitation.policies.networks import Standardise
-from lit_imitation.policies.units import action_units
+from lit_imitation.utils.spaces import FlatBox
+from lit_imitation.utils.units import action_units
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
 OBSERVATIONS = {
@@ -146,9 +146,9 @@ def test_gaussian_against_torch_distributions(name):
     low, high = (torch.from_numpy(bound.astype(np.float64).ravel()) for bound in (space.low, space.high))
     bounded = low.isfinite() & high.isfinite()
     inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the bounds that there are
-    centre = torch.where(bounded, (low + high) / 2, inside)
+    center = torch.where(bounded, (low + high) / 2, inside)
     scale = torch.where(bounded, (high - low) / 2, 1.0)
-    reference = Independent(Normal(centre + scale * mean, scale * log_std.exp()), 1)
+    reference = Independent(Normal(center + scale * mean, scale * log_std.exp()), 1)
     torch.testing.assert_close(policy.log_prob(observation, action), reference.log_prob(action.flatten(1)))
     torch.testing.assert_close(policy.loss(observation, action), -reference.log_prob(action.flatten(1)))
     torch.testing.assert_close(policy.entropy(observation), reference.entropy())
@@ -260,7 +260,7 @@ def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
     space = Box(np.float32([-2.0, 0.0, -1.0, 5.0]), np.float32([2.0, 10.0, 1.0, 5.0]))
     used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # little, much, one value only, no choice
     for units in (action_units(space), action_units(space, used)):
-        np.testing.assert_array_equal(units.centre, [0.0, 5.0, 0.0, 5.0])
+        np.testing.assert_array_equal(units.center, [0.0, 5.0, 0.0, 5.0])
         np.testing.assert_array_equal(units.scale, [2.0, 5.0, 1.0, 1.0])
         assert units.ranged.all()
 
@@ -269,7 +269,7 @@ def test_bounds_that_say_nothing_have_unit_scale_inside_them():
     top = np.finfo(np.float32).max
     space = Box(np.float32([-np.inf, 0.0, -np.inf, -top, 0.0, 1e8]), np.float32([np.inf, np.inf, -7.0, top, 1e10, top]))
     units = action_units(space)
-    np.testing.assert_array_equal(units.centre, [0.0, 1.0, -8.0, 0.0, 1.0, 1e8 + 1])
+    np.testing.assert_array_equal(units.center, [0.0, 1.0, -8.0, 0.0, 1.0, 1e8 + 1])
     np.testing.assert_array_equal(units.scale, np.ones(6))
     assert not units.ranged.any()
 
@@ -279,7 +279,7 @@ def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
     space = Box(-bound, bound, (2,), np.float32)
     used = np.float32([[1.0, 7.0], [3.0, 7.0], [2.0, 7.0]])
     units = action_units(space, used)
-    np.testing.assert_allclose(units.centre, [2.0, 7.0])
+    np.testing.assert_allclose(units.center, [2.0, 7.0])
     np.testing.assert_allclose(units.scale, [1.0, 1.0])
     assert not units.ranged.any()
 
@@ -295,7 +295,7 @@ def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
     def error(bound):
         torch.manual_seed(1)
         policy = cls(VECTOR, Box(-bound, bound, (2,), np.float32), hidden_sizes=(64,))
-        policy.fit_normaliser(x, action)
+        policy.fit_normalizer(x, action)
         optimizer = torch.optim.Adam(policy.parameters(), 3e-3)
         for _ in range(300):
             optimizer.zero_grad()
@@ -314,7 +314,7 @@ def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
 def test_units_of_actions_come_back_from_a_checkpoint():
     space = Box(-1e6, 1e6, (2,), np.float32)
     policy = GaussianPolicy(VECTOR, space)
-    policy.fit_normaliser(torch.randn(50, 4), torch.randn(50, 2))
+    policy.fit_normalizer(torch.randn(50, 4), torch.randn(50, 2))
     again = GaussianPolicy(VECTOR, space)
     again.load_state_dict(policy.state_dict())
     x = torch.randn(9, 4)
@@ -480,7 +480,7 @@ class Call(nn.Module):
 @pytest.mark.parametrize("name", POLICIES)
 def test_gradients(name):
     policy = build(name, hidden_sizes=(5,), activation="tanh").double()
-    policy.fit_normaliser(torch.from_numpy(observations(VECTOR)))
+    policy.fit_normalizer(torch.from_numpy(observations(VECTOR)))
     observation, action = torch.from_numpy(observations(VECTOR, 4, seed=1)), actions(policy.action_space, 4, seed=1)
     names, parameters = zip(*policy.named_parameters(), strict=True)
     parameters = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters)
@@ -714,7 +714,7 @@ def assert_actor_is_act(policy, actor, deterministic):
 def test_actor_is_act(space_name, name, deterministic):
     space = OBSERVATIONS[space_name]
     policy = build(name, space).eval()
-    policy.fit_normaliser(torch.from_numpy(observations(space, 50, seed=9)))
+    policy.fit_normalizer(torch.from_numpy(observations(space, 50, seed=9)))
     assert_actor_is_act(policy, policy.actor(deterministic), deterministic)
 
 
@@ -723,7 +723,7 @@ def test_actor_is_act(space_name, name, deterministic):
 def test_actor_is_act_for_every_activation(activation, hidden_sizes):
     for name in ("categorical", "gaussian-state", "mse"):
         policy = build(name, gain=2.0, activation=activation, hidden_sizes=hidden_sizes)
-        policy.fit_normaliser(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
+        policy.fit_normalizer(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
         assert_actor_is_act(policy, policy.actor(), True)
 
 
@@ -742,10 +742,10 @@ def test_actor_sees_what_training_does_afterwards():
     actor = policy.actor()
     batch = observations(VECTOR, 5)
     before = actor(batch)
-    optimiser = torch.optim.SGD(policy.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     policy.loss(torch.from_numpy(batch), actions(ASYMMETRIC, 5)).sum().backward()
-    optimiser.step()
-    policy.fit_normaliser(torch.randn(30, 4) * 4 + 2)
+    optimizer.step()
+    policy.fit_normalizer(torch.randn(30, 4) * 4 + 2)
     assert not np.allclose(actor(batch), before)
     assert_actor_is_act(policy, actor, True)
 
@@ -760,78 +760,78 @@ def test_actor_leaves_its_input_alone():
         np.testing.assert_array_equal(batch, copy)
 
 
-# Standardised inputs.
+# Standardized inputs.
 
 
-def test_standardiser_takes_the_statistics_of_the_data():
+def test_standardizer_takes_the_statistics_of_the_data():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(500, 4)) * [1, 0.01, 300, 2] + [0, 5, -40, 0.1]).astype(np.float32)
     policy = build("mse")
-    policy.fit_normaliser(torch.from_numpy(x))
+    policy.fit_normalizer(torch.from_numpy(x))
     mean, std = x.astype(np.float64).mean(0), x.astype(np.float64).std(0)
-    standardise = policy.encoder.standardise
-    np.testing.assert_allclose(standardise.mean.numpy(), mean, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(standardise.inverse_std.numpy(), 1 / std, rtol=1e-6)
+    standardize = policy.encoder.standardize
+    np.testing.assert_allclose(standardize.mean.numpy(), mean, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(standardize.inverse_std.numpy(), 1 / std, rtol=1e-6)
     np.testing.assert_allclose(policy.encoder(torch.from_numpy(x)).numpy(), (x - mean) / std, rtol=1e-4, atol=1e-4)
 
 
-def test_constant_features_are_centred_and_not_blown_up():
+def test_constant_features_are_centered_and_not_blown_up():
     x = torch.randn(100, 4)
     x[:, 1] = 0.1
     x[:, 2] = -3e8
     x[:, 3] = 0
-    standardise = Standardise(4)
-    standardise.fit(x)
-    out = standardise(x)
+    standardize = Standardize(4)
+    standardize.fit(x)
+    out = standardize(x)
     assert out[:, 0].std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
     assert out[:, 1:].abs().max() < 1e-6
-    assert (standardise.inverse_std[1:] == 1).all()
+    assert (standardize.inverse_std[1:] == 1).all()
     # What varies only by float32's rounding of a large number is no signal either.
     nearly = torch.full((100, 1), 1e7).add_(torch.randint(0, 2, (100, 1)))
-    standardise = Standardise(1)
-    standardise.fit(nearly)
-    assert standardise.inverse_std.item() == 1
+    standardize = Standardize(1)
+    standardize.fit(nearly)
+    assert standardize.inverse_std.item() == 1
 
 
 def test_small_deviation_about_a_large_mean():
     """In float32 the sum of squares would lose it all: 1e6² + 25 = 1e6² there."""
     x = (1e6 + 5 * np.random.default_rng(0).normal(size=(1000, 1))).astype(np.float32)
-    standardise = Standardise(1)
-    standardise.fit(torch.from_numpy(x))
+    standardize = Standardize(1)
+    standardize.fit(torch.from_numpy(x))
     std = x.astype(np.float64).std()
-    assert standardise.inverse_std.item() == pytest.approx(1 / std, rel=1e-6)
-    out = standardise(torch.from_numpy(x)).double()
+    assert standardize.inverse_std.item() == pytest.approx(1 / std, rel=1e-6)
+    out = standardize(torch.from_numpy(x)).double()
     assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32's step at 1e6
     assert out.std(unbiased=False).item() == pytest.approx(1, rel=1e-5)
 
 
 def test_small_scales_are_scaled_up():
     x = torch.randn(1000, 1) * 2e-3
-    standardise = Standardise(1)
-    standardise.fit(x)
-    assert standardise(x).std(unbiased=False).item() == pytest.approx(1, rel=1e-4)
+    standardize = Standardize(1)
+    standardize.fit(x)
+    assert standardize(x).std(unbiased=False).item() == pytest.approx(1, rel=1e-4)
 
 
 @pytest.mark.parametrize("std", [1e-3, 9e-4, 1e-5, 2e-6, 1e-7, 0.0])
 def test_nearly_constant_inputs_are_not_blown_up(std):
     x = 0.5 + std * torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    standardise = Standardise(1)
-    standardise.fit(x)
-    assert standardise.inverse_std.item() <= 1001.0
-    assert standardise(torch.tensor([[1.0], [-1e9], [1e30]])).abs().max() <= 10.0
+    standardize = Standardize(1)
+    standardize.fit(x)
+    assert standardize.inverse_std.item() <= 1001.0
+    assert standardize(torch.tensor([[1.0], [-1e9], [1e30]])).abs().max() <= 10.0
 
 
-def test_standardised_inputs_are_clipped_in_use_and_training_alike():
+def test_standardized_inputs_are_clipped_in_use_and_training_alike():
     policy = build("mse")
     far = 1e4 * np.float32([[1, -1, 1, -1]])
     plain = policy.encoder(torch.from_numpy(far))
     assert torch.equal(plain, torch.from_numpy(far))  # nothing is, as long as there are no statistics
-    policy.fit_normaliser(torch.randn(100, 4))
+    policy.fit_normalizer(torch.randn(100, 4))
     assert policy.encoder(torch.from_numpy(far)).tolist() == [[10, -10, 10, -10]]
     np.testing.assert_array_equal(policy.encoder.inference()(far), [[10, -10, 10, -10]])
     near = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
-    standardise = policy.encoder.standardise
-    plain = (near - standardise.mean.numpy()) * standardise.inverse_std.numpy()
+    standardize = policy.encoder.standardize
+    plain = (near - standardize.mean.numpy()) * standardize.inverse_std.numpy()
     np.testing.assert_array_equal(policy.encoder(torch.from_numpy(near)).numpy(), plain)
 
 
@@ -840,7 +840,7 @@ def test_images_and_discrete_observations_have_no_statistics(name):
     space = OBSERVATIONS[name]
     policy = build("mse", space)
     before = {key: value.clone() for key, value in policy.state_dict().items()}
-    policy.fit_normaliser(torch.from_numpy(observations(space, 20)))
+    policy.fit_normalizer(torch.from_numpy(observations(space, 20)))
     assert all(torch.equal(value, before[key]) for key, value in policy.state_dict().items())
 
 
@@ -854,8 +854,8 @@ def test_matrices_are_flattened_before_their_statistics():
     space = OBSERVATIONS["matrix"]
     x = torch.from_numpy(observations(space, 40))
     policy = build("mse", space)
-    policy.fit_normaliser(x)
-    np.testing.assert_allclose(policy.encoder.standardise.mean, x.double().mean(0).flatten(), rtol=1e-5, atol=1e-7)
+    policy.fit_normalizer(x)
+    np.testing.assert_allclose(policy.encoder.standardize.mean, x.double().mean(0).flatten(), rtol=1e-5, atol=1e-7)
 
 
 def test_image_encoder_reads_channels_first_and_last_alike():
@@ -908,7 +908,7 @@ VECTORS = {
 def test_images_and_stacks_of_them_are_read_by_convolutions(name):
     space = IMAGES[name]
     policy = build("categorical", space)
-    assert policy.encoder.standardise is None
+    assert policy.encoder.standardize is None
     assert sum(parameter.numel() for parameter in policy.parameters()) < 2_500_000
     batch = observations(space, 3)
     assert policy(batch).shape == (3,)
@@ -923,7 +923,7 @@ def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
     space = VECTORS[name]
     policy = build("categorical", space)
     x = torch.from_numpy(observations(space, 50))
-    policy.fit_normaliser(x)
+    policy.fit_normalizer(x)
     features = policy.encoder(x)
     assert features.shape == (50, math.prod(space.shape))
     torch.testing.assert_close(features.std(0, unbiased=False), torch.ones(features.shape[1]), atol=1e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""A policy whose inputs are standardised by other statistics, and which stays the function that it was."""
+"""A policy whose inputs are standardized by other statistics, and which stays the function that it was."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def policy(request):
     torch.manual_seed(0)
     cls, actions, more = POLICIES[request.param]
     policy = cls(SPACE, actions, **{"hidden_sizes": [16, 16], **more})
-    policy.fit_normaliser(3.0 + SCALE * torch.randn(200, 4))
+    policy.fit_normalizer(3.0 + SCALE * torch.randn(200, 4))
     return policy
 
 
@@ -36,10 +36,10 @@ def others():
 
 def test_other_statistics_leave_the_function_as_it_is(policy):
     x, seen = 4.0 + SCALE * torch.randn(100, 4), others()
-    before, standardised = policy.head(x).detach(), policy.encoder(x)
-    policy.refit_normaliser(seen)
+    before, standardized = policy.head(x).detach(), policy.encoder(x)
+    policy.refit_normalizer(seen)
     torch.testing.assert_close(policy.head(x).detach(), before, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(policy.encoder(x), standardised, atol=0.1)
+    assert not torch.allclose(policy.encoder(x), standardized, atol=0.1)
     fitted = policy.encoder(seen)
     torch.testing.assert_close(fitted.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(fitted.std(0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
@@ -59,9 +59,9 @@ def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
 
     step()
     weight, bias = policy.network.first_layer
-    shift = ((others().mean(0) - policy.encoder.standardise.mean) * policy.encoder.standardise.inverse_std).abs()
+    shift = ((others().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std).abs()
     assert float(shift.min()) > 0.1
-    policy.refit_normaliser(others(), [optimizer])
+    policy.refit_normalizer(others(), [optimizer])
     first, second = (optimizer.state[weight][name].clone() for name in ("exp_avg", "exp_avg_sq"))
     of_bias = optimizer.state[bias]["exp_avg"].clone()
     step()
@@ -71,8 +71,8 @@ def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
     assert float(second.sqrt().mean()) < 10 * float((0.001**0.5) * weight.grad.abs().mean())
 
 
-def test_inputs_that_are_not_standardised_have_nothing_to_refit():
+def test_inputs_that_are_not_standardized_have_nothing_to_refit():
     policy = CategoricalPolicy(Discrete(5), BUTTONS, hidden_sizes=[8])
     before = [parameter.clone() for parameter in policy.parameters()]
-    policy.refit_normaliser(torch.arange(5))
+    policy.refit_normalizer(torch.arange(5))
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))

@@ -27,7 +27,7 @@ def build(space=BOX):
 
 def transformed(policy, head):
     mean, log_std = policy.mean_and_log_std(head)
-    transforms = [TanhTransform(), AffineTransform(policy.centre, policy.scale)]
+    transforms = [TanhTransform(), AffineTransform(policy.center, policy.scale)]
     return Independent(TransformedDistribution(Normal(mean, log_std.exp()), transforms), 1)
 
 
@@ -57,7 +57,7 @@ def test_against_torch_distributions(space):
     theirs = transformed(policy, head).log_prob(action.flatten(1))
     torch.testing.assert_close(log_prob, theirs)
     torch.testing.assert_close(policy.head_log_prob(head, action), theirs)
-    units = AffineTransform(-policy.centre / policy.scale, 1 / policy.scale)
+    units = AffineTransform(-policy.center / policy.scale, 1 / policy.scale)
     halves = TransformedDistribution(transformed(policy, head).base_dist, [units])
     torch.testing.assert_close(
         policy.played_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)

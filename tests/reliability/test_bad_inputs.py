@@ -20,12 +20,12 @@ import pytest
 from gymnasium import spaces
 
 import lit_imitation
-from lit_imitation.callbacks import VideoLogger
 from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.errors import LitImitationError
 from lit_imitation.experts import checked, load_expert
 from lit_imitation.rollout import collect
+from lit_imitation.training.video import VideoLogger
 
 OBSERVATION, DISCRETE, BOX = spaces.Box(-1, 1, (3,)), spaces.Discrete(2), spaces.Box(-1, 1, (2,))
 

@@ -15,12 +15,12 @@ import faulty
 import numpy as np
 import pytest
 
-from lit_imitation import files
-from lit_imitation.callbacks.collector import Collector
 from lit_imitation.cli import main
 from lit_imitation.data.module import EnvironmentDataModule, PolicyEpisodes
 from lit_imitation.data.rollout_module import RolloutDataModule
-from lit_imitation.reference import Reference
+from lit_imitation.methods.dagger.collector import Collector
+from lit_imitation.rollout.reference import Reference
+from lit_imitation.utils import files
 
 ENV = "faulty:Faulty-v0"
 DATA = [f"--data.env_id={ENV}", "--data.num_envs=2", "--data.backend=sync"]

@@ -23,15 +23,15 @@ import torch
 from hostile import ACTIONS, OBSERVATIONS, SECRET, Stage, flipped, good_columns, make_stage, rewritten, special
 
 from lit_imitation import load_policy, load_reward
-from lit_imitation.callbacks.human_labels import HumanLabels
-from lit_imitation.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.errors import LitImitationError, MissingExtraError
 from lit_imitation.experts import load_expert
 from lit_imitation.methods import BC
-from lit_imitation.repeat import _read_summary
+from lit_imitation.methods.dagger.human_labels import HumanLabels
+from lit_imitation.training.checkpoint_io import AtomicCheckpointIO
+from lit_imitation.training.repeat import _read_summary
 from lit_imitation.transitions import Transitions
 
 Attempt = Callable[[], Any]
@@ -105,7 +105,7 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "model": set_class("model", "hostile_module.Policy"),
     "data": set_class("data", "hostile_module.Policy"),
     "model of the standard library": set_class("model", "subprocess.Popen"),
-    "a private class": set_class("model", "lit_imitation.lightning_cli.CLI"),
+    "a private class": set_class("model", "lit_imitation.training.lightning_cli.CLI"),
     "a function of ours": set_class("model", "lit_imitation.cli.main"),
     "a module through ours": set_class("model", "lit_imitation.cli.os.system"),
     "policy": set_model(policy={"class_path": "hostile_module.Policy"}),
@@ -346,7 +346,7 @@ DESCRIPTIONS: dict[str, Any] = {
     "an object of a module beside it": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
     "an object of the system": {KIND: "object", "class": "subprocess.Popen", "arguments": {"args": ["touch", "x"]}},
     "an object of torch": {KIND: "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
-    "a schedule that is none": {KIND: "object", "class": "lit_imitation.schedules.Path", "arguments": {}},
+    "a schedule that is none": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
     "a factory of a module beside it": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
     "a factory of a private class": {
         KIND: "factory", "class": "lit_imitation.policies.continuous._ContinuousPolicy", "arguments": {},

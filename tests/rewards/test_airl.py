@@ -83,7 +83,7 @@ def learn(dynamics, discriminator, expected, steps=1500):
 
 
 def error(seed, state_only, expected=True):
-    """∞-norm of the difference of learnt and true reward, each without its mean."""
+    """∞-norm of the difference of learned and true reward, each without its mean."""
     torch.manual_seed(seed)
     discriminator = AIRLDiscriminator(
         Discrete(STATES),

@@ -10,7 +10,7 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 
 from lit_imitation import AIRLDiscriminator, Discriminator, Transitions
 from lit_imitation.errors import ConfigError
-from lit_imitation.generators.gradients import Descent
+from lit_imitation.optim.descent import Descent
 from lit_imitation.rewards.discriminator import STATISTICS, SpectralMLP
 from lit_imitation.rewards.features import Samples
 
@@ -157,7 +157,7 @@ def test_both_ways_to_the_gradient_agree_with_finite_differences(arguments):
         assert float(eager[i]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
-def test_a_spectrally_normalised_network_is_1_lipschitz():
+def test_a_spectrally_normalized_network_is_1_lipschitz():
     torch.manual_seed(0)
     network = SpectralMLP([5, 32, 32, 1], "tanh")
     for layer in network.layers:
@@ -208,7 +208,7 @@ def test_rewards_under_autocast_are_those_of_float32():
             assert torch.equal(model.recovered(data), recovered)
 
 
-def test_spectral_normalisation_in_half_precision():
+def test_spectral_normalization_in_half_precision():
     network, x = SpectralMLP([5, 32, 1], "tanh"), torch.randn(50, 5)
     with torch.autocast("cpu", torch.bfloat16):
         half = network(x)

@@ -123,9 +123,9 @@ def test_processes_draw_other_rows(monkeypatch):
     torch.manual_seed(0)
     whole = samples.draw(64)
     parts = []
-    monkeypatch.setattr("lit_imitation.sampling.world_size", lambda: 2)
+    monkeypatch.setattr("lit_imitation.utils.sampling.world_size", lambda: 2)
     for rank in range(2):
-        monkeypatch.setattr("lit_imitation.sampling.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("lit_imitation.utils.sampling.rank", lambda rank=rank: rank)
         torch.manual_seed(0)
         parts.append(samples.draw(32))
     assert torch.equal(torch.stack(parts, 1).flatten(), whole)

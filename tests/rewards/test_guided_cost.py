@@ -1,4 +1,4 @@
-"""Guided cost learning's likelihood, gradient and regularisers, by hand and against the exact ones of a world."""
+"""Guided cost learning's likelihood, gradient and regularizers, by hand and against the exact ones of a world."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_closed_form():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_regularisers_are_those_of_the_paper_along_each_trajectory():
+def test_regularizers_are_those_of_the_paper_along_each_trajectory():
     expert, samples = paths(4, 6, 1), paths(7, 5, 2)
     log_q = torch.zeros(7)
     reward = model(local_constancy=0.3, monotonicity=0.7)

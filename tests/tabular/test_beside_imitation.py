@@ -1,6 +1,6 @@
 """The `imitation` library's MCE IRL in its own random-transition environment, as recorded.
 
-`python benchmarks/maxent_irl.py --fixture` records it anew (`benchmarks/imitation_maxent_irl.py`, in an environment
+`python -m experiments.speed.maxent_irl --fixture` records it anew (`experiments/speed/imitation_maxent_irl.py`, in an environment
 with that library).
 """
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lit_imitation.envs import make, random_return
+from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, DemonstrationError
+from lit_imitation.rollout.random_return import random_return
 from lit_imitation.tabular import Planning, RewardTable, TabularMDP, Trajectories, log_partition, occupancy, solve
 from lit_imitation.tabular.likelihood import action_log_likelihood, baselines
 from lit_imitation.tabular.trajectories import UNKNOWN, sample_trajectories

@@ -307,12 +307,12 @@ def test_rewards_of_worlds_are_as_their_papers_say():
     objects = ObjectWorld(size=12, seed=0)
     rng = np.random.default_rng(0)
     place, (inner, outer) = rng.choice(144, 7, replace=False), rng.integers(2, size=(2, 7))
-    features = objects.features.reshape(144, 4, 12).bool()  # inner colours, then outer; distances up to 1 … 12
+    features = objects.features.reshape(144, 4, 12).bool()  # inner colors, then outer; distances up to 1 … 12
     for state in range(144):
         distance = [math.hypot(state // 12 - other // 12, state % 12 - other % 12) for other in place]
         nearest = [
-            min((d for d, c in zip(distance, colours, strict=True) if c == k), default=math.inf)
-            for colours in (inner, outer)
+            min((d for d, c in zip(distance, colors, strict=True) if c == k), default=math.inf)
+            for colors in (inner, outer)
             for k in (0, 1)
         ]
         for column, at in enumerate(nearest):

@@ -1,0 +1,1 @@
+"""What shows that the library works: studies (figures), scores (tables) and speed, side by side with others."""

@@ -1,0 +1,1 @@
+"""Measured scores: recipes and published protocols over several seeds."""

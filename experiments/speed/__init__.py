@@ -1,0 +1,1 @@
+"""Speed, in one run with what it is compared with."""

@@ -1,0 +1,181 @@
+"""The three that the study trains, each by an ordinary run: an expert, its clone that goes on, one without either."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Discrete
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from numpy.typing import NDArray
+
+from experiments.studies.common import Result, fit
+from lit_imitation.data.demonstration_module import DemonstrationDataModule
+from lit_imitation.data.rollout_module import RolloutDataModule
+from lit_imitation.envs import Backend, make
+from lit_imitation.methods import BC, RL, ImitationModule
+from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, PolicyFactory
+from lit_imitation.rl import PPO
+from lit_imitation.rollout import Actor, Episodes
+from lit_imitation.training.run import LastCheckpoint
+from lit_imitation.transitions import Transitions
+from lit_imitation.utils.seeding import RandomStream, derive_seed
+
+NETWORK: dict[str, Any] = {"hidden_sizes": [64, 64], "activation": "tanh"}
+"""Of every policy here: what `PPO` builds by itself, so that a clone and a fresh policy differ in weights alone."""
+WEIGHTS = "policy."
+"""What the names of an expert's weights begin with in its result."""
+
+
+class Curve(Callback):
+    """Notes `env_steps` and the mean return of the policy's mode: before training, and at each validation."""
+
+    def __init__(self) -> None:
+        self.env_steps: list[int] = []
+        self.returns: list[float] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """By the same episodes as in validation."""
+        assert isinstance(pl_module, ImitationModule)
+        data = pl_module.datamodule
+        episodes = data.rollouts("validation", data.eval_episodes)
+        self._note(pl_module, float(np.mean([episode.episode_return for episode in episodes])))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was just measured."""
+        assert isinstance(pl_module, ImitationModule)
+        self._note(pl_module, pl_module.evaluation["return_mean"])
+
+    def _note(self, module: ImitationModule, value: float) -> None:
+        self.env_steps.append(module.env_steps)
+        self.returns.append(value)
+
+    def result(self) -> Result:
+        """`[validations + 1]` each."""
+        return {"env_steps": np.array(self.env_steps), "curve": np.array(self.returns)}
+
+
+def play(
+    env_id: str, backend: Backend, actor: Actor, episodes: int, seed: int, *, record: bool = False
+) -> tuple[NDArray[np.float64], Transitions | None]:
+    """Returns `[episodes]` and, if they are recorded, the transitions of so many episodes."""
+    envs = make(env_id, min(episodes, 20), seed, backend)
+    run = Episodes(envs, actor, episodes, seed, record=record)
+    returns = np.array([episode.episode_return for episode in run])
+    envs.close()
+    return returns, run.transitions() if record else None
+
+
+def expert(
+    env_id: str, backend: Backend, rounds: dict[str, Any], ppo: dict[str, Any], aim: float, episodes: int, seed: int
+) -> Result:
+    """PPO from scratch, stopped at the first validation with a mean return of `aim`: mediocre, and reproducible.
+
+    Args:
+        env_id: the environment.
+        backend: of the environment; named, since another one gives other numbers.
+        rounds: of `RolloutDataModule`; `env_steps` is where it gives up.
+        ppo: of `PPO`.
+        aim: mean return over a validation's episodes at which to stop.
+        episodes: measured afterwards, other ones than in validation.
+        seed: of everything.
+    """
+    seed = derive_seed(seed, env_id, "expert")
+    curve = Curve()
+    stop = EarlyStopping("val/return_mean", mode="max", stopping_threshold=aim, patience=1_000_000)
+    with RandomStream(derive_seed(seed, "learner")), tempfile.TemporaryDirectory() as directory:
+        module = RL(partial(PPO, **ppo))
+        fit(module, RolloutDataModule(env_id, backend=backend, seed=seed, **rounds), 1, directory, curve, stop)
+    weights = {f"{WEIGHTS}{name}": value.numpy().copy() for name, value in module.policy.state_dict().items()}
+    returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
+    return weights | curve.result() | {"returns": returns}
+
+
+def scratch(
+    env_id: str, backend: Backend, rounds: dict[str, Any], ppo: dict[str, Any], episodes: int, seed: int
+) -> Result:
+    """PPO without any demonstration; the policy of its end is measured.
+
+    Args:
+        env_id: the environment.
+        backend: of the environment.
+        rounds: of `RolloutDataModule`.
+        ppo: of `PPO`.
+        episodes: measured.
+        seed: of everything.
+    """
+    seed = derive_seed(seed, env_id, "learner")
+    with tempfile.TemporaryDirectory() as directory:
+        return _reinforced(RL(partial(PPO, **ppo)), env_id, backend, rounds, episodes, seed, directory)
+
+
+def finetuned(
+    env_id: str,
+    backend: Backend,
+    rounds: dict[str, Any],
+    ppo: dict[str, Any],
+    teacher: dict[str, Any],
+    demonstrations: int,
+    bc: dict[str, Any],
+    episodes: int,
+    seed: int,
+    expert: Path,
+) -> Result:
+    """Clone the expert, and let PPO start from the clone.
+
+    Args:
+        env_id: the environment.
+        backend: of the environment.
+        rounds: of `RolloutDataModule`.
+        ppo: of `PPO`.
+        teacher: what `expert` was made with.
+        demonstrations: episodes of the expert, which draws its actions, that are cloned.
+        bc: `epochs`, `batch_size`, and what else `BC` takes.
+        episodes: measured, of the clone and of what became of it.
+        seed: of everything.
+        expert: result of the function of this name.
+    """
+    seed = derive_seed(seed, env_id, "learner")
+    envs = make(env_id, 1, 0, backend)
+    spaces = envs.single_observation_space, envs.single_action_space
+    envs.close()
+    build: PolicyFactory = partial(CategoricalPolicy if isinstance(spaces[1], Discrete) else GaussianPolicy, **NETWORK)
+    actor = restored(build(*spaces), expert).actor(deterministic=False)
+    shown, data = play(env_id, backend, actor, demonstrations, derive_seed(seed, "demonstrations"), record=True)
+    assert data is not None
+    options = dict(bc)
+    epochs, batch_size = options.pop("epochs"), options.pop("batch_size")
+    with tempfile.TemporaryDirectory() as directory:
+        with RandomStream(derive_seed(seed, "clone")):
+            clone = BC(build, **options)
+            source = DemonstrationDataModule(
+                env_id, data, val_fraction=0.0, batch_size=batch_size, eval_episodes=0, backend=backend, seed=seed
+            )
+            fit(clone, source, epochs, directory, LastCheckpoint())
+        cloned, _ = play(env_id, backend, clone.actor(), episodes, derive_seed(seed, "test"))
+        module = RL(partial(PPO, **ppo), start=directory)
+        result = _reinforced(module, env_id, backend, rounds, episodes, seed, directory)
+    return result | {"clone_returns": cloned, "shown_returns": shown, "labels": np.array(len(data))}
+
+
+def restored(policy: Policy, file: Path) -> Policy:
+    """`policy` with the weights in the result of `expert`."""
+    with np.load(file) as result:
+        names = [name for name in result.files if name.startswith(WEIGHTS)]
+        policy.load_state_dict({name.removeprefix(WEIGHTS): torch.from_numpy(result[name]) for name in names})
+    return policy
+
+
+def _reinforced(
+    module: RL, env_id: str, backend: Backend, rounds: dict[str, Any], episodes: int, seed: int, directory: str
+) -> Result:
+    curve = Curve()
+    with RandomStream(derive_seed(seed, "learner")):
+        fit(module, RolloutDataModule(env_id, backend=backend, seed=seed, **rounds), 1, directory, curve)
+    returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
+    return curve.result() | {"returns": returns}

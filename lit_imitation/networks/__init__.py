@@ -1,0 +1,1 @@
+"""Networks: perceptrons, encoders of observations, critics."""

@@ -1,0 +1,1 @@
+"""Gradient steps: `Descent` takes every one of them."""

@@ -1,0 +1,294 @@
+"""Proximal policy optimization (Schulman et al. 2017), with what matters of its practice (Andrychowicz et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from gymnasium import Space
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.mlp import MLP, Activation
+from lit_imitation.optim.descent import Descent
+from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
+from lit_imitation.rl.advantages import generalized_advantages
+from lit_imitation.rl.learner import Generator
+from lit_imitation.rl.normalization import RewardScale, RunningMoments, observe
+from lit_imitation.rollout import Round
+from lit_imitation.utils.distributed import all_reduced, world_size
+from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.spaces import element
+
+STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
+
+class PPO(Generator[Round]):
+    """With r_t(θ) = π_θ(a_t | s_t) / π_old(a_t | s_t) and advantages Â_t of the rollout, several epochs of descent on
+
+        L(θ) = −E_t[ min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) ] − c_H E_t[H(π_θ(· | s_t))]
+               + c_V E_t[(V_θ(s_t) − R_t)²] + c_KL E_t[KL(π_θ ‖ π_start)],        R_t = Â_t + V_old(s_t).
+
+    Advantages are standardized over the whole round, of all processes. Observations are standardized by their running
+    statistics, which move between rounds and never within one: a round is learned from as it was played, and r_t = 1
+    where its descent begins. The first round of a fresh policy is played, and learned from, without them.
+
+    Args:
+        observation_space: Box or Discrete.
+        action_space: Box, Discrete or MultiDiscrete.
+        policy: to start from; by default a fresh Gaussian or categorical one of 2×64 tanh, orthogonally initialized.
+        hidden_sizes: of the value network, and of a fresh policy.
+        activation: likewise.
+        encoder: how a fresh policy reads observations, `auto`, `image` or `vector`; the value network reads them as the
+            policy does.
+        learning_rate: of Adam.
+        anneal: let the learning rate fall linearly to 0 over the training.
+        gamma: discount.
+        gae_lambda: λ of the advantages.
+        clip_range: ε.
+        value_clip_range: keep V within this of V_old in the value loss; None for no such thing.
+        epochs: passes over a round.
+        batch_size: transitions of a gradient step, on each process.
+        entropy_coefficient: c_H.
+        value_coefficient: c_V.
+        kl_coefficient: c_KL, for a policy that was trained before.
+        max_grad_norm: of all parameters together.
+        target_kl: end a round's epochs once π_θ is further than 1.5 times this from π_old; None for never.
+        normalize_observations: by running statistics, unless the policy that was given was trained with others.
+        normalize_rewards: by the running deviation of the discounted return.
+        warmup_rounds: rounds in which only the value function learns, for a policy that was trained before.
+        initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
+            to none. None to leave it.
+        compile: compile the gradient: 20 seconds at the start, and then about a third of the time of a step.
+    """
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        policy: Policy | None = None,
+        *,
+        hidden_sizes: Sequence[int] = (64, 64),
+        activation: Activation = "tanh",
+        encoder: EncoderKind = "auto",
+        learning_rate: float = 3e-4,
+        anneal: bool = True,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float = 0.2,
+        value_clip_range: float | None = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        entropy_coefficient: float = 0.0,
+        value_coefficient: float = 0.5,
+        kl_coefficient: float = 0.0,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        normalize_observations: bool = True,
+        normalize_rewards: bool = True,
+        warmup_rounds: int = 0,
+        initial_std: float | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("epochs", epochs, 1),
+            ("batch_size", batch_size, 1),
+            ("warmup_rounds", warmup_rounds, 0),
+        ):
+            if value < least:
+                raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+        for name, rate in (("gamma", gamma), ("gae_lambda", gae_lambda)):
+            if not 0.0 <= rate <= 1.0:
+                raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+        if initial_std is not None and not initial_std > 0.0:
+            raise ConfigError(f"generator.initial_std is {initial_std}; it must be above 0")
+        for name, weight in (
+            ("entropy_coefficient", entropy_coefficient),
+            ("value_coefficient", value_coefficient),
+            ("kl_coefficient", kl_coefficient),
+        ):
+            if not 0.0 <= weight < math.inf:
+                raise ConfigError(f"generator.{name} is {weight}; it must be 0 or more, and finite")
+        for name, bound in (
+            ("clip_range", clip_range),
+            ("value_clip_range", value_clip_range),
+            ("max_grad_norm", max_grad_norm),
+            ("target_kl", target_kl),
+        ):
+            if bound is not None and not bound > 0.0:
+                raise ConfigError(f"generator.{name} is {bound}; it must be above 0")
+        given = policy is not None and not policy.fresh
+        if policy is None:
+            cls = default_policy_class(action_space)
+            policy = cls(
+                observation_space,
+                action_space,
+                hidden_sizes=list(hidden_sizes),
+                activation=activation,
+                encoder=encoder,
+            )
+            assert isinstance(policy.network, MLP)
+            policy.network.orthogonal(0.01)
+        self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation, policy.encoder.kind)
+        self.value.network.orthogonal(1.0)
+        try:
+            policy.sample(policy.head(torch.from_numpy(element(observation_space)[None])))
+        except TypeError as error:
+            raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
+        if initial_std is not None:
+            if not isinstance(policy, GaussianPolicy) or policy.log_std is None:
+                raise ConfigError("generator.initial_std needs a GaussianPolicy with std: free")
+            try:
+                policy.set_std(initial_std)
+            except ConfigError as error:
+                raise ConfigError(f"generator.initial_std: {error}") from error
+        self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
+        self.learning_rate, self.anneal = learning_rate, anneal
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.clip_range, self.value_clip_range = clip_range, value_clip_range
+        self.epochs, self.batch_size = epochs, batch_size
+        self.entropy_coefficient, self.value_coefficient = entropy_coefficient, value_coefficient
+        self.kl_coefficient, self.max_grad_norm, self.target_kl = kl_coefficient, max_grad_norm, target_kl
+        self.warmup_rounds, self.compile_gradient = warmup_rounds if given else 0, compile
+        standardized = policy.encoder.standardize is not None
+        self.moments = RunningMoments(policy.encoder.out_features) if standardized and normalize_observations else None
+        self.keeps_normalizer = False
+        self._annealed = False  # before the run was resumed, at least
+        self.reward_scale = RewardScale(gamma) if normalize_rewards else None
+        self.eval()
+
+    def optimizers(self) -> list[Optimizer]:
+        """One Adam for policy and value function."""
+        own = self.policy.encoder.standardize
+        # A policy that was trained with a normalizer would be another with one that moves; the value function shares
+        # it. Running statistics that are there already, from a checkpoint of this very run, go on.
+        if own is not None and (self.moments is None or not self.moments.count):
+            self.keeps_normalizer = self.policy.trained or own.fitted
+            assert self.value.encoder.standardize is not None
+            self.value.encoder.standardize.load_state_dict(own.state_dict())
+        parameters = [*self.policy.parameters(), *self.value.parameters()]
+        self.descent = Descent(self, parameters, self.learning_rate, 1e-5, self.max_grad_norm, self.compile_gradient)
+        return [self.descent.optimizer]
+
+    def forward(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        log_prob: Tensor,
+        advantage: Tensor,
+        target: Tensor,
+        old_value: Tensor,
+        weight: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """L(θ), `[]`, and its parts `[5]` (see `STATISTICS`) on a minibatch, `[B]` each; `weight` is 0 for no step."""
+        share = weight / weight.sum().clamp(min=1.0)
+        head = self.policy.head(observation)
+        log_ratio = self.policy.head_log_prob(head, action) - log_prob
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1.0 - self.clip_range, 1.0 + self.clip_range)
+        policy_loss = -(torch.minimum(ratio * advantage, clipped * advantage) * share).sum()
+        value = self.value(observation)
+        value_error = (value - target).square()
+        if self.value_clip_range is not None:
+            near = old_value + (value - old_value).clamp(-self.value_clip_range, self.value_clip_range)
+            value_error = torch.maximum(value_error, (near - target).square())
+        value_loss = (value_error * share).sum()
+        entropy = (self.policy.head_entropy(head) * share).sum()
+        loss = policy_loss - self.entropy_coefficient * entropy + self.value_coefficient * value_loss
+        if self.start is not None:
+            divergence = self.policy.head_kl(head, self.start, self.start.head(observation))
+            loss = loss + self.kl_coefficient * (divergence * share).sum()
+        # r − 1 − log r ≥ 0 has the expectation KL(π_old ‖ π_θ), and less variance than −log r (Schulman 2020).
+        approx_kl = ((ratio - 1.0 - log_ratio) * share).sum()
+        clip_fraction = (((ratio - 1.0).abs() > self.clip_range) * share).sum()
+        return loss, torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
+
+    @without_autocast
+    def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
+        """Learn from one round `[time, env]`."""
+        rollout, valid, _ = experience
+        batch, logged = self.prepare(experience)
+        if self.anneal or self._annealed:
+            remaining = 1.0 - progress if self.anneal else 1.0
+            self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * remaining
+        mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
+        if 0 < self.rounds == self.warmup_rounds:
+            # Adam has seen only zeros for the policy, long ago corrected for: its first steps would be several times
+            # the learning rate and undo the start.
+            self.descent.optimizer.state.clear()
+        rows = len(batch[0])
+        size = min(self.batch_size, rows)
+        sums = torch.zeros(len(STATISTICS), device=valid.device)
+        steps = 0
+        for _ in range(self.epochs):
+            order = torch.randperm(rows, device=valid.device)[: rows // size * size]
+            shuffled = [column[order].view(-1, size, *column.shape[1:]) for column in batch]
+            statistics = self.descent.steps(*shuffled, mask=mask)
+            sums += statistics.sum(0)
+            steps += len(statistics)
+            if self.target_kl is not None:
+                kl = all_reduced(statistics[-1, STATISTICS.index("approx_kl")]) / world_size()
+                if kl > 1.5 * self.target_kl:
+                    break
+        self.gradient_steps += steps
+        self.rounds += 1
+        if self.moments is not None and not self.keeps_normalizer:
+            observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
+            if self.rounds == 1:
+                # Inputs change their scale by any factor, and gradients with them: Adam's moments would be of others.
+                self.descent.optimizer.state.clear()
+        return logged | dict(zip(STATISTICS, sums / steps, strict=True))
+
+    @torch.no_grad()
+    @without_autocast
+    def prepare(self, experience: Round) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The columns that `forward` reads, `[time · env]` each, and what can be said of the round."""
+        rollout, valid, _ = experience
+        assert rollout.next_observation is not None
+        observation = rollout.observation.flatten(0, 1)
+        action = rollout.action.flatten(0, 1)
+        log_prob = self.policy.head_log_prob(self.policy.head(observation), action)
+        value = self.value(observation).view_as(rollout.reward)
+        next_value = self.value(rollout.next_observation.flatten(0, 1)).view_as(rollout.reward)
+        done, reward = rollout.done, rollout.reward
+        if self.reward_scale is not None:
+            reward = self.reward_scale(reward, done, valid)
+        advantage = generalized_advantages(
+            reward, value, next_value, rollout.terminated, done, self.gamma, self.gae_lambda
+        )
+        target = advantage + value
+        weight = valid.to(reward.dtype)
+        # As sums, so that the rounds of several processes are one.
+        sums = torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
+        count, first, second = all_reduced(sums.double())
+        mean = first / count
+        std = (second / count - mean.square()).clamp(min=0.0).sqrt()
+        standardized = (advantage - mean.to(advantage.dtype)) / (std.to(advantage.dtype) + 1e-8)
+        columns = (log_prob, standardized.flatten(), target.flatten(), value.flatten(), weight.flatten())
+        explained = 1.0 - _variance(target - value, weight) / _variance(target, weight)
+        return (observation, action, *columns), {"explained_variance": explained}
+
+    def state(self) -> dict[str, Any]:
+        """Whether the learning rate has been annealed."""
+        return {"annealed": self.anneal or self._annealed}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse."""
+        self._annealed = state["annealed"]
+
+    def begin(self) -> None:
+        """The environments were reset."""
+        if self.reward_scale is not None:
+            self.reward_scale.begin()
+
+
+def _variance(x: Tensor, weight: Tensor) -> Tensor:
+    """`[]`: of all entries, by weights of 0 and 1; to pick them out would have the host wait for the device."""
+    count = weight.sum()
+    return ((x - (x * weight).sum() / count).square() * weight).sum() / count

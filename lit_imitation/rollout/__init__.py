@@ -1,0 +1,31 @@
+"""Rollouts: one loop that drives every actor through every vector environment."""
+
+from lit_imitation.rollout.episodes import (
+    LONG_EPISODE,
+    PATIENCE,
+    Actor,
+    Episode,
+    Episodes,
+    Round,
+    Step,
+    Steps,
+    collect,
+    rounds,
+    shares,
+    stream,
+)
+
+__all__ = [
+    "Actor",
+    "Episode",
+    "Episodes",
+    "LONG_EPISODE",
+    "PATIENCE",
+    "Round",
+    "Step",
+    "Steps",
+    "collect",
+    "rounds",
+    "shares",
+    "stream",
+]

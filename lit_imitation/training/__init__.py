@@ -1,0 +1,1 @@
+"""What surrounds a method: command line, run directory, progress, logging, checkpoints, repeated runs."""

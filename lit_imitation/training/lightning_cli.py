@@ -1,0 +1,578 @@
+"""LightningCLI in subclass mode, with a directory for every run and its summary at the end."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import set_parsing_settings
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar as Progress
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lit_imitation.errors import ConfigError, MissingExtraError, TrainingError, UsageError
+from lit_imitation.policies.checkpoints import LOADING_ERRORS, find_checkpoint, read_checkpoint
+from lit_imitation.training.checkpoint_io import AtomicCheckpointIO
+from lit_imitation.training.foreign import read_config
+from lit_imitation.training.loggers import MetricsCSV
+from lit_imitation.training.loops import PlainEpochLoop, Signals
+from lit_imitation.training.progress import ProgressBar, ProgressLines
+from lit_imitation.training.recipes import with_recipes_found
+from lit_imitation.training.run import LastCheckpoint, RunDirectory, last_checkpoint
+from lit_imitation.training.trajectories import TrajectoryWriter
+from lit_imitation.training.usage import Recipe, classes, explain, read_recipes
+from lit_imitation.utils.distributed import end_with, is_lost_peer
+from lit_imitation.utils.files import Hold, check_local, expanded, sweep
+from lit_imitation.utils.integrity import check_file
+from lit_imitation.utils.program import resume_command
+from lit_imitation.utils.trust import refuse_url, trusting
+
+# Lightning lets the parser read recipes from URLs, and the parser would build any class named in an untyped value.
+set_parsing_settings(
+    config_read_mode_fsspec_enabled=False, config_read_mode_urls_enabled=False, instantiate_subclass_spec_in_any=False
+)
+
+RUN_DIR_VARIABLE = "LIT_IMITATION_RUN_DIR"
+"""Tells the processes that a DDP run launches which directory the first one chose."""
+
+FIRST_PROCESS_VARIABLE = "LIT_IMITATION_FIRST_PROCESS"
+"""Tells them the number of that process."""
+
+RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+"""What launchers (Lightning, torchrun, SLURM, MPI) number the processes of a run with: all 0 in the first one."""
+
+TRAINER_DEFAULTS = {
+    "num_sanity_val_steps": 0,  # a rollout of an untrained policy proves little and costs time
+    "enable_model_summary": False,
+}
+MAX_EPOCHS = 100
+"""Where nothing else ends a run."""
+
+LOGGER_PACKAGES = {
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "MLFlowLogger": ("mlflow",),
+    "CometLogger": ("comet_ml",),
+    "NeptuneLogger": ("neptune",),
+}
+"""What Lightning's loggers need, of which one is enough and this package installs none."""
+
+TRUST_HELP = "let files name classes and functions that are not of this package, and open files that can execute code"
+
+NO_CHECKPOINT = "{} needs a trained policy: --ckpt_path FILE, or the directory of a run"
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run one of `fit`, `validate`, `test`, `predict`."""
+    _quieten(command)
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Networks of this size gain nothing from a second thread, and lose a hundredfold where cores are shared.
+        torch.set_num_threads(1)
+    refuse_urls(arguments)
+    arguments = _with_save_dir(with_recipes_found(list(arguments)))
+    named = [value for key, value in _pairs(arguments) if key.startswith(("--model", "--data"))]
+    with trusting(flag(arguments, "--trust"), named):
+        _run(command, arguments)
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    given = arguments
+    if command != "fit":
+        arguments = with_config_of_checkpoint(command, arguments)
+    elif not any(argument.startswith("-") for argument in arguments):
+        raise ConfigError(
+            "fit needs a recipe: --config NAME (`lit-imitation recipes` lists them) or --config FILE; or --model and "
+            "--data"
+        )
+    CLI.command, CLI.running, CLI.latest = command, False, None
+    changes = ("--model", "--data", "--config", "-c", "--seed_everything")
+    CLI.changed = any(argument.startswith(changes) for argument in given)
+    CLI.arguments, CLI.recipes = arguments, read_recipes(arguments)
+    try:
+        with ExitStack() as CLI.held:
+            CLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                trainer_class=FastTrainer,
+                trainer_defaults=TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={
+                    "allow_abbrev": False,  # a mistyped option is told, not guessed
+                    command: {"usage": "%(prog)s --config FILE [options]", "allow_abbrev": False},  # not all 90 lines
+                },
+                args=[command, *arguments],
+            )
+    except MisconfigurationException as error:
+        raise ConfigError(f"Lightning's Trainer: {error}") from error
+    except LOADING_ERRORS as error:
+        if is_lost_peer(error):
+            _end_without_peer(error)
+        if not _while_restoring(error, option(arguments, "--ckpt_path") is not None):
+            raise
+        reason = (str(error) or "no text").strip().splitlines()[0]
+        raise ConfigError(
+            f"--ckpt_path {option(arguments, '--ckpt_path')} is damaged, or of another kind of run: "
+            f"{type(error).__name__}: {reason:.300}"
+        ) from error
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning's exception by itself would end the process with success
+    except SystemExit as error:
+        if CLI.running and not error.code:  # not the parser's: code of others would end the run with success
+            *_, frame = traceback.extract_tb(error.__traceback__)
+            raise TrainingError(
+                f"the run was ended by SystemExit in {frame.filename}, line {frame.lineno}: {frame.line}"
+            ) from error
+        raise
+
+
+def _end_without_peer(error: BaseException) -> NoReturn:
+    """End one of several processes after another one."""
+    trainer = CLI.latest
+    if trainer is not None and trainer.told_to_stop:
+        sys.exit(128 + signal.SIGTERM)
+    reason = (str(error) or "no text").strip().splitlines()[0]
+    where, go_on = "a process", ""
+    if trainer is not None:
+        where = f"process {trainer.global_rank} of {trainer.world_size}"
+        if trainer.state.fn == "fit":
+            go_on = (
+                "; what was trained up to the end of the last epoch is saved; go on with: "
+                f"{resume_command(trainer.default_root_dir)}"
+            )
+    raise TrainingError(
+        f"{where} stopped: another process of the run ended or does not answer ({reason:.200}){go_on}"
+    ) from error
+
+
+def _while_restoring(error: BaseException, resumed: bool) -> bool:
+    """Whether an error arose while Lightning restored a checkpoint, or in an optimizer that uses restored state.
+
+    An optimizer may call a closure, with the method's own code in it; an error of that is not the checkpoint's.
+    """
+    package, optimizers, inside = str(Path(torch.__file__).parent), str(Path(torch.optim.__file__).parent), False
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if file.endswith("checkpoint_connector.py") and function.lstrip("_").startswith(("restore", "resume")):
+            return True
+        inside = file.startswith(optimizers) or (inside and file.startswith(package))
+    return resumed and inside
+
+
+def _quieten(command: str) -> None:
+    """Silence what Lightning says of torch's DataLoader, of its own insides, and of other products."""
+    # What a run needs to go on is not missed where its checkpoint is only measured.
+    unneeded = ("Be aware that when using `ckpt_path`", "The dirpath has changed") if command != "fit" else ()
+    for text in (
+        *unneeded,
+        "Couldn't infer the batch indices",
+        "does not have many workers",
+        "LightningCLI's args parameter",
+        "isinstance\\(treespec, LeafSpec\\)",
+        "You have overridden `transfer_batch_to_device`",
+        "is smaller than the logging interval",
+        "Found .* module\\(s\\) in eval mode",  # on purpose: dropout is off while a round is played and learned from
+        "Checkpoint directory .* exists and is not empty",
+    ):
+        warnings.filterwarnings("ignore", f".*{text}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "💡" not in record.getMessage())
+
+
+def with_config_of_checkpoint(command: str, arguments: list[str]) -> list[str]:
+    """With a checkpoint and no `--config`, put first the configuration that the checkpoint carries."""
+    path = option(arguments, "--ckpt_path")
+    given = any(a.split("=")[0] in ("--config", "-c", "--print_config", "--help", "-h") for a in arguments)
+    if path is None and not given:
+        raise ConfigError(NO_CHECKPOINT.format(command))
+    if path is None or given or path in ("last", "best"):
+        return arguments
+    file = find_checkpoint(path)
+    checkpoint = read_checkpoint(file)
+    if "config" not in checkpoint:
+        raise ConfigError(f"{file} carries no configuration; give the recipe it was trained with as --config")
+    return ["--config", yaml.safe_dump(read_config(checkpoint["config"], file)), *arguments]
+
+
+def refuse_urls(arguments: Sequence[str]) -> None:
+    """Raise `ConfigError` where data, model, recipe or checkpoint are to come from the network, or are no files."""
+    for key, value in _pairs(arguments):
+        if "env_kwargs" in key or not key.startswith(("--config", "-c", "--ckpt_path", "--model", "--data")):
+            continue
+        if not value.lstrip().startswith("{"):
+            refuse_url(value, key)
+        if key in ("--config", "-c"):
+            _check_recipe(value)
+
+
+def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line with their values."""
+    for i, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        if key.startswith("-"):
+            yield key, value if equals else "".join(arguments[i + 1 : i + 2])
+
+
+def _check_recipe(value: str) -> None:
+    if "\n" in value or value.startswith(("/dev/fd/", "/proc/self/fd/")) or not os.path.exists(value):
+        return  # a recipe in the argument, one from a pipe of the shell, or none, which the parser says
+    try:
+        recipe = yaml.safe_load(check_file(value).read_bytes())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        return  # as it says this
+    for part in ("model", "data"):
+        if isinstance(recipe, dict):
+            for key, text in _texts(recipe.get(part), part):
+                refuse_url(text, f"{value}: {key}")
+
+
+def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    """The strings below a part of a recipe that may name files or classes."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key != "env_kwargs":
+                yield from _texts(one, f"{where}.{key}")
+    elif isinstance(value, list):
+        for one in value:
+            yield from _texts(one, where)
+    elif isinstance(value, str):
+        yield where, value
+
+
+def flag(arguments: Sequence[str], name: str) -> bool:
+    """The value of `--name true` or `--name=false`; false where it is not given.
+
+    Raises:
+        ConfigError: any other value.
+    """
+    value = option(arguments, name)
+    if value is None and name in arguments:
+        value = ""
+    if value is not None and value.lower() not in ("true", "false"):
+        raise ConfigError(f"{name} takes true or false: {name} true")
+    return value is not None and value.lower() == "true"
+
+
+def _with_save_dir(arguments: list[str]) -> list[str]:
+    """Name the run's directory for loggers that ask for one, and that nobody gave one."""
+    logger = (option(arguments, "--trainer.logger") or "").rpartition(".")[2]
+    if logger in ("TensorBoardLogger", "CSVLogger") and option(arguments, "--trainer.logger.save_dir") is None:
+        return [*arguments, "--trainer.logger.save_dir", "."]
+    return arguments
+
+
+def _check_logger(class_path: str) -> None:
+    """Raise, where the package that a logger needs is not installed."""
+    name = class_path.rpartition(".")[2]
+    packages = LOGGER_PACKAGES.get(name, ())
+    if packages and not any(find_spec(package) for package in packages):
+        extra = '"lit-imitation[tensorboard]"' if name == "TensorBoardLogger" else packages[0]
+        raise MissingExtraError(f"trainer.logger {name} needs {packages[0]}: pip install {extra}")
+
+
+def option(arguments: Sequence[str], name: str) -> str | None:
+    """The value of `--name value` or `--name=value`, the last one given."""
+    value = None
+    for i, argument in enumerate(arguments):
+        if argument == name and i + 1 < len(arguments):
+            value = arguments[i + 1]
+        elif argument.startswith(f"{name}="):
+            value = argument.partition("=")[2]
+    return value
+
+
+class FastTrainer(Trainer):
+    """Lightning's Trainer with what costs a small network most of a step left out: its loop, see `PlainEpochLoop`.
+
+    It asks itself a dozen times a step whether it trains, too: here without comparing strings.
+    """
+
+    training = Trainer.training.getter(lambda self: self.state.stage is RunningStage.TRAINING)  # type: ignore[attr-defined]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        loop = self.fit_loop.epoch_loop
+        self.fit_loop.epoch_loop = PlainEpochLoop(self, loop.min_steps, loop.max_steps)
+        self._signal_connector: Signals = Signals(self)
+
+    @property
+    def told_to_stop(self) -> bool:
+        """Whether SIGTERM came to this one of several processes."""
+        return self._signal_connector.told
+
+
+class NoProfiler(PassThroughProfiler):
+    """No profile, at less than the tenth of a millisecond that Lightning's own takes for it in each training step."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Do nothing."""
+        return self._nothing
+
+
+class CLI(LightningCLI):
+    """One subcommand of LightningCLI, with directory, loggers and callbacks put in where the recipe is silent."""
+
+    command = "fit"
+    changed = False
+    """Whether the command line changes what a checkpoint was trained on."""
+    running = False
+    """Whether the command line has been read."""
+    held = ExitStack()
+    """Gives back at the end of the run what it alone may use: its directory."""
+    latest: FastTrainer | None = None
+    """The Trainer of the run."""
+    arguments: Sequence[str] = ()
+    recipes: Sequence[Recipe] = ()
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """As Lightning's, with errors of one line."""
+        parser = super().init_parser(**kwargs)
+
+        def error(message: str, ex: Exception | None = None) -> NoReturn:
+            raise UsageError(explain(message, self.arguments, self.recipes)) from ex
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Only the one that was asked for: building the options of all four would take seconds."""
+        return {CLI.command: LightningCLI.subcommands()[CLI.command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add `--trust`, which `run` has read before."""
+        parser.add_argument("--trust", type=bool, default=False, help=TRUST_HELP)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would merge hyper-parameters from the checkpoint; ours come from its configuration."""
+
+    def _set_seed(self) -> None:
+        """Seed everything, if it can be."""
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}; it must lie in [0, 2^32)")
+        super()._set_seed()
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the subcommand."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run's directory, and with it the checkpoint that `last` or `best` means."""
+        trainer, settings = self.settings.trainer, self.settings
+        CLI.running = True
+        for name in ("model", "data"):  # a base class stands for what was left out
+            if settings.get(name) and settings[name].class_path.rpartition(".")[2].startswith("Lightning"):
+                raise UsageError(f"{name}: no class_path says which class it is; {classes(name)}")
+        endless = trainer.max_epochs is None and trainer.max_steps == -1 and trainer.max_time is None
+        counts_steps = bool(settings.get("data")) and settings.data.get("init_args", {}).get("env_steps") is not None
+        if endless and not counts_steps:
+            trainer.max_epochs = MAX_EPOCHS
+        # What is kept as config.yaml says nothing of directory and checkpoint, so that it starts a run of its own.
+        kept = settings.clone()
+        kept.trainer.default_root_dir = kept.ckpt_path = None
+        kept.pop("trust", None)  # given anew in each call
+        self.kept_config = self._parser(self.subcommand).dump(kept, skip_none=False, skip_validation=True)
+        if endless and counts_steps:
+            trainer.max_epochs = -1
+        first = all(os.environ.get(name, "0") in ("", "0") for name in RANK_VARIABLES)
+        _watch_first_process(first)
+        writes = first and not trainer.fast_dev_run
+        parent = self._runs()
+        path = settings.get("ckpt_path")
+        if trainer.default_root_dir is None:
+            if not first and RUN_DIR_VARIABLE in os.environ:
+                trainer.default_root_dir = os.environ[RUN_DIR_VARIABLE]
+            elif path in ("last", "best"):
+                trainer.default_root_dir = str(_newest_run(parent))
+            elif self.subcommand != "fit" and path and (run := _run_of(find_checkpoint(path))) is not None:
+                own = self.subcommand != "validate" and not self.changed  # else what is there says something else
+                folder = run if own else self._new_directory(run, writes, f"{self.subcommand}_")
+                trainer.default_root_dir = str(folder)
+            else:
+                trainer.default_root_dir = str(self._new_directory(parent, writes))
+        check_local(str(trainer.default_root_dir), "--trainer.default_root_dir")
+        directory = expanded(trainer.default_root_dir)
+        trainer.default_root_dir = str(directory)
+        os.environ[RUN_DIR_VARIABLE] = str(directory)
+        if path in ("last", "best"):
+            file = directory / "checkpoints" / f"{path}.ckpt"
+            if not file.is_file() and not (self.subcommand == "fit" and directory.is_dir()):
+                raise ConfigError(f"--ckpt_path {path}: there is no {file}")
+            settings.ckpt_path = str(file) if file.is_file() else None  # killed before the first: from the start
+        elif path:
+            settings.ckpt_path = str(find_checkpoint(path))
+        elif self.subcommand != "fit":
+            raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
+        if writes:
+            self._hold(directory)
+        if self.subcommand == "fit" and first and not path and (directory / "checkpoints").is_dir():
+            raise ConfigError(
+                f"{directory} already holds a run: continue it with --ckpt_path last, or choose another "
+                "--trainer.default_root_dir"
+            )
+        for logger in _as_list(trainer.logger):
+            _check_logger(str(getattr(logger, "class_path", "")))
+            if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
+                folder = logger.init_args.save_dir
+                logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
+
+    @staticmethod
+    def _new_directory(parent: Path, writes: bool, prefix: str = "") -> Path:
+        """A directory named after the time, made here so that no other run of the same second takes it too."""
+        name = f"{prefix}{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        directory = parent / name
+        if not writes:
+            return directory
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                directory.mkdir()
+                break
+            except FileExistsError:
+                directory = parent / f"{name}_{number}"
+        CLI.held.callback(_remove_if_empty, directory)
+        return directory
+
+    @staticmethod
+    def _hold(directory: Path) -> None:
+        """Keep other runs out of the directory until this one ends, and remove what killed ones left half-written."""
+        if not directory.is_dir():
+            directory.mkdir(parents=True, exist_ok=True)
+            CLI.held.callback(_remove_if_empty, directory)
+        advice = "let that run end or end it, or choose another --trainer.default_root_dir"
+        CLI.held.callback(Hold(directory / ".lock", str(directory), advice).release)
+        for folder in (directory, *(directory / name for name in ("checkpoints", "dataset", "to_label"))):
+            sweep(folder)
+
+    def _runs(self) -> Path:
+        """`runs/<method>/<env>`."""
+        method = str(self.settings.model.class_path).rpartition(".")[2].lower()
+        env_id = str(self.settings.data.init_args.get("env_id", "")) if self.settings.get("data") else ""
+        return Path("runs") / method / env_id.replace("/", "_").replace(":", "_")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run has: `metrics.csv`, progress, whole checkpoints, the run's directory."""
+        trainer = self.config_init[self.subcommand].trainer
+        directory, logger = trainer.default_root_dir, trainer.logger
+        loggers: list[Logger] = [] if logger is False else [MetricsCSV(directory)]
+        loggers += [one for one in _as_list(logger) if isinstance(one, Logger)]
+        self.run_directory = RunDirectory(self.kept_config)
+        callbacks = [*_as_list(trainer.callbacks), self.run_directory]
+        if trainer.enable_progress_bar is not False and not any(isinstance(one, Progress) for one in callbacks):
+            callbacks.append(ProgressBar() if sys.stdout.isatty() else ProgressLines())
+        if trainer.enable_checkpointing is not False:
+            callbacks.append(LastCheckpoint())
+        if self.subcommand == "predict":
+            callbacks.append(TrajectoryWriter())
+        plugins = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
+        kwargs |= {"logger": loggers or False, "callbacks": callbacks, "plugins": plugins}
+        if trainer.profiler is None:
+            kwargs["profiler"] = NoProfiler()
+        try:
+            instance = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        for callback in instance.checkpoint_callbacks:
+            check_local(str(getattr(callback, "dirpath", "")), f"{type(callback).__name__}.dirpath")
+            if getattr(callback, "dirpath", "") is None:
+                callback.dirpath = str(Path(directory) / "checkpoints")  # type: ignore[attr-defined]
+            if instance.fast_dev_run and hasattr(callback, "save_last"):  # type: ignore[attr-defined]
+                callback.save_last = False  # which Lightning would otherwise write at the end even then
+        for one in instance.loggers:
+            one.log_hyperparams(yaml.safe_load(self.kept_config))
+        assert isinstance(instance, FastTrainer)
+        CLI.latest = instance
+        return instance
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True  # a checkpoint from elsewhere shall not execute code
+        kwargs["ckpt_path"] = self.settings.ckpt_path
+        if subcommand in ("validate", "test"):
+            kwargs["verbose"] = False  # the summary's table has the same figures
+        return kwargs
+
+    def after_fit(self) -> None:
+        """Test the best policy, and show what came out."""
+        best = last_checkpoint(self.trainer)
+        # A callback that averages weights would load those before averaging; a checkpoint's policy is the average.
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        self.trainer.callbacks = [one for one in callbacks if not isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
+        paused = any(getattr(one, "paused", "") for one in callbacks)  # for a person to do something
+        if not self.trainer.interrupted and not paused:
+            self.trainer.test(
+                self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False, weights_only=True
+            )
+            self._show()
+
+    def after_validate(self) -> None:
+        """Show what came out."""
+        self._show()
+
+    def after_test(self) -> None:
+        """Show what came out."""
+        self._show()
+
+    def _show(self) -> None:
+        if self.trainer.is_global_zero and self.run_directory.summary:
+            self.run_directory.print_table(str(self.trainer.default_root_dir))
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint belongs to, if its directory can be written."""
+    run = checkpoint.resolve().parent.parent
+    belongs = checkpoint.parent.name == "checkpoints" and (run / "config.yaml").is_file()
+    return run if belongs and os.access(run, os.W_OK) else None
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """For a run that failed before it wrote anything."""
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def _watch_first_process(first: bool) -> None:
+    """Have the processes that the first one launches end after it: one that is killed cannot end them."""
+    if first:
+        os.environ[FIRST_PROCESS_VARIABLE] = str(os.getpid())
+    elif os.environ.get(FIRST_PROCESS_VARIABLE) == str(os.getppid()):
+        end_with(os.getppid(), grace=20.0)
+
+
+def _newest_run(parent: Path) -> Path:
+    runs = [run for run in parent.glob("*") if (run / "checkpoints").is_dir()]
+    if not runs:
+        raise ConfigError(f"there is no run to continue under {parent}; name one with --trainer.default_root_dir")
+    return max(runs, key=lambda run: run.stat().st_mtime)

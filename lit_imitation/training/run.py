@@ -1,0 +1,231 @@
+"""One directory a run: its configuration, checkpoints, metrics, and the summary at the end."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning_utilities.core.rank_zero import rank_zero_info
+from rich.console import Console
+from rich.table import Table
+
+from lit_imitation.methods.base import ImitationModule, Interrupted
+from lit_imitation.training.loggers import MetricsCSV
+from lit_imitation.utils.distributed import is_lost_peer
+from lit_imitation.utils.files import atomic_write, write_json
+from lit_imitation.utils.program import resume_command
+from lit_imitation.utils.versions import versions
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Writes `checkpoints/last.ckpt` at the end of every epoch, for `--ckpt_path last`.
+
+    Which checkpoint is best is a matter of the recipe's own `ModelCheckpoint`, whose `save_last` would write only when
+    the best changes. This one goes behind it, and so keeps what it knows of the epoch too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    # It never saves between epochs, so the training loop need not ask it after every batch (see `skip_empty_hooks`).
+    on_train_batch_end = Callback.on_train_batch_end
+
+
+class RunDirectory(Callback):
+    """Keeps `DIR`, the Trainer's `default_root_dir`: `config.yaml`, `checkpoints/last.ckpt` on SIGTERM, `summary.json`.
+
+    `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
+    gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
+    normalized_score, normalized_score_ci95, expert_return, expert_return_error, random_return, random_return_error,
+    episodes, checkpoint, versions`. What was not measured is null; a method or callback that has `summary_figures` adds
+    its own. `env_steps` and `gradient_steps` are those behind the evaluated policy, `wall_seconds` the time spent in
+    `fit`, evaluation included, over all its interruptions; errors are standard errors.
+
+    Args:
+        config: the run's configuration as YAML, without its directory: it can be given to `--config` again.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+        self.summary: dict[str, Any] = {}
+        self._wall_seconds = 0.0
+        self._started: float | None = None
+        self._terminated = self._resumed = self._fitting_run = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write `config.yaml`."""
+        self._fitting = stage == "fit"
+        self._fitting_run |= self._fitting
+        if stage == "fit" and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            directory = Path(trainer.default_root_dir)
+            directory.mkdir(parents=True, exist_ok=True)
+            atomic_write(directory / "config.yaml", self.config)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; without a checkpoint `metrics.csv` starts empty."""
+        self._started = time.perf_counter()
+        if not self._resumed:  # a run that was killed before its first checkpoint may have left rows
+            self._rewind(trainer, itertools.repeat(0))
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds spent in `fit` so far."""
+        running = time.perf_counter() - self._started if self._started is not None else 0.0
+        return self._wall_seconds + running
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock; sum up the last validation, until a test says more."""
+        self._wall_seconds, self._started = self.wall_seconds, None
+        if isinstance(pl_module, ImitationModule):
+            pl_module.gradient_steps = pl_module.count_gradient_steps()
+        self._summarize(trainer, pl_module, last_checkpoint(trainer))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up `validate`; a validation within `fit` is only one on the way."""
+        if trainer.state.fn == "validate":
+            self._summarize(trainer, pl_module, trainer.ckpt_path)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum up `test`."""
+        self._summarize(trainer, pl_module, trainer.ckpt_path)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Let a validation within `fit` end before SIGTERM does: half of one cannot be taken up again.
+
+        One that takes long does not, see `ImitationModule.stop_if_asked`.
+        """
+        if trainer.received_sigterm and trainer.state.fn == "fit" and pl_module.automatic_optimization:
+            if isinstance(pl_module, ImitationModule):
+                pl_module.stop_if_asked()  # which notes the time
+            trainer._signal_connector.received_sigterm, self._terminated = False, True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Now it may."""
+        if self._terminated:
+            trainer._signal_connector.received_sigterm = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """On SIGTERM keep everything up to the batch that just ended; there and on Ctrl-C say how to go on."""
+        terminated = isinstance(exception, SIGTERMException)
+        if is_lost_peer(exception):  # by the signal that came to this process too
+            terminated = getattr(trainer, "told_to_stop", False)
+        if not (terminated or isinstance(exception, KeyboardInterrupt)) or not self._fitting_run:
+            return
+        # Rounds and rollouts cannot be saved in the middle, nor can a validation, which a signal in the last moments of
+        # one of its batches can end: then the checkpoint of the epoch before stands, from which the epoch is run again.
+        whole = isinstance(exception, SIGTERMException) and not isinstance(exception, Interrupted)
+        if whole and trainer.state.fn == "fit" and not trainer.validating and pl_module.automatic_optimization:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
+            where = f"at step {trainer.global_step}, which is saved"
+        else:
+            where = "; what was trained up to the end of the last epoch is saved"
+        how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "terminated"
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_info(f"{how} {where}; go on with: {resume_command(trainer.default_root_dir)}".replace(" ;", ";"))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration into the checkpoint, so that it can be tested alone, and the state of `metrics.csv`."""
+        checkpoint["config"] = self.config
+        checkpoint["metrics_rows"] = [
+            logger.flush() for logger in trainer.loggers if isinstance(logger, MetricsCSV) and trainer.is_global_zero
+        ]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Drop the rows of `metrics.csv` that were written after the checkpoint."""
+        if trainer.state.fn == "fit":
+            self._resumed = True
+            self._rewind(trainer, checkpoint.get("metrics_rows", []))
+
+    @staticmethod
+    def _rewind(trainer: Trainer, rows: Iterable[int]) -> None:
+        if trainer.is_global_zero:
+            loggers = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+            for logger, kept in zip(loggers, rows, strict=False):
+                logger.rewind(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clock."""
+        return {"wall_seconds": self.wall_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse; a checkpoint that is only tested does not turn the clock back."""
+        if self._fitting or not self._wall_seconds:
+            self._wall_seconds = state_dict["wall_seconds"]
+
+    def _summarize(self, trainer: Trainer, module: LightningModule, checkpoint: Any) -> None:
+        if not isinstance(module, ImitationModule):
+            return
+        figures, data = module.evaluation, module.datamodule
+        expert, random = data.expert_reference, data.random_reference if figures else None
+        directory = Path(trainer.default_root_dir)
+
+        def interval(name: str) -> list[float] | None:
+            return [figures[f"{name}_low"], figures[f"{name}_high"]] if f"{name}_low" in figures else None
+
+        path = Path(checkpoint).resolve() if checkpoint else None
+        inside = path is not None and path.is_relative_to(directory.resolve())
+        self.summary = {
+            "method": module.method,
+            "env_id": data.env_id,
+            "seed": data.seed,
+            "env_steps": module.env_steps,
+            "gradient_steps": module.gradient_steps,
+            "wall_seconds": round(self._wall_seconds, 3),
+            **{name: figures.get(name) for name in ("return_mean", "return_std", "return_iqm")},
+            "return_ci95": interval("return_ci95"),
+            "length_mean": figures.get("length_mean"),
+            "success_rate": figures.get("success_rate"),
+            "normalized_score": figures.get("normalized_score"),
+            "normalized_score_ci95": interval("normalized_score_ci95"),
+            "expert_return": expert.mean if expert else None,
+            "expert_return_error": expert.error if expert else None,
+            "random_return": random.mean if random else None,
+            "random_return_error": random.error if random else None,
+            "episodes": int(figures.get("episodes", 0)),
+            "checkpoint": str(path.relative_to(directory.resolve()) if path and inside else path or ""),
+            "versions": versions(),
+        }
+        for owner in (module, *trainer.callbacks):  # type: ignore[attr-defined]
+            if hasattr(owner, "summary_figures"):
+                self.summary |= owner.summary_figures()
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            directory.mkdir(parents=True, exist_ok=True)
+            write_json(directory / "summary.json", self.summary)
+
+    def print_table(self, directory: str) -> None:
+        """Show the summary to the person."""
+        table = Table(title=f"{self.summary['method']} on {self.summary['env_id']}", title_justify="left")
+        table.add_column("figure")
+        table.add_column("value", justify="right", overflow="fold")
+        for name, value in self.summary.items():
+            if name in ("method", "env_id", "versions") or value is None or name.endswith(("_ci95", "_return_error")):
+                continue
+            if isinstance(value, list):  # for machines
+                continue
+            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+            # The mean has its spread beside it, and so a row each is enough for a figure and its interval.
+            if name in ("expert_return", "random_return") and self.summary[f"{name}_error"]:
+                text += f" ± {self.summary[f'{name}_error']:.3f}"
+            bounds = {"return_iqm": "return_ci95", "normalized_score": "normalized_score_ci95"}.get(name)
+            if bounds and self.summary[bounds]:
+                text += " [{:.3f}, {:.3f}]".format(*self.summary[bounds])
+            table.add_row(name, text)
+        table.add_row("directory", directory)
+        # Rich takes a file for a terminal of 80 columns and would cut paths off.
+        Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def last_checkpoint(trainer: Trainer) -> str:
+    """The best checkpoint of the run that just ended, else the last, else nothing."""
+    for kind in ("best_model_path", "last_model_path"):
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if path := getattr(callback, kind, ""):
+                return str(path)
+    return ""

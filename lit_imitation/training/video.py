@@ -1,0 +1,91 @@
+"""Videos of the policy for a tracker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from PIL import Image
+
+from lit_imitation.envs import make_single
+from lit_imitation.errors import ConfigError
+from lit_imitation.methods.base import ImitationModule
+from lit_imitation.utils.arguments import TypeChecked
+from lit_imitation.utils.seeding import RandomStream, derive_seed
+
+
+class VideoLogger(TypeChecked, Callback):
+    """Plays one episode after a validation, saves it as `DIR/videos/step_N.gif`, and gives it to W&B where that logs.
+
+    An environment that gives no pictures costs a warning and the videos, never the training.
+
+    Args:
+        every_n_validations: how often.
+        max_steps: frames at most.
+        fps: frames per second.
+    """
+
+    def __init__(self, every_n_validations: int = 5, max_steps: int = 500, fps: int = 30) -> None:
+        for name, value in (("every_n_validations", every_n_validations), ("max_steps", max_steps), ("fps", fps)):
+            if value < 1:
+                raise ConfigError(f"VideoLogger: {name} is {value}; it must be at least 1")
+        self.every_n_validations, self.max_steps, self.fps = every_n_validations, max_steps, fps
+        self._validations = 0
+        self._films = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record, on one process."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._validations += 1
+        due = self._films and self._validations % self.every_n_validations == 0
+        if not due or trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, ImitationModule)
+        path = Path(trainer.default_root_dir) / "videos" / f"step_{trainer.global_step:08d}.gif"
+        try:
+            self.record(pl_module, path)
+        except Exception as error:  # an environment may be anybody's code
+            self._films = False
+            env_id = pl_module.datamodule.env_id
+            rank_zero_warn(f"VideoLogger: no videos of {env_id} from here on: {type(error).__name__}: {error}")
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_video("val/video", [str(path)], format=["gif"])
+
+    def record(self, module: ImitationModule, path: Path) -> None:
+        """One episode as a GIF."""
+        data = module.datamodule
+        seed = derive_seed(data.seed, "video")
+        env = make_single(data.env_id, **{**data.env_kwargs, "render_mode": "rgb_array"})
+        actor = module.actor()
+        frames = []
+        with RandomStream(seed):
+            observation, _ = env.reset(seed=seed)
+            for _ in range(self.max_steps):
+                picture: Any = env.render()
+                if not isinstance(picture, np.ndarray):
+                    raise ConfigError(
+                        f"render() returned a {type(picture).__name__} for render_mode rgb_array, no array"
+                    )
+                frames.append(Image.fromarray(picture))
+                action: Any = actor(np.asarray(observation)[None])[0]
+                observation, _, terminated, truncated, _ = env.step(action)
+                if terminated or truncated:
+                    break
+        env.close()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // self.fps, loop=0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse."""
+        self._validations = state_dict["validations"]

@@ -1,0 +1,1 @@
+"""Small tools without knowledge of learning: files, seeds, caches, statistics, spaces, processes."""

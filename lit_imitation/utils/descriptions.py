@@ -1,0 +1,421 @@
+"""Objects as plain data that a checkpoint can hold: what they were built from, and back."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial, wraps
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import Space
+from torch import Tensor, nn
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.utils.arguments import TypeChecked
+from lit_imitation.utils.spaces import space_from_dict, space_to_dict
+from lit_imitation.utils.trust import refused, trusted, trusting
+
+KIND = "__kind__"
+"""The key that tells the description of an object from a dictionary that was given as one."""
+Built = TypeVar("Built")
+
+
+class Described(TypeChecked):
+    """A class whose objects remember what they were built from, as `arguments`.
+
+    What NumPy and torch call a number becomes Python's before the constructor sees it, so that the object and the one
+    that a checkpoint gives back compute the same.
+    """
+
+    arguments: dict[str, Any]
+    """What the outermost constructor was given, by name, defaults included, without `context`."""
+    source = ""
+    """Of what comes out of a checkpoint: which, and of what."""
+    context: ClassVar[tuple[str, ...]] = ()
+    """Names of the constructor's first arguments that say what the object is for, such as spaces."""
+    factory_context: ClassVar[tuple[str, ...]] = ()
+    """Names of further ones that a factory is given, after these."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls.__init__, "notes"):
+            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+
+
+def _noting(init: Callable[..., None]) -> Callable[..., None]:
+    signature = inspect.signature(init)
+
+    @wraps(init)
+    def noting(self: Any, *args: Any, **kwargs: Any) -> None:
+        args = tuple(plain_numbers(value) for value in args)
+        kwargs = {name: plain_numbers(value) for name, value in kwargs.items()}
+        if "arguments" not in vars(self):
+            vars(self)["arguments"] = _named(type(self), signature, self, *args, **kwargs)
+        init(self, *args, **kwargs)
+
+    noting.notes = True  # type: ignore[attr-defined]
+    return noting
+
+
+def _named(cls: type[Described], signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:  # which the constructor will say itself
+        return {}
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for position, (name, parameter) in enumerate(signature.parameters.items()):
+        value = bound.arguments[name]
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            names = (*cls.context, *cls.factory_context)[max(position - 1, 0) :]
+            found |= dict(zip(names, value, strict=False))
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        elif position > len(cls.context) or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            found[name] = value
+    return {name: value for name, value in found.items() if name not in cls.context}
+
+
+def plain_numbers(value: Any) -> Any:
+    """NumPy's scalars and arrays of no dimension, and torch's, as Python's; in lists, tuples and dictionaries too."""
+    if type(value) is Tensor and value.ndim == 0 and not value.requires_grad:
+        return value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        return _number(value)
+    if type(value) in (list, tuple):
+        return type(value)(plain_numbers(item) for item in value)
+    if type(value) is dict:
+        return {plain_numbers(key): plain_numbers(item) for key, item in value.items()}
+    return value
+
+
+def _number(value: Any) -> Any:
+    if value.ndim or value.dtype.kind not in "biufcU":
+        return value
+    return float(value) if value.dtype.char == "g" else value.item()  # of a long double `item` is one again
+
+
+def _double(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array of long doubles, which neither torch nor Python has, as one of doubles."""
+    return value.astype({"g": np.float64, "G": np.complex128}.get(value.dtype.char, value.dtype), copy=False)
+
+
+def plain(value: Any) -> Any:
+    """The state of an object of others, with what `weights_only=True` refuses to load in another form.
+
+    NumPy's numbers become Python's, its arrays tensors, and paths strings.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = _number(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return torch.from_numpy(np.ascontiguousarray(_double(value)))
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        kind = type(value) if hasattr(value, "move_to_end") else dict  # an OrderedDict has its order
+        return kind((key, plain(item)) for key, item in value.items())
+    if type(value) in (list, tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def class_name(cls: Any) -> str:
+    """`package.module.Class`."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def subclasses(cls: type[Built]) -> Iterator[type[Built]]:
+    """All of them, of subclasses too."""
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from subclasses(subclass)
+
+
+def find_class(name: object, base: type[Built], file: object = "the checkpoint") -> type[Built]:
+    """The subclass of `base` (or itself) with this `class_name` that a file may name.
+
+    That is a public one of this package; another one only if it is trusted or named in the same call.
+
+    Raises:
+        ConfigError: it may not, or there is no such class.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"the class is a {type(name).__name__}")
+    for cls in _public(base):
+        if class_name(cls) == name:
+            return cls
+    if not trusted(name):
+        raise refused(file, name)
+    for cls in (base, *subclasses(base)):  # also those that no import would find
+        if class_name(cls) == name:
+            return cls
+    module, _, attribute = name.rpartition(".")
+    try:
+        thing = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # the module is somebody else's code and may fail in any way
+        raise ConfigError(f"{file} names {name}, which cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(thing, type) and issubclass(thing, base)):
+        raise ConfigError(f"{file} names {name}, which is no {base.__name__.lower()}")
+    return thing
+
+
+def _public(base: type[Built]) -> Iterator[type[Built]]:
+    """The subclasses of `base` that this package exports, and that are imported: nothing heavy is imported for it."""
+    for path in (
+        "lit_imitation.policies",
+        "lit_imitation.rewards",
+        "lit_imitation.rl",
+        "lit_imitation.methods",
+    ):
+        module = sys.modules.get(path)
+        if path in ("lit_imitation.policies", "lit_imitation.rewards"):
+            module = importlib.import_module(path)
+        for name in getattr(module, "__all__", ()):
+            thing = getattr(module, name, None)
+            if isinstance(thing, type) and issubclass(thing, base):
+                yield thing
+
+
+def names_of(given: Iterable[object]) -> list[str]:
+    """The names of classes, and of those that factories build, which somebody spelled out."""
+    found = []
+    for one in given:
+        while isinstance(one, partial):
+            one = one.func
+        if isinstance(one, type):
+            found.append(class_name(one))
+    return found
+
+
+def encode(value: Any) -> Any:
+    """The value as primitives and tensors, from which `decode` makes an equal one."""
+    value = plain_numbers(value)
+    if value is None or type(value) in (bool, int, float, complex, str, bytes, torch.dtype, torch.device):
+        return value
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufcU":
+        numbers = _double(value).ravel().tolist()
+        return {KIND: "array", "dtype": value.dtype.str, "shape": list(value.shape), "values": numbers}
+    if type(value) in (list, tuple):
+        return type(value)(encode(item) for item in value)
+    if type(value) in (set, frozenset):
+        return {KIND: type(value).__name__, "values": [encode(item) for item in value]}
+    if isinstance(value, dict):
+        if KIND not in value and all(type(key) is str for key in value):
+            return {key: encode(item) for key, item in value.items()}
+        return {KIND: "dict", "values": [[encode(key), encode(item)] for key, item in value.items()]}
+    if isinstance(value, Path):
+        return {KIND: "path", "path": str(value)}
+    if isinstance(value, Space):
+        try:
+            return {KIND: "space", "space": space_to_dict(value)}
+        except Exception:  # a space of which a checkpoint knows nothing
+            return _unknown(value)
+    return _encoded_code(value)
+
+
+def _encoded_code(value: Any) -> dict[str, Any]:
+    """Classes, functions, and objects that are built from arguments."""
+    if isinstance(value, Described):
+        return {KIND: "object", **describe(value)}
+    if isinstance(value, partial):
+        function, args = value.func, value.args
+        if not inspect.isclass(function) and args and inspect.isclass(args[0]):  # the command line's way to build one
+            function, args = args[0], args[1:]
+        keywords = {name: encode(item) for name, item in value.keywords.items()}
+        return {KIND: "partial", "of": encode(function), "args": [encode(item) for item in args], "keywords": keywords}
+    if inspect.isclass(value):
+        return {KIND: "class", "class": class_name(value)}
+    if isinstance(value, FunctionType) and "<" not in value.__qualname__:
+        return {KIND: "function", "module": value.__module__, "name": value.__qualname__}
+    for module in ("torch", "torch.nn.functional"):
+        name = getattr(value, "__name__", "")
+        if isinstance(value, BuiltinFunctionType) and getattr(sys.modules[module], name, None) is value:
+            return {KIND: "function", "module": module, "name": name}
+    if is_dataclass(value) and type(value).__module__ == "lit_imitation.methods.dagger.schedules":
+        arguments = {field.name: encode(getattr(value, field.name)) for field in fields(value) if field.init}
+        return {KIND: "object", "class": class_name(type(value)), "arguments": arguments}
+    return _unknown(value)
+
+
+def _unknown(value: Any) -> dict[str, Any]:
+    return {KIND: "unknown", "class": class_name(type(value)), "text": repr(value)[:200]}
+
+
+def decode(value: Any) -> Any:
+    """The inverse of `encode`.
+
+    Raises:
+        ConfigError: it names code that is not imported or not to be called, or was never described.
+    """
+    if type(value) in (list, tuple):
+        return type(value)(decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if KIND not in value:
+        return {key: decode(item) for key, item in value.items()}
+    kind = value[KIND]
+    if kind == "array":
+        return np.array(value["values"], dtype=np.dtype(value["dtype"])).reshape(value["shape"])
+    if kind in ("set", "frozenset"):
+        return {"set": set, "frozenset": frozenset}[kind](decode(item) for item in value["values"])
+    if kind == "dict":
+        return {decode(key): decode(item) for key, item in value["values"]}
+    if kind == "path":
+        return Path(value["path"])
+    if kind == "space":
+        return space_from_dict(value["space"])
+    return _decoded_code(kind, value)
+
+
+def _decoded_code(kind: str, value: dict[str, Any]) -> Any:
+    if kind == "object":
+        if (cls := _schedule(value["class"])) is not None:
+            return cls(**decode(value["arguments"]))
+        return build(value, Described)
+    if kind == "factory":
+        return factory(value)
+    if kind == "class":
+        return _class(value["class"])
+    if kind == "function":
+        return _function(value["module"], value["name"])
+    if kind == "partial":
+        of = decode(value["of"])
+        if not (inspect.isclass(of) and issubclass(of, Described)):
+            raise ConfigError(
+                f"the checkpoint asks for {of} with arguments of its own, and it may not: give it yourself"
+            )
+        return partial(of, *decode(value["args"]), **decode(value["keywords"]))
+    raise ConfigError(
+        f"the checkpoint could not hold a {value.get('class', kind)} ({value.get('text', '')}): give it by keyword to "
+        "load_from_checkpoint"
+    )
+
+
+def _class(name: str) -> type[Any]:
+    for cls in subclasses(nn.Module):
+        if class_name(cls) == name and name.startswith("torch.nn.modules."):
+            return cls
+    return find_class(name, object)
+
+
+def _function(module: str, name: str) -> Any:
+    """One of torch's mathematics; another one where it is trusted."""
+    if module not in ("torch", "torch.nn.functional"):
+        if not trusted(f"{module}.{name}"):
+            raise refused("the checkpoint", f"{module}.{name}")
+        importlib.import_module(module)
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+        return found
+    # Both modules import others, `os` too, and torch has functions that read files: a name without a dot, of what
+    # tensors have as a method, or of a function that is written for networks.
+    found = getattr(sys.modules[module], name, None)
+    if module == "torch":
+        mathematics = isinstance(found, BuiltinFunctionType) and callable(getattr(Tensor, name, None))
+    else:
+        mathematics = getattr(found, "__module__", None) in ("torch.nn.functional", "torch._C._nn")
+    if not mathematics:
+        raise refused("the checkpoint", f"{module}.{name}")
+    return found
+
+
+def describe(described: Any) -> dict[str, Any]:
+    """An object's class, spaces and arguments; with its `state_dict` all of it."""
+    found = {"class": class_name(type(described)), "arguments": encode(dict(described.arguments))}
+    if "observation_space" in type(described).context:
+        for name in ("observation_space", "action_space"):
+            if hasattr(described, name):
+                found[name] = space_to_dict(getattr(described, name))
+    return found
+
+
+def build(
+    description: Mapping[str, Any], base: type[Built], file: object = "the checkpoint", named: Iterable[object] = ()
+) -> Built:
+    """The inverse of `describe`, with fresh weights.
+
+    Args:
+        description: what `describe` gave.
+        base: class that the result has to be an instance of.
+        file: where the description is from, for messages.
+        named: classes (or factories of one) that the caller named itself; a file chooses among these and the public
+            classes of this package, unless it is trusted.
+
+    Raises:
+        ConfigError: the class is another one, does not exist, or is no `base`.
+    """
+    with trusting(False, names_of(named)):
+        cls: Any = find_class(description["class"], base, file)
+        names = [name for name in ("observation_space", "action_space") if name in description]
+        spaces = [space_from_dict(description[name]) for name in names]
+        built: Built = cls(*spaces, **decode(description["arguments"]))
+    return built
+
+
+def _schedule(name: str) -> type[Any] | None:
+    """One of this package's own, which are no modules."""
+    module, _, attribute = name.rpartition(".")
+    found = getattr(sys.modules.get(module), attribute, None)
+    return (
+        found
+        if module == "lit_imitation.methods.dagger.schedules" and inspect.isclass(found) and is_dataclass(found)
+        else None
+    )
+
+
+def factory(description: Mapping[str, Any]) -> Callable[..., Any]:
+    """What builds such an object for any spaces."""
+    cls = find_class(description["class"], Described)
+    arguments = decode(description["arguments"])
+    return partial(cls, **{name: value for name, value in arguments.items() if name not in cls.factory_context})
+
+
+def differences(then: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """What differs between two descriptions: the setting's name, the old value and the new one."""
+    if isinstance(then, dict) and isinstance(now, dict) and then.get(KIND) == now.get(KIND):
+        found = []
+        for key in sorted({*then, *now} - {KIND}):
+            name = path if key in ("arguments", "class") else f"{path}.{key}" if path else key
+            found += differences(then.get(key), now.get(key), name)
+        return found
+    same = torch.equal(then, now) if isinstance(then, Tensor) and isinstance(now, Tensor) else _same(then, now)
+    return [] if same else [(path, _shown(then), _shown(now))]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):  # [64, 64] of a recipe is (64, 64)
+        return len(one) == len(other) and all(not differences(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return False
+    return bool(one == other) or (one != one and other != other)
+
+
+def _shown(value: Any) -> Any:
+    """A class by its last name; a description in short."""
+    if isinstance(value, dict) and "class" in value:
+        value = value["class"]
+    return value.rpartition(".")[2] if isinstance(value, str) and value.count(".") > 1 else value
+
+
+def unknown(description: Any, path: str = "") -> list[str]:
+    """The names of the settings that could not be described."""
+    if isinstance(description, list | tuple):
+        return [name for item in description for name in unknown(item, path)]
+    if not isinstance(description, dict):
+        return []
+    if description.get(KIND) == "unknown":
+        return [f"{path} ({description['class']})"]
+    found = []
+    for key, item in description.items():
+        found += unknown(item, path if key in ("arguments", "class", "keywords", "of") else f"{path}.{key}".strip("."))
+    return found

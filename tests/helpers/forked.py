@@ -1,0 +1,66 @@
+"""Runs of the command line in processes of their own, for which nothing is imported anew."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_context = multiprocessing.get_context("forkserver")
+# What is not installed is passed over.
+_context.set_forkserver_preload(
+    ["lit_imitation.training.lightning_cli", "lit_imitation.methods", "scipy.stats", "envpool"]
+)
+
+
+def _run(arguments: list[str], output: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    torch.set_num_threads(1)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    from lit_imitation.cli import main
+
+    main(arguments)
+
+
+def start(arguments: list[str], output: Path = Path(os.devnull), **environment: str) -> BaseProcess:
+    """Begin a run that writes what it says to `output`."""
+    process = _context.Process(target=_run, args=(arguments, output, environment))
+    process.start()
+    return process
+
+
+def finish(arguments: list[str], output: Path) -> None:
+    """Do a run that has to succeed."""
+    process = start(arguments, output)
+    process.join(120)
+    assert process.exitcode == 0, output.read_text()
+
+
+def _rank(function: Callable[[], dict[str, torch.Tensor]], rank: int, world: int, store: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
+    torch.save(function(), output)
+    dist.destroy_process_group()
+
+
+def together(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
+    """What a function of the test's module returns on each of `world` processes that know of one another."""
+    files = [directory / f"rank_{rank}.pt" for rank in range(world)]
+    processes = [
+        _context.Process(target=_rank, args=(function, rank, world, directory / "store", file))
+        for rank, file in enumerate(files)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * world
+    return [torch.load(file, weights_only=True) for file in files]

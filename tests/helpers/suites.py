@@ -1,0 +1,147 @@
+"""The common suites: every method joins resume, two-process and space tests by one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+DATA = ["--data=lit_imitation.DemonstrationDataModule"]
+BASE = [
+    "--data.num_envs=3",
+    "--data.eval_episodes=4",
+    "--data.test_episodes=5",
+    "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=5",
+    "--trainer.max_epochs=5",
+]
+CHECKPOINTS = [
+    "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint",
+    "--trainer.callbacks.filename=best",
+    "--trainer.callbacks.save_on_train_epoch_end=true",
+    "--trainer.callbacks.enable_version_counter=false",
+]
+
+
+class Method(NamedTuple):
+    """The arguments of a run that takes seconds."""
+
+    task: list[str]
+    """Data and model."""
+    more: list[str]
+    """What makes it this method; callbacks last."""
+    smaller: list[str]
+    """Small networks."""
+    monitor: list[str]
+    """What is best."""
+    exact: list[str]
+    """What makes two processes compute what one does, or comparable with it."""
+    online: bool
+    """It learns from environments of its own: on each process others, so that two processes are not as one."""
+
+
+def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A method that learns from demonstrations."""
+    data = [*DATA, "--data.expert=scripted", "--data.num_trajectories=4"]
+    smaller = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
+    monitor = ["--trainer.callbacks.monitor=val/loss"]
+    # Without dropout: its noise is drawn per process.
+    exact = ["--model.policy.dropout=0"]
+    policy = ["--model=lit_imitation.BC", f"--model.policy=lit_imitation.{model}"]
+    return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
+
+
+def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Reinforcement learning by a generator."""
+    data = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=3", "--data.steps_per_round=24"]
+    smaller = ["--model.generator.hidden_sizes=[16,16]"]
+    monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
+    model = ["--model=lit_imitation.RL", f"--model.generator=lit_imitation.{generator}"]
+    exact = ["--data.num_envs=4"]  # as many on each of two processes
+    return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
+
+
+def adversarial(name: str, generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learned from demonstrations, and reinforcement learning by a generator on it."""
+    rl = online(generator, *task)
+    data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
+    data += ["--data.expert_trajectories=3"]
+    model = [f"--model=lit_imitation.{name}", f"--model.generator=lit_imitation.{generator}"]
+    small = ("--model.batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
+    return rl._replace(task=[*data, *model, *task], more=[*small, *more])
+
+
+def guided(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learned from whole episodes, which are short here so that two fit into a round."""
+    method = adversarial("GCL", generator, *task, "--data.env_kwargs={max_episode_steps: 12}")
+    small = ["--model.batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
+    return method._replace(more=[*small, *more])
+
+
+def tabular(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learned in a world whose transitions are known."""
+    data = ["--data=lit_imitation.TabularDataModule", "--data.expert_trajectories=8", "--data.steps_per_trajectory=10"]
+    data += ["--data.batch_size=4", "--data.passes_per_epoch=2"]
+    reward = ["--model=lit_imitation.MaxEntIRL", f"--model.reward=lit_imitation.{model}"]
+    monitor = ["--trainer.callbacks.monitor=val/expected_value_difference"]
+    return Method([*data, *reward, *task], list(more), [], monitor, [], online=False)
+
+
+DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
+DAGGER = (
+    "--trainer.callbacks+=lit_imitation.DAggerCallback",
+    "--trainer.callbacks.rounds=3",
+    "--trainer.callbacks.epochs_per_round=2",
+    "--trainer.callbacks.beta=0.5",
+)
+# Environments that share one random stream would play other episodes on two processes than on one.
+ONE_BY_ONE = "--data.backend=sync"
+PPO = ("--model.generator.epochs=2", "--model.generator.batch_size=16")
+SAC = ("--model.generator.learning_starts=100", "--model.generator.updates_per_step=0.1")
+
+METHODS = {
+    "bc-discrete": offline("CategoricalPolicy", DISCRETE),
+    "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
+    "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
+    "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
+    "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
+    "maxent-irl": tabular("LinearReward", "--data.env_id=FrozenLake-v1", more=(ONE_BY_ONE, "--model.gamma=0.8")),
+    "ppo-discrete": online("PPO", DISCRETE, more=PPO),
+    "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
+    "gail-discrete": adversarial("GAIL", "PPO", DISCRETE, more=(*PPO, "--model.discriminator.absorbing=true")),
+    "gail-continuous": adversarial("GAIL", "PPO", CONTINUOUS, more=(*PPO, "--model.discriminator.spectral_norm=true")),
+    "gail-by-sac": adversarial("GAIL", "SAC", CONTINUOUS, more=(*SAC, "--model.discriminator.gradient_penalty=1")),
+    "airl-discrete": adversarial("AIRL", "PPO", DISCRETE, more=PPO),
+    "airl-continuous": adversarial("AIRL", "PPO", CONTINUOUS, more=PPO),
+    "airl-by-sac": adversarial("AIRL", "SAC", DISCRETE, more=SAC),
+    "gcl-discrete": guided("PPO", DISCRETE, more=PPO),
+    "gcl-continuous": guided("PPO", CONTINUOUS, more=(*PPO, "--model.reward.local_constancy=0.1")),
+    "gcl-by-sac": guided("SAC", CONTINUOUS, more=SAC),
+    "sac-discrete": online("SAC", DISCRETE, more=SAC),
+    "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
+}
+SIBLINGS = {"dagger-continuous", "gail-continuous", "airl-discrete", "airl-by-sac", "gcl-discrete", "gcl-by-sac"}
+"""What those beside them go through too but for one line; the suites have them among the slow tests."""
+
+
+def every_method() -> list[Any]:
+    """The methods, by name, for `parametrize`."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else ()) for name in sorted(METHODS)]
+
+
+def arguments(method: str, directory: Path, *more: str) -> list[str]:
+    """The command line of a small run of a method."""
+    of = METHODS[method]
+    # `task` first, for the classes whose arguments the others are.
+    checkpoints = [*CHECKPOINTS, *of.monitor]
+    return [
+        "fit",
+        *of.task,
+        *BASE,
+        *checkpoints,
+        *of.more,
+        *of.smaller,
+        f"--trainer.default_root_dir={directory}",
+        *more,
+    ]

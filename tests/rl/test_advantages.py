@@ -1,0 +1,121 @@
+"""Advantages against plain loops and closed forms, on arrays and through rollouts on every way of starting anew."""
+
+from __future__ import annotations
+
+import counting
+import numpy as np
+import pytest
+import torch
+from counting import ACTIONS
+
+from lit_imitation.envs import make
+from lit_imitation.rl.advantages import generalized_advantages
+from lit_imitation.rollout import rounds
+
+
+def plain(reward, value, next_value, terminated, done, gamma, lam):
+    """The sum of the definition, term by term: Σ_k (γλ)^k δ_{t+k} up to the episode's end."""
+    advantage = np.zeros_like(reward)
+    steps, envs = reward.shape
+    for env in range(envs):
+        for t in range(steps):
+            factor = 1.0
+            for k in range(t, steps):
+                future = 0.0 if terminated[k, env] else gamma * next_value[k, env]
+                advantage[t, env] += factor * (reward[k, env] + future - value[k, env])
+                if done[k, env]:
+                    break
+                factor *= gamma * lam
+    return advantage
+
+
+def random_round(seed=0, steps=40, envs=3):
+    rng = np.random.default_rng(seed)
+    reward, value, next_value = rng.normal(size=(3, steps, envs))
+    terminated, truncated = rng.random((2, steps, envs)) < 0.1
+    return reward, value, next_value, terminated, terminated | truncated
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_the_recursion_is_the_definition(gamma, lam):
+    arrays = random_round()
+    advantage = generalized_advantages(*map(torch.from_numpy, arrays), gamma, lam)
+    np.testing.assert_allclose(advantage.numpy(), plain(*arrays, gamma, lam), atol=1e-12)
+
+
+def test_closed_forms():
+    steps, gamma, lam = 50, 0.9, 0.8
+    ones, zeros = torch.ones(steps, 1, dtype=torch.float64), torch.zeros(steps, 1, dtype=torch.float64)
+    no, end = torch.zeros(steps, 1, dtype=torch.bool), torch.zeros(steps, 1, dtype=torch.bool)
+    end[-1] = True
+    # With V = 0 and λ = 1 it is the discounted return to the end.
+    left = torch.arange(steps, 0, -1, dtype=torch.float64)[:, None]
+    returns = generalized_advantages(ones, zeros, zeros, end, end, gamma, 1.0)
+    torch.testing.assert_close(returns, (1 - gamma**left) / (1 - gamma))
+    # The exact value of a reward of 1 for ever leaves no advantage; a truncation keeps that, a termination does not.
+    exact = ones / (1 - gamma)
+    truncated = generalized_advantages(ones, exact, exact, no, end, gamma, lam)
+    torch.testing.assert_close(truncated, zeros, atol=1e-12, rtol=0)
+    terminated = generalized_advantages(ones, exact, exact, end, end, gamma, lam)
+    lost = -gamma / (1 - gamma) * (gamma * lam) ** (left - 1)
+    torch.testing.assert_close(terminated, lost)
+
+
+def value_of(observation):
+    """A value that tells every observation from every other."""
+    return torch.sin(observation.double() @ torch.tensor([0.3, 1.0, 2.0, 0.5, 5.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("backend", ["sync", "async", "vector"])
+def test_through_rollouts_every_backend_gives_the_advantages_of_each_episode_by_itself(backend):
+    """Terminated, truncated and both at random; the vector backend has dead steps with poison in them."""
+    num_envs, steps, gamma, lam = 3, 60, 0.95, 0.9
+    envs = make("Counting-v0", num_envs, 0, backend)
+    drawn: list[torch.Tensor] = []
+
+    def explorer(observation):
+        action = counting.act(observation)
+        drawn.append(torch.from_numpy(action))
+        return action
+
+    first, second = rounds(envs, explorer, drawn, steps, 2, seed=5)
+    envs.close()
+    by_tag = {}
+    for one in (first, second):
+        data = one.rollout
+        advantage = generalized_advantages(
+            data.reward.double(),
+            value_of(data.observation),
+            value_of(data.next_observation),
+            data.terminated,
+            data.done,
+            gamma,
+            lam,
+        )
+        assert advantage.isfinite().all()
+        for env in range(num_envs):
+            for t in range(steps):
+                if one.valid[t, env]:
+                    tag, episode, at = data.observation[t, env, :3].int().tolist()
+                    by_tag.setdefault((env, tag, episode), {})[at] = (one, env, t, float(advantage[t, env]))
+    complete = 0
+    for (env, tag, episode), rows in by_tag.items():
+        one, _, last, _ = rows[max(rows)]
+        if not one.rollout.done[last, env] or len({id(r[0]) for r in rows.values()}) > 1:
+            continue  # goes on after the rounds, or lies in both
+        complete += 1
+        # What the environment says of itself, without any bookkeeping of ours.
+        length = max(rows) + 1
+        assert sorted(rows) == list(range(length))
+        states = np.array([[tag, episode, t, -1 if t == 0 else 0, t == length] for t in range(length + 1)], np.float64)
+        for t in range(length):
+            states[t + 1, 3] = (tag + 2 * episode + 3 * t) % ACTIONS
+        reward = 100 * episode + np.arange(length) + states[1:, 3] / 8
+        value = value_of(torch.from_numpy(states)).numpy()
+        over = np.zeros(length, bool)
+        over[-1] = bool(one.rollout.terminated[last, env])
+        ends = np.arange(length) == length - 1
+        wanted = plain(*(x[:, None] for x in (reward, value[:-1], value[1:], over, ends)), gamma, lam)[:, 0]
+        np.testing.assert_allclose([rows[t][3] for t in range(length)], wanted, rtol=1e-6)
+    assert complete > 30

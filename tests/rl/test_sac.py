@@ -1,0 +1,461 @@
+"""SAC's losses against plain loops and finite differences, and what a round does."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from counting import ACTIONS as COUNTING_ACTIONS
+from gymnasium.spaces import Box, Discrete
+
+from lit_imitation import (
+    SAC,
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    RewardModel,
+    SquashedGaussianPolicy,
+)
+from lit_imitation.cli import main
+from lit_imitation.envs import make
+from lit_imitation.errors import ConfigError
+from lit_imitation.rl.sac import CriticLoss, PolicyLoss
+from lit_imitation.rollout import Round, rounds
+from lit_imitation.transitions import Transitions
+
+OBSERVATION = Box(-np.inf, np.inf, (3,), np.float32)
+ACTIONS = {"discrete": Discrete(4, start=2), "continuous": Box(np.float32([-1, -2]), np.float32([1, 6]))}
+KINDS = sorted(ACTIONS)
+N = 12
+
+
+def sac(kind, policy=None, **settings):
+    torch.manual_seed(0)
+    settings = {"hidden_sizes": [8], "activation": "tanh", "batch_size": 16, "learning_starts": 0} | settings
+    return SAC(OBSERVATION, ACTIONS[kind], policy, **settings)
+
+
+def parted(generator):
+    """With target networks and a temperature that are not what they were at the start."""
+    for parameter in generator.target.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    generator.temperature.log_alpha.data.fill_(-0.4)
+    generator.double().optimizers()
+    return generator
+
+
+def batch(generator, n=N):
+    observation, next_observation = torch.randn(2, n, 3).double()
+    noise, reward = torch.randn(n, generator.act_dim).double(), torch.randn(n).double()
+    terminated = torch.arange(n) % 3 == 0
+    return observation, generator.random_action(n), reward, next_observation, terminated, noise
+
+
+def round_of(kind, steps=16, envs=2, seed=0):
+    torch.manual_seed(seed)
+    valid = torch.ones(steps, envs, dtype=torch.bool)
+    valid[3, 0] = False
+    action = torch.randint(2, 6, (steps, envs)) if kind == "discrete" else torch.rand(steps, envs, 2)
+    rollout = Transitions(
+        observation=torch.randn(steps, envs, 3),
+        action=action,
+        reward=torch.randn(steps, envs),
+        terminated=torch.rand(steps, envs) < 0.1,
+        truncated=torch.rand(steps, envs) < 0.1,
+        next_observation=torch.randn(steps, envs, 3),
+        batch_size=(steps, envs),
+    )
+    return Round(rollout, valid, [])
+
+
+def q_values(critic, x, a=None):
+    """Each Q-function on one row, layer by layer: `[M, outputs]`."""
+    values = []
+    for m in range(critic.network.members):
+        h = torch.as_tensor(x if a is None else torch.cat([x, a]))
+        layers = list(zip(critic.network.weights, critic.network.biases, strict=True))
+        for i, (weight, bias) in enumerate(layers):
+            h = weight[m] @ h + bias[m]
+            h = h.tanh() if i < len(layers) - 1 else h
+        values.append(h)
+    return torch.stack(values)
+
+
+def soft(generator, critic, x, noise):
+    """E[min Q] and E[log π] at one row; continuous actions and densities in units of half the range."""
+    head = generator.policy.head(x[None])[0]
+    if generator.act_dim == 0:
+        prob = head.softmax(-1)
+        q = sum(prob[a] * q_values(critic, x)[:, a].min() for a in range(4))
+        return q, sum(prob[a] * prob[a].log() for a in range(4))
+    mean, log_std = (part[0] for part in generator.policy.mean_and_log_std(head[None]))
+    u = mean + log_std.exp() * noise
+    normal = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
+    return q_values(critic, x, u.tanh()).min(), (normal - (1 - u.tanh() ** 2).log()).sum()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_critic_target_against_a_plain_loop(kind):
+    generator = parted(sac(kind))
+    x, a, r, following, terminated, noise = batch(generator)
+    assert 0 < terminated.sum() < N
+    expected, alpha = 0.0, math.exp(-0.4)
+    for i in range(N):
+        q, log_prob = soft(generator, generator.target, following[i], noise[i])
+        target = r[i] + (0.0 if terminated[i] else 0.99 * (q - alpha * log_prob))
+        own = (
+            q_values(generator.critic, x[i])[:, int(a[i]) - 2]
+            if kind == "discrete"
+            else q_values(generator.critic, x[i], (a[i] - torch.tensor([0.0, 2.0])) / torch.tensor([1.0, 4.0]))[:, 0]
+        )
+        expected += float(0.5 * ((own - target.detach()) ** 2).sum()) / N
+    statistics = generator.critic_descent.gradient(x, a, r, following, terminated, noise)[1]
+    assert float(statistics[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kl_coefficient", [0.0, 0.7])
+@pytest.mark.parametrize("kind", KINDS)
+def test_policy_loss_against_a_plain_loop(kind, kl_coefficient):
+    policy = sac(kind).policy
+    generator = sac(kind, policy, kl_coefficient=kl_coefficient)
+    for parameter in generator.policy.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    parted(generator)
+    x, *_, noise = batch(generator)
+    values = [soft(generator, generator.critic, x[i], noise[i]) for i in range(N)]
+    expected = sum(float(math.exp(-0.4) * log_prob - q) for q, log_prob in values) / N
+    if kl_coefficient:
+        heads = generator.policy.head(x), generator.start.head(x)
+        divergence = generator.policy.head_kl(heads[0], generator.start, heads[1]).mean()
+        assert divergence > 0.01
+        expected += kl_coefficient * float(divergence)
+    _, policy_loss, entropy, alpha, _ = generator.policy_descent.gradient(x, noise)[1].tolist()
+    assert policy_loss == pytest.approx(expected, rel=1e-5)
+    assert entropy == pytest.approx(-sum(float(log_prob) for _, log_prob in values) / N, rel=1e-5)
+    assert alpha == pytest.approx(math.exp(-0.4), rel=1e-6)
+
+
+@pytest.mark.parametrize("which", ["critic", "policy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_the_difference_quotients(kind, which):
+    generator = parted(sac(kind))
+    x, *rest, noise = batch(generator)
+    descent, columns = {
+        "critic": (generator.critic_descent, (x, *rest, noise)),
+        "policy": (generator.policy_descent, (x, noise)),
+    }[which]
+    gradient, _ = descent.gradient(*columns)
+    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.others, *columns)
+    torch.testing.assert_close(gradient, functional)
+    # In the policy's loss the temperature is a constant, so that it is not descended by its own objective there.
+    alpha = sum(descent.sizes[: descent.names.index("temperature.log_alpha")]) if which == "policy" else -1
+    for i in range(0, len(gradient), 3):
+        if i == alpha:
+            continue
+        values = []
+        for sign in (1, -1):
+            descent.vector.data[i] += sign * 1e-6
+            loss = descent.module(*columns)
+            # The entropy in the temperature's part is a constant too: to move the policy must not move it here.
+            values.append(float(loss[1][0] if which == "policy" else loss[0]))
+            descent.vector.data[i] -= sign * 1e-6
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(gradient[i]), abs=1e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_temperatures_gradient_is_the_entropy_above_its_target(kind):
+    generator = parted(sac(kind, target_entropy=0.25))
+    x, *_, noise = batch(generator)
+    gradient, statistics = generator.policy_descent.gradient(x, noise)
+    at = sum(generator.policy_descent.sizes[: generator.policy_descent.names.index("temperature.log_alpha")])
+    if kind == "discrete":  # exactly, not by a draw
+        entropy = torch.distributions.Categorical(logits=generator.policy.head(x)).entropy().mean()
+    else:
+        _, log_prob = generator.policy.rsample_with_log_prob(generator.policy.head(x), noise)
+        entropy = -(log_prob + math.log(1.0 * 4.0)).mean()
+    assert float(gradient[at]) == pytest.approx(float(entropy) - 0.25, rel=1e-5)
+    assert float(statistics[2]) == pytest.approx(float(entropy), rel=1e-5)
+    before = generator.temperature().item()
+    generator.policy_descent.step(x, noise)
+    assert (generator.temperature().item() < before) == (float(entropy) > 0.25)
+
+
+def test_target_entropies():
+    assert sac("continuous").target_entropy == -2.0
+    assert sac("discrete").target_entropy == pytest.approx(0.98 * math.log(4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_target_networks_are_the_polyak_average(kind):
+    generator = sac(kind, tau=0.1, learning_rate=0.01)
+    generator.optimizers()
+    expected = [parameter.detach().clone() for parameter in generator.target.parameters()]
+    step = generator.critic_descent.step
+
+    def stepped(*args, **kwargs):
+        result = step(*args, **kwargs)
+        for average, parameter in zip(expected, generator.critic.parameters(), strict=True):
+            average += 0.1 * (parameter.detach() - average)
+        return result
+
+    generator.critic_descent.step = stepped
+    generator.update(round_of(kind), 0.0)
+    assert generator.gradient_steps == 31
+    for average, parameter, own in zip(
+        expected, generator.target.parameters(), generator.critic.parameters(), strict=True
+    ):
+        torch.testing.assert_close(parameter.detach(), average)
+        assert not torch.allclose(parameter, own)
+
+
+def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_learned_from():
+    """Environments of every backend, whose observations name the step: what is replayed is what happened."""
+    for backend in ("vector", "sync", "async"):
+        envs = make("Counting-v0", 3, 0, backend)
+        space, actions = envs.single_observation_space, envs.single_action_space
+        assert int(actions.n) == COUNTING_ACTIONS
+        generator = SAC(space, actions, hidden_sizes=[4], batch_size=8, learning_starts=10_000, random_steps=0)
+        generator.optimizers()
+        explorer = generator.explorer()
+        seen = 0
+        for one in rounds(envs, explorer, explorer.drawn, 20, 3, 0):
+            generator.update(one, 0.0)
+            seen += int(one.valid.sum())
+        envs.close()
+        assert generator.env_steps == len(generator.replay) == seen
+        assert (seen < 180) == (backend == "vector")  # the others start an episode on the step that ends one
+        rows = generator.replay.rows(torch.arange(seen))
+        tag, episode, t, _, _ = rows.observation.T
+        next_tag, next_episode, next_t, last, over = rows.next_observation.T
+        assert torch.equal(tag, next_tag)
+        assert torch.equal(episode, next_episode)
+        assert torch.equal(t + 1, next_t)
+        assert torch.equal(last.long(), rows.action)
+        torch.testing.assert_close(rows.reward, 100 * episode + t + rows.action / 8)
+        assert rows.terminated.sum() < over.sum()  # the others were truncated
+
+
+@pytest.mark.parametrize(("per_step", "expected"), [(1.0, [0, 24, 31]), (0.3, [0, 7, 9]), (4.0, [0, 96, 124])])
+def test_gradient_steps_are_due_for_environment_steps(per_step, expected):
+    generator = sac("continuous", updates_per_step=per_step, learning_starts=38)
+    generator.optimizers()
+    taken = []
+    for seed in range(3):
+        before = generator.gradient_steps
+        logged = generator.update(round_of("continuous", seed=seed), 0.0)
+        taken.append(generator.gradient_steps - before)
+        assert bool(logged) == (taken[-1] > 0)
+    assert generator.env_steps == 93
+    assert sum(taken) == int(per_step * (93 - 38) + 1e-9)
+    assert [abs(a - b) <= 1 for a, b in zip(taken, expected, strict=True)] == [True] * 3
+
+
+def test_random_steps_come_first_unless_a_policy_was_given():
+    generator = sac("continuous", learning_starts=40)
+    generator.optimizers()
+    generator.policy.network.layers[-1].bias.data[:] = torch.tensor(
+        [20.0, 20.0, -20.0, -20.0]
+    )  # always the same corner
+    explorer = generator.explorer()
+    actions = np.concatenate([explorer(np.zeros((50, 3), np.float32)) for _ in range(20)])
+    np.testing.assert_allclose(actions.mean(0), [0, 2], atol=0.3)
+    np.testing.assert_allclose(actions.min(0), [-1, -2], atol=0.05)
+    np.testing.assert_allclose(actions.max(0), [1, 6], atol=0.05)
+    assert len(explorer.drawn) == 20
+    generator.update(round_of("continuous"), 0.0)
+    assert generator.env_steps == 31
+    assert explorer(np.zeros((50, 3), np.float32)).std() > 1
+    generator.update(round_of("continuous"), 0.0)
+    torch.testing.assert_close(explorer(np.zeros((5, 3), np.float32)), np.float32([[1, 6]] * 5), atol=0.01, rtol=0)
+    assert sac("continuous", generator.policy, learning_starts=40).random_steps == 0
+    discrete = sac("discrete", learning_starts=40).explorer()(np.zeros((4000, 3), np.float32))
+    np.testing.assert_allclose(np.bincount(discrete, minlength=6), [0, 0, 1000, 1000, 1000, 1000], atol=120)
+
+
+def test_draws_of_a_gaussian_carry_their_density_and_their_gradient():
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]).double()
+    policy.log_std.data = torch.tensor([-0.3, 0.4]).double()
+    head, noise = policy.head(torch.randn(6, 3).double()), torch.randn(6, 2).double()
+    action, log_prob = policy.rsample_with_log_prob(head, noise)
+    torch.testing.assert_close(log_prob, policy.head_log_prob(head, action))
+    (slope,) = torch.autograd.grad(action.sum(), policy.log_std)
+    torch.testing.assert_close(slope, (policy.scale * policy.log_std.exp() * noise).sum(0))
+
+
+def test_a_gaussian_clone_is_improved_as_it_is():
+    """Its actions lie where they do not pay; Q is of the actions as they are clipped, so beyond the box it is flat."""
+    torch.manual_seed(0)
+    policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], activation="tanh")
+    policy.log_std.data.fill_(-1.0)
+    generator = sac("continuous", policy, learning_rate=2e-2, gamma=0.0, updates_per_step=2.0, batch_size=64)
+    generator.optimizers()
+    middle = policy(np.zeros((1, 3), np.float32))[0]
+    for _ in range(20):
+        one = round_of("continuous")
+        played = policy.clip(one.rollout.action.view(-1, 2)).view_as(one.rollout.action)
+        one.rollout.reward = (played * torch.tensor([2.0, -1.0])).sum(-1)
+        generator.update(one, 0.0)
+        one.rollout.action = policy.sample(policy.head(one.rollout.observation.view(-1, 3))).view(16, 2, 2).detach()
+    first, second = policy(np.zeros((1, 3), np.float32))[0]
+    assert first > middle[0] + 0.3
+    assert second < middle[1] - 0.5
+    inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
+    values = [
+        generator.critic_descent.module(
+            torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
+        )[1]
+        for a in (inside, outside)
+    ]
+    torch.testing.assert_close(*values)
+
+
+def test_warm_up_moves_the_critics_alone():
+    policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    policy.encoder.fit(4 + 2 * torch.randn(100, 3))
+    generator = sac("continuous", policy, warmup_steps=31, normalize_observations=True)
+    generator.optimizers()
+    before = [vector.clone() for vector in (generator.policy_descent.vector, generator.critic_descent.vector)]
+    logged = generator.update(round_of("continuous"), 0.0)
+    assert torch.equal(generator.policy_descent.vector, before[0])
+    assert not torch.equal(generator.critic_descent.vector, before[1])
+    assert "policy_loss" not in logged
+    logged = generator.update(round_of("continuous"), 0.0)
+    assert not torch.equal(generator.policy_descent.vector, before[0])
+    assert "policy_loss" in logged
+    for network in (generator.critic, generator.target):  # the clone's standardization, and it does not move
+        assert torch.equal(network.encoder.standardize.mean, policy.encoder.standardize.mean)
+    assert abs(float(policy.encoder.standardize.mean.mean()) - 4) < 1
+
+
+def test_observations_are_standardized_by_what_was_seen_if_asked_for():
+    generator = sac("continuous", normalize_observations=True)
+    generator.optimizers()
+    one = round_of("continuous")
+    generator.update(one, 0.0)
+    seen = one.rollout.observation[one.valid]
+    for network in (generator.policy, generator.critic, generator.target):
+        torch.testing.assert_close(network.encoder.standardize.mean, seen.mean(0))
+        torch.testing.assert_close(1 / network.encoder.standardize.inverse_std, seen.std(0, unbiased=False))
+
+
+class Changing(RewardModel):
+    """A reward that is another one each time that it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.value, self.asked = 0.0, []
+
+    def reward(self, transitions):
+        self.asked.append(transitions.batch_size)
+        return transitions.observation[..., 0] + self.value
+
+
+def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
+    generator, model = sac("continuous"), Changing()
+    generator.optimizers()
+    generator.reward = model.reward
+    seen = []
+    step = generator.critic_descent.step
+    generator.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
+    for model.value in (0.0, 10.0):
+        seen.clear()
+        generator.update(round_of("continuous"), 0.0)
+        for observation, _, reward, *_ in seen:
+            torch.testing.assert_close(reward, observation[:, 0] + model.value)
+    assert set(model.asked) == {(16,)}
+
+
+def test_what_cannot_work_is_said():
+    with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a DeterministicPolicy"):
+        sac("continuous", DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
+    for name, value in (
+        ("gamma", 1.5),
+        ("tau", -0.1),
+        ("batch_size", 0),
+        ("updates_per_step", 0.0),
+        ("temperature", 0),
+    ):
+        with pytest.raises(ConfigError, match=rf"generator.{name} is {value}"):
+            sac("continuous", **{name: value})
+    generator = sac("continuous")
+    with pytest.raises(ConfigError, match="replay buffers of 2 processes"):
+        generator.load_state(generator.state() | {"replay": [generator.replay.state()] * 2})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_is_the_same(kind):
+    """One step of a whole update as the recipes run it."""
+    results = []
+    for compiled in (False, True):
+        generator = sac(kind, compile=compiled)
+        generator.optimizers()
+        generator.update(round_of(kind), 0.0)
+        results.append([descent.vector for descent in (generator.critic_descent, generator.policy_descent)])
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(eager, compiled, atol=1e-4, rtol=1e-3)
+
+
+def test_losses_name_what_they_train():
+    assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
+    generator = sac("continuous", learn_temperature=False)
+    generator.optimizers()
+    generator.update(round_of("continuous"), 0.0)
+    assert generator.temperature().item() == 1.0
+    assert isinstance(sac("discrete").policy, CategoricalPolicy)
+
+
+def _descents(generator):
+    generator.optimizers()
+    return generator.critic_descent, generator.policy_descent
+
+
+@pytest.mark.slow
+def test_pendulum_is_learned_in_ten_thousand_steps(tmp_path):
+    main(
+        [
+            "fit",
+            "--model=lit_imitation.RL",
+            "--model.generator=lit_imitation.SAC",
+            "--model.generator.learning_rate=1e-3",
+            "--data=lit_imitation.RolloutDataModule",
+            "--data.env_id=Pendulum-v1",
+            "--data.env_steps=10000",
+            "--data.num_envs=1",
+            "--data.steps_per_round=50",
+            "--data.rounds_per_epoch=40",
+            "--data.eval_episodes=10",
+            "--data.test_episodes=20",
+            "--trainer.accelerator=cpu",
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["random_return"] < -1000
+    assert summary["return_mean"] > -400
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_updates_under_bf16_autocast_are_those_of_float32(kind):
+    ends = []
+    for enabled in (False, True):
+        generator = sac(kind, normalize_observations=True)
+        generator.critic.network.biases[-1].data.fill_(200.0)  # the differences that count are small
+        generator.optimizers()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logged = generator.update(round_of(kind), 0.0)
+        assert logged["q"].dtype == torch.float32
+        ends.append(torch.cat([generator.critic_descent.vector, generator.policy_descent.vector]).detach())
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_policy_known_to_be_fresh_has_nothing_to_hold_on_to(fresh):
+    policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    policy.fresh = fresh
+    generator = sac("continuous", policy, learning_starts=40, warmup_steps=31, kl_coefficient=0.5)
+    assert generator.random_steps == (40 if fresh else 0)
+    assert generator.warmup_steps == (0 if fresh else 31)
+    assert (generator.start is None) == fresh

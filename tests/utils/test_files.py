@@ -1,0 +1,129 @@
+import errno
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lit_imitation.errors import ConfigError
+from lit_imitation.utils import files
+from lit_imitation.utils.files import Hold, atomic_write, check_local, expanded, sweep, write_json
+
+
+def test_replaces_what_was_there(tmp_path):
+    path = tmp_path / "a.json"
+    atomic_write(path, "grün")
+    atomic_write(str(path), b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
+    atomic_write(path, "grün")
+    assert path.read_text(encoding="utf-8") == "grün"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    atomic_write(path, "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        atomic_write(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_the_old_file_stands_until_the_new_one_is_on_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    atomic_write(path, "old")
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append((path.read_text(), os.fstat(descriptor).st_size)))
+    atomic_write(path, "newer")
+    assert seen == [("old", 5)]
+    assert path.read_text() == "newer"
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    (tmp_path / "ordinary").touch()
+    atomic_write(tmp_path / "ours", "")
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours")}
+    assert modes["ours"] == modes["ordinary"]
+
+
+def test_tilde_means_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/a.npz") == tmp_path / "a.npz"
+    assert expanded(Path("~")) == tmp_path
+    assert expanded("a/~/b") == Path("a/~/b")
+    with pytest.raises(ConfigError, match="~nobody-here/a: there is no such user"):
+        expanded("~nobody-here/a")
+
+
+def test_temporary_files_of_dead_processes_are_swept(tmp_path):
+    """Those of living processes, of other machines and of other programs stay."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    ours = files.temporary_name(tmp_path / "a.json")
+    left = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+    elsewhere = left.with_name(left.name.replace(left.name.split(".")[3].split("-")[0], "00000000"))
+    others = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, ours]
+    for path in (left, *others):
+        path.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+
+
+def test_what_one_process_holds_another_cannot(tmp_path):
+    hold = Hold(tmp_path / ".lock", "the run", "wait")
+    with pytest.raises(ConfigError, match=rf"^the run is in use by process {os.getpid()} on .* since 20.*: wait$"):
+        Hold(tmp_path / ".lock", "the run", "wait")
+    hold.release()
+    assert not list(tmp_path.iterdir())
+    Hold(tmp_path / ".lock", "the run", "wait").release()
+
+
+def test_a_killed_process_holds_nothing_nor_do_its_children(tmp_path):
+    code = (
+        "import os, sys, time, pathlib; from lit_imitation.utils.files import Hold; "
+        "Hold(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+        time.sleep(0.05)
+    with pytest.raises(ConfigError, match=f"process {holder.pid}"):
+        Hold(tmp_path / ".lock", "it", "")
+    holder.kill()
+    holder.wait()
+    Hold(tmp_path / ".lock", "it", "").release()
+
+
+def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
+    def unsupported(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", unsupported)
+    living = {"pid": os.getppid(), "host": socket.gethostname(), "since": "then"}
+    (tmp_path / ".lock").write_text(json.dumps(living))
+    with pytest.raises(ConfigError, match=f"process {os.getppid()} on .* since then"):
+        Hold(tmp_path / ".lock", "it", "")
+    (tmp_path / ".lock").write_text(json.dumps({**living, "pid": 2**22 + 1}))
+    Hold(tmp_path / ".lock", "it", "").release()
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [float("nan"), 1.0, (float("-inf"),)], "b": "NaN"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, 1.0, [None]], "b": "NaN"}
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/run", "memory://run", "file:///tmp/run", "gs:/bucket"])
+def test_urls_are_no_directories(path):
+    with pytest.raises(ConfigError, match="only local directories can be written"):
+        check_local(path, "--out")
+    check_local("C:/runs", "--out")
+    check_local("runs/a:b", "--out")
