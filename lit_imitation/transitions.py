@@ -54,7 +54,7 @@ class Transitions(TensorClass):
     weight: Tensor | None = None
     """`[N]` float32: how much a transition counts in a loss; absent means 1."""
     log_prob: Tensor | None = None
-    """`[N]` float32: log π(action | observation) of the policy that acted, where a generator wrote it."""
+    """`[N]` float32: log π(action | observation) of the policy that acted, where a learner wrote it."""
 
     @property
     def done(self) -> Tensor:

@@ -33,9 +33,9 @@ from queue import Queue
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SCOPE = ("lit_imitation/generators", "lit_imitation/rewards", "lit_imitation/rollout/episodes.py", "lit_imitation/data")
+SCOPE = ("lit_imitation/rl", "lit_imitation/rewards", "lit_imitation/rollout/episodes.py", "lit_imitation/data")
 WIDER = {
-    "lit_imitation/generators": [
+    "lit_imitation/rl": [
         "tests/rl",
         "tests/test_ddp_arithmetic.py",
         "tests/methods/test_rl.py",

@@ -62,8 +62,8 @@ def test_recipe_runs(recipe, tmp_path, monkeypatch):
     if str(data.get("demonstrations", "")).startswith("minari:"):  # a download; the recipe around it is what is tested
         random_demonstrations(data["env_id"], tmp_path / "random.npz")
         more += [f"--data.demonstrations={tmp_path / 'random.npz'}"]
-    if "generator" in config["model"].get("init_args", {}):  # to compile it would take longer than all the rest
-        more += ["--model.generator.compile=false"]
+    if "learner" in config["model"].get("init_args", {}):  # to compile it would take longer than all the rest
+        more += ["--model.learner.compile=false"]
     main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
 
 
@@ -81,13 +81,13 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
 
 
 @pytest.mark.parametrize("kind", ["ppo", "sac"])
-def test_what_a_recipe_does_not_say_is_its_own_generators_default(kind, capsys):
+def test_what_a_recipe_does_not_say_is_its_own_learners_default(kind, capsys):
     """And not that of another one, whose arguments have the same names."""
     for recipe in (path for path in RECIPES if path.parent.name == kind):
         with pytest.raises(SystemExit):
             main(["fit", f"--config={recipe}", "--print_config"])
-        found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["generator"]
-        said = yaml.safe_load(recipe.read_text())["model"]["init_args"]["generator"].get("init_args", {})
+        found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["learner"]
+        said = yaml.safe_load(recipe.read_text())["model"]["init_args"]["learner"].get("init_args", {})
         cls = {"ppo": PPO, "sac": SAC}[kind]
         for name, parameter in inspect.signature(cls).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY and name not in said:

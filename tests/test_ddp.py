@@ -223,7 +223,7 @@ def test_a_killed_rank_ends_the_other_that_lightning_launched(victim, tmp_path):
 
 
 @pytest.mark.parametrize("told", [0, 1])
-@pytest.mark.parametrize("round_", ["--model.generator.epochs=100000", "--data.steps_per_round=10000000"])
+@pytest.mark.parametrize("round_", ["--model.learner.epochs=100000", "--data.steps_per_round=10000000"])
 def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
     began = []
 

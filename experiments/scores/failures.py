@@ -40,7 +40,7 @@ TOO_STRONG: dict[str, dict[str, Any]] = {
     "label_smoothing: 0.4": {"discriminator": {"label_smoothing": 0.4}},
     "discriminator_steps: 1, not 40": {"model": {"discriminator_steps": 1}},
     "learning_rate: 0.0003, not 0.01": {"model": {"learning_rate": 3e-4}},
-    "normalize_rewards: true": {"generator": {"normalize_rewards": True}},
+    "normalize_rewards: true": {"learner": {"normalize_rewards": True}},
     "reward: logit, nothing": {"discriminator": {"reward": "logit"}},
     "reward: logit, max_logit: 1": {"discriminator": {"reward": "logit", "max_logit": 1.0}},
     "reward: logit, label_smoothing: 0.4": {"discriminator": {"reward": "logit", "label_smoothing": 0.4}},
@@ -81,19 +81,19 @@ def goal(options: dict[str, dict[str, Any]], demonstrations: Path) -> dict[str, 
             "epochs": 5,
             "batch_size": 96,
             "normalize_rewards": False,
-            **options.get("generator", {}),
+            **options.get("learner", {}),
         },
         {"learning_rate": 1e-2, "discriminator_steps": 40, "batch_size": 128, **options.get("model", {})},
         {"demonstrations": str(demonstrations), "env_steps": 14_400, "steps_per_round": 60},
     )
 
 
-def fork(generator: str, options: dict[str, Any]) -> dict[str, Any]:
+def fork(learner: str, options: dict[str, Any]) -> dict[str, Any]:
     """A run of some seconds."""
     return recipe(
         "Fork-v0",
         {"hidden_sizes": [32]},
-        generator,
+        learner,
         {"hidden_sizes": [32], "gamma": 0.9, **options},
         {"learning_rate": 1e-3, "discriminator_steps": 8, "batch_size": 128},
         {"expert": "goals:takes_each", "expert_trajectories": 20, "env_steps": 9600, "steps_per_round": 24},
@@ -103,8 +103,8 @@ def fork(generator: str, options: dict[str, Any]) -> dict[str, Any]:
 def recipe(
     env_id: str,
     discriminator: dict[str, Any],
-    generator: str,
-    of_generator: dict[str, Any],
+    learner: str,
+    of_learner: dict[str, Any],
     model: dict[str, Any],
     data: dict[str, Any],
 ) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def recipe(
             "class_path": "lit_imitation.GAIL",
             "init_args": {
                 "discriminator": {"class_path": "lit_imitation.Discriminator", "init_args": discriminator},
-                "generator": {"class_path": f"lit_imitation.{generator}", "init_args": of_generator},
+                "learner": {"class_path": f"lit_imitation.{learner}", "init_args": of_learner},
                 **model,
             },
         },
@@ -189,11 +189,11 @@ def main() -> None:
         for i, (name, changed) in enumerate(TOO_STRONG.items()):
             runs = [run(goal(changed, demonstrations), s, out / f"goal_{i}_{s}") for s in range(options.seeds)]
             rows["too_strong"].append({"option": name} | {key: [o[key] for o in runs if key in o] for key in kept})
-        for i, (name, of_generator) in enumerate(MODES.items()):
+        for i, (name, of_learner) in enumerate(MODES.items()):
             places = [out / f"fork_{i}_{seed}" for seed in range(options.seeds)]
             for seed, place in enumerate(places):
-                run(fork(*of_generator), seed, place)
-            rows["modes"].append({"generator": name, "shares": [shares(place) for place in places]})
+                run(fork(*of_learner), seed, place)
+            rows["modes"].append({"learner": name, "shares": [shares(place) for place in places]})
     atomic_write(RESULTS, json.dumps(rows, indent=1) + "\n")
     refresh()
 

@@ -33,7 +33,7 @@ ROOT = HERE.parents[1]
 RESULTS = HERE.parent / "results" / "gail_table.json"
 EPISODES, SEED = 100, 12345
 """Of the measurement of an expert."""
-PPO = "--model.generator.init_args."
+PPO = "--model.learner.init_args."
 
 
 class Task(NamedTuple):

@@ -1,8 +1,8 @@
 """Whether a learned reward is one without the learner beside it: frozen, and a fresh policy trained on it by PPO.
 
 `python -m experiments.scores.reoptimize [--seeds 5] [navigation pendulum]` trains GCL by its recipe (or takes the runs that
-`adversarial_recipes.py` left) and GAIL with the same demonstrations, generator and environment steps, and then on the
-reward of each run a policy from scratch, with the same generator and as many steps again; of that it is the last policy
+`adversarial_recipes.py` left) and GAIL with the same demonstrations, learner and environment steps, and then on the
+reward of each run a policy from scratch, with the same learner and as many steps again; of that it is the last policy
 that counts, since without the true reward nobody could tell a better one. It writes
 `experiments/results/reoptimize.json`, and puts the table into docs/guided_cost_learning.md. An interrupted call goes on
 where it stopped.
@@ -39,8 +39,8 @@ def learners(task: str, method: str, seeds: int, out: Path) -> list[Path]:
     config, runs = recipe_file(task), ROOT / "runs" / "adversarial_recipes" / "gcl" / task
     if method == "gail":
         recipe = yaml.safe_load(config.read_text())
-        generator = recipe["model"]["init_args"]["generator"]
-        recipe["model"] = {"class_path": "lit_imitation.GAIL", "init_args": {"generator": generator}}
+        learner = recipe["model"]["init_args"]["learner"]
+        recipe["model"] = {"class_path": "lit_imitation.GAIL", "init_args": {"learner": learner}}
         config, runs = out / task / "gail.yaml", out / task / "gail"
         config.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(config, yaml.safe_dump(recipe))
@@ -51,10 +51,10 @@ def learners(task: str, method: str, seeds: int, out: Path) -> list[Path]:
 def on_reward(task: str, directory: Path, expert_return: float) -> dict[str, Any]:
     """A fresh policy on the reward of a run."""
     recipe = yaml.safe_load(recipe_file(task).read_text())
-    generator = recipe["model"]["init_args"]["generator"]
+    learner = recipe["model"]["init_args"]["learner"]
     data = {k: v for k, v in recipe["data"]["init_args"].items() if k not in OF_DEMONSTRATIONS}
     return {
-        "model": {"class_path": "lit_imitation.RL", "init_args": {"generator": generator, "reward": str(directory)}},
+        "model": {"class_path": "lit_imitation.RL", "init_args": {"learner": learner, "reward": str(directory)}},
         "data": {
             "class_path": "lit_imitation.RolloutDataModule",
             "init_args": {**data, "expert_return": expert_return},

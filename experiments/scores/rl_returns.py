@@ -50,7 +50,7 @@ def recipe(task: dict[str, Any]) -> dict[str, Any]:
         "model": {
             "class_path": "lit_imitation.RL",
             "init_args": {
-                "generator": {"class_path": f"lit_imitation.{task['algorithm'].upper()}", "init_args": parameters}
+                "learner": {"class_path": f"lit_imitation.{task['algorithm'].upper()}", "init_args": parameters}
             },
         },
         "data": {

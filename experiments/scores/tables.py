@@ -234,10 +234,10 @@ def too_strong(rows: list[dict[str, Any]]) -> str:
 
 def modes(rows: list[dict[str, Any]]) -> str:
     """Shares of four equally good ways."""
-    lines = ["| generator | share of each arm, seed by seed |", "|---" * 2 + "|"]
+    lines = ["| learner | share of each arm, seed by seed |", "|---" * 2 + "|"]
     for row in rows:
         cells = "; ".join(" ".join(f"{share:.2f}" for share in shares) for shares in row["shares"])
-        lines.append(f"| {row['generator']} | {cells} |")
+        lines.append(f"| {row['learner']} | {cells} |")
     return "\n".join(lines)
 
 

@@ -28,13 +28,13 @@ REWARDS = ("positive", "negative", "logit")
 def recipe(env_id: str, reward: str, absorbing: bool) -> dict[str, Any]:
     """A run of some seconds."""
     discriminator = {"reward": reward, "absorbing": absorbing}
-    generator = {"entropy_coefficient": 0.01, "hidden_sizes": [32]}
+    learner = {"entropy_coefficient": 0.01, "hidden_sizes": [32]}
     return {
         "model": {
             "class_path": "lit_imitation.GAIL",
             "init_args": {
                 "discriminator": {"class_path": "lit_imitation.Discriminator", "init_args": discriminator},
-                "generator": {"class_path": "lit_imitation.PPO", "init_args": generator},
+                "learner": {"class_path": "lit_imitation.PPO", "init_args": learner},
                 "batch_size": 256,
                 "learning_rate": 1e-3,
             },

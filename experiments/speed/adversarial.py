@@ -95,8 +95,8 @@ def ours(part: str, env_id: str, file: Path) -> dict[str, float]:
         discriminator["state_only"] = False
     cls = {"gail": "Discriminator", "airl": "AIRLDiscriminator"}[part]
     model["discriminator"] = {"class_path": f"lit_imitation.{cls}", "init_args": discriminator}
-    generator = {"epochs": EPOCHS, "batch_size": BATCH, "compile": True}
-    model["generator"] = {"class_path": "lit_imitation.PPO", "init_args": generator}
+    learner = {"epochs": EPOCHS, "batch_size": BATCH, "compile": True}
+    model["learner"] = {"class_path": "lit_imitation.PPO", "init_args": learner}
     data = {"env_id": env_id, "demonstrations": str(file), "num_envs": ENVS, "steps_per_round": STEPS}
     data |= {"rounds_per_epoch": WARMUP + ROUNDS, "eval_episodes": 0}
     config = {

@@ -43,11 +43,11 @@ HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "configs" / "ppo" / "hopper.yaml"
 PPO = {"num_envs": 8, "steps_per_round": 256}
 COMPARISONS: dict[str, dict[str, Any]] = {
-    "PPO, CartPole-v1": {"env_id": "CartPole-v1", "generator": "PPO", "rounds": 8, "warmup": 3, "limit": 3.0, **PPO},
-    "PPO, Hopper-v5": {"env_id": "Hopper-v5", "generator": "PPO", "rounds": 8, "warmup": 3, "limit": 3.0, **PPO},
+    "PPO, CartPole-v1": {"env_id": "CartPole-v1", "learner": "PPO", "rounds": 8, "warmup": 3, "limit": 3.0, **PPO},
+    "PPO, Hopper-v5": {"env_id": "Hopper-v5", "learner": "PPO", "rounds": 8, "warmup": 3, "limit": 3.0, **PPO},
     "SAC, Hopper-v5": {
         "env_id": "Hopper-v5",
-        "generator": "SAC",
+        "learner": "SAC",
         "rounds": 30,
         "warmup": 8,
         "limit": 2.5,
@@ -113,7 +113,7 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
     class Timed(lightning_cli.CLI):
         def before_fit(self) -> None:
             self.trainer.callbacks.append(clock)
-            generator: Any = self.model
+            learner: Any = self.model
 
             def timed(work: Callable[..., Any], name: str) -> Callable[..., Any]:
                 def clocked(*args: Any) -> Any:
@@ -124,14 +124,14 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
 
                 return clocked
 
-            build = generator.build
+            build = learner.build
 
             def building(*args: Any) -> None:
                 build(*args)
-                generator.rewarded = timed(generator.rewarded, "reward")
-                generator.generator.update = timed(generator.generator.update, "update")
+                learner.rewarded = timed(learner.rewarded, "reward")
+                learner.learner.update = timed(learner.learner.update, "update")
 
-            generator.build = building
+            learner.build = building
 
         def after_fit(self) -> None:
             pass
@@ -151,13 +151,13 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
 def ours(task: dict[str, Any]) -> dict[str, float]:
     """Seconds of our round."""
     parameters: dict[str, Any] = {"compile": True}
-    if task["generator"] == "SAC":
+    if task["learner"] == "SAC":
         parameters |= {"learning_starts": LEARNING_STARTS}
-    generator = {"class_path": f"lit_imitation.{task['generator']}", "init_args": parameters}
+    learner = {"class_path": f"lit_imitation.{task['learner']}", "init_args": parameters}
     data = {name: task[name] for name in ("env_id", "num_envs", "steps_per_round")}
     data |= {"rounds_per_epoch": task["rounds"] + task["warmup"], "eval_episodes": 0}
     config = {
-        "model": {"class_path": "lit_imitation.RL", "init_args": {"generator": generator}},
+        "model": {"class_path": "lit_imitation.RL", "init_args": {"learner": learner}},
         "data": {"class_path": "lit_imitation.RolloutDataModule", "init_args": data},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "enable_checkpointing": False},
     }
@@ -182,7 +182,7 @@ def theirs(task: dict[str, Any]) -> dict[str, float]:
 
     envs: Any = make_vec_env(task["env_id"], task["num_envs"], seed=0)
     total = (task["rounds"] + task["warmup"]) * round_steps
-    if task["generator"] == "PPO":
+    if task["learner"] == "PPO":
         envs = VecNormalize(envs)  # as ours standardizes observations and scales rewards
         model: Any = PPO("MlpPolicy", envs, n_steps=task["steps_per_round"], batch_size=64, device="cpu", seed=0)
     else:

@@ -25,6 +25,7 @@ def blaming(envs: VectorEnv[Any, Any, Any], when: str) -> Iterator[None]:
 
 
 def blame(envs: VectorEnv[Any, Any, Any], error: BaseException, when: str) -> NoReturn:
+    """Raise the `TrainingError` that names the environment in which `error` was raised."""
     if isinstance(error, LitImitationError | KeyboardInterrupt | GeneratorExit):
         raise error
     raise TrainingError(f"{_broken(envs, error)} failed {when}: {describe_error(error)}") from error
@@ -69,6 +70,7 @@ def _broken(envs: VectorEnv[Any, Any, Any], error: BaseException) -> str:
 
 
 def one_of(envs: VectorEnv[Any, Any, Any]) -> str:
+    """Name of a vector environment in a message that cannot tell which copy failed."""
     return f"an environment of {envs}"
 
 

@@ -1,4 +1,4 @@
-"""What GAIL and AIRL share: a discriminator and a generator, in turns."""
+"""What GAIL and AIRL share: a discriminator and a learner, in turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
 from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
-from lit_imitation.rl import GeneratorFactory
+from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import rank, world_size
@@ -45,8 +45,8 @@ class Adversarial(RewardLearning):
 
     Args:
         discriminator: builds the discriminator from the two spaces.
-        generator: builds the generator; by default `PPO`.
-        policy: builds the policy; by default the generator's own choice.
+        learner: builds the learner; by default `PPO`.
+        policy: builds the policy; by default the learner's own choice.
         start: directory or checkpoint of a policy to start from, such as a clone.
         learning_rate: of the discriminator's Adam.
         discriminator_steps: gradient steps a round.
@@ -59,7 +59,7 @@ class Adversarial(RewardLearning):
     def __init__(
         self,
         discriminator: DiscriminatorFactory,
-        generator: GeneratorFactory | None = None,
+        learner: LearnerFactory | None = None,
         policy: PolicyFactory | None = None,
         start: str | None = None,
         learning_rate: float = 3e-4,
@@ -68,7 +68,7 @@ class Adversarial(RewardLearning):
         replay_rounds: int = 0,
         discriminator_max_grad_norm: float = float("inf"),
     ) -> None:
-        super().__init__(discriminator, generator, policy, start, learning_rate)
+        super().__init__(discriminator, learner, policy, start, learning_rate)
         for name, value, least in (
             ("discriminator_steps", discriminator_steps, 1),
             ("batch_size", batch_size, 1),
@@ -92,20 +92,20 @@ class Adversarial(RewardLearning):
         return self.reward
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
-        """Discriminator, generator and policy for these spaces."""
+        """Discriminator, learner and policy for these spaces."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-        # Without a Trainer a checkpoint is read, by whatever generator.
+        # Without a Trainer a checkpoint is read, by whatever learner.
         if self._trainer is not None and self.discriminator.discounts:
-            mine, its = self.generator.gamma, self.discriminator.gamma
+            mine, its = self.learner.gamma, self.discriminator.gamma
             if mine != its:
                 raise ConfigError(
-                    f"model.generator discounts by gamma {mine}, model.discriminator by {its}: what comes after a step "
+                    f"model.learner discounts by gamma {mine}, model.discriminator by {its}: what comes after a step "
                     "is worth the same to both; give both the same gamma"
                 )
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The generator's, and the discriminator's Adam."""
+        """The learner's, and the discriminator's Adam."""
         optimizers = super().configure_optimizers()
         data, discriminator = self.datamodule, self.discriminator
         assert isinstance(data, ImitationDataModule)
@@ -131,7 +131,7 @@ class Adversarial(RewardLearning):
             [parameter for parameter in discriminator.parameters() if parameter.requires_grad],
             self.learning_rate,
             max_grad_norm=self.discriminator_max_grad_norm,
-            compiled=self.generator.compile_gradient,
+            compiled=self.learner.compile_gradient,
         )
         return [*optimizers, self.discriminator_descent.optimizer]
 
@@ -140,14 +140,14 @@ class Adversarial(RewardLearning):
         discriminator, rollout = self.discriminator, batch.rollout
         self._share_normalizer()
         logged = self._discriminate(Samples.of(rollout[batch.valid], absorbing=discriminator.absorbing))
-        if discriminator.needs_log_prob and not self.generator.replays:
+        if discriminator.needs_log_prob and not self.learner.replays:
             rollout = rollout.clone(recurse=False)
             log_prob = self._log_prob(rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1))
             rollout.log_prob = log_prob.view_as(rollout.reward)
             batch = batch._replace(rollout=rollout)
         _, batch = super().rewarded(batch)
         with torch.no_grad():
-            reward = discriminator.reward(rollout) if self.generator.replays else batch.rollout.reward
+            reward = discriminator.reward(rollout) if self.learner.replays else batch.rollout.reward
             logged |= self._diagnose(reward[batch.valid], rollout, batch.valid)
         self._warn(logged)
         return logged, batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.policies import PolicyFactory
 from lit_imitation.rewards import AIRLDiscriminator, DiscriminatorFactory
-from lit_imitation.rl import GeneratorFactory
+from lit_imitation.rl import LearnerFactory
 
 
 class AIRL(Adversarial):
@@ -16,8 +16,8 @@ class AIRL(Adversarial):
 
     Args:
         discriminator: builds the discriminator from the two spaces.
-        generator: builds the generator; by default `PPO`.
-        policy: builds the policy; by default the generator's own choice.
+        learner: builds the learner; by default `PPO`.
+        policy: builds the policy; by default the learner's own choice.
         start: directory or checkpoint of a policy to start from, such as a clone.
         learning_rate: of the discriminator's Adam.
         discriminator_steps: gradient steps a round.
@@ -29,7 +29,7 @@ class AIRL(Adversarial):
     def __init__(
         self,
         discriminator: DiscriminatorFactory = AIRLDiscriminator,
-        generator: GeneratorFactory | None = None,
+        learner: LearnerFactory | None = None,
         policy: PolicyFactory | None = None,
         start: str | None = None,
         learning_rate: float = 3e-4,
@@ -40,7 +40,7 @@ class AIRL(Adversarial):
     ) -> None:
         super().__init__(
             discriminator,
-            generator,
+            learner,
             policy,
             start,
             learning_rate,

@@ -24,7 +24,7 @@ from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build, check_weights, default_policy_class, describe
 from lit_imitation.rewards import GuidedCost, RewardFactory
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
-from lit_imitation.rl import GeneratorFactory
+from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduced
@@ -117,7 +117,7 @@ class GCL(RewardLearning):
 
         L(θ) = −(1/N) Σ_{τ_i ∈ D} R_θ(τ_i) + log (1/M) Σ_j z_j exp R_θ(τ_j),      z_j = [Σ_κ (n_κ / M) q_κ(τ_j)]^(−1)
 
-    The sampler is the generator's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
+    The sampler is the learner's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
     own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
     probability of what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action
     range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
@@ -127,7 +127,7 @@ class GCL(RewardLearning):
 
     What weights of whole trajectories need:
 
-    - Whole trajectories. Episodes that begin or end outside a round are left out of the samples (not of the generator's
+    - Whole trajectories. Episodes that begin or end outside a round are left out of the samples (not of the learner's
       update), so `data.steps_per_round` should be a multiple of the episodes' length. Where lengths vary, those that
       fit into a round are on average the shorter ones: take rounds several times as long.
     - Weights that are not all in one place: see `GuidedCost` for how they are tempered. `effective_sample_size` is that
@@ -138,9 +138,9 @@ class GCL(RewardLearning):
 
     Args:
         reward: builds the reward from the two spaces.
-        generator: builds the generator; by default `PPO`. Where its actions begin as uniform draws (SAC), the reward
+        learner: builds the learner; by default `PPO`. Where its actions begin as uniform draws (SAC), the reward
             begins to learn after them.
-        policy: builds the policy; by default the generator's own choice.
+        policy: builds the policy; by default the learner's own choice.
         start: directory or checkpoint of a policy to start from, such as a clone.
         learning_rate: of the reward's Adam.
         reward_steps: its gradient steps a round.
@@ -156,7 +156,7 @@ class GCL(RewardLearning):
     def __init__(
         self,
         reward: RewardFactory = GuidedCost,
-        generator: GeneratorFactory | None = None,
+        learner: LearnerFactory | None = None,
         policy: PolicyFactory | None = None,
         start: str | None = None,
         learning_rate: float = 3e-4,
@@ -164,7 +164,7 @@ class GCL(RewardLearning):
         batch_size: int = 32,
         replay_rounds: int = 4,
     ) -> None:
-        super().__init__(reward, generator, policy, start, learning_rate)
+        super().__init__(reward, learner, policy, start, learning_rate)
         for name, value, least in (
             ("reward_steps", reward_steps, 0),
             ("batch_size", batch_size, 2),
@@ -215,7 +215,7 @@ class GCL(RewardLearning):
             )
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The generator's, and the reward's Adam."""
+        """The learner's, and the reward's Adam."""
         optimizers = super().configure_optimizers()
         data = self.datamodule
         assert isinstance(data, ImitationDataModule)
@@ -274,7 +274,7 @@ class GCL(RewardLearning):
         self._remember(batch)
         logged = self._improve_reward()
         _, batch = super().rewarded(batch)
-        if not self.generator.replays:
+        if not self.learner.replays:
             rollout = batch.rollout
             with torch.no_grad():
                 head = self.policy.head(rollout.observation.flatten(0, 1))
@@ -285,7 +285,7 @@ class GCL(RewardLearning):
     def _remember(self, batch: Round) -> None:
         """Take in the whole trajectories of a round with the policy that played them, and forget the oldest's."""
         fresh = torch.ones(batch.valid.shape[1], dtype=torch.bool) if self._fresh is None else self._fresh
-        paths = None if self.generator.acts_at_random else Paths.within(batch, fresh)
+        paths = None if self.learner.acts_at_random else Paths.within(batch, fresh)
         # Where the last row only started an episode anew, that one begins with the next round too.
         self._fresh = (batch.rollout.done[-1] | ~batch.valid[-1]).cpu()
         if paths is None:
@@ -305,7 +305,7 @@ class GCL(RewardLearning):
         """`reward_steps` steps, each on `batch_size` demonstrations and as many samples."""
         lacking = float(all_reduced(torch.tensor(float(len(self.paths) < 2), device=self.device)))
         if lacking:
-            if self.trainer.is_last_batch and not self.generator.acts_at_random:
+            if self.trainer.is_last_batch and not self.learner.acts_at_random:
                 raise TrainingError(
                     "no episode began and ended within a round, and GCL weighs whole ones; set data.steps_per_round to "
                     f"a multiple of the episodes' length{self._limit()}"

@@ -1,4 +1,4 @@
-"""What methods share that learn a reward from demonstrations while a generator learns a policy by it."""
+"""What methods share that learn a reward from demonstrations while a learner learns a policy by it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_imitation.methods.rl import RL
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.rewards import LearnableReward, RewardFactory
-from lit_imitation.rl import GeneratorFactory
+from lit_imitation.rl import LearnerFactory
 from lit_imitation.utils.descriptions import Described
 from lit_imitation.utils.distributed import gathered
 
@@ -25,8 +25,8 @@ class RewardLearning(RL):
 
     Args:
         reward: builds the reward from the two spaces.
-        generator: builds the generator; by default `PPO`.
-        policy: builds the policy; by default the generator's own choice.
+        learner: builds the learner; by default `PPO`.
+        policy: builds the policy; by default the learner's own choice.
         start: directory or checkpoint of a policy to start from, such as a clone.
         learning_rate: of the reward's Adam.
     """
@@ -34,12 +34,12 @@ class RewardLearning(RL):
     def __init__(
         self,
         reward: RewardFactory,
-        generator: GeneratorFactory | None,
+        learner: LearnerFactory | None,
         policy: PolicyFactory | None,
         start: str | None,
         learning_rate: float,
     ) -> None:
-        super().__init__(generator, policy, None, start)
+        super().__init__(learner, policy, None, start)
         if not learning_rate > 0.0:
             raise ConfigError(f"model.learning_rate is {learning_rate}; it must be above 0")
         self._reward_factory, self.learning_rate = reward, learning_rate
@@ -47,7 +47,7 @@ class RewardLearning(RL):
 
     @property
     def method(self) -> str:
-        """The method's name, not the generator's."""
+        """The method's name, not the learner's."""
         return type(self).__name__.lower()
 
     @property
@@ -57,13 +57,13 @@ class RewardLearning(RL):
         return self.reward
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
-        """Reward, generator and policy for these spaces."""
+        """Reward, learner and policy for these spaces."""
         if self.reward is None:
             self.reward = self._reward_factory(observation_space, action_space)
         super().build(observation_space, action_space, policy)
 
     def parts(self) -> dict[str, Described | None]:
-        """As of every generator's method, and the reward, by whatever name."""
+        """As of every learner's method, and the reward, by whatever name."""
         return super().parts() | {"reward": self.reward, "discriminator": self.reward}
 
     def setup(self, stage: str) -> None:
@@ -77,7 +77,7 @@ class RewardLearning(RL):
         super().setup(stage)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The generator's; the demonstrations say how the reward reads observations, and in which units actions are."""
+        """The learner's; the demonstrations say how the reward reads observations, and in which units actions are."""
         optimizers = super().configure_optimizers()
         data, encoder = self.datamodule, self.learned.features.encoder
         assert isinstance(data, ImitationDataModule)

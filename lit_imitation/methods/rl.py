@@ -1,4 +1,4 @@
-"""Reinforcement learning: a generator under a reward, the environment's own or a model of one."""
+"""Reinforcement learning: a learner under a reward, the environment's own or a model of one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lit_imitation.policies import Policy, PolicyFactory, load_policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import check_weights
 from lit_imitation.rewards import AdversarialReward, LearnedReward, RewardModel, load_reward
-from lit_imitation.rl import PPO, GeneratorFactory
+from lit_imitation.rl import PPO, LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.utils.descriptions import Described, build
 from lit_imitation.utils.distributed import all_reduced
@@ -33,13 +33,13 @@ WATCHED = ("discriminator_loss", "discriminator_logit_expert", "discriminator_lo
 class RL(ImitationModule):
     """Maximize E_π[Σ_t γᵗ r(s_t, a_t)], round by round: play, reward, improve.
 
-    The generator is how the policy improves, `PPO` or `SAC`; the reward is the environment's own unless a model of
+    The learner is how the policy improves, `PPO` or `SAC`; the reward is the environment's own unless a model of
     one is given. A policy that was trained before, by whatever method, is where it starts if one is named.
 
     Args:
-        generator: builds the generator from the two spaces and the policy it shall improve; by default `PPO`. (No class
+        learner: builds the learner from the two spaces and the policy it shall improve; by default `PPO`. (No class
             stands as the default: the command line would hand its arguments on to another one, where names agree.)
-        policy: builds the policy; by default the generator's own choice.
+        policy: builds the policy; by default the learner's own choice.
         reward: a model of the reward, in place of the environment's own; or directory or checkpoint of a run that
             learned one.
         start: directory or checkpoint of a policy to start from.
@@ -50,7 +50,7 @@ class RL(ImitationModule):
 
     def __init__(
         self,
-        generator: GeneratorFactory | None = None,
+        learner: LearnerFactory | None = None,
         policy: PolicyFactory | None = None,
         reward: RewardModel | str | None = None,
         start: str | None = None,
@@ -60,7 +60,7 @@ class RL(ImitationModule):
             raise ConfigError("model.policy and model.start both say where the policy comes from; leave one out")
         self.automatic_optimization = False
         self._given_policy, self.start = policy, start
-        self._generator_factory: GeneratorFactory = generator or PPO
+        self._learner_factory: LearnerFactory = learner or PPO
         self.reward: RewardModel | None = load_reward(reward) if isinstance(reward, str) else reward
         if isinstance(reward, str) and self.arguments.get("reward") == reward:  # described without the file
             self.arguments["reward"] = self.reward
@@ -69,11 +69,11 @@ class RL(ImitationModule):
 
     @property
     def method(self) -> str:
-        """The generator's name."""
-        return type(self.generator).__name__.lower()
+        """The learner's name."""
+        return type(self.learner).__name__.lower()
 
     def configure_model(self) -> None:
-        """Build generator and policy, once the spaces are known."""
+        """Build learner and policy, once the spaces are known."""
         if hasattr(self, "policy") or self._trainer is None:
             return
         spaces = self.datamodule.spaces
@@ -91,33 +91,33 @@ class RL(ImitationModule):
                 raise
             raise ConfigError(f"model.start: {policy.source}; {error}") from error
         learned = self.reward.model if isinstance(self.reward, LearnedReward) else None
-        if isinstance(learned, AdversarialReward) and learned.absorbing and learned.gamma != self.generator.gamma:
+        if isinstance(learned, AdversarialReward) and learned.absorbing and learned.gamma != self.learner.gamma:
             raise ConfigError(
                 f"model.reward pays for what comes after an end too, discounted by its gamma {learned.gamma}; "
-                f"model.generator has gamma {self.generator.gamma}: give it the reward's"
+                f"model.learner has gamma {self.learner.gamma}: give it the reward's"
             )
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
-        """The generator for these spaces, around this policy."""
+        """The learner for these spaces, around this policy."""
         if policy is not None:
             standardize = policy.encoder.standardize
             fitted = standardize is not None and standardize.fitted
             self._origin = {"given": True, "trained": policy.trained, "fitted": fitted, "fresh": policy.fresh}
-        self.generator = self._generator_factory(observation_space, action_space, policy)
-        self.policy = self.generator.policy
+        self.learner = self._learner_factory(observation_space, action_space, policy)
+        self.policy = self.learner.policy
         if self.reward is not None:
-            self.generator.reward = self.reward.reward
+            self.learner.reward = self.reward.reward
 
     def parts(self) -> dict[str, Described | None]:
-        """Generator, and the policy if one was given."""
-        return super().parts() | {"generator": self.generator}
+        """Learner, and the policy if one was given."""
+        return super().parts() | {"learner": self.learner}
 
     def description(self) -> dict[str, Any]:
-        """As of every method, and what the generator made of its policy at the start depends on."""
+        """As of every method, and what the learner made of its policy at the start depends on."""
         return super().description() | {"origin": dict(self._origin)}
 
     def rebuild(self, checkpoint: dict[str, Any]) -> None:
-        """Build generator and policy as they were at the start of the checkpoint's run."""
+        """Build learner and policy as they were at the start of the checkpoint's run."""
         spaces, origin, policy = spaces_of(checkpoint), checkpoint["method"]["origin"], None
         if self._given_policy is not None:
             policy = self._given_policy(*spaces)
@@ -165,16 +165,16 @@ class RL(ImitationModule):
     def on_train_start(self) -> None:
         """Say why the first round takes longer where gradients are compiled."""
         super().on_train_start()
-        if self.generator.compile_gradient:
+        if self.learner.compile_gradient:
             rank_zero_info(
                 "compiling the gradients: the first round usually takes 20 to 60 seconds longer, during which the "
-                "progress stays at 0 (--model.generator.compile false turns this off)"
+                "progress stays at 0 (--model.learner.compile false turns this off)"
             )
 
     def explorer(self) -> Explorer:
         """What acts in the rounds of an epoch, which starts with a reset of the environments."""
-        self.generator.begin()
-        return self.generator.explorer()
+        self.learner.begin()
+        return self.learner.explorer()
 
     @without_autocast
     def training_step(self, batch: Round, batch_idx: int) -> None:
@@ -183,13 +183,13 @@ class RL(ImitationModule):
         # Without an end (`max_epochs: -1`) nothing is ever over, and nothing annealed.
         by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
-        logged = learned | self.generator.update(batch, self.trainer.global_step / rounds)
+        logged = learned | self.learner.update(batch, self.trainer.global_step / rounds)
         self._count(batch, logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, sync_dist=True)
 
     def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
         """What to log, and the round with the rewards that the policy shall learn from."""
-        if self.reward is None or self.generator.replays:  # which asks for them itself
+        if self.reward is None or self.learner.replays:  # which asks for them itself
             return {}, batch
         rollout = batch.rollout.clone(recurse=False)
         with torch.no_grad():
@@ -197,14 +197,14 @@ class RL(ImitationModule):
         return {}, batch._replace(rollout=rollout)
 
     def count_gradient_steps(self) -> int:
-        """The generator's own count."""
-        return self.generator.gradient_steps
+        """The learner's own count."""
+        return self.learner.gradient_steps
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The generator's."""
+        """The learner's."""
         if self._unbuilt is not None and not hasattr(self, "policy"):
             raise self._unbuilt
-        return self.generator.optimizers()
+        return self.learner.optimizers()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Where the policy to start from is gone, take the checkpoint's."""
@@ -213,14 +213,14 @@ class RL(ImitationModule):
                 raise self._unbuilt
             self.rebuild(checkpoint)
         super().on_load_checkpoint(checkpoint)
-        self.generator.rounds, self.generator.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
+        self.learner.rounds, self.learner.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
         if self._trainer is not None and self._trainer.state.fn == "fit":  # a replay buffer is of no use elsewhere
-            self.generator.load_state(checkpoint.get("generator", {}))
+            self.learner.load_state(checkpoint.get("learner", {}))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As every method, and what the generator carries from one round to the next."""
-        checkpoint["rounds"] = self.generator.rounds
-        checkpoint["generator"] = self.generator.state()
+        """As every method, and what the learner carries from one round to the next."""
+        checkpoint["rounds"] = self.learner.rounds
+        checkpoint["learner"] = self.learner.state()
         super().on_save_checkpoint(checkpoint)
 
     def _count(self, batch: Round, logged: dict[str, Tensor]) -> None:
@@ -230,13 +230,13 @@ class RL(ImitationModule):
         watched = {name: logged.get(name, counts.new_zeros(())) for name in WATCHED}
         steps = batch.valid.sum()[None]
         sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
-        # The generator's one wait for the device in a round.
+        # The learner's one wait for the device in a round.
         total_return, total_length, episodes, steps, *found = sums.tolist()
         self.env_steps += int(steps)
         for name, value in zip(watched, found, strict=True):
             if not math.isfinite(value):
                 raise TrainingError(
-                    f"the {name.replace('_', ' ')} is {value} after round {self.generator.rounds} ({self.env_steps} "
+                    f"the {name.replace('_', ' ')} is {value} after round {self.learner.rounds} ({self.env_steps} "
                     f"environment steps)\n{self._last_good()}"
                 )
         # Lightning saves no checkpoint where no optimizer step was counted, and counts those of its own wrapper alone.

@@ -1,4 +1,4 @@
-"""One descent step, the same for every generator: gradient, average over processes, clip, optimizer."""
+"""One descent step, the same for every learner: gradient, average over processes, clip, optimizer."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def identity(checkpoint: dict[str, Any]) -> str:
     """What a checkpoint is of: `GAIL with CategoricalPolicy on CartPole-v1`."""
     try:
         method, policy = checkpoint["method"], checkpoint["policy"]["class"].rpartition(".")[2]
-        name, generator = method["class"].rpartition(".")[2], method["arguments"].get("generator")
-        by = f" by {generator['class'].rpartition('.')[2]}" if name == "RL" and generator else ""
+        name, learner = method["class"].rpartition(".")[2], method["arguments"].get("learner")
+        by = f" by {learner['class'].rpartition('.')[2]}" if name == "RL" and learner else ""
         return f"{name}{by} with {policy} on {checkpoint['env_id']}"
     except (KeyError, TypeError, AttributeError):
         return "no method of this package"

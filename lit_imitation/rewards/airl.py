@@ -24,7 +24,7 @@ class AIRLDiscriminator(AdversarialReward):
 
         f(s, a, s′) = r_ψ(s) + γ Φ(s′) − Φ(s)         or r_ψ(s, a) in place of r_ψ(s).
 
-    What the generator is paid is log D − log(1 − D) = f − log π: the reward f and, in expectation, the entropy of π.
+    What the learner is paid is log D − log(1 − D) = f − log π: the reward f and, in expectation, the entropy of π.
     Where the expert's Gaussian is narrow, f has to be steep before it outweighs that entropy, and until then the
     learner's only widens; `entropy_weight` λ < 1 pays f − λ log π, which is greedier than the expert that D has in mind
     (the authors' released experiments have λ = 0.1).
@@ -53,9 +53,9 @@ class AIRLDiscriminator(AdversarialReward):
         label_smoothing: of the labels.
         reward_decay: c of c Σ w² over the weights w of r_ψ, added to the loss. Where a feature changes slowly, as a
             posture does, γ Φ(s′) − Φ(s) ≈ −(1 − γ) Φ(s) can undo any multiple of it in r_ψ; the decay takes none.
-        entropy_weight: λ of f − λ log π, what a generator without an entropy bonus of its own is paid.
+        entropy_weight: λ of f − λ log π, what a learner without an entropy bonus of its own is paid.
         absorbing: reward the state after the end.
-        gamma: γ, the generator's own.
+        gamma: γ, the learner's own.
         encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 

@@ -16,7 +16,7 @@ from lit_imitation.utils.descriptions import Described
 
 
 class RewardModel(Described, nn.Module, ABC):
-    """A reward for the generator in place of the environment's own: `model.reward` of a recipe names a subclass."""
+    """A reward for the learner in place of the environment's own: `model.reward` of a recipe names a subclass."""
 
     @abstractmethod
     def reward(self, transitions: Transitions) -> Tensor:

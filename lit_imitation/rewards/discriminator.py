@@ -252,7 +252,7 @@ class Discriminator(AdversarialReward):
         gradient_penalty: its coefficient.
         label_smoothing: of the labels.
         absorbing: reward the state after the end.
-        gamma: its discount; the generator's own.
+        gamma: its discount; the learner's own.
         encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
     """
 

@@ -1,8 +1,8 @@
-"""Generators: how a policy improves under a reward. No Lightning here."""
+"""Learners: how a policy improves under a reward. No Lightning here."""
 
-from lit_imitation.rl.learner import Generator, GeneratorFactory
+from lit_imitation.rl.learner import Learner, LearnerFactory
 from lit_imitation.rl.ppo import PPO
 from lit_imitation.rl.replay import Replay
 from lit_imitation.rl.sac import SAC
 
-__all__ = ["PPO", "SAC", "Generator", "GeneratorFactory", "Replay"]
+__all__ = ["PPO", "SAC", "Learner", "LearnerFactory", "Replay"]

@@ -1,4 +1,4 @@
-"""What a generator is: a policy, and a way to improve it under a reward."""
+"""What a learner is: a policy, and a way to improve it under a reward."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lit_imitation.transitions import Transitions
 from lit_imitation.utils.descriptions import Described
 
 Experience = TypeVar("Experience")
-_Self = TypeVar("_Self", bound="Generator[Any]")
+_Self = TypeVar("_Self", bound="Learner[Any]")
 
 
-class Generator(Described, nn.Module, ABC, Generic[Experience]):
+class Learner(Described, nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
-    argument_owner = "generator"
+    argument_owner = "learner"
     context = ("observation_space", "action_space", "policy")
     policy: Policy
     gamma: float
@@ -72,5 +72,5 @@ class Generator(Described, nn.Module, ABC, Generic[Experience]):
     """Optimizer steps so far."""
 
 
-GeneratorFactory: TypeAlias = Callable[[Space[Any], Space[Any], "Policy | None"], Generator[Any]]
-"""Builds a generator from the spaces, around a policy that is there already or one of its own choice."""
+LearnerFactory: TypeAlias = Callable[[Space[Any], Space[Any], "Policy | None"], Learner[Any]]
+"""Builds a learner from the spaces, around a policy that is there already or one of its own choice."""

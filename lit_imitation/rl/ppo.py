@@ -18,7 +18,7 @@ from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.rl.advantages import generalized_advantages
-from lit_imitation.rl.learner import Generator
+from lit_imitation.rl.learner import Learner
 from lit_imitation.rl.normalization import RewardScale, RunningMoments, observe
 from lit_imitation.rollout import Round
 from lit_imitation.utils.distributed import all_reduced, world_size
@@ -28,7 +28,7 @@ from lit_imitation.utils.spaces import element
 STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 
 
-class PPO(Generator[Round]):
+class PPO(Learner[Round]):
     """With r_t(θ) = π_θ(a_t | s_t) / π_old(a_t | s_t) and advantages Â_t of the rollout, several epochs of descent on
 
         L(θ) = −E_t[ min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) ] − c_H E_t[H(π_θ(· | s_t))]
@@ -102,19 +102,19 @@ class PPO(Generator[Round]):
             ("warmup_rounds", warmup_rounds, 0),
         ):
             if value < least:
-                raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+                raise ConfigError(f"learner.{name} is {value}; it must be at least {least}")
         for name, rate in (("gamma", gamma), ("gae_lambda", gae_lambda)):
             if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+                raise ConfigError(f"learner.{name} is {rate}; it must lie in [0, 1]")
         if initial_std is not None and not initial_std > 0.0:
-            raise ConfigError(f"generator.initial_std is {initial_std}; it must be above 0")
+            raise ConfigError(f"learner.initial_std is {initial_std}; it must be above 0")
         for name, weight in (
             ("entropy_coefficient", entropy_coefficient),
             ("value_coefficient", value_coefficient),
             ("kl_coefficient", kl_coefficient),
         ):
             if not 0.0 <= weight < math.inf:
-                raise ConfigError(f"generator.{name} is {weight}; it must be 0 or more, and finite")
+                raise ConfigError(f"learner.{name} is {weight}; it must be 0 or more, and finite")
         for name, bound in (
             ("clip_range", clip_range),
             ("value_clip_range", value_clip_range),
@@ -122,7 +122,7 @@ class PPO(Generator[Round]):
             ("target_kl", target_kl),
         ):
             if bound is not None and not bound > 0.0:
-                raise ConfigError(f"generator.{name} is {bound}; it must be above 0")
+                raise ConfigError(f"learner.{name} is {bound}; it must be above 0")
         given = policy is not None and not policy.fresh
         if policy is None:
             cls = default_policy_class(action_space)
@@ -143,11 +143,11 @@ class PPO(Generator[Round]):
             raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
         if initial_std is not None:
             if not isinstance(policy, GaussianPolicy) or policy.log_std is None:
-                raise ConfigError("generator.initial_std needs a GaussianPolicy with std: free")
+                raise ConfigError("learner.initial_std needs a GaussianPolicy with std: free")
             try:
                 policy.set_std(initial_std)
             except ConfigError as error:
-                raise ConfigError(f"generator.initial_std: {error}") from error
+                raise ConfigError(f"learner.initial_std: {error}") from error
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.learning_rate, self.anneal = learning_rate, anneal
         self.gamma, self.gae_lambda = gamma, gae_lambda

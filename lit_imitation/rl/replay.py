@@ -39,7 +39,7 @@ class Replay:
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
-            raise ConfigError(f"generator.buffer_size is {capacity}; it must be at least 1")
+            raise ConfigError(f"learner.buffer_size is {capacity}; it must be at least 1")
         self.capacity = capacity
         self.position = self.size = 0
         self.columns: tuple[Tensor, ...] = ()
@@ -82,7 +82,7 @@ class Replay:
         held = len(columns[0]) if columns else 0
         if held > self.capacity:
             raise ConfigError(
-                f"the checkpoint holds {held} transitions; generator.buffer_size {self.capacity} is too small for them"
+                f"the checkpoint holds {held} transitions; learner.buffer_size {self.capacity} is too small for them"
             )
         self.position = self.size = 0
         if held < self.capacity:  # in the order of time; that changes nothing unless a full ring has more room now

@@ -20,7 +20,7 @@ from lit_imitation.networks.mlp import Activation
 from lit_imitation.optim.descent import Descent, flattened
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
-from lit_imitation.rl.learner import Generator
+from lit_imitation.rl.learner import Learner
 from lit_imitation.rl.normalization import RunningMoments, observe
 from lit_imitation.rl.replay import Replay, Replayed
 from lit_imitation.rollout import Round
@@ -149,7 +149,7 @@ class PolicyLoss(nn.Module):
         return loss, torch.stack([policy_loss.detach(), entropy, alpha])
 
 
-class SAC(Generator[Round]):
+class SAC(Learner[Round]):
     """Maximize E_π[Σ_t γᵗ (r_t + α H(π(· | s_t)))], with α such that the entropy H is at its target H̄.
 
     A round is a block of environment steps, which go into a replay buffer, and the gradient steps that are due for
@@ -225,12 +225,12 @@ class SAC(Generator[Round]):
             ("warmup_steps", warmup_steps, 0),
         ):
             if value < least:
-                raise ConfigError(f"generator.{name} is {value}; it must be at least {least}")
+                raise ConfigError(f"learner.{name} is {value}; it must be at least {least}")
         if not 0.0 <= kl_coefficient < math.inf:
-            raise ConfigError(f"generator.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
+            raise ConfigError(f"learner.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
         for name, rate in (("gamma", gamma), ("tau", tau)):
             if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"generator.{name} is {rate}; it must lie in [0, 1]")
+                raise ConfigError(f"learner.{name} is {rate}; it must lie in [0, 1]")
         for name, positive in (
             ("learning_rate", learning_rate),
             ("updates_per_step", updates_per_step),
@@ -238,7 +238,7 @@ class SAC(Generator[Round]):
             ("max_grad_norm", max_grad_norm),
         ):
             if not positive > 0.0:
-                raise ConfigError(f"generator.{name} is {positive}; it must be above 0")
+                raise ConfigError(f"learner.{name} is {positive}; it must be above 0")
         given = policy is not None and not policy.fresh
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:

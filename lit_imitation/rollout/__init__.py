@@ -16,11 +16,11 @@ from lit_imitation.rollout.episodes import (
 )
 
 __all__ = [
+    "LONG_EPISODE",
+    "PATIENCE",
     "Actor",
     "Episode",
     "Episodes",
-    "LONG_EPISODE",
-    "PATIENCE",
     "Round",
     "Step",
     "Steps",

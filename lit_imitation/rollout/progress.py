@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import Protocol, runtime_checkable
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lit_imitation.rollout.episodes import Episode
+from lit_imitation.rollout.episodes import Episode, Episodes
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+@runtime_checkable
+class ShowsEpisodes(Protocol):
+    """A progress bar that can show the episodes of a rollout inside a training run."""
+
+    def collecting(self, description: str, rollout: Episodes) -> AbstractContextManager[Callable[[Episode], None]]:
+        """Context in which the function it gives is called with each episode that ended."""
 
 
 class EpisodeProgress:

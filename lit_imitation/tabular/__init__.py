@@ -1,5 +1,6 @@
 """Worlds whose states can be counted: transitions as sparse arrays, exact planning, demonstrations as indices."""
 
+from lit_imitation.tabular.env import TabularEnv
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Planning, Solution, log_partition, occupancy, solve
 from lit_imitation.tabular.trajectories import Trajectories
@@ -12,6 +13,7 @@ __all__ = [
     "Planning",
     "RewardTable",
     "Solution",
+    "TabularEnv",
     "TabularMDP",
     "Trajectories",
     "log_partition",

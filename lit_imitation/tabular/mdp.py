@@ -18,7 +18,6 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.utils.arguments import TypeChecked
 
 if TYPE_CHECKING:
-    from lit_imitation.tabular.env import TabularEnv
     from lit_imitation.transitions import Inputs
 
 TOLERANCE = 1e-6
@@ -316,12 +315,6 @@ class TabularMDP(TypeChecked):
             found[breadth_first_order(graph, self.num_states, return_predecessors=False)] = True
             self._cache["reachable"] = torch.from_numpy(found[:-1]).to(self.device)
         return self._cache["reachable"]  # type: ignore[no-any-return]
-
-    def env(self, max_episode_steps: int = 100) -> TabularEnv:
-        """This world as a Gymnasium environment; episodes that do not end by themselves are cut."""
-        from lit_imitation.tabular.env import TabularEnv
-
-        return TabularEnv(self, max_episode_steps)
 
     def __repr__(self) -> str:
         # With what is in it, for a cache goes by this text.

@@ -106,9 +106,7 @@ class ObjectWorld(_Grid):
         place, color = rng.choice(cells, count, replace=False), rng.integers(self.colors, size=(2, count))
         every = np.stack(np.divmod(np.arange(cells), size), -1)
         distance = np.sqrt(((every[:, None] - every[place]) ** 2).sum(-1))
-        nearest = np.stack(
-            [distance[:, of == c].min(1, initial=np.inf) for of in color for c in range(self.colors)], 1
-        )
+        nearest = np.stack([distance[:, of == c].min(1, initial=np.inf) for of in color for c in range(self.colors)], 1)
         first, second = nearest[:, self.colors] <= 3, nearest[:, self.colors + 1] <= 2
         within = nearest[:, :, None] <= np.arange(1, size + 1)
         return np.where(first, np.where(second, 1.0, -1.0), 0.0), within.reshape(cells, -1).astype(float)

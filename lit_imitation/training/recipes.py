@@ -101,14 +101,14 @@ def read_recipe(name: str) -> Recipe:
 
 
 def _method(config: dict[str, Any]) -> str:
-    """`BC`, `DAgger`, `GAIL`, …; of reinforcement learning its generator."""
+    """`BC`, `DAgger`, `GAIL`, …; of reinforcement learning its learner."""
     model, trainer = config["model"], config.get("trainer", {})
     if any("DAgger" in callback["class_path"] for callback in trainer.get("callbacks", [])):
         return "DAgger"
     name = str(model["class_path"]).rpartition(".")[2]
     if name == "RL":
-        generator = model.get("init_args", {}).get("generator", {})
-        name = str(generator.get("class_path", "PPO")).rpartition(".")[2]
+        learner = model.get("init_args", {}).get("learner", {})
+        name = str(learner.get("class_path", "PPO")).rpartition(".")[2]
     return name
 
 

@@ -52,29 +52,29 @@ def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
 
 
-def online(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """Reinforcement learning by a generator."""
+def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Reinforcement learning by a learner."""
     data = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=3", "--data.steps_per_round=24"]
-    smaller = ["--model.generator.hidden_sizes=[16,16]"]
+    smaller = ["--model.learner.hidden_sizes=[16,16]"]
     monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
-    model = ["--model=lit_imitation.RL", f"--model.generator=lit_imitation.{generator}"]
+    model = ["--model=lit_imitation.RL", f"--model.learner=lit_imitation.{learner}"]
     exact = ["--data.num_envs=4"]  # as many on each of two processes
     return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
-def adversarial(name: str, generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """A reward learned from demonstrations, and reinforcement learning by a generator on it."""
-    rl = online(generator, *task)
+def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """A reward learned from demonstrations, and reinforcement learning by a learner on it."""
+    rl = online(learner, *task)
     data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
     data += ["--data.expert_trajectories=3"]
-    model = [f"--model=lit_imitation.{name}", f"--model.generator=lit_imitation.{generator}"]
+    model = [f"--model=lit_imitation.{name}", f"--model.learner=lit_imitation.{learner}"]
     small = ("--model.batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
     return rl._replace(task=[*data, *model, *task], more=[*small, *more])
 
 
-def guided(generator: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+def guided(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """A reward learned from whole episodes, which are short here so that two fit into a round."""
-    method = adversarial("GCL", generator, *task, "--data.env_kwargs={max_episode_steps: 12}")
+    method = adversarial("GCL", learner, *task, "--data.env_kwargs={max_episode_steps: 12}")
     small = ["--model.batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
     return method._replace(more=[*small, *more])
 
@@ -97,8 +97,8 @@ DAGGER = (
 )
 # Environments that share one random stream would play other episodes on two processes than on one.
 ONE_BY_ONE = "--data.backend=sync"
-PPO = ("--model.generator.epochs=2", "--model.generator.batch_size=16")
-SAC = ("--model.generator.learning_starts=100", "--model.generator.updates_per_step=0.1")
+PPO = ("--model.learner.epochs=2", "--model.learner.batch_size=16")
+SAC = ("--model.learner.learning_starts=100", "--model.learner.updates_per_step=0.1")
 
 METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
@@ -119,7 +119,7 @@ METHODS = {
     "gcl-continuous": guided("PPO", CONTINUOUS, more=(*PPO, "--model.reward.local_constancy=0.1")),
     "gcl-by-sac": guided("SAC", CONTINUOUS, more=SAC),
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
-    "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.generator.buffer_size=500")),
+    "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.learner.buffer_size=500")),
 }
 SIBLINGS = {"dagger-continuous", "gail-continuous", "airl-discrete", "airl-by-sac", "gcl-discrete", "gcl-by-sac"}
 """What those beside them go through too but for one line; the suites have them among the slow tests."""

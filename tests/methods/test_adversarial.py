@@ -90,8 +90,8 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
     run(
         "airl-discrete",
         tmp_path,
-        "--model.generator.learning_rate=1e-12",
-        "--model.generator.normalize_observations=false",
+        "--model.learner.learning_rate=1e-12",
+        "--model.learner.normalize_observations=false",
         f"--model.batch_size={batch_size}",
     )
     policy = modules[0].policy
@@ -111,9 +111,9 @@ def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_pat
     run(
         "airl-continuous",
         tmp_path,
-        "--model.generator.learning_rate=1e-12",
-        "--model.generator.normalize_observations=false",
-        "--model.generator.initial_std=2",
+        "--model.learner.learning_rate=1e-12",
+        "--model.learner.normalize_observations=false",
+        "--model.learner.initial_std=2",
     )
     policy = modules[0].policy
     observation, action, *_, log_prob, _ = seen[-1]
@@ -142,7 +142,7 @@ def test_the_normalizer_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, 
     monkeypatch.setattr(Adversarial, "_discriminate", comparing)
     run("gail-continuous", tmp_path)
     assert shared == [False, True, True]
-    run("gail-continuous", tmp_path / "none", "--model.generator.normalize_observations=false")
+    run("gail-continuous", tmp_path / "none", "--model.learner.normalize_observations=false")
     standardize = modules[-1].discriminator.features.encoder.standardize
     torch.testing.assert_close(standardize.mean, modules[-1].datamodule.train.observation.mean(0))
 
@@ -192,7 +192,7 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
         "--model.discriminator.spectral_norm=false",
     ]
     with pytest.warns(UserWarning, match="told expert and learner apart without fail for 3 rounds"):
-        run("gail-continuous", tmp_path, *fast, "--model.generator.normalize_observations=false")
+        run("gail-continuous", tmp_path, *fast, "--model.learner.normalize_observations=false")
     monkeypatch.setattr(adversarial, "FLAT", 10.0)
     with pytest.warns(UserWarning, match="the rewards have been all the same for 3 rounds"):
         run("gail-continuous", tmp_path / "flat", "--data.rounds_per_epoch=5")
@@ -229,9 +229,9 @@ def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys
     assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # it has not moved
     assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", *given)
     run("airl-continuous", tmp_path / "forever", "--model.discriminator.absorbing=true")
-    forever = [f"--model.reward={tmp_path}/forever", "--model.generator.gamma=0.9"]
+    forever = [f"--model.reward={tmp_path}/forever", "--model.learner.gamma=0.9"]
     said = fails(capsys, "ppo-continuous", tmp_path / "gamma", *forever)
-    assert "discounted by its gamma 0.99; model.generator has gamma 0.9: give it the reward's" in said
+    assert "discounted by its gamma 0.99; model.learner has gamma 0.9: give it the reward's" in said
     assert "no learned reward" in fails(
         capsys, "ppo-continuous", tmp_path / "no", f"--model.reward={tmp_path}/ppo-continuous"
     )
@@ -240,7 +240,7 @@ def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys
 def test_load_from_checkpoint_needs_no_trainer(tmp_path):
     from lit_imitation import AIRL
 
-    run("airl-continuous", tmp_path, "--model.generator.hidden_sizes=[64,64]")  # no checkpoint says the generator's own
+    run("airl-continuous", tmp_path, "--model.learner.hidden_sizes=[64,64]")  # no checkpoint says the learner's own
     module = AIRL.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     state = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
     for name, value in module.state_dict().items():
@@ -250,7 +250,7 @@ def test_load_from_checkpoint_needs_no_trainer(tmp_path):
 def test_a_clone_is_where_it_starts(tmp_path):
     clone = tmp_path / "clone"
     main(arguments("bc-continuous", clone, *QUICK))
-    run("gail-continuous", tmp_path / "gail", f"--model.start={clone}", "--model.generator.learning_rate=1e-12")
+    run("gail-continuous", tmp_path / "gail", f"--model.start={clone}", "--model.learner.learning_rate=1e-12")
     one, other = load_policy(clone).state_dict(), load_policy(tmp_path / "gail").state_dict()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
@@ -293,7 +293,7 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
         ("--model.learning_rate=0", "model.learning_rate is 0"),
     ):
         assert message in fails(capsys, "gail-discrete", tmp_path, argument)
-    two_gammas = "--model.generator.gamma=0.9"
+    two_gammas = "--model.learner.gamma=0.9"
     assert "discounts by gamma 0.9, model.discriminator by 0.99" in fails(capsys, "airl-discrete", tmp_path, two_gammas)
     assert not (tmp_path / "checkpoints").exists()
 

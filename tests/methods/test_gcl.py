@@ -132,7 +132,7 @@ def test_the_learner_is_paid_the_reward_and_its_entropy(watched, tmp_path, metho
 
 def test_rounds_of_uniform_actions_are_not_the_policys(watched, tmp_path):
     modules, weighed, _ = watched
-    run("gcl-by-sac", tmp_path, "--model.generator.learning_starts=144", "--data.rounds_per_epoch=3")
+    run("gcl-by-sac", tmp_path, "--model.learner.learning_starts=144", "--data.rounds_per_epoch=3")
     assert len(modules[0].samplers) == 2  # the first two rounds were drawn at random
     assert len(weighed) == 3
 
@@ -147,7 +147,7 @@ def test_every_round_says_how_it_stands(tmp_path):
 
 
 def test_the_reward_is_kept_and_used_again(tmp_path, capsys):
-    run("gcl-continuous", tmp_path / "gcl", "--model.generator.hidden_sizes=[64,64]")  # no checkpoint says these
+    run("gcl-continuous", tmp_path / "gcl", "--model.learner.hidden_sizes=[64,64]")  # no checkpoint says these
     model = load_reward(tmp_path / "gcl").model
     assert isinstance(model, GuidedCost)
     checkpoint = read_checkpoint(tmp_path / "gcl" / "checkpoints" / "best.ckpt")

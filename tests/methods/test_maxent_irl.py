@@ -310,7 +310,7 @@ def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
     world, irl, rl = ["--data=lit_imitation.TabularDataModule"], tmp_path / "irl", tmp_path / "rl"
     main(["fit", "--model=lit_imitation.MaxEntIRL", *world, *env, *small, f"--trainer.default_root_dir={irl}"])
     rounds = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=2", "--data.steps_per_round=16"]
-    ppo = ["--model=lit_imitation.RL", "--model.generator=lit_imitation.PPO", f"--model.reward={irl}"]
+    ppo = ["--model=lit_imitation.RL", "--model.learner=lit_imitation.PPO", f"--model.reward={irl}"]
     main(["fit", *ppo, *rounds, *env, *small, f"--trainer.default_root_dir={rl}"])
     expert = ["--data=lit_imitation.DemonstrationDataModule", f"--data.expert=checkpoint:{irl}"]
     main(["fit", "--model=lit_imitation.BC", *expert, *env, *small, f"--trainer.default_root_dir={tmp_path / 'bc'}"])

@@ -139,7 +139,7 @@ def trained(tmp_path_factory):
     ppo = partial(PPO, epochs=1)
     return {
         "bc": saved(BC(), shown("CartPole-v1"), directory / "bc.ckpt"),
-        "gail": saved(GAIL(generator=ppo), both("CartPole-v1"), directory / "gail.ckpt"),
+        "gail": saved(GAIL(learner=ppo), both("CartPole-v1"), directory / "gail.ckpt"),
         "pendulum": saved(BC(), shown(), directory / "pendulum.ckpt"),
         "ppo": saved(RL(ppo), played("CartPole-v1"), directory / "ppo.ckpt"),
     }
@@ -173,13 +173,13 @@ def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
         OwnBC.load_from_checkpoint(file, policy=GaussianPolicy)
 
 
-@pytest.mark.parametrize("part", ["reward", "discriminator", "generator", "policy"])
+@pytest.mark.parametrize("part", ["reward", "discriminator", "learner", "policy"])
 def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_path):
     """The person passes the class; it may be one that no file could name."""
     method, base, data = {
         "reward": (MaxEntIRL, LinearReward, frozen_lake),
         "discriminator": (GAIL, Discriminator, lambda: both("CartPole-v1")),
-        "generator": (GAIL, PPO, lambda: both("CartPole-v1")),
+        "learner": (GAIL, PPO, lambda: both("CartPole-v1")),
         "policy": (BC, CategoricalPolicy, lambda: shown("CartPole-v1")),
     }[part]
 
@@ -201,26 +201,26 @@ def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_p
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
-@pytest.mark.parametrize("generator", [PPO, SAC])
+@pytest.mark.parametrize("learner", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
-def test_where_the_policy_came_from_comes_back(generator, start, trained, tmp_path):
+def test_where_the_policy_came_from_comes_back(learner, start, trained, tmp_path):
     """It decides about references of the divergence, normalizers and random steps; the file need not be there."""
     given = {"fresh": {}, "factory": {"policy": a_policy}, "checkpoint": {"start": str(tmp_path / "start.ckpt")}}[start]
     if start == "checkpoint":
         shutil.copy(trained["pendulum"], tmp_path / "start.ckpt")
     more = {"normalize_observations": True, "kl_coefficient": 0.1, "gamma": 0.9, "hidden_sizes": np.array([8])}
-    model = RL(lambda *spaces: generator(*spaces, **more), **given)
+    model = RL(lambda *spaces: learner(*spaces, **more), **given)
     file = saved(model, played(), tmp_path / "c.ckpt")
     (tmp_path / "start.ckpt").unlink(missing_ok=True)
     loaded = RL.load_from_checkpoint(tmp_path / "c.ckpt")
-    assert (loaded.generator.start is None) == (start != "checkpoint")
-    assert (loaded.generator.moments is None) == (generator is SAC and start == "checkpoint")
+    assert (loaded.learner.start is None) == (start != "checkpoint")
+    assert (loaded.learner.moments is None) == (learner is SAC and start == "checkpoint")
     assert settings(loaded) == settings(model)
     fit(loaded, played(), tmp_path, resume=file, max_epochs=2)
 
 
 def test_reward_of_another_run_comes_back_without_its_file(tmp_path):
-    reward = saved(AIRL(generator=partial(PPO, epochs=1)), both(), tmp_path / "airl.ckpt")
+    reward = saved(AIRL(learner=partial(PPO, epochs=1)), both(), tmp_path / "airl.ckpt")
     model = RL(partial(PPO, epochs=1), reward=str(reward))
     file = saved(model, played(), tmp_path / "c.ckpt")
     reward.unlink()
@@ -242,9 +242,9 @@ RATES = {
     "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, anneal=False)), played),
     "ppo-annealed": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate)), played),
     "sac": (lambda rate: RL(partial(SAC, learning_starts=30, updates_per_step=0.1, learning_rate=rate)), played),
-    "gail": (lambda rate: GAIL(generator=partial(PPO, epochs=1), learning_rate=rate), both),
+    "gail": (lambda rate: GAIL(learner=partial(PPO, epochs=1), learning_rate=rate), both),
     "gcl": (
-        lambda rate: GCL(generator=partial(PPO, epochs=1), learning_rate=rate),
+        lambda rate: GCL(learner=partial(PPO, epochs=1), learning_rate=rate),
         lambda: both(env_kwargs={"max_episode_steps": 8}),
     ),
     "maxent": (lambda rate: MaxEntIRL(learning_rate=rate), frozen_lake),
@@ -263,8 +263,8 @@ def test_learning_rate_set_on_resumption_applies_and_is_said(method, tmp_path, m
     assert len(lines) == 1
     assert "learning_rate 0.001 -> 1e-05" in lines[0]
     factors = [1.0 if one == other else other / one for one, other in zip(found, changed, strict=True)]
-    generators = method in ("gail", "gcl")  # whose own rate stays
-    np.testing.assert_allclose(factors, [1.0, 0.01] if generators else [0.01] * len(found))
+    learners = method in ("gail", "gcl")  # whose own rate stays
+    np.testing.assert_allclose(factors, [1.0, 0.01] if learners else [0.01] * len(found))
 
 
 def test_annealing_set_off_on_resumption_ends(tmp_path):
@@ -310,7 +310,7 @@ def test_temperature_that_is_not_learned_is_what_is_set(tmp_path):
     file = saved(make(0.5), played(), tmp_path / "c.ckpt")
     resumed = make(0.125)
     fit(resumed, played(), tmp_path, resume=file, max_epochs=2)
-    assert float(resumed.generator.temperature()) == pytest.approx(0.125)
+    assert float(resumed.learner.temperature()) == pytest.approx(0.125)
 
 
 # The checkpoint of something else.
@@ -347,7 +347,7 @@ GAIL_ON_CARTPOLE = r"gail\.ckpt is of GAIL with CategoricalPolicy on CartPole-v1
             r"policy.hidden_sizes \(256, 256\) -> \[8\]",
         ),
         ("ppo", lambda: RL(SAC), lambda: played("CartPole-v1"), r"RL by PPO with .*; this run is RL by SAC with"),
-        ("ppo", lambda: GAIL(generator=PPO), lambda: both("CartPole-v1"), r"RL by PPO with .*; this run is GAIL with"),
+        ("ppo", lambda: GAIL(learner=PPO), lambda: both("CartPole-v1"), r"RL by PPO with .*; this run is GAIL with"),
         ("bc", MaxEntIRL, frozen_lake, r"bc.ckpt is of BC with .*; this run is MaxEntIRL with"),
     ],
 )

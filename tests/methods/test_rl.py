@@ -44,7 +44,7 @@ def fails(capsys, method, directory, *more):
 
 
 def test_the_summary_counts(tmp_path):
-    summary = run("ppo-continuous", tmp_path, "--model.generator.batch_size=16", "--model.generator.epochs=2")
+    summary = run("ppo-continuous", tmp_path, "--model.learner.batch_size=16", "--model.learner.epochs=2")
     rows = 3 * 24 * 3  # rounds, steps, environments
     assert summary["method"] == "ppo"
     assert summary["env_steps"] == rows  # none of Pendulum's 200-step episodes ends within an epoch of 72 steps
@@ -104,8 +104,8 @@ def fitted(model, data, directory, **options):
 def test_a_reward_model_is_the_only_reward_that_is_learned_from(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
-    more += ["--model.generator.learning_rate=3e-3", "--model.generator.anneal=false", "--model.generator.epochs=5"]
-    more += ["--model.generator.batch_size=64"]
+    more += ["--model.learner.learning_rate=3e-3", "--model.learner.anneal=false", "--model.learner.epochs=5"]
+    more += ["--model.learner.batch_size=64"]
     summary = run("ppo-discrete", tmp_path, *more)
     assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's own was still in place
     assert summary["return_mean"] >= 8  # and is what is reported
@@ -125,8 +125,8 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
     main(arguments("bc-continuous", clone, "--trainer.max_epochs=2", "--model.policy.dropout=0"))
     start = load_policy(clone).state_dict()
-    fine = ["fit", "--model=lit_imitation.RL", f"--model.start={clone}", "--model.generator=lit_imitation.PPO"]
-    fine += ["--model.generator.warmup_rounds=2", "--model.generator.kl_coefficient=0.1"]
+    fine = ["fit", "--model=lit_imitation.RL", f"--model.start={clone}", "--model.learner=lit_imitation.PPO"]
+    fine += ["--model.learner.warmup_rounds=2", "--model.learner.kl_coefficient=0.1"]
     fine += ["--data=lit_imitation.RolloutDataModule", "--data.env_id=Pendulum-v1", "--data.num_envs=2"]
     fine += ["--data.steps_per_round=16", "--data.rounds_per_epoch=2", "--data.test_episodes=2"]
     fine += ["--data.eval_episodes=2", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tuned}"]
@@ -140,7 +140,7 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     assert changed
     assert not any("standardize" in name for name in changed)
     kept = read_checkpoint(tuned / "checkpoints" / "last.ckpt")["state_dict"]
-    assert all(torch.equal(kept[f"generator.start.{name}"], start[name]) for name in start)
+    assert all(torch.equal(kept[f"learner.start.{name}"], start[name]) for name in start)
     main(["test", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
     main(["predict", f"--ckpt_path={tuned}", f"--trainer.default_root_dir={tuned}"])
     assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
@@ -213,7 +213,7 @@ def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
         (["--trainer.gradient_clip_val=1.0"], "not supported for manual optimization"),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
-        (["--model.generator.gae_lambda=2"], "generator.gae_lambda is 2.0"),
+        (["--model.learner.gae_lambda=2"], "learner.gae_lambda is 2.0"),
     ],
 )
 def test_settings_that_cannot_work(more, message, tmp_path, capsys):
@@ -229,7 +229,7 @@ def test_demonstrations_are_no_rollouts(tmp_path, capsys):
 def test_an_infinite_loss_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
     run("ppo-continuous", tmp_path)
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
-    more = ["--model.generator.learning_rate=1e30", "--trainer.max_epochs=3", "--ckpt_path=last"]
+    more = ["--model.learner.learning_rate=1e30", "--trainer.max_epochs=3", "--ckpt_path=last"]
     message = fails(capsys, "ppo-continuous", tmp_path, *more)
     assert "not finite" in message or "the loss is" in message
     assert "last good checkpoint" in message
@@ -247,7 +247,7 @@ def test_learning_rate_falls_to_zero_over_the_training(tmp_path, monkeypatch):
         return logged
 
     monkeypatch.setattr(PPO, "update", noting)
-    run("ppo-discrete", tmp_path, "--model.generator.learning_rate=0.01", "--trainer.max_epochs=2")
+    run("ppo-discrete", tmp_path, "--model.learner.learning_rate=0.01", "--trainer.max_epochs=2")
     np.testing.assert_allclose(rates, [0.01 * (1 - k / 6) for k in range(6)])
 
 
@@ -262,7 +262,7 @@ def test_warm_up_does_not_hold_a_policy_of_the_recipes_own(tmp_path, monkeypatch
         return logged
 
     monkeypatch.setattr(PPO, "update", noting)
-    warm = "--model.generator.warmup_rounds=2"
+    warm = "--model.learner.warmup_rounds=2"
     own = ["--model.policy=lit_imitation.CategoricalPolicy", "--model.policy.hidden_sizes=[8]"]
     run("ppo-discrete", tmp_path / "own", warm, *own)
     run("ppo-discrete", tmp_path / "default", warm)

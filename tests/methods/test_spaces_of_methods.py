@@ -96,12 +96,12 @@ def fit(method, observation_space, action_space, directory):
             data.eval_episodes = 2
     elif method in ("ppo", "sac"):
         data = RolloutDataModule(**given, **rounds)
-        model = lit_imitation.RL(generator={"ppo": ppo, "sac": sac}[method])
+        model = lit_imitation.RL(learner={"ppo": ppo, "sac": sac}[method])
     else:
         given["demonstrations"] = demonstrated(observation_space, action_space)
         data = ImitationDataModule(**given, **rounds)
         cls = {"gail": lit_imitation.GAIL, "airl": lit_imitation.AIRL, "gcl": lit_imitation.GCL}[method.split("-")[0]]
-        model = cls(generator=sac if method.endswith("sac") else ppo)
+        model = cls(learner=sac if method.endswith("sac") else ppo)
     trainer = lightning.Trainer(
         max_epochs=3,
         accelerator="cpu",
@@ -203,5 +203,5 @@ def test_wide_bounds_change_nothing_about_cloning(tmp_path):
 
 
 def test_an_initial_std_that_cannot_be_is_named():
-    with pytest.raises(ConfigError, match=r"generator.initial_std: a standard deviation of 9.0 is outside its range"):
+    with pytest.raises(ConfigError, match=r"learner.initial_std: a standard deviation of 9.0 is outside its range"):
         lit_imitation.PPO(VECTOR, PAIR, initial_std=9.0)

@@ -114,7 +114,7 @@ def test_alarms_go_on_counting_after_resumption(tmp_path):
 
     def run():
         data = ImitationDataModule("CartPole-v1", expert="scripted", expert_trajectories=2, **ROUNDS)
-        return GAIL(generator=partial(PPO, epochs=1), discriminator_steps=1, batch_size=8), data
+        return GAIL(learner=partial(PPO, epochs=1), discriminator_steps=1, batch_size=8), data
 
     model, data = run()
     trainer = fit(model, data, tmp_path)

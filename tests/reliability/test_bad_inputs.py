@@ -609,12 +609,12 @@ OPTIONS = {
         [*FIT, "--model.policy", "CategoricalPolicy", "--model.policy.hidden_sizes", "abc"],
         "model.policy.hidden_sizes is abc; it must be a list",
     ),
-    "generator that is near": ([*RL, "--model.generator", "PPOO"], "did you mean PPO?"),
-    "option of a generator without class": (
-        [*RL, "--model.generator.gamma", "1"],
-        "--model.generator CLASS",
+    "learner that is near": ([*RL, "--model.learner", "PPOO"], "did you mean PPO?"),
+    "option of a learner without class": (
+        [*RL, "--model.learner.gamma", "1"],
+        "--model.learner CLASS",
     ),
-    "option of a generator": ([*RL, "--model.generator", "PPO", "--model.generator.gama", "1"], "did you mean gamma?"),
+    "option of a learner": ([*RL, "--model.learner", "PPO", "--model.learner.gama", "1"], "did you mean gamma?"),
     "reward without class": ([*RL, "--model.reward.gamma", "1"], "model.reward"),
     "option that is near": ([*FIT, "--model.learningrate", "1"], "did you mean learning_rate?"),
     "option without its prefix": ([*FIT, "--learning_rate", "1"], "did you mean model.learning_rate"),

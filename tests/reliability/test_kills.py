@@ -114,7 +114,7 @@ def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment,
 
 def test_a_signal_in_the_middle_of_a_long_round_is_heard(tmp_path):
     """A round of a hundred seconds of gradient steps, and of a rollout as long."""
-    for number, more in enumerate((["--model.generator.epochs=100000"], ["--data.steps_per_round=10000000"])):
+    for number, more in enumerate((["--model.learner.epochs=100000"], ["--data.steps_per_round=10000000"])):
         directory, said = tmp_path / str(number), tmp_path / f"said_{number}.txt"
         process = start(command("ppo-discrete", directory, *more), said)
         while not (directory / "config.yaml").exists():

@@ -284,7 +284,7 @@ def test_airls_logit():
     data.log_prob = log_prob
     torch.testing.assert_close(model.reward(data), f - log_prob)
     data.log_prob = None
-    torch.testing.assert_close(model.reward(data), f)  # for a generator that adds entropy itself
+    torch.testing.assert_close(model.reward(data), f)  # for a learner that adds entropy itself
     torch.testing.assert_close(model.recovered(data), r)
     by_action = built(AIRLDiscriminator, state_only=False)
     moved = data.clone()

@@ -42,15 +42,15 @@ def ppo(kind, policy=None, **settings):
     return PPO(OBSERVATION, EVERY[kind], policy, hidden_sizes=[8], **settings).double()
 
 
-def reference(generator, columns, clip, value_clip, c_entropy, c_value):
+def reference(learner, columns, clip, value_clip, c_entropy, c_value):
     """The formulas of the class's docstring, in NumPy."""
     log_prob, advantage, target, old_value, weight = (c.numpy() for c in columns[2:])
     with torch.no_grad():
-        head, value = generator.policy.head(columns[0]), generator.value(columns[0]).numpy()
-        if isinstance(generator.policy, CategoricalPolicy):
+        head, value = learner.policy.head(columns[0]), learner.value(columns[0]).numpy()
+        if isinstance(learner.policy, CategoricalPolicy):
             distribution = Categorical(logits=head)
             new, entropy = distribution.log_prob(columns[1] - 2).numpy(), distribution.entropy().numpy()
-        elif isinstance(generator.policy, MultiCategoricalPolicy):
+        elif isinstance(learner.policy, MultiCategoricalPolicy):
             parts = [Categorical(logits=logits) for logits in (head[:, :2], head[:, 2:])]
             index = columns[1] - torch.tensor([1, -1])
             new = sum(part.log_prob(index[:, i]) for i, part in enumerate(parts)).numpy()
@@ -70,37 +70,35 @@ def reference(generator, columns, clip, value_clip, c_entropy, c_value):
 @pytest.mark.parametrize("value_clip", [None, 0.3])
 @pytest.mark.parametrize("kind", sorted(EVERY))
 def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, value_clip):
-    generator = ppo(
-        kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9
-    )
-    generator.policy.network.orthogonal(0.7)
-    generator.optimizers()
-    columns = batch(generator.policy)
-    loss, _ = generator(*columns)
-    assert float(loss.detach()) == pytest.approx(reference(generator, columns, 0.2, value_clip, 0.3, 0.7), rel=1e-5)
-    gradient, _ = generator.descent.gradient(*columns)
+    learner = ppo(kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9)
+    learner.policy.network.orthogonal(0.7)
+    learner.optimizers()
+    columns = batch(learner.policy)
+    loss, _ = learner(*columns)
+    assert float(loss.detach()) == pytest.approx(reference(learner, columns, 0.2, value_clip, 0.3, 0.7), rel=1e-5)
+    gradient, _ = learner.descent.gradient(*columns)
     rng = np.random.default_rng(0)
     for i in rng.choice(len(gradient), 25, replace=False):
         values = []
         for sign in (1, -1):
-            generator.descent.vector.data[i] += sign * 1e-4
-            values.append(float(generator(*columns)[0].detach()))
-            generator.descent.vector.data[i] -= sign * 1e-4
+            learner.descent.vector.data[i] += sign * 1e-4
+            values.append(float(learner(*columns)[0].detach()))
+            learner.descent.vector.data[i] -= sign * 1e-4
         # The encoder's float32 leaves some noise.
         assert (values[0] - values[1]) / 2e-4 == pytest.approx(float(gradient[i]), abs=2e-3)
 
 
 @pytest.mark.parametrize("kind", sorted(ACTIONS))
 def test_steps_that_are_none_count_for_nothing(kind):
-    generator = ppo(kind)
-    generator.optimizers()
-    columns = batch(generator.policy)
+    learner = ppo(kind)
+    learner.optimizers()
+    columns = batch(learner.policy)
     other = [column.clone() for column in columns]
     dead = columns[-1] == 0
     assert 0 < dead.sum() < len(dead)
     for column in (*other[:1], *other[2:6]):
         column[dead] = 3.0
-    for mine, theirs in zip(generator.descent.gradient(*columns), generator.descent.gradient(*other), strict=True):
+    for mine, theirs in zip(learner.descent.gradient(*columns), learner.descent.gradient(*other), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -134,11 +132,11 @@ def test_densities_of_the_gaussian_add_up_to_one(std):
     )
 
 
-def round_of(generator, kind, steps=32, envs=4, seed=0):
+def round_of(learner, kind, steps=32, envs=4, seed=0):
     torch.manual_seed(seed)
     observation = 5.0 + 3.0 * torch.randn(steps, envs, 3)
     with torch.no_grad():
-        action = generator.policy.sample(generator.policy.head(observation.flatten(0, 1)))
+        action = learner.policy.sample(learner.policy.head(observation.flatten(0, 1)))
     flags = torch.rand(2, steps, envs) < 0.1
     rollout = Transitions(
         observation=observation,
@@ -155,38 +153,38 @@ def round_of(generator, kind, steps=32, envs=4, seed=0):
 @pytest.mark.parametrize("kind", sorted(EVERY))
 def test_the_ratio_is_one_where_a_rounds_descent_begins(kind):
     torch.manual_seed(0)
-    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, batch_size=32)
-    generator.optimizers()
+    learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, batch_size=32)
+    learner.optimizers()
     seen = []
-    step = generator.descent.step
-    generator.descent.step = lambda *args, **kwargs: seen.append(generator(*args)[1][3:5]) or step(*args, **kwargs)
+    step = learner.descent.step
+    learner.descent.step = lambda *args, **kwargs: seen.append(learner(*args)[1][3:5]) or step(*args, **kwargs)
     for number in range(3):
         seen.clear()
-        generator.update(round_of(generator, kind, seed=number), 0.0)
+        learner.update(round_of(learner, kind, seed=number), 0.0)
         torch.testing.assert_close(seen[0].detach(), torch.zeros(2), atol=1e-5, rtol=0)
         assert len(seen) == 2 * 4
         assert float(seen[-1][0]) > 1e-7
 
 
 def test_advantages_are_standardized_over_the_steps_that_count():
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
-    one = round_of(generator, "continuous")
-    columns, _ = generator.prepare(one)
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    one = round_of(learner, "continuous")
+    columns, _ = learner.prepare(one)
     advantage = columns[3][one.valid.flatten()]
     assert float(advantage.mean()) == pytest.approx(0.0, abs=1e-5)
     assert float(advantage.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_observations_are_standardized_by_what_was_seen():
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1)
-    generator.optimizers()
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1)
+    learner.optimizers()
     seen = []
     for number in range(3):
-        one = round_of(generator, "continuous", seed=number)
+        one = round_of(learner, "continuous", seed=number)
         seen.append(one.rollout.observation[one.valid])
-        generator.update(one, 0.0)
+        learner.update(one, 0.0)
     x = torch.cat(seen).double()
-    for encoder in (generator.policy.encoder, generator.value.encoder):
+    for encoder in (learner.policy.encoder, learner.value.encoder):
         torch.testing.assert_close(encoder.standardize.mean, x.mean(0).float())
         torch.testing.assert_close(encoder.standardize.inverse_std, (1 / x.std(0, correction=0)).float())
 
@@ -196,37 +194,37 @@ def test_warm_up_moves_the_value_alone_and_a_given_policy_keeps_its_standardizat
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fit_normalizer(7.0 + torch.randn(100, 3))
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, warmup_rounds=2, epochs=2, kl_coefficient=0.5)
-    generator.optimizers()
-    learned = sum(p.numel() for part in (policy, generator.value) for p in part.parameters())
-    assert generator.descent.vector.numel() == learned  # and not the policy that it is held to
-    value = generator.value(torch.ones(1, 3)).detach()
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, warmup_rounds=2, epochs=2, kl_coefficient=0.5)
+    learner.optimizers()
+    learned = sum(p.numel() for part in (policy, learner.value) for p in part.parameters())
+    assert learner.descent.vector.numel() == learned  # and not the policy that it is held to
+    value = learner.value(torch.ones(1, 3)).detach()
     for number in range(2):
-        generator.update(round_of(generator, "continuous", seed=number), 0.0)
+        learner.update(round_of(learner, "continuous", seed=number), 0.0)
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
-    assert not torch.equal(generator.value(torch.ones(1, 3)), value)
-    generator.update(round_of(generator, "continuous", seed=2), 0.0)
+    assert not torch.equal(learner.value(torch.ones(1, 3)), value)
+    learner.update(round_of(learner, "continuous", seed=2), 0.0)
     changed = {name for name, value in policy.state_dict().items() if not torch.equal(value, before[name])}
     assert "log_std" in changed
     assert not any("standardize" in name for name in changed)
-    assert all(torch.equal(value, before[name]) for name, value in generator.start.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in learner.start.state_dict().items())
 
 
 def test_the_learning_rate_falls_and_epochs_end_at_the_target_divergence():
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=20, batch_size=32, target_kl=1e-6)
-    (optimizer,) = generator.optimizers()
-    generator.update(round_of(generator, "continuous"), 0.75)
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=20, batch_size=32, target_kl=1e-6)
+    (optimizer,) = learner.optimizers()
+    learner.update(round_of(learner, "continuous"), 0.75)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.25 * 3e-4)
-    assert generator.gradient_steps < 20 * 4
+    assert learner.gradient_steps < 20 * 4
 
 
 def weights_after(one, kind, **settings):
-    """All that a generator ends with after two rounds."""
+    """All that a learner ends with after two rounds."""
     torch.manual_seed(0)
-    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, **settings)
-    generator.optimizers()
-    logged = [generator.update(one, 0.0) for _ in range(2)]
-    return generator.state_dict() | {f"logged {name} {i}": value for i in (0, 1) for name, value in logged[i].items()}
+    learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, **settings)
+    learner.optimizers()
+    logged = [learner.update(one, 0.0) for _ in range(2)]
+    return learner.state_dict() | {f"logged {name} {i}": value for i in (0, 1) for name, value in logged[i].items()}
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
@@ -257,9 +255,9 @@ def test_what_stands_in_dead_rows_is_of_no_influence(kind):
 
 
 def test_explained_variance_counts_what_counts():
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
-    one = round_of(generator, "continuous")
-    (_, _, _, _, target, value, _), logged = generator.prepare(one)
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
+    one = round_of(learner, "continuous")
+    (_, _, _, _, target, value, _), logged = learner.prepare(one)
     target, value = (x[one.valid.flatten()] for x in (target, value))
     assert float(logged["explained_variance"]) == pytest.approx(float(1 - (target - value).var() / target.var()))
 
@@ -267,19 +265,19 @@ def test_explained_variance_counts_what_counts():
 def test_dropout_is_off_whatever_mode_somebody_sets():
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], dropout=0.5)
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, kl_coefficient=0.1).train()
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, kl_coefficient=0.1).train()
     x = torch.randn(20, 3)
-    for one in (generator.policy, generator.start):
+    for one in (learner.policy, learner.start):
         assert torch.equal(one.head(x), one.head(x))
 
 
 def test_only_a_policy_that_was_trained_keeps_its_normalizer():
     def moves(policy, **settings):
-        generator = PPO(OBSERVATION, ACTIONS["continuous"], policy, epochs=1, **settings)
-        generator.optimizers()
+        learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, epochs=1, **settings)
+        learner.optimizers()
         mean = policy.encoder.standardize.mean.clone()
-        generator.update(round_of(generator, "continuous"), 0.0)
-        assert torch.equal(policy.encoder.standardize.mean, generator.value.encoder.standardize.mean)
+        learner.update(round_of(learner, "continuous"), 0.0)
+        assert torch.equal(policy.encoder.standardize.mean, learner.value.encoder.standardize.mean)
         return not torch.equal(policy.encoder.standardize.mean, mean)
 
     def fresh():
@@ -303,11 +301,11 @@ def test_a_run_that_goes_on_goes_on_with_its_statistics():
     (mine,), (theirs,) = two.optimizers(), [one.descent.optimizer]
     mine.load_state_dict(deepcopy(theirs.state_dict()))
     two.rounds = one.rounds
-    for generator in (one, two):
-        generator.begin()
-        again = round_of(generator, "continuous", seed=5)
+    for learner in (one, two):
+        learner.begin()
+        again = round_of(learner, "continuous", seed=5)
         torch.manual_seed(1)
-        generator.update(again, 0.5)
+        learner.update(again, 0.5)
     for name, value in two.state_dict().items():
         assert torch.equal(value, one.state_dict()[name]), name
 
@@ -318,13 +316,13 @@ def test_a_compiled_gradient_is_the_eager_one(kind):
     torch.manual_seed(0)
     start = type(PPO(OBSERVATION, EVERY[kind]).policy)(OBSERVATION, EVERY[kind], hidden_sizes=[8])
     settings = {"value_clip_range": 0.3, "entropy_coefficient": 0.1, "kl_coefficient": 0.2}
-    generator = PPO(OBSERVATION, EVERY[kind], start, hidden_sizes=[8], **settings, compile=True)
-    generator.optimizers()
-    columns = [c.float() if c.dtype == torch.float64 else c for c in batch(generator.policy.double(), 64)]
-    generator.float()
-    compiled = generator.descent.gradient(*columns)
-    generator.descent._functional = None
-    for mine, eager in zip(compiled, generator.descent.gradient(*columns), strict=True):
+    learner = PPO(OBSERVATION, EVERY[kind], start, hidden_sizes=[8], **settings, compile=True)
+    learner.optimizers()
+    columns = [c.float() if c.dtype == torch.float64 else c for c in batch(learner.policy.double(), 64)]
+    learner.float()
+    compiled = learner.descent.gradient(*columns)
+    learner.descent._functional = None
+    for mine, eager in zip(compiled, learner.descent.gradient(*columns), strict=True):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
 
 
@@ -332,12 +330,12 @@ def test_it_learns_several_discrete_actions_at_once():
     envs = make("Lamps-v0", 8, 0, "sync")
     torch.manual_seed(0)
     settings = {"gamma": 0.0, "learning_rate": 3e-3, "batch_size": 128}
-    generator = PPO(envs.single_observation_space, envs.single_action_space, hidden_sizes=[32], **settings)
-    generator.optimizers()
-    explorer = generator.policy.explorer()
+    learner = PPO(envs.single_observation_space, envs.single_action_space, hidden_sizes=[32], **settings)
+    learner.optimizers()
+    explorer = learner.policy.explorer()
     for one in rounds(envs, explorer, explorer.drawn, 64, 8, seed=0):
-        generator.update(one, 0.0)
-    record = collect(envs, generator.policy.actor(), 16, seed=1)
+        learner.update(one, 0.0)
+    record = collect(envs, learner.policy.actor(), 16, seed=1)
     envs.close()
     chance = np.mean([1 / n for n in lamps.CHOICES])
     assert chance < 0.4
@@ -366,33 +364,33 @@ class Reads(TorchDispatchMode):
 
 
 def test_an_update_never_waits_for_a_number(monkeypatch):
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=2)
-    generator.optimizers()
-    one = round_of(generator, "continuous")
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=2)
+    learner.optimizers()
+    one = round_of(learner, "continuous")
     for name in ("numpy", "cpu", "tolist", "item"):
         monkeypatch.setattr(torch.Tensor, name, lambda *args, **kwargs: pytest.fail("a tensor goes to the host"))
     with Reads() as reads:
-        generator.update(one, 0.0)
+        learner.update(one, 0.0)
     assert reads.count == 0
 
 
 def test_what_cannot_work_is_said():
     with pytest.raises(ConfigError, match="distribution"):
         PPO(OBSERVATION, ACTIONS["continuous"], DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
-    with pytest.raises(ConfigError, match=r"generator.gamma is 1.5"):
+    with pytest.raises(ConfigError, match=r"learner.gamma is 1.5"):
         PPO(OBSERVATION, ACTIONS["continuous"], gamma=1.5)
-    with pytest.raises(ConfigError, match=r"generator.epochs is 0"):
+    with pytest.raises(ConfigError, match=r"learner.epochs is 0"):
         PPO(OBSERVATION, ACTIONS["continuous"], epochs=0)
-    with pytest.raises(ConfigError, match=r"generator.initial_std is 0.0"):
+    with pytest.raises(ConfigError, match=r"learner.initial_std is 0.0"):
         PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.0)
     with pytest.raises(ConfigError, match="std: free"):
         PPO(OBSERVATION, ACTIONS["discrete"], initial_std=0.3)
 
 
 def test_initial_spread():
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.3)
-    assert float(generator.policy.log_std.exp()[0]) == pytest.approx(0.3)
-    assert math.isclose(float(generator.policy.head(torch.randn(50, 3)).abs().max()), 0.0, abs_tol=0.1)
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.3)
+    assert float(learner.policy.log_std.exp()[0]) == pytest.approx(0.3)
+    assert math.isclose(float(learner.policy.head(torch.randn(50, 3)).abs().max()), 0.0, abs_tol=0.1)
 
 
 def gae_by_hand(reward, value, next_value, terminated, done, gamma, lam):
@@ -411,21 +409,21 @@ def gae_by_hand(reward, value, next_value, terminated, done, gamma, lam):
 def test_prepared_columns_follow_from_flags_values_and_rewards():
     """Ends and cuts apart, V(s') apart from V(s), the target from the advantage, the reward unscaled."""
     settings = {"gamma": 0.9, "gae_lambda": 0.8, "normalize_rewards": False}
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], **settings)
-    generator.value.network.orthogonal(3.0)
-    one = round_of(generator, "continuous")
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], **settings)
+    learner.value.network.orthogonal(3.0)
+    one = round_of(learner, "continuous")
     rollout, valid = one.rollout, one.valid.flatten().numpy()
     assert int((rollout.terminated & ~rollout.truncated & one.valid).sum()) > 3
     assert int((rollout.truncated & ~rollout.terminated & one.valid).sum()) > 3
     with torch.no_grad():
-        value, following = (generator.value(x.flatten(0, 1)).view(32, 4).double().numpy()
+        value, following = (learner.value(x.flatten(0, 1)).view(32, 4).double().numpy()
                             for x in (rollout.observation, rollout.next_observation))  # fmt: skip
-        head = generator.policy.head(rollout.observation.flatten(0, 1))
-        log_prob = generator.policy.head_log_prob(head, rollout.action.flatten(0, 1))
+        head = learner.policy.head(rollout.observation.flatten(0, 1))
+        log_prob = learner.policy.head_log_prob(head, rollout.action.flatten(0, 1))
     assert np.abs(value - following).mean() > 0.3
     reward = rollout.reward.double().numpy()
     advantage = gae_by_hand(reward, value, following, rollout.terminated.numpy(), rollout.done.numpy(), 0.9, 0.8)
-    (observation, action, found_log_prob, standardized, target, old_value, weight), _ = generator.prepare(one)
+    (observation, action, found_log_prob, standardized, target, old_value, weight), _ = learner.prepare(one)
     np.testing.assert_allclose(target, (advantage + value).flatten(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(old_value, value.flatten(), rtol=1e-5, atol=1e-5)
     kept = advantage.flatten()[valid]
@@ -442,8 +440,8 @@ def test_rewards_are_scaled_only_where_asked():
     spread = {}
     for scaled in (True, False):
         torch.manual_seed(0)
-        generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], normalize_rewards=scaled)
-        spread[scaled] = float(generator.prepare(one)[0][4].std())
+        learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], normalize_rewards=scaled)
+        spread[scaled] = float(learner.prepare(one)[0][4].std())
     assert spread[True] < 10 < 50 < spread[False]
 
 
@@ -451,45 +449,45 @@ def test_rewards_are_scaled_only_where_asked():
 def test_a_round_is_scored_by_the_policy_that_played_it(kind):
     """In the first round too, before there are statistics to standardize by."""
     torch.manual_seed(0)
-    generator = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=1, batch_size=128)
-    generator.policy.network.orthogonal(1.0)
-    generator.optimizers()
+    learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=1, batch_size=128)
+    learner.policy.network.orthogonal(1.0)
+    learner.optimizers()
     columns = []
-    prepare, step = generator.prepare, generator.descent.step
-    generator.prepare = lambda one: columns.append(prepare(one)) or columns[-1]
+    prepare, step = learner.prepare, learner.descent.step
+    learner.prepare = lambda one: columns.append(prepare(one)) or columns[-1]
     ratios = []
 
     def stepped(*args, **kwargs):
-        head = generator.policy.head(args[0])
-        ratios.append((generator.policy.head_log_prob(head, args[1]) - args[2]).exp().detach())
+        head = learner.policy.head(args[0])
+        ratios.append((learner.policy.head_log_prob(head, args[1]) - args[2]).exp().detach())
         return step(*args, **kwargs)
 
-    generator.descent.step = stepped
+    learner.descent.step = stepped
     for number in range(3):
-        one = round_of(generator, kind, seed=number)
-        played = deepcopy(generator.policy)
-        value = deepcopy(generator.value)
+        one = round_of(learner, kind, seed=number)
+        played = deepcopy(learner.policy)
+        value = deepcopy(learner.value)
         before = len(ratios)
-        generator.update(one, 0.0)
+        learner.update(one, 0.0)
         x, a = one.rollout.observation.flatten(0, 1), one.rollout.action.flatten(0, 1)
         (_, _, log_prob, _, _, old_value, _), _ = columns[-1]
         torch.testing.assert_close(log_prob, played.head_log_prob(played.head(x), a).detach())
         torch.testing.assert_close(old_value, value(x).detach())
         torch.testing.assert_close(ratios[before], torch.ones_like(ratios[before]), rtol=1e-5, atol=1e-5)
-        assert not torch.equal(played.encoder.standardize.mean, generator.policy.encoder.standardize.mean)
+        assert not torch.equal(played.encoder.standardize.mean, learner.policy.encoder.standardize.mean)
 
 
 def test_first_statistics_start_adam_anew():
     """Gradients on raw inputs, a thousand times as long, would hold back the steps of many rounds."""
     torch.manual_seed(0)
-    generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1, batch_size=128, anneal=False)
-    (optimizer,) = generator.optimizers()
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1, batch_size=128, anneal=False)
+    (optimizer,) = learner.optimizers()
     for number in range(2):
-        one = round_of(generator, "continuous", seed=number)
+        one = round_of(learner, "continuous", seed=number)
         one.rollout.observation *= 1000.0
-        before = generator.descent.vector.detach().clone()
-        generator.update(one, 0.0)
-        moves = (generator.descent.vector.detach() - before).abs()
+        before = learner.descent.vector.detach().clone()
+        learner.update(one, 0.0)
+        moves = (learner.descent.vector.detach() - before).abs()
         assert float(moves.max()) == pytest.approx(3e-4, rel=1e-2), number
         assert bool(optimizer.state) == bool(number)
 
@@ -499,15 +497,15 @@ def test_advantages_under_bf16_autocast_are_those_of_float32(settings):
     found = []
     for enabled in (False, True):
         torch.manual_seed(0)
-        generator = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[64, 64], gamma=0.999, epochs=1, **settings)
-        generator.value.network.layers[-1].bias.data.fill_(200.0)  # the differences that count are small
-        generator.optimizers()
-        one = round_of(generator, "continuous")
+        learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[64, 64], gamma=0.999, epochs=1, **settings)
+        learner.value.network.layers[-1].bias.data.fill_(200.0)  # the differences that count are small
+        learner.optimizers()
+        one = round_of(learner, "continuous")
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            columns, _ = generator.prepare(one)
+            columns, _ = learner.prepare(one)
             torch.manual_seed(1)
-            generator.update(one, 0.0)
-        found.append((columns, generator.descent.vector.detach().clone()))
+            learner.update(one, 0.0)
+        found.append((columns, learner.descent.vector.detach().clone()))
     (columns, weights), (half_columns, half_weights) = found
     for mine, theirs in zip(columns[2:], half_columns[2:], strict=True):
         assert theirs.dtype == torch.float32
@@ -522,9 +520,9 @@ def test_warm_up_holds_a_started_policy_and_not_a_fresh_one(known_fresh):
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fresh = known_fresh
     for given in (policy, None) if known_fresh else (policy,):
-        generator = PPO(OBSERVATION, ACTIONS["continuous"], given, hidden_sizes=[8], warmup_rounds=2, epochs=1)
-        generator.optimizers()
-        before = [parameter.detach().clone() for parameter in generator.policy.parameters()]
-        generator.update(round_of(generator, "continuous"), 0.0)
-        pairs = zip(before, generator.policy.parameters(), strict=True)
+        learner = PPO(OBSERVATION, ACTIONS["continuous"], given, hidden_sizes=[8], warmup_rounds=2, epochs=1)
+        learner.optimizers()
+        before = [parameter.detach().clone() for parameter in learner.policy.parameters()]
+        learner.update(round_of(learner, "continuous"), 0.0)
+        pairs = zip(before, learner.policy.parameters(), strict=True)
         assert any(not torch.equal(a, b) for a, b in pairs) == known_fresh

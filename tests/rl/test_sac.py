@@ -38,20 +38,20 @@ def sac(kind, policy=None, **settings):
     return SAC(OBSERVATION, ACTIONS[kind], policy, **settings)
 
 
-def parted(generator):
+def parted(learner):
     """With target networks and a temperature that are not what they were at the start."""
-    for parameter in generator.target.parameters():
+    for parameter in learner.target.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    generator.temperature.log_alpha.data.fill_(-0.4)
-    generator.double().optimizers()
-    return generator
+    learner.temperature.log_alpha.data.fill_(-0.4)
+    learner.double().optimizers()
+    return learner
 
 
-def batch(generator, n=N):
+def batch(learner, n=N):
     observation, next_observation = torch.randn(2, n, 3).double()
-    noise, reward = torch.randn(n, generator.act_dim).double(), torch.randn(n).double()
+    noise, reward = torch.randn(n, learner.act_dim).double(), torch.randn(n).double()
     terminated = torch.arange(n) % 3 == 0
-    return observation, generator.random_action(n), reward, next_observation, terminated, noise
+    return observation, learner.random_action(n), reward, next_observation, terminated, noise
 
 
 def round_of(kind, steps=16, envs=2, seed=0):
@@ -84,14 +84,14 @@ def q_values(critic, x, a=None):
     return torch.stack(values)
 
 
-def soft(generator, critic, x, noise):
+def soft(learner, critic, x, noise):
     """E[min Q] and E[log π] at one row; continuous actions and densities in units of half the range."""
-    head = generator.policy.head(x[None])[0]
-    if generator.act_dim == 0:
+    head = learner.policy.head(x[None])[0]
+    if learner.act_dim == 0:
         prob = head.softmax(-1)
         q = sum(prob[a] * q_values(critic, x)[:, a].min() for a in range(4))
         return q, sum(prob[a] * prob[a].log() for a in range(4))
-    mean, log_std = (part[0] for part in generator.policy.mean_and_log_std(head[None]))
+    mean, log_std = (part[0] for part in learner.policy.mean_and_log_std(head[None]))
     u = mean + log_std.exp() * noise
     normal = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
     return q_values(critic, x, u.tanh()).min(), (normal - (1 - u.tanh() ** 2).log()).sum()
@@ -99,20 +99,20 @@ def soft(generator, critic, x, noise):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_critic_target_against_a_plain_loop(kind):
-    generator = parted(sac(kind))
-    x, a, r, following, terminated, noise = batch(generator)
+    learner = parted(sac(kind))
+    x, a, r, following, terminated, noise = batch(learner)
     assert 0 < terminated.sum() < N
     expected, alpha = 0.0, math.exp(-0.4)
     for i in range(N):
-        q, log_prob = soft(generator, generator.target, following[i], noise[i])
+        q, log_prob = soft(learner, learner.target, following[i], noise[i])
         target = r[i] + (0.0 if terminated[i] else 0.99 * (q - alpha * log_prob))
         own = (
-            q_values(generator.critic, x[i])[:, int(a[i]) - 2]
+            q_values(learner.critic, x[i])[:, int(a[i]) - 2]
             if kind == "discrete"
-            else q_values(generator.critic, x[i], (a[i] - torch.tensor([0.0, 2.0])) / torch.tensor([1.0, 4.0]))[:, 0]
+            else q_values(learner.critic, x[i], (a[i] - torch.tensor([0.0, 2.0])) / torch.tensor([1.0, 4.0]))[:, 0]
         )
         expected += float(0.5 * ((own - target.detach()) ** 2).sum()) / N
-    statistics = generator.critic_descent.gradient(x, a, r, following, terminated, noise)[1]
+    statistics = learner.critic_descent.gradient(x, a, r, following, terminated, noise)[1]
     assert float(statistics[0]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -120,19 +120,19 @@ def test_critic_target_against_a_plain_loop(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_policy_loss_against_a_plain_loop(kind, kl_coefficient):
     policy = sac(kind).policy
-    generator = sac(kind, policy, kl_coefficient=kl_coefficient)
-    for parameter in generator.policy.parameters():
+    learner = sac(kind, policy, kl_coefficient=kl_coefficient)
+    for parameter in learner.policy.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    parted(generator)
-    x, *_, noise = batch(generator)
-    values = [soft(generator, generator.critic, x[i], noise[i]) for i in range(N)]
+    parted(learner)
+    x, *_, noise = batch(learner)
+    values = [soft(learner, learner.critic, x[i], noise[i]) for i in range(N)]
     expected = sum(float(math.exp(-0.4) * log_prob - q) for q, log_prob in values) / N
     if kl_coefficient:
-        heads = generator.policy.head(x), generator.start.head(x)
-        divergence = generator.policy.head_kl(heads[0], generator.start, heads[1]).mean()
+        heads = learner.policy.head(x), learner.start.head(x)
+        divergence = learner.policy.head_kl(heads[0], learner.start, heads[1]).mean()
         assert divergence > 0.01
         expected += kl_coefficient * float(divergence)
-    _, policy_loss, entropy, alpha, _ = generator.policy_descent.gradient(x, noise)[1].tolist()
+    _, policy_loss, entropy, alpha, _ = learner.policy_descent.gradient(x, noise)[1].tolist()
     assert policy_loss == pytest.approx(expected, rel=1e-5)
     assert entropy == pytest.approx(-sum(float(log_prob) for _, log_prob in values) / N, rel=1e-5)
     assert alpha == pytest.approx(math.exp(-0.4), rel=1e-6)
@@ -141,11 +141,11 @@ def test_policy_loss_against_a_plain_loop(kind, kl_coefficient):
 @pytest.mark.parametrize("which", ["critic", "policy"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_the_difference_quotients(kind, which):
-    generator = parted(sac(kind))
-    x, *rest, noise = batch(generator)
+    learner = parted(sac(kind))
+    x, *rest, noise = batch(learner)
     descent, columns = {
-        "critic": (generator.critic_descent, (x, *rest, noise)),
-        "policy": (generator.policy_descent, (x, noise)),
+        "critic": (learner.critic_descent, (x, *rest, noise)),
+        "policy": (learner.policy_descent, (x, noise)),
     }[which]
     gradient, _ = descent.gradient(*columns)
     functional, _ = descent._functional_gradient(descent.vector.detach(), descent.others, *columns)
@@ -167,20 +167,20 @@ def test_gradients_are_the_difference_quotients(kind, which):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_temperatures_gradient_is_the_entropy_above_its_target(kind):
-    generator = parted(sac(kind, target_entropy=0.25))
-    x, *_, noise = batch(generator)
-    gradient, statistics = generator.policy_descent.gradient(x, noise)
-    at = sum(generator.policy_descent.sizes[: generator.policy_descent.names.index("temperature.log_alpha")])
+    learner = parted(sac(kind, target_entropy=0.25))
+    x, *_, noise = batch(learner)
+    gradient, statistics = learner.policy_descent.gradient(x, noise)
+    at = sum(learner.policy_descent.sizes[: learner.policy_descent.names.index("temperature.log_alpha")])
     if kind == "discrete":  # exactly, not by a draw
-        entropy = torch.distributions.Categorical(logits=generator.policy.head(x)).entropy().mean()
+        entropy = torch.distributions.Categorical(logits=learner.policy.head(x)).entropy().mean()
     else:
-        _, log_prob = generator.policy.rsample_with_log_prob(generator.policy.head(x), noise)
+        _, log_prob = learner.policy.rsample_with_log_prob(learner.policy.head(x), noise)
         entropy = -(log_prob + math.log(1.0 * 4.0)).mean()
     assert float(gradient[at]) == pytest.approx(float(entropy) - 0.25, rel=1e-5)
     assert float(statistics[2]) == pytest.approx(float(entropy), rel=1e-5)
-    before = generator.temperature().item()
-    generator.policy_descent.step(x, noise)
-    assert (generator.temperature().item() < before) == (float(entropy) > 0.25)
+    before = learner.temperature().item()
+    learner.policy_descent.step(x, noise)
+    assert (learner.temperature().item() < before) == (float(entropy) > 0.25)
 
 
 def test_target_entropies():
@@ -190,23 +190,21 @@ def test_target_entropies():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_target_networks_are_the_polyak_average(kind):
-    generator = sac(kind, tau=0.1, learning_rate=0.01)
-    generator.optimizers()
-    expected = [parameter.detach().clone() for parameter in generator.target.parameters()]
-    step = generator.critic_descent.step
+    learner = sac(kind, tau=0.1, learning_rate=0.01)
+    learner.optimizers()
+    expected = [parameter.detach().clone() for parameter in learner.target.parameters()]
+    step = learner.critic_descent.step
 
     def stepped(*args, **kwargs):
         result = step(*args, **kwargs)
-        for average, parameter in zip(expected, generator.critic.parameters(), strict=True):
+        for average, parameter in zip(expected, learner.critic.parameters(), strict=True):
             average += 0.1 * (parameter.detach() - average)
         return result
 
-    generator.critic_descent.step = stepped
-    generator.update(round_of(kind), 0.0)
-    assert generator.gradient_steps == 31
-    for average, parameter, own in zip(
-        expected, generator.target.parameters(), generator.critic.parameters(), strict=True
-    ):
+    learner.critic_descent.step = stepped
+    learner.update(round_of(kind), 0.0)
+    assert learner.gradient_steps == 31
+    for average, parameter, own in zip(expected, learner.target.parameters(), learner.critic.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), average)
         assert not torch.allclose(parameter, own)
 
@@ -217,17 +215,17 @@ def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_lear
         envs = make("Counting-v0", 3, 0, backend)
         space, actions = envs.single_observation_space, envs.single_action_space
         assert int(actions.n) == COUNTING_ACTIONS
-        generator = SAC(space, actions, hidden_sizes=[4], batch_size=8, learning_starts=10_000, random_steps=0)
-        generator.optimizers()
-        explorer = generator.explorer()
+        learner = SAC(space, actions, hidden_sizes=[4], batch_size=8, learning_starts=10_000, random_steps=0)
+        learner.optimizers()
+        explorer = learner.explorer()
         seen = 0
         for one in rounds(envs, explorer, explorer.drawn, 20, 3, 0):
-            generator.update(one, 0.0)
+            learner.update(one, 0.0)
             seen += int(one.valid.sum())
         envs.close()
-        assert generator.env_steps == len(generator.replay) == seen
+        assert learner.env_steps == len(learner.replay) == seen
         assert (seen < 180) == (backend == "vector")  # the others start an episode on the step that ends one
-        rows = generator.replay.rows(torch.arange(seen))
+        rows = learner.replay.rows(torch.arange(seen))
         tag, episode, t, _, _ = rows.observation.T
         next_tag, next_episode, next_t, last, over = rows.next_observation.T
         assert torch.equal(tag, next_tag)
@@ -240,37 +238,35 @@ def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_lear
 
 @pytest.mark.parametrize(("per_step", "expected"), [(1.0, [0, 24, 31]), (0.3, [0, 7, 9]), (4.0, [0, 96, 124])])
 def test_gradient_steps_are_due_for_environment_steps(per_step, expected):
-    generator = sac("continuous", updates_per_step=per_step, learning_starts=38)
-    generator.optimizers()
+    learner = sac("continuous", updates_per_step=per_step, learning_starts=38)
+    learner.optimizers()
     taken = []
     for seed in range(3):
-        before = generator.gradient_steps
-        logged = generator.update(round_of("continuous", seed=seed), 0.0)
-        taken.append(generator.gradient_steps - before)
+        before = learner.gradient_steps
+        logged = learner.update(round_of("continuous", seed=seed), 0.0)
+        taken.append(learner.gradient_steps - before)
         assert bool(logged) == (taken[-1] > 0)
-    assert generator.env_steps == 93
+    assert learner.env_steps == 93
     assert sum(taken) == int(per_step * (93 - 38) + 1e-9)
     assert [abs(a - b) <= 1 for a, b in zip(taken, expected, strict=True)] == [True] * 3
 
 
 def test_random_steps_come_first_unless_a_policy_was_given():
-    generator = sac("continuous", learning_starts=40)
-    generator.optimizers()
-    generator.policy.network.layers[-1].bias.data[:] = torch.tensor(
-        [20.0, 20.0, -20.0, -20.0]
-    )  # always the same corner
-    explorer = generator.explorer()
+    learner = sac("continuous", learning_starts=40)
+    learner.optimizers()
+    learner.policy.network.layers[-1].bias.data[:] = torch.tensor([20.0, 20.0, -20.0, -20.0])  # always the same corner
+    explorer = learner.explorer()
     actions = np.concatenate([explorer(np.zeros((50, 3), np.float32)) for _ in range(20)])
     np.testing.assert_allclose(actions.mean(0), [0, 2], atol=0.3)
     np.testing.assert_allclose(actions.min(0), [-1, -2], atol=0.05)
     np.testing.assert_allclose(actions.max(0), [1, 6], atol=0.05)
     assert len(explorer.drawn) == 20
-    generator.update(round_of("continuous"), 0.0)
-    assert generator.env_steps == 31
+    learner.update(round_of("continuous"), 0.0)
+    assert learner.env_steps == 31
     assert explorer(np.zeros((50, 3), np.float32)).std() > 1
-    generator.update(round_of("continuous"), 0.0)
+    learner.update(round_of("continuous"), 0.0)
     torch.testing.assert_close(explorer(np.zeros((5, 3), np.float32)), np.float32([[1, 6]] * 5), atol=0.01, rtol=0)
-    assert sac("continuous", generator.policy, learning_starts=40).random_steps == 0
+    assert sac("continuous", learner.policy, learning_starts=40).random_steps == 0
     discrete = sac("discrete", learning_starts=40).explorer()(np.zeros((4000, 3), np.float32))
     np.testing.assert_allclose(np.bincount(discrete, minlength=6), [0, 0, 1000, 1000, 1000, 1000], atol=120)
 
@@ -290,21 +286,21 @@ def test_a_gaussian_clone_is_improved_as_it_is():
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], activation="tanh")
     policy.log_std.data.fill_(-1.0)
-    generator = sac("continuous", policy, learning_rate=2e-2, gamma=0.0, updates_per_step=2.0, batch_size=64)
-    generator.optimizers()
+    learner = sac("continuous", policy, learning_rate=2e-2, gamma=0.0, updates_per_step=2.0, batch_size=64)
+    learner.optimizers()
     middle = policy(np.zeros((1, 3), np.float32))[0]
     for _ in range(20):
         one = round_of("continuous")
         played = policy.clip(one.rollout.action.view(-1, 2)).view_as(one.rollout.action)
         one.rollout.reward = (played * torch.tensor([2.0, -1.0])).sum(-1)
-        generator.update(one, 0.0)
+        learner.update(one, 0.0)
         one.rollout.action = policy.sample(policy.head(one.rollout.observation.view(-1, 3))).view(16, 2, 2).detach()
     first, second = policy(np.zeros((1, 3), np.float32))[0]
     assert first > middle[0] + 0.3
     assert second < middle[1] - 0.5
     inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
     values = [
-        generator.critic_descent.module(
+        learner.critic_descent.module(
             torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
         )[1]
         for a in (inside, outside)
@@ -315,28 +311,28 @@ def test_a_gaussian_clone_is_improved_as_it_is():
 def test_warm_up_moves_the_critics_alone():
     policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.encoder.fit(4 + 2 * torch.randn(100, 3))
-    generator = sac("continuous", policy, warmup_steps=31, normalize_observations=True)
-    generator.optimizers()
-    before = [vector.clone() for vector in (generator.policy_descent.vector, generator.critic_descent.vector)]
-    logged = generator.update(round_of("continuous"), 0.0)
-    assert torch.equal(generator.policy_descent.vector, before[0])
-    assert not torch.equal(generator.critic_descent.vector, before[1])
+    learner = sac("continuous", policy, warmup_steps=31, normalize_observations=True)
+    learner.optimizers()
+    before = [vector.clone() for vector in (learner.policy_descent.vector, learner.critic_descent.vector)]
+    logged = learner.update(round_of("continuous"), 0.0)
+    assert torch.equal(learner.policy_descent.vector, before[0])
+    assert not torch.equal(learner.critic_descent.vector, before[1])
     assert "policy_loss" not in logged
-    logged = generator.update(round_of("continuous"), 0.0)
-    assert not torch.equal(generator.policy_descent.vector, before[0])
+    logged = learner.update(round_of("continuous"), 0.0)
+    assert not torch.equal(learner.policy_descent.vector, before[0])
     assert "policy_loss" in logged
-    for network in (generator.critic, generator.target):  # the clone's standardization, and it does not move
+    for network in (learner.critic, learner.target):  # the clone's standardization, and it does not move
         assert torch.equal(network.encoder.standardize.mean, policy.encoder.standardize.mean)
     assert abs(float(policy.encoder.standardize.mean.mean()) - 4) < 1
 
 
 def test_observations_are_standardized_by_what_was_seen_if_asked_for():
-    generator = sac("continuous", normalize_observations=True)
-    generator.optimizers()
+    learner = sac("continuous", normalize_observations=True)
+    learner.optimizers()
     one = round_of("continuous")
-    generator.update(one, 0.0)
+    learner.update(one, 0.0)
     seen = one.rollout.observation[one.valid]
-    for network in (generator.policy, generator.critic, generator.target):
+    for network in (learner.policy, learner.critic, learner.target):
         torch.testing.assert_close(network.encoder.standardize.mean, seen.mean(0))
         torch.testing.assert_close(1 / network.encoder.standardize.inverse_std, seen.std(0, unbiased=False))
 
@@ -354,15 +350,15 @@ class Changing(RewardModel):
 
 
 def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
-    generator, model = sac("continuous"), Changing()
-    generator.optimizers()
-    generator.reward = model.reward
+    learner, model = sac("continuous"), Changing()
+    learner.optimizers()
+    learner.reward = model.reward
     seen = []
-    step = generator.critic_descent.step
-    generator.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
+    step = learner.critic_descent.step
+    learner.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
     for model.value in (0.0, 10.0):
         seen.clear()
-        generator.update(round_of("continuous"), 0.0)
+        learner.update(round_of("continuous"), 0.0)
         for observation, _, reward, *_ in seen:
             torch.testing.assert_close(reward, observation[:, 0] + model.value)
     assert set(model.asked) == {(16,)}
@@ -378,11 +374,11 @@ def test_what_cannot_work_is_said():
         ("updates_per_step", 0.0),
         ("temperature", 0),
     ):
-        with pytest.raises(ConfigError, match=rf"generator.{name} is {value}"):
+        with pytest.raises(ConfigError, match=rf"learner.{name} is {value}"):
             sac("continuous", **{name: value})
-    generator = sac("continuous")
+    learner = sac("continuous")
     with pytest.raises(ConfigError, match="replay buffers of 2 processes"):
-        generator.load_state(generator.state() | {"replay": [generator.replay.state()] * 2})
+        learner.load_state(learner.state() | {"replay": [learner.replay.state()] * 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -390,26 +386,26 @@ def test_compiled_is_the_same(kind):
     """One step of a whole update as the recipes run it."""
     results = []
     for compiled in (False, True):
-        generator = sac(kind, compile=compiled)
-        generator.optimizers()
-        generator.update(round_of(kind), 0.0)
-        results.append([descent.vector for descent in (generator.critic_descent, generator.policy_descent)])
+        learner = sac(kind, compile=compiled)
+        learner.optimizers()
+        learner.update(round_of(kind), 0.0)
+        results.append([descent.vector for descent in (learner.critic_descent, learner.policy_descent)])
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(eager, compiled, atol=1e-4, rtol=1e-3)
 
 
 def test_losses_name_what_they_train():
     assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
-    generator = sac("continuous", learn_temperature=False)
-    generator.optimizers()
-    generator.update(round_of("continuous"), 0.0)
-    assert generator.temperature().item() == 1.0
+    learner = sac("continuous", learn_temperature=False)
+    learner.optimizers()
+    learner.update(round_of("continuous"), 0.0)
+    assert learner.temperature().item() == 1.0
     assert isinstance(sac("discrete").policy, CategoricalPolicy)
 
 
-def _descents(generator):
-    generator.optimizers()
-    return generator.critic_descent, generator.policy_descent
+def _descents(learner):
+    learner.optimizers()
+    return learner.critic_descent, learner.policy_descent
 
 
 @pytest.mark.slow
@@ -418,8 +414,8 @@ def test_pendulum_is_learned_in_ten_thousand_steps(tmp_path):
         [
             "fit",
             "--model=lit_imitation.RL",
-            "--model.generator=lit_imitation.SAC",
-            "--model.generator.learning_rate=1e-3",
+            "--model.learner=lit_imitation.SAC",
+            "--model.learner.learning_rate=1e-3",
             "--data=lit_imitation.RolloutDataModule",
             "--data.env_id=Pendulum-v1",
             "--data.env_steps=10000",
@@ -441,13 +437,13 @@ def test_pendulum_is_learned_in_ten_thousand_steps(tmp_path):
 def test_updates_under_bf16_autocast_are_those_of_float32(kind):
     ends = []
     for enabled in (False, True):
-        generator = sac(kind, normalize_observations=True)
-        generator.critic.network.biases[-1].data.fill_(200.0)  # the differences that count are small
-        generator.optimizers()
+        learner = sac(kind, normalize_observations=True)
+        learner.critic.network.biases[-1].data.fill_(200.0)  # the differences that count are small
+        learner.optimizers()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            logged = generator.update(round_of(kind), 0.0)
+            logged = learner.update(round_of(kind), 0.0)
         assert logged["q"].dtype == torch.float32
-        ends.append(torch.cat([generator.critic_descent.vector, generator.policy_descent.vector]).detach())
+        ends.append(torch.cat([learner.critic_descent.vector, learner.policy_descent.vector]).detach())
     assert torch.equal(*ends)
 
 
@@ -455,7 +451,7 @@ def test_updates_under_bf16_autocast_are_those_of_float32(kind):
 def test_a_policy_known_to_be_fresh_has_nothing_to_hold_on_to(fresh):
     policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fresh = fresh
-    generator = sac("continuous", policy, learning_starts=40, warmup_steps=31, kl_coefficient=0.5)
-    assert generator.random_steps == (40 if fresh else 0)
-    assert generator.warmup_steps == (0 if fresh else 31)
-    assert (generator.start is None) == fresh
+    learner = sac("continuous", policy, learning_starts=40, warmup_steps=31, kl_coefficient=0.5)
+    assert learner.random_steps == (40 if fresh else 0)
+    assert learner.warmup_steps == (0 if fresh else 31)
+    assert (learner.start is None) == fresh

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array, csc_matrix, csr_array, csr_matrix
 from lit_imitation import BinaryWorld, GridWorld, ObjectWorld, TabularMDP, make
 from lit_imitation.errors import ConfigError
 from lit_imitation.tabular import Planning, solve
-from lit_imitation.tabular.env import TabularVectorEnv
+from lit_imitation.tabular.env import TabularEnv, TabularVectorEnv
 
 P = np.zeros((3, 2, 3))
 P[0, 0, 1] = P[1, 0, 2] = P[2, :, 2] = P[1, 1, 0] = 1.0
@@ -230,7 +230,7 @@ def test_acting_in_one(recwarn):
     ],
 )
 def test_what_is_no_action_is_not_played(action, text):
-    env = TabularMDP(P).env()
+    env = TabularEnv(TabularMDP(P))
     env.reset(seed=0)
     with pytest.raises(gymnasium.error.InvalidAction, match=text):
         env.step(action)

@@ -31,7 +31,7 @@ from lit_imitation.utils.versions import versions
 
 @dataclass(frozen=True)
 class Task:
-    """What is run in one environment; generators, discriminator and rounds are those of its recipes."""
+    """What is run in one environment; learners, discriminator and rounds are those of its recipes."""
 
     env_id: str
     expert: str

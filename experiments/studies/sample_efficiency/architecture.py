@@ -117,21 +117,19 @@ class Box(NamedTuple):
 
 
 def _loop(axes: Axes) -> None:
-    """The loop of `methods/adversarial.py` with `generators/ppo.py`, names as in a recipe."""
+    """The loop of `methods/adversarial.py` with `learners/ppo.py`, names as in a recipe."""
     from matplotlib.patches import FancyBboxPatch
 
-    data, generator = REFERENCE, DAGGER.color
+    data, learner = REFERENCE, DAGGER.color
     envs = Box(LEFT, ROWS[0], "environments", "num_envs, in step", data)
     played = Box(RIGHT, ROWS[0], "round [time, env]", "s, a, s′; the true\nreward is not used", data)
     policy = Box(LEFT, ROWS[1], "policy π, value V", "a ~ π(· | s)", GAIL.color)
     normalizer = Box(MIDDLE, ROWS[1], "normalizer of s", "running mean and σ,\nthe same for π, V and D", GAIL.color)
     replay = Box(RIGHT, ROWS[1], "learner's pairs", "of this round and the\nlast replay_rounds", data)
-    ppo = Box(LEFT, ROWS[2], "PPO", "epochs of minibatches,\nended early by target_kl", generator)
+    ppo = Box(LEFT, ROWS[2], "PPO", "epochs of minibatches,\nended early by target_kl", learner)
     expert = Box(MIDDLE, ROWS[2], "demonstrations", "(s, a, s′); val_fraction\nheld out, to judge D", BC.color)
-    discriminator = Box(
-        RIGHT, ROWS[2], "discriminator D", "discriminator_steps on\nbatch_size pairs of both", BC.color
-    )
-    advantages = Box(LEFT, ROWS[3], "advantages", "of r / its running σ,\nGAE(γ, λ) with V", generator)
+    discriminator = Box(RIGHT, ROWS[2], "discriminator D", "discriminator_steps on\nbatch_size pairs of both", BC.color)
+    advantages = Box(LEFT, ROWS[3], "advantages", "of r / its running σ,\nGAE(γ, λ) with V", learner)
     reward = Box(RIGHT, ROWS[3], "reward", "r = −log(1 − D(s, a))\nfor the whole round", BC.color)
 
     axes.set(xlim=(-0.1, 11.35), ylim=(0.15, 10.2))

@@ -54,7 +54,7 @@ class Task:
     """Of `PPO` on a reward that stays, the true one or a learned one."""
     temperature: float
     """Of the entropy that the expert maximizes beside the true reward."""
-    generator: Mapping[str, Any]
+    learner: Mapping[str, Any]
     """Of `PPO` beside a discriminator, and of the expert."""
     airl: Mapping[str, Any]
     """Of `AIRLDiscriminator`."""
@@ -83,7 +83,7 @@ MAZE = Task(
         "entropy_coefficient": 0.3, "initial_std": 5.0,
     },
     temperature=0.2,
-    generator={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.9},
+    learner={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.9},
     airl={"hidden_sizes": [16], "potential_hidden_sizes": [128, 128], "activation": "relu"},
     gail={"hidden_sizes": [32, 32], "activation": "relu", "reward": "logit"},
     steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3},
@@ -98,7 +98,7 @@ ANT = Task(
     transfer_steps=1_000_000,
     ppo={"batch_size": 256, "target_kl": 0.02, "initial_std": 0.5, "compile": True},
     temperature=0.1,
-    generator={"batch_size": 256, "target_kl": 0.02, "compile": True},
+    learner={"batch_size": 256, "target_kl": 0.02, "compile": True},
     airl={"hidden_sizes": [], "potential_hidden_sizes": [256, 256], "activation": "relu", "reward_decay": 0.05},
     of_actions={"hidden_sizes": [32], "reward_decay": 0.0},
     gail={"reward": "logit", "gradient_penalty": 1.0},
@@ -141,7 +141,7 @@ QUICK = Settings(
             imitation_steps=8 * steps * 4,
             transfer_steps=8 * steps * 4,
             ppo=dict(task.ppo) | {"compile": False, "epochs": 2},
-            generator=dict(task.generator) | {"compile": False, "epochs": 2},
+            learner=dict(task.learner) | {"compile": False, "epochs": 2},
             demonstrations=4,
             episodes=4,
         )
@@ -165,7 +165,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     """
     directory = out / "runs"
     experts = [
-        _reinforced(task, "source", task.expert_seed, task.expert_steps, task.generator, "expert", task.temperature)
+        _reinforced(task, "source", task.expert_seed, task.expert_steps, task.learner, "expert", task.temperature)
         for task in settings.tasks
     ]
     taught = execute(experts, directory, jobs)
@@ -228,7 +228,7 @@ def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run
         return _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"true-seed{seed}")
     arguments = {
         "world": task.world, "method": row, "rounds": dict(task.rounds) | {"env_steps": task.imitation_steps},
-        "ppo": dict(task.generator), "discriminator": _discriminator(task, row),
+        "ppo": dict(task.learner), "discriminator": _discriminator(task, row),
         "steps": dict(task.steps), "teacher": dict(expert.arguments), "demonstrations": task.demonstrations,
         "episodes": task.episodes, "seed": seed,
     }  # fmt: skip
@@ -305,7 +305,8 @@ def summarize(
         },
         "quality": {
             row: {
-                name: with_interval([float(result[name]) for result in learned[row]]) for name in ("correlation", "epic")
+                name: with_interval([float(result[name]) for result in learned[row]])
+                for name in ("correlation", "epic")
             }
             for row in IMITATORS
         },

@@ -24,7 +24,7 @@ from lit_imitation.metrics.epic import EPIC, pearson_distance
 from lit_imitation.policies import PolicyFactory, SquashedGaussianPolicy
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards import AIRLDiscriminator, Discriminator, LearnedReward, load_reward
-from lit_imitation.rl import PPO, GeneratorFactory
+from lit_imitation.rl import PPO, LearnerFactory
 from lit_imitation.rollout import Actor, Round
 from lit_imitation.training.run import LastCheckpoint
 from lit_imitation.transitions import Transitions
@@ -46,13 +46,13 @@ class MaximumEntropy(RL):
     An entropy coefficient of PPO is something else: it looks at the entropy of the present state alone.
 
     Args:
-        generator: as of `RL`.
+        learner: as of `RL`.
         policy: as of `RL`.
         temperature: α; π is a density over actions in units of half their range, as in `AIRLDiscriminator`.
     """
 
-    def __init__(self, generator: GeneratorFactory, policy: PolicyFactory, temperature: float) -> None:
-        super().__init__(generator, policy)
+    def __init__(self, learner: LearnerFactory, policy: PolicyFactory, temperature: float) -> None:
+        super().__init__(learner, policy)
         self.temperature = temperature
 
     @torch.no_grad()

@@ -222,7 +222,7 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{measured['random_return_in_source']:,.1f}",
                 f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a "
                 f"round; {words(task['steps'])}; AIRL: {words(task['airl'])}{of_actions(task)}; GAIL: "
-                f"{words(task['gail'])}; PPO: {words(task['generator'])}",
+                f"{words(task['gail'])}; PPO: {words(task['learner'])}",
                 f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
             ]
         )

@@ -24,7 +24,7 @@ from lit_imitation.methods.dagger.human_labels import FrameRecorder, can_render
 from lit_imitation.methods.dagger.mixture import Mixture
 from lit_imitation.policies import EnsemblePolicy
 from lit_imitation.rollout import Episodes, Steps, shares
-from lit_imitation.training.progress import ProgressBar, ProgressLines
+from lit_imitation.rollout.progress import ShowsEpisodes
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.program import resume_command
 from lit_imitation.utils.seeding import RandomStream, derive_seed
@@ -151,7 +151,7 @@ class Collector:
             recorder = FrameRecorder(envs, self.frames)
             rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
         bar, failure = self.trainer.progress_bar_callback, ""
-        shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ProgressBar | ProgressLines) else nullcontext()
+        shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ShowsEpisodes) else nullcontext()
         try:
             with shown as progress:
                 for episode in rollout:
