@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_imitation import PPO, SAC, Discriminator, Transitions
 from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.rewards.features import Samples
 from lit_imitation.rollout import Round
 from lit_imitation.utils.distributed import rank, world_size
@@ -62,7 +63,7 @@ def by_sac():
 def by_discriminator():
     torch.manual_seed(0)
     model = Discriminator(OBSERVATION, ARM, hidden_sizes=[8], spectral_norm=True)
-    descent = Descent(model, model.parameters(), 0.02, max_grad_norm=0.5)
+    descent = Descent(model, model.parameters(), 0.02, optimization=Optimization(max_grad_norm=0.5))
     generator = torch.Generator().manual_seed(5)
     rows = [torch.randn(40, 3, generator=generator), torch.randn(40, 2, generator=generator)]
     never = torch.zeros(40, dtype=torch.bool)

@@ -106,7 +106,7 @@ MORE: dict[tuple[str, str], tuple[str, ...]] = {
     ("airl", "ant"): (
         *GREEDIER,
         "--model.discriminator.init_args.gradient_penalty=0.3",
-        "--model.learning_rate=1e-3",
+        "--model.discriminator_learning_rate=1e-3",
         f"{PPO}initial_std=0.3",
         "--data.env_steps=1000000",
         "--data.steps_per_round=128",

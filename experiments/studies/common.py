@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lit_imitation.data.module import EnvironmentDataModule
-    from lit_imitation.methods import ImitationModule
+    from lit_imitation.methods import Method
 
 Result: TypeAlias = dict[str, NDArray[Any]]
 """What a run measured, by name."""
@@ -102,7 +102,7 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: ImitationModule,
+    module: Method,
     data: EnvironmentDataModule,
     epochs: int,
     directory: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from gymnasium import Space
 from lightning import Trainer
-from torch import Tensor
 
+from lit_imitation.data.blocks import Blocks
 from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
@@ -365,19 +365,11 @@ class DemonstrationDataModule(EnvironmentDataModule):
             transitions.weight = weight / weight.mean()
         return Demonstrations(transitions, returns, metadata)
 
-    def train_dataloader(self) -> Batches:
-        """Shuffled batches of the training split; this process's part of each."""
+    def train_dataloader(self) -> Blocks:
+        """Shuffled minibatches of the training split in blocks; this process's part of each."""
         trainer = self.trainer
         assert trainer is not None
-        return Batches(
-            self.train,
-            self.batch_size,
-            passes=self.passes_per_epoch,
-            seed=derive_seed(self.seed, "batches"),
-            epoch=lambda: trainer.current_epoch,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        return Blocks(self.train, self.batch_size, self.passes_per_epoch, derive_seed(self.seed, "batches"), trainer)
 
     def val_dataloader(self) -> list[Any]:
         """This process's part of the held-out transitions, then episodes of the current policy."""
@@ -412,68 +404,3 @@ class HeldOut:
 
     def __iter__(self) -> Iterator[Transitions]:
         return iter(self.chunks)
-
-
-class Batches:
-    """An epoch of whole batches, drawn without replacement: shuffled once, then cut.
-
-    Process r of w takes its w-th part of each batch, so that w processes see what one would. Transitions that do not
-    fill a batch at the end of a pass are left out; which ones changes from pass to pass. The order depends on seed and
-    epoch alone, and the position within the epoch is state: a run that is resumed sees the batches it would have seen.
-
-    Args:
-        data: `[N]`, of which batches are rows.
-        batch_size: over all processes; N if that is less.
-        passes: passes over the data in one epoch.
-        seed: of the order.
-        epoch: tells the running epoch.
-        rank: of this process.
-        world_size: number of processes.
-    """
-
-    def __init__(
-        self,
-        data: Transitions | Tensor,
-        batch_size: int,
-        passes: int,
-        seed: int,
-        epoch: Callable[[], int],
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        batch_size = min(batch_size, len(data))
-        if batch_size < world_size or batch_size % world_size:
-            raise ConfigError(
-                f"a batch of {batch_size} cannot be shared out equally over {world_size} processes; choose another "
-                "data.batch_size"
-            )
-        self.data, self.batch_size, self.passes, self.seed, self.epoch = data, batch_size, passes, seed, epoch
-        self.rank, self.world_size = rank, world_size
-        self._position = {"epoch": -1, "batches": 0}
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return self.passes * (len(self.data) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Transitions]:
-        epoch = self.epoch()
-        start = self._position["batches"] if self._position["epoch"] == epoch else 0
-        self._position = {"epoch": epoch, "batches": start}
-        per_pass, share = len(self.data) // self.batch_size, self.batch_size // self.world_size
-        for number in range(start // per_pass, self.passes):
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, number))
-            order = torch.randperm(len(self.data), generator=generator)[: per_pass * self.batch_size]
-            mine = order.view(per_pass, self.world_size, share)[:, self.rank].flatten().to(self.data.device)
-            # One gather a pass, then views: an index per batch would cost more than the batch.
-            batches = self.data[mine].split(share)
-            for batch in batches[start % per_pass if number == start // per_pass else 0 :]:
-                self._position["batches"] += 1
-                yield batch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch."""
-        return dict(self._position)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there."""
-        self._position = dict(state_dict)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_imitation.data.demonstration_module import Batches
+from lit_imitation.data.blocks import Blocks
 from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.envs import Backend
@@ -214,19 +214,17 @@ class TabularDataModule(EnvironmentDataModule):
         assert mdp.reward is not None
         return Reference.of(played.returns(mdp, mdp.reward).numpy())
 
-    def train_dataloader(self) -> Batches:
-        """Numbers of trajectories, shuffled; this process's part of each batch."""
+    def train_dataloader(self) -> Blocks:
+        """Numbers of trajectories in shuffled minibatches, in blocks; this process's part of each."""
         trainer = self.trainer
         assert trainer is not None
         count = sum(len(of_world.length) for of_world in self.trajectories)
-        return Batches(
+        return Blocks(
             torch.arange(count, device=trainer.strategy.root_device),
             self.batch_size or count,
-            passes=self.passes_per_epoch,
-            seed=derive_seed(self.seed, "batches"),
-            epoch=lambda: trainer.current_epoch,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            self.passes_per_epoch,
+            derive_seed(self.seed, "batches"),
+            trainer,
         )
 
     def val_dataloader(self) -> list[Any]:

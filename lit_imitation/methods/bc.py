@@ -5,29 +5,56 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.errors import ConfigError
-from lit_imitation.methods.base import ImitationModule
-from lit_imitation.policies import PolicyFactory
+from lit_imitation.methods.method import Method
+from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
+from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.transitions import Transitions
 
 
-class BC(ImitationModule):
+class CloningLoss(nn.Module):
+    """L(θ) of `BC` as a module."""
+
+    def __init__(self, policy: Policy, entropy_coefficient: float, l2_coefficient: float) -> None:
+        super().__init__()
+        self.policy = policy
+        self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
+
+    def forward(self, observation: Tensor, action: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """L(θ) `[]` on a minibatch `[B]`, and no statistics `[0]`."""
+        if weight is None:
+            loss = self.policy.mean_loss(observation, action)
+        else:
+            loss = torch.dot(self.policy.loss(observation, action), weight) / len(weight)
+        if self.entropy_coefficient:
+            loss = loss - self.entropy_coefficient * self.policy.entropy(observation).mean()
+        if self.l2_coefficient:
+            squares = torch.stack([parameter.square().sum() for parameter in self.policy.parameters()])
+            loss = loss + 0.5 * self.l2_coefficient * squares.sum()
+        return loss, loss.new_zeros(0)
+
+
+class BC(Method):
     """Minimize, over demonstrated state–action pairs with weights w of mean 1,
 
         L(θ) = E_(s,a)~D [ w(s, a) · ℓ_θ(s, a) ] − c_H · E_s [ H(π_θ(· | s)) ] + c_2 · ½‖θ‖²
 
     where ℓ is the policy's own loss: cross-entropy, Gaussian negative log-likelihood, or a regression loss. With an
-    error rate ε on the expert's states, the cost over T steps can grow like εT² (Ross & Bagnell 2010), for a policy
-    that errs once is in states the expert never showed.
+    error rate ε on the expert's states, the cost over T steps can grow like εT² (Ross & Bagnell 2010, theorem 2.1): a
+    policy that errs once is in states that the expert never showed.
 
     Args:
-        policy: builds the policy from observation and action space; its class chooses ℓ.
-        learning_rate: of Adam.
+        policy: Builds the policy from observation and action space; its class chooses ℓ.
+        learning_rate: Learning rate of Adam.
         entropy_coefficient: c_H; above 0 keeps the policy from becoming certain.
         l2_coefficient: c_2, over all trained parameters.
+        optimization: Clipping, accumulation, weight decay, schedule and averaging of weights.
+        compile: Compile blocks of gradient steps: 20 seconds at the start for a third of the time of each step.
 
     Raises:
         ConfigError: a learning rate that is not positive, or a negative c_2.
@@ -39,6 +66,8 @@ class BC(ImitationModule):
         learning_rate: float = 1e-3,
         entropy_coefficient: float = 0.0,
         l2_coefficient: float = 0.0,
+        optimization: Optimization | None = None,
+        compile: bool = False,
     ) -> None:
         if not 0.0 < learning_rate < math.inf:
             raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
@@ -47,13 +76,30 @@ class BC(ImitationModule):
         if not math.isfinite(entropy_coefficient):
             raise ConfigError(f"model.entropy_coefficient is {entropy_coefficient}; it must be finite")
         super().__init__(policy)
-        self.learning_rate = learning_rate
-        self.entropy_coefficient = entropy_coefficient
-        self.l2_coefficient = l2_coefficient
+        self.learning_rate, self.compile_gradient = learning_rate, compile
+        self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
+        self.optimization = optimization or Optimization()
+
+    def training_step(self, block: Transitions, batch_idx: int) -> None:
+        """Take a gradient step of L(θ) on each minibatch of a block `[K, B]`."""
+        weight = {} if block.weight is None else {"weight": block.weight}
+        statistics = self.descend(observation=block.observation, action=block.action, **weight)
+        self.log_steps({"train/loss": statistics[:, 0]})
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Adam over all parameters of the policy."""
+        loss = CloningLoss(self.policy, self.entropy_coefficient, self.l2_coefficient)
+        self.descent = Descent(
+            loss,
+            self.policy.parameters(),
+            self.learning_rate,
+            optimization=self.optimization,
+            compiled=self.compile_gradient,
+        )
+        return [self.descent.optimizer]
 
     def setup(self, stage: str) -> None:
-        """Build the policy and standardize its inputs by the training split."""
-        super().setup(stage)
+        """Build the policy, and standardize its inputs by the training split."""
         self.configure_model()
         if stage != "fit":
             return
@@ -76,23 +122,3 @@ class BC(ImitationModule):
                     f"model.entropy_coefficient is {self.entropy_coefficient}, but {error}: set it to 0, or choose a "
                     "policy with a distribution"
                 ) from error
-
-    def training_step(self, batch: Transitions, batch_idx: int) -> Tensor:
-        """L(θ) on one batch `[B]`."""
-        if batch.weight is None:
-            loss = self.policy.mean_loss(batch.observation, batch.action)
-        else:
-            loss = torch.dot(self.policy.loss(batch.observation, batch.action), batch.weight) / len(batch)
-        if self.entropy_coefficient:
-            loss = loss - self.entropy_coefficient * self.policy.entropy(batch.observation).mean()
-        if self.l2_coefficient:
-            squares = torch.stack([parameter.square().sum() for parameter in self.policy.parameters()])
-            loss = loss + 0.5 * self.l2_coefficient * squares.sum()
-        self.check_finite(loss, batch)
-        if self.logs_step:
-            self.log("train/loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, fused into one kernel over all parameters."""
-        return torch.optim.Adam(self.policy.parameters(), self.learning_rate, fused=True)

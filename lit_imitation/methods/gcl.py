@@ -9,25 +9,27 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from gymnasium import Space
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
-from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.envs import episode_limit
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.reward_learning import RewardLearning
+from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.policies.base import Explorer
 from lit_imitation.policies.checkpoints import build, check_weights, default_policy_class, describe
-from lit_imitation.rewards import GuidedCost, RewardFactory
+from lit_imitation.rewards import GuidedCost, RewardFactory, RewardModel
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.precision import without_autocast
 from lit_imitation.utils.sampling import draw_own_rows, draw_rows
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
@@ -112,7 +114,7 @@ def log_mixture(log_prob: Tensor, counts: Tensor) -> Tensor:
     return (log_prob + (counts / counts.sum()).log()).logsumexp(1)
 
 
-class GCL(RewardLearning):
+class GCL(RoundMethod):
     """Maximum likelihood of the demonstrations D under P(τ) = p(τ) exp R_θ(τ) / Z, with Z from samples, round by round:
 
         L(θ) = −(1/N) Σ_{τ_i ∈ D} R_θ(τ_i) + log (1/M) Σ_j z_j exp R_θ(τ_j),      z_j = [Σ_κ (n_κ / M) q_κ(τ_j)]^(−1)
@@ -142,10 +144,11 @@ class GCL(RewardLearning):
             begins to learn after them.
         policy: builds the policy; by default the learner's own choice.
         start: directory or checkpoint of a policy to start from, such as a clone.
-        learning_rate: of the reward's Adam.
-        reward_steps: its gradient steps a round.
-        batch_size: trajectories of the demonstrations, and as many of the samples, of each of them, on each process.
-        replay_rounds: samples are drawn from this round and so many before it.
+        reward_learning_rate: Learning rate of the reward's Adam.
+        reward_steps: Gradient steps of the reward per round.
+        reward_batch_size: Demonstrated trajectories, and as many samples, of each of these steps on each process.
+        replay_rounds: Earlier rounds whose samples are drawn along with those of the current one.
+        reward_optimization: Clipping, weight decay and averaging of the reward.
 
     Raises:
         ConfigError: an argument out of its range, demonstrations without whole trajectories, or all of them longer than
@@ -153,26 +156,32 @@ class GCL(RewardLearning):
         TrainingError: no episode began and ended within one of the first epoch's rounds.
     """
 
+    learns_reward = True
+    finite = ("loss", "reward_loss")
+
     def __init__(
         self,
         reward: RewardFactory = GuidedCost,
         learner: LearnerFactory | None = None,
         policy: PolicyFactory | None = None,
         start: str | None = None,
-        learning_rate: float = 3e-4,
+        reward_learning_rate: float = 3e-4,
         reward_steps: int = 10,
-        batch_size: int = 32,
+        reward_batch_size: int = 32,
         replay_rounds: int = 4,
+        reward_optimization: Optimization | None = None,
     ) -> None:
-        super().__init__(reward, learner, policy, start, learning_rate)
+        super().__init__(learner, policy, start)
         for name, value, least in (
             ("reward_steps", reward_steps, 0),
-            ("batch_size", batch_size, 2),
+            ("reward_batch_size", reward_batch_size, 2),
             ("replay_rounds", replay_rounds, 0),
         ):
             if value < least:
                 raise ConfigError(f"model.{name} is {value}; it must be at least {least}")
-        self.reward_steps, self.batch_size, self.replay_rounds = reward_steps, batch_size, replay_rounds
+        self._reward_factory, self.reward_learning_rate = reward, reward_learning_rate
+        self.reward_steps, self.reward_batch_size, self.replay_rounds = reward_steps, reward_batch_size, replay_rounds
+        self.reward_optimization = reward_optimization or Optimization()
         self.paths: list[Paths] = []
         """The demonstrations, and the samples, a round each."""
         self.samplers: list[Policy] = []
@@ -189,13 +198,37 @@ class GCL(RewardLearning):
         assert isinstance(self.reward, GuidedCost)
         return self.reward
 
+    @without_autocast
+    def training_step(self, batch: Round, batch_idx: int) -> None:
+        """One round `[time, env]`."""
+        self.share_normalizer()
+        self.remember(batch)
+        metrics = self.update_reward()
+        batch = self.relabel_rewards(batch)
+        metrics |= self.update_learner(batch)
+        self.log_round(batch, metrics)
+
+    def relabel_rewards(self, batch: Round) -> Round:
+        """Pay r_θ(s, a) − log π(a | s); SAC has an entropy of its own."""
+        batch = super().relabel_rewards(batch)
+        if not self.learner.replays:
+            rollout = batch.rollout
+            with torch.no_grad():
+                head = self.policy.head(rollout.observation.flatten(0, 1))
+                log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1))
+            rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
+        return batch
+
+    def build_reward(self, observation_space: Space[Any], action_space: Space[Any]) -> RewardModel:
+        """The reward model."""
+        return self._reward_factory(observation_space, action_space)
+
     def setup(self, stage: str) -> None:
         """Check what it takes to train."""
         super().setup(stage)
         if stage != "fit":
             return
-        data = self.datamodule
-        assert isinstance(data, ImitationDataModule)
+        data = self.demonstrations
         if data.source.subsample > 1:
             raise ConfigError(
                 f"GCL weighs whole trajectories; data.subsample {data.source.subsample} leaves holes in them: take 1"
@@ -217,8 +250,7 @@ class GCL(RewardLearning):
     def configure_optimizers(self) -> list[Optimizer]:
         """The learner's, and the reward's Adam."""
         optimizers = super().configure_optimizers()
-        data = self.datamodule
-        assert isinstance(data, ImitationDataModule)
+        data = self.demonstrations
         self.paths, self.samplers = [Paths.of(data.train)], []
         if data.train.weight is not None:  # that of a trajectory is the mean of its steps'
             lengths = data.train.episode_lengths()
@@ -235,7 +267,12 @@ class GCL(RewardLearning):
                 self.samplers.append(sampler.to(self.device).requires_grad_(False).eval())
             self.paths += [Paths(*(column.to(self.device) for column in one)) for one in mine[1]]
         self.log_prob = [[one.log_prob(sampler) for sampler in self.samplers] for one in self.paths]
-        self.reward_descent = Descent(self.guided_cost, self.guided_cost.parameters(), self.learning_rate)
+        self.reward_descent = Descent(
+            self.guided_cost,
+            self.guided_cost.parameters(),
+            self.reward_learning_rate,
+            optimization=self.reward_optimization,
+        )
         return [*optimizers, self.reward_descent.optimizer]
 
     def _clone(self, demonstrations: Transitions) -> Policy:
@@ -268,21 +305,7 @@ class GCL(RewardLearning):
         self._fresh = None
         return super().explorer()
 
-    def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
-        """The reward's steps, and then the round `[time, env]` as the reward, and the entropy, pay for it."""
-        self._share_normalizer()
-        self._remember(batch)
-        logged = self._improve_reward()
-        _, batch = super().rewarded(batch)
-        if not self.learner.replays:
-            rollout = batch.rollout
-            with torch.no_grad():
-                head = self.policy.head(rollout.observation.flatten(0, 1))
-                log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1))
-            rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
-        return logged, batch
-
-    def _remember(self, batch: Round) -> None:
+    def remember(self, batch: Round) -> None:
         """Take in the whole trajectories of a round with the policy that played them, and forget the oldest's."""
         fresh = torch.ones(batch.valid.shape[1], dtype=torch.bool) if self._fresh is None else self._fresh
         paths = None if self.learner.acts_at_random else Paths.within(batch, fresh)
@@ -301,8 +324,8 @@ class GCL(RewardLearning):
             for row in self.log_prob:
                 del row[1]
 
-    def _improve_reward(self) -> dict[str, Tensor]:
-        """`reward_steps` steps, each on `batch_size` demonstrations and as many samples."""
+    def update_reward(self) -> dict[str, Tensor]:
+        """`reward_steps` steps, each on `reward_batch_size` demonstrations and as many samples."""
         lacking = float(all_reduced(torch.tensor(float(len(self.paths) < 2), device=self.device)))
         if lacking:
             if self.trainer.is_last_batch and not self.learner.acts_at_random:
@@ -311,7 +334,7 @@ class GCL(RewardLearning):
                     f"a multiple of the episodes' length{self._limit()}"
                 )
             return {}
-        size, expert = self.batch_size, self.paths[0]
+        size, expert = self.reward_batch_size, self.paths[0]
         samples = Paths.joined(self.paths[1:])
         counts = torch.tensor([float(len(one.alive)) for one in self.paths], device=self.device)
         demonstrated, played = int(counts[0]), int(counts[1:].sum())
@@ -338,6 +361,11 @@ class GCL(RewardLearning):
     def _limit(self) -> str:
         limit = episode_limit(self.datamodule.env_id, **self.datamodule.env_kwargs)
         return f" (at most {limit} here)" if limit else ""
+
+    @property
+    def descents(self) -> Sequence[Descent]:
+        """The learner's and the reward's."""
+        return [*super().descents, *([self.reward_descent] if hasattr(self, "reward_descent") else [])]
 
     def past(self) -> list[Any]:
         """The samplers, and the samples of past rounds."""

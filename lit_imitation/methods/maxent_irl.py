@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import PearsonCorrCoef
 
 from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.checkpoints import spaces_of
+from lit_imitation.methods.method import Method
 from lit_imitation.metrics.epic import EPIC
 from lit_imitation.metrics.reward_recovery import (
     ExpectedValueDifference,
@@ -24,6 +25,8 @@ from lit_imitation.metrics.reward_recovery import (
     reward_function,
     some_transitions,
 )
+from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
 from lit_imitation.rollout import Actor, Episode
@@ -47,7 +50,19 @@ LEAST_LOG_PROBABILITY = -100.0
 """Below it a policy's table does not go: an action that is never taken is as good as one in e¹⁰⁰."""
 
 
-class MaxEntIRL(ImitationModule):
+class _Loss(nn.Module):
+    """−L(θ) of `MaxEntIRL` as a module whose parameters are the reward's."""
+
+    def __init__(self, reward: TabularReward, evaluate: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.reward, self.evaluate = reward, evaluate
+
+    def forward(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """As `MaxEntIRL.loss`."""
+        return self.evaluate(numbers)
+
+
+class MaxEntIRL(Method):
     """Maximize the log-likelihood a step of the M steps of demonstrated trajectories s_0, a_0, …, s_n.
 
     By `entropy: causal` (2010) that is the likelihood of the actions,
@@ -93,6 +108,7 @@ class MaxEntIRL(ImitationModule):
         learning_rate: of Adam.
         l2_coefficient: c_2; above 0 the reward stays bounded where demonstrations never do what they could.
         gap_tolerance: of the features' expectations; 0 to train on.
+        optimization: Clipping, weight decay, schedule and averaging of weights.
         step_weights: `equal`: each demonstrated step counts the same; `discounted`: step t counts γᵗ.
 
     Raises:
@@ -113,6 +129,7 @@ class MaxEntIRL(ImitationModule):
         l2_coefficient: float = 0.0,
         gap_tolerance: float = 1e-3,
         step_weights: StepWeights = "equal",
+        optimization: Optimization | None = None,
     ) -> None:
         if step_weights not in get_args(StepWeights):
             raise ConfigError(f"model.step_weights is {step_weights!r}; choose equal or discounted")
@@ -124,6 +141,7 @@ class MaxEntIRL(ImitationModule):
         if entropy == "none":
             raise ConfigError("model.entropy none gives no likelihood; take causal or trajectory")
         super().__init__(partial(CategoricalPolicy, hidden_sizes=()))
+        self.optimization = optimization or Optimization()
         self.planning = Planning(horizon, gamma, tolerance, entropy)
         self.learning_rate, self.l2_coefficient, self.gap_tolerance = learning_rate, l2_coefficient, gap_tolerance
         self.step_weights = step_weights
@@ -153,7 +171,7 @@ class MaxEntIRL(ImitationModule):
 
     def configure_model(self) -> None:
         """Build reward and policy, once the world is known."""
-        if hasattr(self, "policy") or self._trainer is None:
+        if hasattr(self, "policy") or not self.attached:
             return
         super().configure_model()
         self.policy.requires_grad_(False)  # a table that follows from the reward
@@ -163,7 +181,6 @@ class MaxEntIRL(ImitationModule):
 
     def setup(self, stage: str) -> None:
         """Check that the worlds can be compared, and the demonstrations against their worlds."""
-        super().setup(stage)
         data = self.worlds
         self.configure_model()
         if stage != "fit":
@@ -229,21 +246,42 @@ class MaxEntIRL(ImitationModule):
             self._moved[key] = mdp, mdp.to(self.device, dtype)
         return self._moved[key][1]
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """−L(θ) on the trajectories with the numbers `batch: [B]`."""
+    def training_step(self, block: Tensor, batch_idx: int) -> None:
+        """Take a gradient step of L(θ) on each row of `block: [K, B]`, numbers of trajectories."""
+        found = []
+        for batch in block:
+            likelihood, *gap = (all_reduced(self.descend(numbers=batch[None])[0, 1:-1]) / world_size()).unbind()
+            found.append(torch.stack([likelihood, torch.stack(gap).abs().max()]))
+            if self.gap_tolerance and float(found[-1][1]) <= self.gap_tolerance:
+                self.trainer.should_stop = True
+                break
+        name = "discounted_log_likelihood" if self._discounted else "log_likelihood"
+        figures = dict(zip((name, "feature_gap"), torch.stack(found, 1), strict=True))
+        self.fitted = {name: values[-1] for name, values in figures.items()}
+        for baseline in BASELINES:
+            if baseline in self.likelihoods:
+                figures[baseline] = figures[name].new_full((len(found),), self.likelihoods[baseline])
+        self.log_steps({f"train/{name}": values for name, values in figures.items()}, self.trainer.should_stop)
+
+    def loss(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """−L(θ) `[]` on the trajectories with these numbers `[B]`.
+
+        The statistics are the log-likelihood, and the gap between the expert's and the learner's expectations of the
+        features (of the states where a world has none): `[1 + features]`.
+        """
         loss = torch.zeros((), device=self.device)
         gap: Tensor | float = 0.0
         count = sum(len(one.length) for one in self.demonstrations)
-        # A constant a trajectory, so that what is learned on a whole is the mean of what is learned on its parts.
-        scale = (1.0 if self._discounted else count / self.steps) / len(batch)
-        for number, chosen in self._shares(batch):
+        # A constant per trajectory, so that the gradient of the whole is the mean of the gradients of its parts.
+        scale = (1.0 if self._discounted else count / self.steps) / len(numbers)
+        for number, chosen in self._shares(numbers):
             mdp = self.here(self.worlds.worlds[number])
             table = self.reward.table(mdp)
             self._check(table.values, "reward")
-            target = self._targets.get(number) if len(batch) == count else None
+            target = self._targets.get(number) if len(numbers) == count else None
             if target is None:
                 target = self._aim(mdp, table.inputs, chosen, scale)
-                if len(batch) == count:  # the same in every step
+                if len(numbers) == count:  # the same in every step
                     self._targets[number] = target
             inflow, visits, of_states = target
             partition, learner = log_partition(mdp, table, inflow, self.planning)
@@ -251,19 +289,11 @@ class MaxEntIRL(ImitationModule):
             difference = of_states - learner.sum(1)
             gap = gap + (difference if mdp.features is None else difference @ mdp.features)
         self._check(loss, "loss")
-        # Over all processes: they share the demonstrations out.
-        summed = all_reduced(torch.cat([loss.detach()[None], gap])) / world_size()  # type: ignore[list-item]
-        name = "discounted_log_likelihood" if self._discounted else "log_likelihood"
-        self.fitted = {name: -summed[0], "feature_gap": summed[1:].abs().max()}
-        if self.gap_tolerance and float(self.fitted["feature_gap"]) <= self.gap_tolerance:
-            self.trainer.should_stop = True
-        if self.trainer.should_stop or self.logs_step:
-            self.log_dict({f"train/{name}": value for name, value in self.fitted.items()})
-            self.log_dict({f"train/{name}": self.likelihoods[name] for name in BASELINES if name in self.likelihoods})
+        statistics = torch.cat([-loss.detach()[None], gap])  # type: ignore[list-item]
         if self.l2_coefficient:
             squares = torch.stack([parameter.square().sum() for parameter in self.reward.parameters()])
             loss = loss + 0.5 * self.l2_coefficient * squares.sum()
-        return loss
+        return loss, statistics
 
     def _aim(
         self, mdp: TabularMDP, inputs: Inputs, chosen: Trajectories, scale: float
@@ -296,12 +326,14 @@ class MaxEntIRL(ImitationModule):
         raise TrainingError(
             f"the {what} has diverged at step {self.global_step} (epoch {self.current_epoch}): {bad} of "
             f"{values.numel()} values are not finite; model.l2_coefficient above 0 keeps it bounded\n"
-            f"{self._last_good()}"
+            f"{self.last_good()}"
         )
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam, fused into one kernel over all parameters."""
-        return torch.optim.Adam(self.reward.parameters(), self.learning_rate, fused=True)
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Adam over the parameters of the reward."""
+        loss = _Loss(self.reward, self.loss)
+        self.descent = Descent(loss, self.reward.parameters(), self.learning_rate, optimization=self.optimization)
+        return [self.descent.optimizer]
 
     # Evaluation
 
@@ -379,7 +411,7 @@ class MaxEntIRL(ImitationModule):
             epic.to(self.device).update(some_transitions(mdp))
             self._epic.append(epic)
 
-    def _log_evaluation(self, prefix: str) -> None:
+    def log_evaluation(self, prefix: str) -> None:
         if self.value_difference.update_called:
             figures = self.value_difference.compute()
             figures["reward_correlation"] = self.correlation.compute()
@@ -397,7 +429,7 @@ class MaxEntIRL(ImitationModule):
                 self.log(f"val/{name}", self.likelihoods[f"held_out_{name}"], sync_dist=True)
             if name in self.likelihoods and self._discounted:
                 self.log(f"train/{name}", self.likelihoods[name], sync_dist=True)
-        super()._log_evaluation(prefix)
+        super().log_evaluation(prefix)
 
     def summary_figures(self) -> dict[str, float]:
         """What `summary.json` says besides returns."""

@@ -12,7 +12,6 @@ from gymnasium import Space
 from gymnasium.spaces import Discrete
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
@@ -21,6 +20,9 @@ from lit_imitation.rollout import Actor
 from lit_imitation.transitions import as_played
 from lit_imitation.utils.descriptions import Described
 from lit_imitation.utils.spaces import FlatBox
+
+AdamMoments: TypeAlias = Callable[[nn.Parameter], "tuple[Tensor, Tensor] | None"]
+"""First and second moment of a parameter, as views that can be changed."""
 
 
 class Policy(Described, nn.Module, ABC):
@@ -143,7 +145,7 @@ class Policy(Described, nn.Module, ABC):
         """Take the units of continuous actions from demonstrated ones `[N, *act]`; nothing to do for others."""
 
     @torch.no_grad()
-    def refit_normalizer(self, observation: Tensor, optimizers: Sequence[Optimizer] = ()) -> None:
+    def refit_normalizer(self, observation: Tensor, moments: AdamMoments | None = None) -> None:
         """As `fit_normalizer`, but π stays the function that it is: the first layer takes the change in.
 
         With x̂ = (x − μ) / σ = x̂' r + d, r = σ' / σ and d = (μ' − μ) / σ, W becomes W diag(r) and b becomes b + W d.
@@ -152,7 +154,7 @@ class Policy(Described, nn.Module, ABC):
 
         Args:
             observation: `[N, *obs]`.
-            optimizers: those that train this policy.
+            moments: Adam's moments of a parameter, as views of its shape; None before the first step.
         """
         standardize = self.encoder.standardize
         if standardize is None:
@@ -165,16 +167,16 @@ class Policy(Described, nn.Module, ABC):
         old = weight.double()
         bias.copy_(bias.double() + old @ shift)
         weight.copy_(old * ratio)
-        for optimizer in optimizers:
-            if weight not in optimizer.state or bias not in optimizer.state:
-                continue
-            of_weight, of_bias = optimizer.state[weight], optimizer.state[bias]
-            first, second = (of_bias[name].double()[..., None] for name in ("exp_avg", "exp_avg_sq"))
-            moment = (of_weight["exp_avg"].double() - first * shift) / ratio
-            # The root mean square of a difference is at most the sum of those of its parts.
-            most = (of_weight["exp_avg_sq"].double().sqrt() + second.sqrt() * shift.abs()) / ratio
-            of_weight["exp_avg"].copy_(moment)
-            of_weight["exp_avg_sq"].copy_(most.square())
+        of_weight = moments(weight) if moments is not None else None
+        of_bias = moments(bias) if moments is not None else None
+        if of_weight is None or of_bias is None:
+            return
+        first, second = (moment.double()[..., None] for moment in of_bias)
+        moment = (of_weight[0].double() - first * shift) / ratio
+        # The root mean square of a difference is at most the sum of those of its parts.
+        most = (of_weight[1].double().sqrt() + second.sqrt() * shift.abs()) / ratio
+        of_weight[0].copy_(moment)
+        of_weight[1].copy_(most.square())
 
     @property
     def device(self) -> torch.device:

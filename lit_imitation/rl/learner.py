@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from gymnasium import Space
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.transitions import Transitions
@@ -45,6 +46,11 @@ class Learner(Described, nn.Module, ABC, Generic[Experience]):
     @abstractmethod
     def update(self, experience: Experience, progress: float) -> dict[str, Tensor]:
         """Improve the policy; `progress` in [0, 1) is the share of training that is over. Returns what to log, `[]`."""
+
+    @property
+    def descents(self) -> Sequence[Descent]:
+        """What takes its gradient steps, in the order of `optimizers`; empty before those are made."""
+        return []
 
     def begin(self) -> None:
         """The environments were reset: what is carried from one round to the next is so no longer."""

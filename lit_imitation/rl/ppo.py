@@ -16,6 +16,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.rl.advantages import generalized_advantages
 from lit_imitation.rl.learner import Learner
@@ -173,8 +174,20 @@ class PPO(Learner[Round]):
             assert self.value.encoder.standardize is not None
             self.value.encoder.standardize.load_state_dict(own.state_dict())
         parameters = [*self.policy.parameters(), *self.value.parameters()]
-        self.descent = Descent(self, parameters, self.learning_rate, 1e-5, self.max_grad_norm, self.compile_gradient)
+        self.descent = Descent(
+            self,
+            parameters,
+            self.learning_rate,
+            1e-5,
+            Optimization(max_grad_norm=self.max_grad_norm),
+            self.compile_gradient,
+        )
         return [self.descent.optimizer]
+
+    @property
+    def descents(self) -> Sequence[Descent]:
+        """That of policy and value function."""
+        return [self.descent] if hasattr(self, "descent") else []
 
     def forward(
         self,
@@ -221,7 +234,7 @@ class PPO(Learner[Round]):
         if 0 < self.rounds == self.warmup_rounds:
             # Adam has seen only zeros for the policy, long ago corrected for: its first steps would be several times
             # the learning rate and undo the start.
-            self.descent.optimizer.state.clear()
+            self.descent.forget_moments()
         rows = len(batch[0])
         size = min(self.batch_size, rows)
         sums = torch.zeros(len(STATISTICS), device=valid.device)
@@ -242,7 +255,7 @@ class PPO(Learner[Round]):
             observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
             if self.rounds == 1:
                 # Inputs change their scale by any factor, and gradients with them: Adam's moments would be of others.
-                self.descent.optimizer.state.clear()
+                self.descent.forget_moments()
         return logged | dict(zip(STATISTICS, sums / steps, strict=True))
 
     @torch.no_grad()

@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
-from lit_imitation.optim.descent import Descent, flattened
+from lit_imitation.optim.descent import Descent, flatten_parameters
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
@@ -296,14 +297,20 @@ class SAC(Learner[Round]):
             self.temperature.log_alpha.data.fill_(math.log(self.initial_temperature))
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
-        common = (self.learning_rate, 1e-8, self.max_grad_norm, self.compile_gradient)
+        clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
+        common = (self.learning_rate, 1e-8, clipping, self.compile_gradient)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
         self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
         policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
         learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
         self.policy_descent = Descent(policy_loss, learning, *common)
-        self.target_vector = flattened(list(self.target.parameters()))
+        self.target_vector = flatten_parameters(list(self.target.parameters()))
         return [self.critic_descent.optimizer, self.policy_descent.optimizer]
+
+    @property
+    def descents(self) -> Sequence[Descent]:
+        """Those of the critics and of the policy."""
+        return [self.critic_descent, self.policy_descent] if hasattr(self, "policy_descent") else []
 
     def explorer(self) -> Explorer:
         """The policy's, behind the random steps."""

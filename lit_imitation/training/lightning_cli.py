@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,16 +25,14 @@ from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.profilers import PassThroughProfiler
-from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_imitation.errors import ConfigError, MissingExtraError, TrainingError, UsageError
+from lit_imitation.methods.method import Method
 from lit_imitation.policies.checkpoints import LOADING_ERRORS, find_checkpoint, read_checkpoint
 from lit_imitation.training.checkpoint_io import AtomicCheckpointIO
 from lit_imitation.training.foreign import read_config
 from lit_imitation.training.loggers import MetricsCSV
-from lit_imitation.training.loops import PlainEpochLoop, Signals
 from lit_imitation.training.progress import ProgressBar, ProgressLines
 from lit_imitation.training.recipes import with_recipes_found
 from lit_imitation.training.run import LastCheckpoint, RunDirectory, last_checkpoint
@@ -114,7 +112,7 @@ def _run(command: str, arguments: list[str]) -> None:
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,
-                trainer_class=FastTrainer,
+                trainer_class=Trainer,
                 trainer_defaults=TRAINER_DEFAULTS,
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
@@ -151,7 +149,8 @@ def _run(command: str, arguments: list[str]) -> None:
 def _end_without_peer(error: BaseException) -> NoReturn:
     """End one of several processes after another one."""
     trainer = CLI.latest
-    if trainer is not None and trainer.told_to_stop:
+    method = trainer.lightning_module if trainer is not None else None
+    if isinstance(method, Method) and method.signals.told:
         sys.exit(128 + signal.SIGTERM)
     reason = (str(error) or "no text").strip().splitlines()[0]
     where, go_on = "a process", ""
@@ -302,36 +301,6 @@ def option(arguments: Sequence[str], name: str) -> str | None:
     return value
 
 
-class FastTrainer(Trainer):
-    """Lightning's Trainer with what costs a small network most of a step left out: its loop, see `PlainEpochLoop`.
-
-    It asks itself a dozen times a step whether it trains, too: here without comparing strings.
-    """
-
-    training = Trainer.training.getter(lambda self: self.state.stage is RunningStage.TRAINING)  # type: ignore[attr-defined]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        loop = self.fit_loop.epoch_loop
-        self.fit_loop.epoch_loop = PlainEpochLoop(self, loop.min_steps, loop.max_steps)
-        self._signal_connector: Signals = Signals(self)
-
-    @property
-    def told_to_stop(self) -> bool:
-        """Whether SIGTERM came to this one of several processes."""
-        return self._signal_connector.told
-
-
-class NoProfiler(PassThroughProfiler):
-    """No profile, at less than the tenth of a millisecond that Lightning's own takes for it in each training step."""
-
-    _nothing = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Do nothing."""
-        return self._nothing
-
-
 class CLI(LightningCLI):
     """One subcommand of LightningCLI, with directory, loggers and callbacks put in where the recipe is silent."""
 
@@ -342,7 +311,7 @@ class CLI(LightningCLI):
     """Whether the command line has been read."""
     held = ExitStack()
     """Gives back at the end of the run what it alone may use: its directory."""
-    latest: FastTrainer | None = None
+    latest: Trainer | None = None
     """The Trainer of the run."""
     arguments: Sequence[str] = ()
     recipes: Sequence[Recipe] = ()
@@ -491,8 +460,6 @@ class CLI(LightningCLI):
             callbacks.append(TrajectoryWriter())
         plugins = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
         kwargs |= {"logger": loggers or False, "callbacks": callbacks, "plugins": plugins}
-        if trainer.profiler is None:
-            kwargs["profiler"] = NoProfiler()
         try:
             instance = super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:
@@ -505,7 +472,6 @@ class CLI(LightningCLI):
                 callback.save_last = False  # which Lightning would otherwise write at the end even then
         for one in instance.loggers:
             one.log_hyperparams(yaml.safe_load(self.kept_config))
-        assert isinstance(instance, FastTrainer)
         CLI.latest = instance
         return instance
 
@@ -521,7 +487,7 @@ class CLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best policy, and show what came out."""
         best = last_checkpoint(self.trainer)
-        # A callback that averages weights would load those before averaging; a checkpoint's policy is the average.
+        # Of rounds, a callback that averages weights would load those before averaging; a checkpoint has the average.
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         self.trainer.callbacks = [one for one in callbacks if not isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
         paused = any(getattr(one, "paused", "") for one in callbacks)  # for a person to do something

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.method import Method
 from lit_imitation.rollout import Episode, Episodes, Round, Steps
 
 NAMES = {"val/return_mean": "return", "val/loss": "val_loss"}
@@ -36,7 +36,7 @@ class RoundFigures:
 
     def update(self, module: LightningModule, batch: Any) -> None:
         """Take what came out of a round; other batches have no such figures."""
-        if not isinstance(batch, Round) or not isinstance(module, ImitationModule):
+        if not isinstance(batch, Round) or not isinstance(module, Method):
             return
         now, steps = time.perf_counter(), module.env_steps
         if batch.episodes:

@@ -16,7 +16,8 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from rich.console import Console
 from rich.table import Table
 
-from lit_imitation.methods.base import ImitationModule, Interrupted
+from lit_imitation.methods.method import Method
+from lit_imitation.methods.signals import Interrupted
 from lit_imitation.training.loggers import MetricsCSV
 from lit_imitation.utils.distributed import is_lost_peer
 from lit_imitation.utils.files import atomic_write, write_json
@@ -33,9 +34,6 @@ class LastCheckpoint(ModelCheckpoint):
 
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-    # It never saves between epochs, so the training loop need not ask it after every batch (see `skip_empty_hooks`).
-    on_train_batch_end = Callback.on_train_batch_end
 
 
 class RunDirectory(Callback):
@@ -57,7 +55,7 @@ class RunDirectory(Callback):
         self.summary: dict[str, Any] = {}
         self._wall_seconds = 0.0
         self._started: float | None = None
-        self._terminated = self._resumed = self._fitting_run = False
+        self._resumed = self._fitting_run = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`."""
@@ -83,7 +81,7 @@ class RunDirectory(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock; sum up the last validation, until a test says more."""
         self._wall_seconds, self._started = self.wall_seconds, None
-        if isinstance(pl_module, ImitationModule):
+        if isinstance(pl_module, Method):
             pl_module.gradient_steps = pl_module.count_gradient_steps()
         self._summarize(trainer, pl_module, last_checkpoint(trainer))
 
@@ -96,32 +94,17 @@ class RunDirectory(Callback):
         """Sum up `test`."""
         self._summarize(trainer, pl_module, trainer.ckpt_path)
 
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Let a validation within `fit` end before SIGTERM does: half of one cannot be taken up again.
-
-        One that takes long does not, see `ImitationModule.stop_if_asked`.
-        """
-        if trainer.received_sigterm and trainer.state.fn == "fit" and pl_module.automatic_optimization:
-            if isinstance(pl_module, ImitationModule):
-                pl_module.stop_if_asked()  # which notes the time
-            trainer._signal_connector.received_sigterm, self._terminated = False, True
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Now it may."""
-        if self._terminated:
-            trainer._signal_connector.received_sigterm = True
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """On SIGTERM keep everything up to the batch that just ended; there and on Ctrl-C say how to go on."""
         terminated = isinstance(exception, SIGTERMException)
         if is_lost_peer(exception):  # by the signal that came to this process too
-            terminated = getattr(trainer, "told_to_stop", False)
+            terminated = isinstance(pl_module, Method) and pl_module.signals.told
         if not (terminated or isinstance(exception, KeyboardInterrupt)) or not self._fitting_run:
             return
         # Rounds and rollouts cannot be saved in the middle, nor can a validation, which a signal in the last moments of
         # one of its batches can end: then the checkpoint of the epoch before stands, from which the epoch is run again.
         whole = isinstance(exception, SIGTERMException) and not isinstance(exception, Interrupted)
-        if whole and trainer.state.fn == "fit" and not trainer.validating and pl_module.automatic_optimization:
+        if whole and trainer.state.fn == "fit" and not trainer.validating:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
             where = f"at step {trainer.global_step}, which is saved"
         else:
@@ -160,7 +143,7 @@ class RunDirectory(Callback):
             self._wall_seconds = state_dict["wall_seconds"]
 
     def _summarize(self, trainer: Trainer, module: LightningModule, checkpoint: Any) -> None:
-        if not isinstance(module, ImitationModule):
+        if not isinstance(module, Method):
             return
         figures, data = module.evaluation, module.datamodule
         expert, random = data.expert_reference, data.random_reference if figures else None

@@ -266,7 +266,7 @@ def _unknown(path: str) -> str:
     return f"there is no option {path}" + (f"; did you mean {near[0]}?" if near else f"; there are {_list(TOP)}")
 
 
-_METHOD = "lit_imitation.methods.base.ImitationModule"
+_METHOD = "lit_imitation.methods.method.Method"
 _DATA = "lit_imitation.data.module.EnvironmentDataModule"
 
 

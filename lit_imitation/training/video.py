@@ -13,7 +13,7 @@ from PIL import Image
 
 from lit_imitation.envs import make_single
 from lit_imitation.errors import ConfigError
-from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.method import Method
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
@@ -45,7 +45,7 @@ class VideoLogger(TypeChecked, Callback):
         due = self._films and self._validations % self.every_n_validations == 0
         if not due or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, ImitationModule)
+        assert isinstance(pl_module, Method)
         path = Path(trainer.default_root_dir) / "videos" / f"step_{trainer.global_step:08d}.gif"
         try:
             self.record(pl_module, path)
@@ -58,7 +58,7 @@ class VideoLogger(TypeChecked, Callback):
             if isinstance(logger, WandbLogger):
                 logger.log_video("val/video", [str(path)], format=["gif"])
 
-    def record(self, module: ImitationModule, path: Path) -> None:
+    def record(self, module: Method, path: Path) -> None:
         """One episode as a GIF."""
         data = module.datamodule
         seed = derive_seed(data.seed, "video")

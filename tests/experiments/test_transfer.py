@@ -196,7 +196,7 @@ def test_the_expert_is_paid_for_its_entropy():
     for _ in steps:
         pass
     taken = steps.transitions().reshape(8, 3)
-    _, paid = module.rewarded(Round(taken, torch.ones(8, 3, dtype=torch.bool), []))
+    paid = module.relabel_rewards(Round(taken, torch.ones(8, 3, dtype=torch.bool), []))
     for row in range(8):  # the box is [−1, 1]², so that its units are the environment's
         expected = taken.reward[row] - 0.2 * module.policy.log_prob(taken.observation[row], taken.action[row])
         torch.testing.assert_close(paid.rollout.reward[row], expected, rtol=1e-4, atol=1e-4)

@@ -68,14 +68,14 @@ def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ())
     data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
     data += ["--data.expert_trajectories=3"]
     model = [f"--model=lit_imitation.{name}", f"--model.learner=lit_imitation.{learner}"]
-    small = ("--model.batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
+    small = ("--model.discriminator_batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
     return rl._replace(task=[*data, *model, *task], more=[*small, *more])
 
 
 def guided(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """A reward learned from whole episodes, which are short here so that two fit into a round."""
     method = adversarial("GCL", learner, *task, "--data.env_kwargs={max_episode_steps: 12}")
-    small = ["--model.batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
+    small = ["--model.reward_batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
     return method._replace(more=[*small, *more])
 
 

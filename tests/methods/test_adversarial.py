@@ -14,8 +14,7 @@ from lit_imitation import Discriminator, load_policy, load_reward
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.methods import adversarial
-from lit_imitation.methods.adversarial import Adversarial
+from lit_imitation.methods import GAIL, diagnostics
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rollout import collect
 
@@ -33,7 +32,7 @@ def recorded(env_id, episodes, path, seed=0):
 def watched(monkeypatch):
     """The minibatches that the discriminator was given, and the modules that were trained."""
     seen, modules = [], []
-    discriminate = Adversarial._discriminate
+    discriminate = GAIL.update_discriminator
 
     def watching(self, learner):
         modules.append(self)
@@ -43,7 +42,7 @@ def watched(monkeypatch):
         self.discriminator_descent.steps = steps
         return logged
 
-    monkeypatch.setattr(Adversarial, "_discriminate", watching)
+    monkeypatch.setattr(GAIL, "update_discriminator", watching)
     return seen, modules
 
 
@@ -92,7 +91,7 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
         tmp_path,
         "--model.learner.learning_rate=1e-12",
         "--model.learner.normalize_observations=false",
-        f"--model.batch_size={batch_size}",
+        f"--model.discriminator_batch_size={batch_size}",
     )
     policy = modules[0].policy
     observation, action, *_, log_prob, _ = seen[-1]
@@ -132,14 +131,14 @@ def test_one_environment_is_enough(tmp_path):
 def test_the_normalizer_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, monkeypatch):
     _, modules = watched
     shared = []
-    discriminate = Adversarial._discriminate
+    discriminate = GAIL.update_discriminator
 
     def comparing(self, learner):
         one, other = self.discriminator.features.encoder.standardize, self.policy.encoder.standardize
         shared.append(other.fitted and torch.equal(one.mean, other.mean))
         return discriminate(self, learner)
 
-    monkeypatch.setattr(Adversarial, "_discriminate", comparing)
+    monkeypatch.setattr(GAIL, "update_discriminator", comparing)
     run("gail-continuous", tmp_path)
     assert shared == [False, True, True]
     run("gail-continuous", tmp_path / "none", "--model.learner.normalize_observations=false")
@@ -184,7 +183,7 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
     data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")
     data.observation[:, 2] = 8.0  # the learner never spins as fast
     write_demonstrations(tmp_path / "fast.npz", Demonstrations(data, data.episode_returns(), {}))
-    fast = [f"--data.demonstrations={tmp_path / 'fast.npz'}", "--model.learning_rate=0.003"]
+    fast = [f"--data.demonstrations={tmp_path / 'fast.npz'}", "--model.discriminator_learning_rate=0.003"]
     fast += [
         "--model.discriminator_steps=60",
         "--data.rounds_per_epoch=8",
@@ -288,9 +287,9 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     assert "3 of the demonstrated trajectories terminated, but the end of none" in said
     assert "or record next_observations" in said
     for argument, message in (
-        ("--model.batch_size=0", "model.batch_size is 0"),
+        ("--model.discriminator_batch_size=0", "model.discriminator_batch_size is 0"),
         ("--model.discriminator_steps=0", "model.discriminator_steps is 0; it must be at least 1"),
-        ("--model.learning_rate=0", "model.learning_rate is 0"),
+        ("--model.discriminator_learning_rate=0", "model.discriminator_learning_rate is 0"),
     ):
         assert message in fails(capsys, "gail-discrete", tmp_path, argument)
     two_gammas = "--model.learner.gamma=0.9"
@@ -333,7 +332,7 @@ def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
     data.weight = often.float()[data.episode_index()]
     write_demonstrations(path, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
     run("gail-discrete", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0",
-        "--model.batch_size=4096")  # fmt: skip
+        "--model.discriminator_batch_size=4096")  # fmt: skip
     lengths = data.episode_lengths() + data.episode_index()[data.terminated].bincount(minlength=8)  # with what follows
     expected = often * lengths / (often * lengths).sum()
     owner = {tuple(row): int(e) for row, e in zip(data.observation.tolist(), data.episode_index(), strict=True)}
@@ -346,13 +345,15 @@ def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
 def test_the_occupancy_of_weighted_rows_is_that_of_repeated_ones(watched, tmp_path, monkeypatch):
     _, modules = watched
     run("gail-discrete", tmp_path)
-    monkeypatch.setattr(adversarial, "OCCUPANCY", 64)
+    monkeypatch.setattr(diagnostics, "OCCUPANCY", 64)
+    encode = modules[0].discriminator.features.encoder, modules[0].action_features
     samples = modules[0].expert.rows(torch.arange(100))
     often = torch.randint(0, 4, (100,), generator=torch.Generator().manual_seed(0))
     repeated = samples.rows(torch.arange(100).repeat_interleave(often))
-    expected = modules[0].occupancy(repeated)
-    assert torch.equal(modules[0].occupancy(samples, often / often.float().mean()), expected)
-    assert not torch.equal(modules[0].occupancy(samples), expected)
+    expected = diagnostics.occupancy(repeated, None, *encode)
+    weight = often / often.float().mean()
+    assert torch.equal(diagnostics.occupancy(samples, weight, *encode), expected)
+    assert not torch.equal(diagnostics.occupancy(samples, None, *encode), expected)
 
 
 def test_a_return_temperature_weighs_demonstrations_by_their_returns(watched, tmp_path):

@@ -73,7 +73,7 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
 def watched(monkeypatch):
     """Modules that were trained, the weighed minibatches, and what was paid beside what the reward says."""
     modules, weighed, paid = [], [], []
-    improve, rewarded = GCL._improve_reward, GCL.rewarded
+    improve, relabel = GCL.update_reward, GCL.relabel_rewards
 
     def improving(self):
         modules.append(self)
@@ -84,13 +84,13 @@ def watched(monkeypatch):
         return logged
 
     def rewarding(self, batch):
-        logged, after = rewarded(self, batch)
+        after = relabel(self, batch)
         model = self.guided_cost.reward(batch.rollout).detach()
         paid.append((batch, after.rollout.reward, model, self.policy.head(batch.rollout.observation.flatten(0, 1))))
-        return logged, after
+        return after
 
-    monkeypatch.setattr(GCL, "_improve_reward", improving)
-    monkeypatch.setattr(GCL, "rewarded", rewarding)
+    monkeypatch.setattr(GCL, "update_reward", improving)
+    monkeypatch.setattr(GCL, "relabel_rewards", rewarding)
     return modules, weighed, paid
 
 
@@ -166,10 +166,10 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     for argument, message in (
         ("--data.subsample=2", "GCL weighs whole trajectories; data.subsample 2 leaves holes"),
         ("--data.steps_per_round=11", "the shortest demonstration takes 12 steps"),
-        ("--model.batch_size=1", "model.batch_size is 1"),
+        ("--model.reward_batch_size=1", "model.reward_batch_size is 1"),
         ("--model.reward_steps=-1", "model.reward_steps is -1"),
         ("--model.replay_rounds=-1", "model.replay_rounds is -1"),
-        ("--model.learning_rate=0", "model.learning_rate is 0"),
+        ("--model.reward_learning_rate=0", "model.reward_learning_rate is 0"),
     ):
         assert message in fails(capsys, "gcl-continuous", tmp_path, argument), argument
     assert not (tmp_path / "checkpoints").exists()
@@ -214,7 +214,7 @@ def trajectories(lengths):
 
 def bare_module(monkeypatch, weight=None, played=6, **settings):
     """A module between two rounds, with demonstrations and samples of known densities and a reward of 0."""
-    module, minibatches = GCL(**{"batch_size": 512, "reward_steps": 2, **settings}), []
+    module, minibatches = GCL(**{"reward_batch_size": 512, "reward_steps": 2, **settings}), []
     spaces = Box(-1, 1, (1,)), Box(-2, 2, (1,))
     module.reward, module.policy = GuidedCost(*spaces, hidden_sizes=[4]), GaussianPolicy(*spaces, hidden_sizes=[4])
     for parameter in module.reward.parameters():
@@ -238,7 +238,7 @@ def bare_module(monkeypatch, weight=None, played=6, **settings):
 def test_the_effective_sample_size_counts_either_half_as_one(monkeypatch, weight):
     """By hand: importance weights p / q over all, the three demonstrations standing for as many as the six samples."""
     module, _ = bare_module(monkeypatch, weight)
-    logged = module._improve_reward()
+    logged = module.update_reward()
     log_prob = torch.cat([torch.stack(row, 1) for row in module.log_prob]).double().numpy()
     q = 0.5 * np.exp(log_prob[:, 0]) + 0.5 * np.exp(log_prob[:, 1])
     importance = 1.0 / q
@@ -251,7 +251,7 @@ def test_the_effective_sample_size_counts_either_half_as_one(monkeypatch, weight
 def test_demonstrations_are_drawn_by_weight_on_either_side(monkeypatch):
     torch.manual_seed(0)
     module, minibatches = bare_module(monkeypatch, torch.tensor([0.3, 2.4, 0.3]))
-    module._improve_reward()
+    module.update_reward()
     for columns in minibatches:
         for drawn in (columns[0], columns[3][:512]):  # the likelihood's, and those fused in with the samples
             share = np.bincount(drawn[:, 0, 0].long(), minlength=3) / 512
@@ -269,8 +269,8 @@ def test_processes_draw_other_demonstrations(monkeypatch):
         monkeypatch.setattr(sampling, "world_size", lambda: 2)
         monkeypatch.setattr(sampling, "rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        module, minibatches = bare_module(monkeypatch, batch_size=64)
-        module._improve_reward()
+        module, minibatches = bare_module(monkeypatch, reward_batch_size=64)
+        module.update_reward()
         drawn.append([columns[i][:, 0, 0] for columns in minibatches for i in (0, 3)])
     for mine, others in zip(*drawn, strict=True):
         assert not torch.equal(mine, others)

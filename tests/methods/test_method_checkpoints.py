@@ -36,7 +36,7 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.experts import load_expert
-from lit_imitation.methods import ImitationModule
+from lit_imitation.methods import Method
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
 
@@ -76,7 +76,7 @@ def test_loaded_method_is_the_same_and_trains_on_bit_for_bit(method, tmp_path, m
     def prepared(self, subcommand):
         kwargs = prepare(self, subcommand)
         if models:
-            self.model = kwargs["model"] = ImitationModule.load_from_checkpoint(first)
+            self.model = kwargs["model"] = Method.load_from_checkpoint(first)
         models.append(kwargs["model"])
         return kwargs
 
@@ -242,9 +242,9 @@ RATES = {
     "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, anneal=False)), played),
     "ppo-annealed": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate)), played),
     "sac": (lambda rate: RL(partial(SAC, learning_starts=30, updates_per_step=0.1, learning_rate=rate)), played),
-    "gail": (lambda rate: GAIL(learner=partial(PPO, epochs=1), learning_rate=rate), both),
+    "gail": (lambda rate: GAIL(learner=partial(PPO, epochs=1), discriminator_learning_rate=rate), both),
     "gcl": (
-        lambda rate: GCL(learner=partial(PPO, epochs=1), learning_rate=rate),
+        lambda rate: GCL(learner=partial(PPO, epochs=1), reward_learning_rate=rate),
         lambda: both(env_kwargs={"max_episode_steps": 8}),
     ),
     "maxent": (lambda rate: MaxEntIRL(learning_rate=rate), frozen_lake),

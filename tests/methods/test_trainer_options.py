@@ -114,15 +114,15 @@ def test_alarms_go_on_counting_after_resumption(tmp_path):
 
     def run():
         data = ImitationDataModule("CartPole-v1", expert="scripted", expert_trajectories=2, **ROUNDS)
-        return GAIL(learner=partial(PPO, epochs=1), discriminator_steps=1, batch_size=8), data
+        return GAIL(learner=partial(PPO, epochs=1), discriminator_steps=1, discriminator_batch_size=8), data
 
     model, data = run()
     trainer = fit(model, data, tmp_path)
-    model._alarms = {"saturated": 3, "flat": 9}
+    model.alarms.rounds = {"saturated": 3, "flat": 9}
     trainer.save_checkpoint(tmp_path / "c.ckpt")
     resumed, data = run()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **quiet).fit(
         resumed, data, ckpt_path=tmp_path / "c.ckpt", weights_only=True
     )
-    assert resumed._alarms == {"saturated": 3, "flat": 9}
+    assert resumed.alarms.rounds == {"saturated": 3, "flat": 9}

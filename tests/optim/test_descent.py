@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 
 
 class Task(nn.Module):
@@ -54,7 +55,7 @@ def test_steps_are_adams(task):
 def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
     descent = Descent(task, trained(task), 0.01)
     eager, _ = descent.gradient(X, Y)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.others, X, Y)
+    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, X, Y)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 3):
         values = []
@@ -67,7 +68,7 @@ def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
 
 @pytest.mark.slow  # compiles
 def test_compiled_is_the_same(task):
-    descent = Descent(task, trained(task), 0.01, max_grad_norm=0.1, compiled=True)
+    descent = Descent(task, trained(task), 0.01, optimization=Optimization(max_grad_norm=0.1), compiled=True)
     compiled, statistics = descent.gradient(X, Y)
     descent._functional = None
     eager, others = descent.gradient(X, Y)
@@ -80,14 +81,18 @@ def test_clipped_gradients_keep_their_direction_and_never_exceed_the_limit(task,
     for parameter in task.b.parameters():
         parameter.data *= scale
     whole, _ = Descent(task, trained(task)[:2], 0.01).gradient(X, Y)
-    clipped, _ = Descent(task, trained(task)[:2], 0.01, max_grad_norm=0.05 * scale).gradient(X, Y)
+    clipped, _ = Descent(task, trained(task)[:2], 0.01, optimization=Optimization(max_grad_norm=0.05 * scale)).gradient(
+        X, Y
+    )
     assert float(clipped.norm()) <= 0.05 * scale
     assert float(torch.cosine_similarity(whole, clipped, 0, 1e-30)) == pytest.approx(1.0)
 
 
 def test_long_gradients_are_shortened(task):
     free, _ = Descent(task, trained(task), 0.01).gradient(X, Y)
-    clipped, statistics = Descent(task, trained(task), 0.01, max_grad_norm=0.05).gradient(X, Y)
+    clipped, statistics = Descent(task, trained(task), 0.01, optimization=Optimization(max_grad_norm=0.05)).gradient(
+        X, Y
+    )
     assert float(clipped.norm()) == pytest.approx(0.05, rel=1e-4)
     assert float(statistics[-1]) == pytest.approx(float(free.norm()))
     torch.testing.assert_close(clipped / clipped.norm(), free / free.norm())
@@ -118,8 +123,8 @@ def test_compiled_steps_are_adams_too(task, count):
     from copy import deepcopy
 
     other = deepcopy(task)
-    plain = Descent(other, trained(other), 0.01, max_grad_norm=0.5)
-    compiled = Descent(task, trained(task), 0.01, max_grad_norm=0.5, compiled=True)
+    plain = Descent(other, trained(other), 0.01, optimization=Optimization(max_grad_norm=0.5))
+    compiled = Descent(task, trained(task), 0.01, optimization=Optimization(max_grad_norm=0.5), compiled=True)
     near = {"rtol": 1e-5, "atol": 1e-6}  # Adam counts its steps, and so corrects its moments, in float32
     x, y = (torch.randn(count, *part.shape, dtype=torch.float64) for part in (X, Y))
     for rate in (0.01, 0.003):  # as it is annealed

@@ -222,7 +222,7 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
     rng = np.random.default_rng(0)
     demonstrations, samples = played(expert, dynamics, 5_000, rng), played(learner, dynamics, 5_000, rng)
     monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
-    module, minibatches = GCL(batch_size=20_000, reward_steps=1), []
+    module, minibatches = GCL(reward_batch_size=20_000, reward_steps=1), []
     module.reward, module.policy = reward, learner
     record = Transitions(
         observation=demonstrations.observation.flatten(),
@@ -237,7 +237,7 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
     nothing = torch.zeros(2 + len(STATISTICS))
     module.reward_descent = SimpleNamespace(step=lambda *columns: (minibatches.append(columns), nothing)[1])
     torch.manual_seed(0)
-    module._improve_reward()
+    module.update_reward()
     (columns,) = minibatches
     expected = gradient - flat(torch.autograd.grad(reward.along(*columns[:3])[1].mean(), list(reward.parameters())))
 

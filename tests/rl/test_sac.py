@@ -148,7 +148,7 @@ def test_gradients_are_the_difference_quotients(kind, which):
         "policy": (learner.policy_descent, (x, noise)),
     }[which]
     gradient, _ = descent.gradient(*columns)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.others, *columns)
+    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *columns)
     torch.testing.assert_close(gradient, functional)
     # In the policy's loss the temperature is a constant, so that it is not descended by its own objective there.
     alpha = sum(descent.sizes[: descent.names.index("temperature.log_alpha")]) if which == "policy" else -1

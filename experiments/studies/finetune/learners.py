@@ -18,7 +18,7 @@ from experiments.studies.common import Result, fit
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import Backend, make
-from lit_imitation.methods import BC, RL, ImitationModule
+from lit_imitation.methods import BC, RL, Method
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.rl import PPO
 from lit_imitation.rollout import Actor, Episodes
@@ -41,17 +41,17 @@ class Curve(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """By the same episodes as in validation."""
-        assert isinstance(pl_module, ImitationModule)
+        assert isinstance(pl_module, Method)
         data = pl_module.datamodule
         episodes = data.rollouts("validation", data.eval_episodes)
         self._note(pl_module, float(np.mean([episode.episode_return for episode in episodes])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What was just measured."""
-        assert isinstance(pl_module, ImitationModule)
+        assert isinstance(pl_module, Method)
         self._note(pl_module, pl_module.evaluation["return_mean"])
 
-    def _note(self, module: ImitationModule, value: float) -> None:
+    def _note(self, module: Method, value: float) -> None:
         self.env_steps.append(module.env_steps)
         self.returns.append(value)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lit_imitation.methods.adversarial import Adversarial
 from torch import Tensor
 
 from experiments.studies.common import Result, fit
@@ -19,7 +20,6 @@ from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
 from lit_imitation.methods import AIRL, GAIL, RL
-from lit_imitation.methods.adversarial import Adversarial
 from lit_imitation.metrics.epic import EPIC, pearson_distance
 from lit_imitation.policies import PolicyFactory, SquashedGaussianPolicy
 from lit_imitation.policies.checkpoints import read_checkpoint
@@ -56,13 +56,13 @@ class MaximumEntropy(RL):
         self.temperature = temperature
 
     @torch.no_grad()
-    def rewarded(self, batch: Round) -> tuple[dict[str, Tensor], Round]:
+    def relabel_rewards(self, batch: Round) -> Round:
         """The round, each reward with its share of the entropy."""
         rollout = batch.rollout.clone(recurse=False)
         head = self.policy.head(rollout.observation.flatten(0, 1))
         log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
         rollout.reward = rollout.reward - self.temperature * log_prob
-        return {}, batch._replace(rollout=rollout)
+        return batch._replace(rollout=rollout)
 
 
 def reinforced(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
@@ -30,7 +29,7 @@ from lit_imitation.data.demonstrations import (
 from lit_imitation.data.sources import Metadata
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts import Expert, checked, load_expert
-from lit_imitation.methods.base import ImitationModule
+from lit_imitation.methods.bc import BC
 from lit_imitation.methods.dagger.collector import Collector
 from lit_imitation.methods.dagger.human_labels import HumanLabels, digest
 from lit_imitation.methods.dagger.mixture import differ
@@ -153,7 +152,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
         if not self._fitting:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, DemonstrationDataModule) or not isinstance(pl_module, ImitationModule):
+        if not isinstance(data, DemonstrationDataModule) or not isinstance(pl_module, BC):
             raise ConfigError(
                 "DAggerCallback goes with BC and a DemonstrationDataModule; here are "
                 f"{type(pl_module).__name__} and {type(data).__name__}"
@@ -201,16 +200,15 @@ class DAggerCallback(TypeChecked, Checkpoint):
         return limit
 
     def _check_recipe(self, data: DemonstrationDataModule) -> None:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if not data.eval_episodes:
             raise ConfigError(
                 "DAggerCallback keeps the policy of the best round by evaluation return, but data.eval_episodes is 0; "
                 "set it to 1 or more"
             )
-        if self.reinitialize and any(isinstance(one, WeightAveraging) for one in callbacks):
+        if self.reinitialize and self.module.optimization.ema_decay is not None:
             raise ConfigError(
-                "DAggerCallback: reinitialize starts each round from other weights, of which an average means nothing; "
-                "leave out the callback that averages weights, or train on from round to round"
+                "DAggerCallback: reinitialize starts each round from other weights, whose average means nothing; leave "
+                "out model.optimization.ema_decay, or train on from round to round"
             )
         if isinstance(self._ask, HumanLabels) and self.trainer.world_size > 1:
             raise ConfigError("DAggerCallback: HumanLabels go with one process; set trainer.devices to 1")
@@ -328,12 +326,10 @@ class DAggerCallback(TypeChecked, Checkpoint):
             with RandomStream(self._seed("reinitialize", self.round)):
                 spaces = policy.observation_space, policy.action_space
                 policy.load_state_dict(type(policy)(*spaces, **policy.arguments).state_dict())
-            for optimizer in trainer.optimizers:
-                optimizer.state = defaultdict(dict)
+            self.module.descent.forget_moments()
             policy.fit_normalizer(self.data.train.observation, self.data.train.action)
-        elif not any(isinstance(one, WeightAveraging) for one in trainer.callbacks):  # type: ignore[attr-defined]
-            # An average is over weights that read their inputs in one way.
-            policy.refit_normalizer(self.data.train.observation, trainer.optimizers)
+        elif self.module.optimization.ema_decay is None:  # an average is over weights that read their inputs one way
+            policy.refit_normalizer(self.data.train.observation, self.module.descent.moments)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Where a round ends: note what it came to, keep it if it is the best, and collect the next."""

@@ -19,9 +19,9 @@ from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.envs import episode_limit, make
 from lit_imitation.errors import ConfigError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert
-from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.dagger.human_labels import FrameRecorder, can_render
 from lit_imitation.methods.dagger.mixture import Mixture
+from lit_imitation.methods.method import Method
 from lit_imitation.policies import EnsemblePolicy
 from lit_imitation.rollout import Episodes, Steps, shares
 from lit_imitation.rollout.progress import ShowsEpisodes
@@ -70,7 +70,7 @@ class Collector:
     def __init__(
         self,
         trainer: Trainer,
-        module: ImitationModule,
+        module: Method,
         data: DemonstrationDataModule,
         expert: Expert | None,
         *,

@@ -1,0 +1,94 @@
+"""Diagnostics of adversarial training: warnings, and the distance between occupancies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
+from lit_imitation.rewards.features import Samples
+
+SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
+"""Accuracy on expert and learner above which a discriminator counts as saturated; standard deviation of the rewards, in
+nats, below which they count as flat; rounds in a row before a warning."""
+HELD_OUT, OCCUPANCY = 4096, 512
+"""Most demonstrated pairs on which accuracy is measured in a round; most pairs on each side of a distance."""
+WARNINGS = {
+    "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
+    "says little about which way to go; fewer model.discriminator_steps, a lower model.discriminator_learning_rate, a "
+    "gradient_penalty or max_logit of the discriminator (GAIL's: spectral_norm), or a model.start from a clone help",
+    "flat": "the rewards have been all the same for {rounds} rounds, so there is nothing to learn from them; see "
+    "whether the discriminator learns (discriminator_loss); PPO goes on learning from small differences unless its "
+    "normalize_rewards is off",
+}
+
+
+class Alarms:
+    """Warns when there has been nothing more to learn from the rewards for `PATIENCE` rounds in a row."""
+
+    def __init__(self) -> None:
+        self.rounds = {"saturated": 0, "flat": 0}
+        """Rounds in a row with cause for each warning."""
+
+    def watch(self, metrics: dict[str, Tensor], classifies: bool) -> None:
+        """Count this round.
+
+        Args:
+            metrics: Figures of the round.
+            classifies: Whether the discriminator has an accuracy.
+        """
+        found = {"flat": metrics["reward_std"] < FLAT}
+        if classifies:
+            accuracy = metrics.get("discriminator_accuracy_held_out", metrics["discriminator_accuracy_expert"])
+            found["saturated"] = torch.minimum(accuracy, metrics["discriminator_accuracy_learner"]) > SATURATED
+        for name, raised in zip(found, torch.stack(list(found.values())).tolist(), strict=True):
+            self.rounds[name] = self.rounds[name] + 1 if raised else 0
+            if self.rounds[name] == PATIENCE:
+                rank_zero_warn(WARNINGS[name].format(rounds=PATIENCE))
+
+
+def occupancy_distances(
+    expert: Samples,
+    weight: Tensor | None,
+    learner: Samples,
+    encode_observation: Callable[[Tensor], Tensor],
+    encode_action: Callable[[Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """Distances between expert and learner pairs: `sliced_wasserstein`, and `mmd` where there are two pairs or more.
+
+    Args:
+        expert: Demonstrated pairs; absorbing ones are left out.
+        weight: Weights of the expert pairs `[N]`; None where all count the same.
+        learner: Pairs of the current round.
+        encode_observation: Observations to features `[N, n]`.
+        encode_action: Actions to features `[N, m]`.
+    """
+
+    def features(samples: Samples, weight: Tensor | None) -> Tensor:
+        return occupancy(samples, weight, encode_observation, encode_action)
+
+    real = (~expert.absorbing).nonzero().squeeze(-1)
+    mine = features(expert.rows(real), None if weight is None else weight[real])
+    theirs = features(learner, None)
+    found = {"sliced_wasserstein": sliced_wasserstein(mine, theirs)}
+    if min(len(mine), len(theirs)) > 1:  # a single pair has no distance to another of its kind
+        found = {"mmd": maximum_mean_discrepancy(mine, theirs)} | found
+    return found
+
+
+def occupancy(
+    samples: Samples,
+    weight: Tensor | None,
+    encode_observation: Callable[[Tensor], Tensor],
+    encode_action: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`[≤ OCCUPANCY, n + m]`: features of rows spaced evenly by weight, as if each row were there that often."""
+    total = len(samples.absorbing)
+    count, device = min(total, OCCUPANCY), samples.absorbing.device
+    place = (torch.arange(count, device=device) + 0.5) / count
+    cumulative = (torch.ones(total, device=device) if weight is None else weight).double().cumsum(0)
+    rows = samples.rows(torch.searchsorted(cumulative, place * cumulative[-1], right=True))
+    return torch.cat([encode_observation(rows.observation), encode_action(rows.action)], -1)

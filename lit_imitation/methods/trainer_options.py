@@ -1,0 +1,64 @@
+"""Options of Lightning's Trainer: what a method cannot honor is one clear line before training."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+
+from lit_imitation.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lit_imitation.methods.method import Method
+
+
+def check_trainer(trainer: Trainer, method: Method) -> None:
+    """Refuse what the Trainer is given and the method cannot honor.
+
+    Raises:
+        ConfigError: names the option, and the option of the method or the data that does the same.
+    """
+    name, owner = type(method).__name__, method.optimization_option
+    if (precision := str(trainer.precision)) not in method.precisions:
+        raise ConfigError(
+            f"{name} does not run in trainer.precision {precision}; use one of {', '.join(method.precisions)}"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise ConfigError(
+            f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches "
+            f"{trainer.accumulate_grad_batches} in place of trainer.accumulate_grad_batches"
+        )
+    if trainer.gradient_clip_val:
+        raise ConfigError(
+            f"{name} takes its optimizer steps itself: set {owner}.max_grad_norm {trainer.gradient_clip_val} in place "
+            "of trainer.gradient_clip_val"
+        )
+    if not method.saves_between_blocks or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if trainer.val_check_interval not in (None, 1.0):  # type: ignore[attr-defined]
+        raise ConfigError(
+            f"{name} is validated at the end of epochs, not by trainer.val_check_interval "
+            f"{trainer.val_check_interval}: make an epoch shorter or longer by data.passes_per_epoch, or set "  # type: ignore[attr-defined]
+            "trainer.check_val_every_n_epoch"
+        )
+    limit = trainer.limit_train_batches  # type: ignore[attr-defined]
+    if isinstance(limit, float) and limit not in (0.0, 1.0):
+        raise ConfigError(f"trainer.limit_train_batches is {limit}; for {name} give a whole number of batches")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging | WeightAveraging):
+            raise ConfigError(
+                f"{type(callback).__name__} would see one step in many of {name}: leave it out and set "
+                f"{owner}.ema_decay"
+            )
+
+
+def lower_log_interval(trainer: Trainer) -> None:
+    """Lower `log_every_n_steps` to the length of the run: a shorter run would log nothing of its training."""
+    epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else math.inf
+    limit = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+    loader = trainer.train_dataloader
+    steps = min(getattr(loader, "minibatches", trainer.num_training_batches) * epochs, limit)
+    if 1 <= steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]
