@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.metrics.reward_recovery import ExpectedValueDifference
+    from lit_imitation.optim.optimization import Optimization
     from lit_imitation.policies import (
         CategoricalPolicy,
         DeterministicPolicy,
@@ -87,6 +88,7 @@ _HOMES = {
     "MultiCategoricalPolicy": "policies",
     "ObjectWorld": "tabular",
     "OccupancyDivergence": "metrics.occupancy",
+    "Optimization": "optim.optimization",
     "PPO": "rl",
     "read_demonstrations": "data.demonstrations",
     "RewardModel": "rewards",
@@ -137,6 +139,7 @@ __all__ = [
     "MultiCategoricalPolicy",
     "ObjectWorld",
     "OccupancyDivergence",
+    "Optimization",
     "RewardModel",
     "RolloutDataModule",
     "SquashedGaussianPolicy",

@@ -116,6 +116,7 @@ class MaxEntIRL(Method):
     """
 
     reward: TabularReward
+    shown = ("expected_value_difference", "return_mean")
     precisions = ("32-true", "64-true")
 
     def __init__(
@@ -411,7 +412,9 @@ class MaxEntIRL(Method):
             epic.to(self.device).update(some_transitions(mdp))
             self._epic.append(epic)
 
-    def log_evaluation(self, prefix: str) -> None:
+    def more_figures(self, prefix: str) -> dict[str, Tensor]:
+        """How well the reward is recovered, and likelihoods of what is held out."""
+        figures: dict[str, Tensor] = {}
         if self.value_difference.update_called:
             figures = self.value_difference.compute()
             figures["reward_correlation"] = self.correlation.compute()
@@ -421,15 +424,15 @@ class MaxEntIRL(Method):
                 fresh = self.fresh_value_difference.compute()
                 figures |= {f"fresh_{name}": value for name, value in fresh.items()}
             self.recovery = {name: float(value) for name, value in figures.items()}
-            for name, value in figures.items():
-                shown = name == "expected_value_difference"
-                self.log(f"{prefix}/{name}", value.float(), prog_bar=shown, sync_dist=True)
-        for name in ("log_likelihood", *BASELINES) if prefix == "val" else ():
-            if f"held_out_{name}" in self.likelihoods:
-                self.log(f"val/{name}", self.likelihoods[f"held_out_{name}"], sync_dist=True)
-            if name in self.likelihoods and self._discounted:
-                self.log(f"train/{name}", self.likelihoods[name], sync_dist=True)
-        super().log_evaluation(prefix)
+        if prefix == "val":
+            names = ("log_likelihood", *BASELINES)
+            found = {name: torch.tensor(self.likelihoods[name]) for name in names if name in self.likelihoods}
+            if self._discounted and found:
+                self.log_figures("train", found)
+            for name in names:
+                if f"held_out_{name}" in self.likelihoods:
+                    figures[name] = torch.tensor(self.likelihoods[f"held_out_{name}"])
+        return figures
 
     def summary_figures(self) -> dict[str, float]:
         """What `summary.json` says besides returns."""

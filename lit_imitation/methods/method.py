@@ -237,13 +237,23 @@ class Method(Described, LightningModule):
         statistics = self.metrics.episode_figures(data.expert_reference, data.random_reference)
         if statistics:
             self.evaluation = {name: float(value) for name, value in statistics.items()}
-        for name, value in (figures | statistics).items():
+        self.log_figures(prefix, figures | self.more_figures(prefix) | statistics)
+
+    def more_figures(self, prefix: str) -> dict[str, Tensor]:
+        """Figures that only this method has, to be logged with an evaluation."""
+        return {}
+
+    def log_figures(self, prefix: str, figures: dict[str, Tensor]) -> None:
+        """Log the figures of an evaluation, at the last optimizer step of a method that trains on blocks."""
+        within_fit = self.trainer.state.fn == "fit" and not self.trainer.testing
+        by_hand = self.saves_between_blocks and within_fit  # Lightning would count blocks
+        for name, value in figures.items():
             # The figures are the same on every process; `sync_dist` only tells Lightning so.
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in self.shown, sync_dist=True)
-        if self.saves_between_blocks and self.trainer.state.fn == "fit" and not self.trainer.testing:
-            # Lightning would count blocks.
-            self.log("step", float(self.global_step - 1), sync_dist=True)
-            self.log("epoch", float(self.current_epoch), sync_dist=True)
+            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in self.shown, logger=not by_hand, sync_dist=True)
+        if by_hand and figures:
+            row = {f"{prefix}/{name}": float(value) for name, value in figures.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(row | {"epoch": self.current_epoch}, step=self.global_step - 1)
 
     # Checkpoints
 

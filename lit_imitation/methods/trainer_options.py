@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
 
 from lit_imitation.errors import ConfigError
 
@@ -35,6 +35,12 @@ def check_trainer(trainer: Trainer, method: Method) -> None:
             f"{name} takes its optimizer steps itself: set {owner}.max_grad_norm {trainer.gradient_clip_val} in place "
             "of trainer.gradient_clip_val"
         )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            raise ConfigError(
+                f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches in place of "
+                "GradientAccumulationScheduler"
+            )
     if not method.saves_between_blocks or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if trainer.val_check_interval not in (None, 1.0):  # type: ignore[attr-defined]

@@ -188,6 +188,7 @@ def _quieten(command: str) -> None:
         *unneeded,
         "Couldn't infer the batch indices",
         "does not have many workers",
+        "Using ModelCheckpoint with manual optimization",  # after the step is when it shall be saved
         "LightningCLI's args parameter",
         "isinstance\\(treespec, LeafSpec\\)",
         "You have overridden `transfer_batch_to_device`",

@@ -24,6 +24,8 @@ from lit_imitation.utils.trust import refused, trusted, trusting
 
 KIND = "__kind__"
 """The key that tells the description of an object from a dictionary that was given as one."""
+DATACLASSES = ("lit_imitation.methods.dagger.schedules", "lit_imitation.optim.optimization")
+"""Modules of the dataclasses that may be arguments."""
 Built = TypeVar("Built")
 
 
@@ -240,7 +242,7 @@ def _encoded_code(value: Any) -> dict[str, Any]:
         name = getattr(value, "__name__", "")
         if isinstance(value, BuiltinFunctionType) and getattr(sys.modules[module], name, None) is value:
             return {KIND: "function", "module": module, "name": name}
-    if is_dataclass(value) and type(value).__module__ == "lit_imitation.methods.dagger.schedules":
+    if is_dataclass(value) and type(value).__module__ in DATACLASSES:
         arguments = {field.name: encode(getattr(value, field.name)) for field in fields(value) if field.init}
         return {KIND: "object", "class": class_name(type(value)), "arguments": arguments}
     return _unknown(value)
@@ -366,11 +368,7 @@ def _schedule(name: str) -> type[Any] | None:
     """One of this package's own, which are no modules."""
     module, _, attribute = name.rpartition(".")
     found = getattr(sys.modules.get(module), attribute, None)
-    return (
-        found
-        if module == "lit_imitation.methods.dagger.schedules" and inspect.isclass(found) and is_dataclass(found)
-        else None
-    )
+    return found if module in DATACLASSES and inspect.isclass(found) and is_dataclass(found) else None
 
 
 def factory(description: Mapping[str, Any]) -> Callable[..., Any]:

@@ -16,6 +16,7 @@ from lit_imitation.data.demonstrations import Demonstrations, write_demonstratio
 from lit_imitation.envs import make
 from lit_imitation.methods import GAIL, diagnostics
 from lit_imitation.policies.checkpoints import read_checkpoint
+from lit_imitation.rewards import AdversarialReward
 from lit_imitation.rollout import collect
 
 
@@ -79,13 +80,13 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
     """Of the expert's actions and of those of rounds past too, fewer or more draws than rows; and pays by them."""
     seen, modules = watched
     paid = []
-    reward = adversarial.AdversarialReward.reward
+    reward = AdversarialReward.reward
 
     def paying(self, transitions):
         paid.append(transitions.log_prob)
         return reward(self, transitions)
 
-    monkeypatch.setattr(adversarial.AdversarialReward, "reward", paying)
+    monkeypatch.setattr(AdversarialReward, "reward", paying)
     run(
         "airl-discrete",
         tmp_path,
@@ -179,7 +180,7 @@ def test_a_critic_known_up_to_a_constant_has_no_accuracy(tmp_path):
 
 
 def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(adversarial, "PATIENCE", 3)
+    monkeypatch.setattr(diagnostics, "PATIENCE", 3)
     data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")
     data.observation[:, 2] = 8.0  # the learner never spins as fast
     write_demonstrations(tmp_path / "fast.npz", Demonstrations(data, data.episode_returns(), {}))
@@ -192,7 +193,7 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
     ]
     with pytest.warns(UserWarning, match="told expert and learner apart without fail for 3 rounds"):
         run("gail-continuous", tmp_path, *fast, "--model.learner.normalize_observations=false")
-    monkeypatch.setattr(adversarial, "FLAT", 10.0)
+    monkeypatch.setattr(diagnostics, "FLAT", 10.0)
     with pytest.warns(UserWarning, match="the rewards have been all the same for 3 rounds"):
         run("gail-continuous", tmp_path / "flat", "--data.rounds_per_epoch=5")
 
