@@ -32,16 +32,17 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     """The environment, its spaces, and evaluation: the loaders for validation, test and prediction roll out the policy.
 
     Args:
-        env_id: a registered Gymnasium id, or `module:Id-v0`.
-        env_kwargs: passed to the environment.
-        num_envs: environments that step together.
-        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
-        eval_episodes: episodes of each validation; 0 for none.
-        test_episodes: episodes of `test` and `predict`.
-        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
-        expert_return: return that scores 1.0; by default the expert's, where it is known.
-        refresh: make anew what is cached: the return of acting at random.
-        seed: of everything drawn here; by default that of `seed_everything`.
+        env_id: ID of a registered Gymnasium environment, or `module:Id-v0`.
+        env_kwargs: Arguments of the environment.
+        num_envs: Number of environments that step in parallel, over all processes.
+        backend: How environments are vectorized: `auto`, `vector`, `envpool`, `sync` or `async`, see
+            `lit_imitation.envs.make`.
+        eval_episodes: Number of episodes of each validation; 0 for none.
+        test_episodes: Number of episodes of `test` and `predict`.
+        eval_deterministic: Evaluate the mode of the policy's distribution instead of sampling from it.
+        expert_return: Return that scores 1.0; by default the expert's, where it is known.
+        refresh: Measure and collect again what is cached: reference returns and the expert's demonstrations.
+        seed: Seed of all random numbers of the data; by default that of `seed_everything`.
     """
 
     argument_owner = "data"
@@ -49,6 +50,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     def __init__(
         self,
         env_id: str,
+        *,
         env_kwargs: EnvArguments | None = None,
         num_envs: int = 10,
         backend: Backend = "auto",
@@ -60,17 +62,10 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("num_envs", num_envs, 1),
-            ("eval_episodes", eval_episodes, 0),
-            ("test_episodes", test_episodes, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        check_at_least(0, eval_episodes=eval_episodes, seed=seed)
+        check_at_least(1, num_envs=num_envs, test_episodes=test_episodes)
         if expert_return is not None and not math.isfinite(expert_return):
             raise ConfigError(f"data.expert_return is {expert_return}; it must be finite")
-        if seed is not None and seed < 0:
-            raise ConfigError(f"data.seed is {seed}; it must be at least 0")
         self.env_id = env_id
         self.env_kwargs: dict[str, Any] = env_kwargs or {}
         self.num_envs, self.backend = num_envs, backend
@@ -236,6 +231,13 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         source = getattr(self, "demonstrations", "")
         names = (self.env_id, self.env_kwargs, source if isinstance(source, str) else "", getattr(self, "expert", ""))
         return json.dumps(names, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def check_at_least(least: int, **values: int | None) -> None:
+    """Raise `ConfigError` for the first of these arguments of a DataModule that is below `least`; `None` passes."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
 
 
 def _is_return(held: Any) -> bool:

@@ -10,8 +10,8 @@ from gymnasium.vector import VectorEnv
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
-from lit_imitation.envs import Backend, episode_limit
+from lit_imitation.data.module import EnvironmentDataModule, check_at_least
+from lit_imitation.envs import episode_limit
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rollout import Round, rounds
@@ -30,58 +30,28 @@ class RolloutDataModule(EnvironmentDataModule):
     that run at that moment are cut, as `truncated` would cut them.
 
     Args:
-        env_id: a registered Gymnasium id, or `module:Id-v0`.
-        env_steps: steps of the whole training, over all environments, rounded up to whole epochs. With
-            `trainer.max_epochs` or `trainer.max_steps` (a step is a round), the limit that is reached first ends the
-            run. None leaves it to these.
-        steps_per_round: steps of each environment between two updates.
-        rounds_per_epoch: rounds between two points at which validation and checkpoints may fall.
-        env_kwargs: passed to the environment.
-        num_envs: environments that step together, over all processes.
-        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
-        eval_episodes: episodes of each validation; 0 for none.
-        test_episodes: episodes of `test` and `predict`.
-        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
-        expert_return: return that scores 1.0; by default no score is given.
-        refresh: make anew what is cached: the return of acting at random.
-        seed: of everything drawn here; by default that of `seed_everything`.
+        env_id: ID of a registered Gymnasium environment, or `module:Id-v0`.
+        env_steps: Number of training steps over all environments, rounded up to whole epochs. If `trainer.max_epochs`
+            or `trainer.max_steps` (one step is one round) is given too, the limit that is reached first ends the run.
+            With `null`, only the trainer's limits count.
+        steps_per_round: Steps of each environment between two updates.
+        rounds_per_epoch: Rounds in one epoch. Validation and checkpoints fall between epochs.
+        num_envs: Number of environments that step in parallel, over all processes.
+        **environment: Arguments of `EnvironmentDataModule`.
     """
 
     def __init__(
         self,
         env_id: str,
+        *,
         env_steps: int | None = None,
         steps_per_round: int = 256,
         rounds_per_epoch: int = 10,
-        env_kwargs: EnvArguments | None = None,
         num_envs: int = 8,
-        backend: Backend = "auto",
-        eval_episodes: int = 10,
-        test_episodes: int = 100,
-        eval_deterministic: bool = True,
-        expert_return: float | None = None,
-        refresh: bool = False,
-        seed: int | None = None,
+        **environment: Any,
     ) -> None:
-        super().__init__(
-            env_id,
-            env_kwargs,
-            num_envs,
-            backend,
-            eval_episodes,
-            test_episodes,
-            eval_deterministic,
-            expert_return,
-            refresh,
-            seed,
-        )
-        for name, value in (
-            ("env_steps", env_steps),
-            ("steps_per_round", steps_per_round),
-            ("rounds_per_epoch", rounds_per_epoch),
-        ):
-            if value is not None and value < 1:
-                raise ConfigError(f"data.{name} is {value}; it must be at least 1")
+        super().__init__(env_id, num_envs=num_envs, **environment)
+        check_at_least(1, env_steps=env_steps, steps_per_round=steps_per_round, rounds_per_epoch=rounds_per_epoch)
         self.env_steps, self.steps_per_round, self.rounds_per_epoch = env_steps, steps_per_round, rounds_per_epoch
         self._training_envs: VectorEnv[Any, Any, Any] | None = None
         self._max_epochs: int | None = None  # of the Trainer, while `env_steps` sets another

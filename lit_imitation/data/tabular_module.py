@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lit_imitation.data.demonstration_module import Batches
-from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule, check_at_least
 from lit_imitation.data.trajectories import read_trajectories
-from lit_imitation.envs import Backend
 from lit_imitation.envs.make import episode_limit, make_single
 from lit_imitation.errors import ConfigError
 from lit_imitation.rollout.reference import Reference
@@ -53,15 +52,8 @@ class TabularDataModule(EnvironmentDataModule):
         val_fraction: share of the trajectories of each world that is held out, for their likelihood in validation.
         batch_size: trajectories of a gradient step, over all processes together; by default all.
         passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
-        env_kwargs: passed to the environment.
-        num_envs: environments that step together.
-        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
-        eval_episodes: episodes of each validation; 0 for none.
-        test_episodes: episodes of `test` and `predict`.
-        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
-        expert_return: return that scores 1.0; by default the expert's in the first world, where its reward is known.
-        refresh: make anew what is cached: the return of acting at random.
-        seed: of everything drawn here; by default that of `seed_everything`.
+        env_kwargs: Arguments of the environment.
+        **environment: Arguments of `EnvironmentDataModule`.
 
     Raises:
         ConfigError: a setting out of its range, or several worlds where they cannot be drawn: of one of one's own, or
@@ -80,6 +72,7 @@ class TabularDataModule(EnvironmentDataModule):
     def __init__(
         self,
         env_id: str = "",
+        *,
         world: TabularMDP | None = None,
         demonstrations: str | Sequence[Any] = "",  # of `Trajectory`, whose type a recipe's parser cannot read
         expert: Literal["optimal", "soft"] = "optimal",
@@ -92,42 +85,23 @@ class TabularDataModule(EnvironmentDataModule):
         batch_size: int | None = None,
         passes_per_epoch: int = 10,
         env_kwargs: EnvArguments | None = None,
-        num_envs: int = 10,
-        backend: Backend = "auto",
-        eval_episodes: int = 10,
-        test_episodes: int = 100,
-        eval_deterministic: bool = True,
-        expert_return: float | None = None,
-        refresh: bool = False,
-        seed: int | None = None,
+        **environment: Any,
     ) -> None:
         if bool(env_id) == (world is not None):
             raise ConfigError("either data.env_id or data.world says which world it is")
         if world is not None:
             arguments: dict[str, Any] = {**(env_kwargs or {}), "world": world}
             env_id, env_kwargs = "lit_imitation/Tabular-v0", arguments
-        super().__init__(
-            env_id,
-            env_kwargs,
-            num_envs,
-            backend,
-            eval_episodes,
-            test_episodes,
-            eval_deterministic,
-            expert_return,
-            refresh,
-            seed,
+        super().__init__(env_id, env_kwargs=env_kwargs, **environment)
+        check_at_least(0, fresh_worlds=fresh_worlds)
+        check_at_least(
+            1,
+            expert_trajectories=expert_trajectories,
+            steps_per_trajectory=steps_per_trajectory,
+            num_worlds=num_worlds,
+            batch_size=batch_size,
+            passes_per_epoch=passes_per_epoch,
         )
-        for name, value, least in (
-            ("expert_trajectories", expert_trajectories, 1),
-            ("steps_per_trajectory", 1 if steps_per_trajectory is None else steps_per_trajectory, 1),
-            ("num_worlds", num_worlds, 1),
-            ("fresh_worlds", fresh_worlds, 0),
-            ("batch_size", 1 if batch_size is None else batch_size, 1),
-            ("passes_per_epoch", passes_per_epoch, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
         if not 0.0 < expert_gamma < 1.0:
@@ -190,7 +164,7 @@ class TabularDataModule(EnvironmentDataModule):
         """`[S, A]`."""
         if mdp.reward is None:
             raise ConfigError(
-                "the true reward of this world is not known, so nobody can demonstrate: set data.demonstrations"
+                "the true reward of this world is unknown, so there is no expert: set data.demonstrations"
             )
         entropy: Literal["none", "causal"] = "none" if self.expert == "optimal" else "causal"
         return solve(mdp, mdp.reward, Planning(gamma=self.expert_gamma, entropy=entropy)).policy

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_imitation import DemonstrationDataModule, EnvironmentDataModule, write_demonstrations
-from lit_imitation.data import demonstration_module
-from lit_imitation.data.demonstration_module import Batches, HeldOut
+from lit_imitation.data import expert_module
+from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.data.demonstrations import Demonstrations
+from lit_imitation.data.expert_module import HeldOut
 from lit_imitation.data.module import PolicyEpisodes
 from lit_imitation.errors import ConfigError, DemonstrationError
 from lit_imitation.transitions import Transitions
@@ -209,8 +210,8 @@ def collected(monkeypatch, tmp_path):
         calls.append(count)
         return original(envs, expert, count, *args)
 
-    original = demonstration_module.collect
-    monkeypatch.setattr(demonstration_module, "collect", collect)
+    original = expert_module.collect
+    monkeypatch.setattr(expert_module, "collect", collect)
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     return calls
 
@@ -241,7 +242,7 @@ def test_a_second_run_does_not_step(collected):
     assert collected == [3]
     assert torch.equal(first.train.observation, second.train.observation)
     assert first.expert_return == second.expert_return
-    record = counting.expected(2, 3, demonstration_module.derive_seed(0, "expert"))
+    record = counting.expected(2, 3, expert_module.derive_seed(0, "expert"))
     seen = torch.cat([first.train.observation, first.held_out.observation])
     np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(record["observation"], axis=0))
 
@@ -310,7 +311,7 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"demonstrations": ""}, r"nobody demonstrates: set data\.demonstrations .* or data\.expert"),
+        ({"demonstrations": ""}, r"no demonstrations: set data\.demonstrations .* or data\.expert"),
         ({"num_trajectories": 0}, r"data\.num_trajectories is 0; it must be at least 1"),
         ({"expert_trajectories": 0}, r"data\.expert_trajectories is 0; it must be at least 1"),
         ({"subsample": 0}, r"data\.subsample is 0; it must be at least 1"),
@@ -527,7 +528,7 @@ def test_predict_gives_the_transitions_of_whole_episodes():
     data.trainer.lightning_module = SimpleNamespace(actor=lambda: counting.act)
     (loader,) = data.predict_dataloader()
     (batch,) = list(loader)
-    record = counting.expected(3, 7, demonstration_module.derive_seed(3, "predict"))
+    record = counting.expected(3, 7, expert_module.derive_seed(3, "predict"))
     np.testing.assert_array_equal(batch.observation.numpy(), record["observation"])
     np.testing.assert_array_equal(batch.terminated.numpy(), record["terminated"])
     data.teardown("predict")

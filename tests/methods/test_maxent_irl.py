@@ -392,7 +392,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (
             lambda: MaxEntIRL(),
             lambda: module(TabularMDP(np.full((4, 2, 4), 0.25))),
-            "the true reward of this world is not known, so nobody can demonstrate",
+            "the true reward of this world is unknown, so there is no expert",
         ),
         (lambda: MaxEntIRL(gamma=1.0), None, r"model.gamma is 1\.0"),
         (lambda: MaxEntIRL(entropy="none"), None, "model.entropy none gives no likelihood"),

@@ -40,7 +40,7 @@ def cart_pole(rewards: list[float], lengths: tuple[int, ...] = (4, 3)) -> Transi
 
 
 def ready(demonstrations: object = "", **more: object) -> DemonstrationDataModule:
-    data = DemonstrationDataModule("CartPole-v1", demonstrations, eval_episodes=0, num_envs=2, **more)
+    data = DemonstrationDataModule("CartPole-v1", demonstrations=demonstrations, eval_episodes=0, num_envs=2, **more)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -246,7 +246,7 @@ def test_a_reference_at_hand_is_kept_in_silence_where_the_checkpoints_is_of_some
     own.load_state_dict(state)
     assert own.expert_return == 3.5
     assert "no normalized_score" not in capsys.readouterr().err
-    unknown = DemonstrationDataModule("Acrobot-v1", "/nowhere.npz")
+    unknown = DemonstrationDataModule("Acrobot-v1", demonstrations="/nowhere.npz")
     unknown.load_state_dict(state)
     assert "no normalized_score: the checkpoint's expert return 500 is of another" in capsys.readouterr().err
 

@@ -91,7 +91,7 @@ def outcome(trainer_class: type[Trainer], model_class: type[BC], callbacks, opti
     spaces = {"observation_space": Box(-np.inf, np.inf, (3,), np.float32), "action_space": Discrete(3)}
     module, noting = model_class(learning_rate=1e-2), Noting()
     datamodule = DemonstrationDataModule(
-        "Spaces-v0", data, env_kwargs=spaces, batch_size=8, eval_episodes=0, val_fraction=0.1
+        "Spaces-v0", demonstrations=data, env_kwargs=spaces, batch_size=8, eval_episodes=0, val_fraction=0.1
     )
     trainer = trainer_class(
         accelerator="cpu",
