@@ -32,7 +32,7 @@ class DemonstrationDataModule(ExpertDataModule):
         self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
 
     def train_dataloader(self) -> Batches:
-        """Shuffled batches of the training split; this process's part of each."""
+        """Shuffled batches of the training split; this process's share of each."""
         trainer = self.trainer
         assert trainer is not None
         return Batches(
@@ -47,20 +47,20 @@ class DemonstrationDataModule(ExpertDataModule):
 
 
 class Batches:
-    """An epoch of whole batches, drawn without replacement: shuffled once, then cut.
+    """Loader of shuffled batches, drawn without replacement.
 
-    Process r of w takes its w-th part of each batch, so that w processes see what one would. Transitions that do not
-    fill a batch at the end of a pass are left out; which ones changes from pass to pass. The order depends on seed and
-    epoch alone, and the position within the epoch is state: a run that is resumed sees the batches it would have seen.
+    The processes share each batch equally, so w processes see the same batches as one. The incomplete batch at the end
+    of a pass is dropped; its transitions change from pass to pass. The order depends on seed and epoch alone, and the
+    position within the epoch is saved, so a resumed run continues with the next batch.
 
     Args:
-        data: `[N]`, of which batches are rows.
-        batch_size: over all processes; N if that is less.
-        passes: passes over the data in one epoch.
-        seed: of the order.
-        epoch: tells the running epoch.
-        rank: of this process.
-        world_size: number of processes.
+        data: Data `[N]`; a batch is some of its rows.
+        batch_size: Batch size over all processes; N if that is less.
+        passes: Passes over the data in one epoch.
+        seed: Seed of the order.
+        epoch: Function that returns the current epoch.
+        rank: Index of this process.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Batches:
         batch_size = min(batch_size, len(data))
         if batch_size < world_size or batch_size % world_size:
             raise ConfigError(
-                f"a batch of {batch_size} cannot be shared out equally over {world_size} processes; choose another "
+                f"a batch of {batch_size} cannot be divided equally among {world_size} processes; choose another "
                 "data.batch_size"
             )
         self.data, self.batch_size, self.passes, self.seed, self.epoch = data, batch_size, passes, seed, epoch
@@ -84,7 +84,7 @@ class Batches:
         self._position = {"epoch": -1, "batches": 0}
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return self.passes * (len(self.data) // self.batch_size)
 
     def __iter__(self) -> Iterator[Transitions]:
@@ -96,16 +96,16 @@ class Batches:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, number))
             order = torch.randperm(len(self.data), generator=generator)[: per_pass * self.batch_size]
             mine = order.view(per_pass, self.world_size, share)[:, self.rank].flatten().to(self.data.device)
-            # One gather a pass, then views: an index per batch would cost more than the batch.
+            # One gather per pass, then views: indexing for each batch would cost more than the batch.
             batches = self.data[mine].split(share)
             for batch in batches[start % per_pass if number == start // per_pass else 0 :]:
                 self._position["batches"] += 1
                 yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in which epoch."""
+        """Epoch and position in it."""
         return dict(self._position)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there."""
+        """Continue from that position."""
         self._position = dict(state_dict)

@@ -1,4 +1,4 @@
-"""`DemonstrationDataModule`: demonstrations from a file, or from an expert who is asked for them."""
+"""Base of DataModules with demonstrations: read from a file, or collected from an expert."""
 
 from __future__ import annotations
 
@@ -72,7 +72,10 @@ class ExpertDataModule(EnvironmentDataModule):
         self,
         env_id: str,
         *,
-        demonstrations: list[str | Path] | str | Path | Transitions = "",  # a list first: else it is saved as a string
+        demonstrations: list[str | Path]
+        | str
+        | Path
+        | Transitions = "",  # list first: otherwise the config saves a list as a string
         expert: str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
@@ -90,8 +93,8 @@ class ExpertDataModule(EnvironmentDataModule):
             demonstrations = [str(one) for one in demonstrations]
         elif not isinstance(demonstrations, str | Transitions):
             raise ConfigError(
-                f"data.demonstrations is a {type(demonstrations).__name__}; it is a path, minari:ID or hf:NAME, a list "
-                "of these, or Transitions"
+                f"data.demonstrations is a {type(demonstrations).__name__}; it must be a path, minari:ID or hf:NAME, a "
+                "list of these, or Transitions"
             )
         if not isinstance(demonstrations, Transitions) and not demonstrations and not expert:
             raise ConfigError(
@@ -114,24 +117,24 @@ class ExpertDataModule(EnvironmentDataModule):
         """Number of the chosen trajectories that ended in a terminal state, before subsampling."""
         self.longest = 0
         """Number of steps of the longest chosen trajectory."""
-        self._shown: Demonstrations | None = None
+        self._collected: Demonstrations | None = None
 
     def prepare_data(self) -> None:
-        """Ask the expert, on one process, so that the others find the answer."""
-        self.ask_expert()  # first: a mistake in its name is told at once
+        """Collect trajectories and measure returns on one process; the others read them from the cache."""
+        self.prepare_expert()  # first, so that a misspelled expert fails early
         super().prepare_data()
 
-    def ask_expert(self) -> None:
-        """Let it demonstrate, where there is no file, and measure its return, where that is not given."""
+    def prepare_expert(self) -> None:
+        """Collect trajectories if no demonstrations are given, and measure the expert's return if it is not given."""
         if self.trainer is not None and self.trainer.state.fn not in ("fit", "validate"):
             return
         if self.rolls_out:
-            self._shown = self._rolled_out()
-        if self._given is None and self._can_ask:
-            self.set_reference(self._ask(), asked=True)
+            self._collected = self._collect()
+        if self._given is None and self._can_measure:
+            self.set_reference(self._measure_expert(), comparable=True)
 
     def setup(self, stage: str) -> None:
-        """Read, check, choose, hold out, weigh; to test or predict no demonstrations are needed."""
+        """Read, check, choose, weight and split demonstrations; `test` and `predict` need none."""
         super().setup(stage)
         if stage not in ("fit", "validate"):
             return
@@ -145,7 +148,7 @@ class ExpertDataModule(EnvironmentDataModule):
         if self.needs_successors:
             demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
-        demonstrations = self._weigh(demonstrations)
+        demonstrations = self._weight(demonstrations)
         train, held_out = split(demonstrations, self.val_fraction, generator)
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         self.train, self.held_out = train.transitions.to(device), held_out.transitions.to(device)
@@ -157,63 +160,66 @@ class ExpertDataModule(EnvironmentDataModule):
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
             return read_demonstrations(self.demonstrations, *self.spaces)
-        shown, self._shown = self._shown, None
+        collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
-        if several and self._key().unreadable:  # then the others cannot find the answer
+        if several and self._key().unreadable:  # then the others cannot read the cache
             assert self.trainer is not None
-            shown = self.trainer.strategy.broadcast(shown)
-        return shown or self._rolled_out()
+            collected = self.trainer.strategy.broadcast(collected)
+        return collected or self._collect()
 
     def _refer_to(self, demonstrations: Demonstrations) -> None:
-        """Note the expert's return, measured or recorded, or say that it is not known."""
+        """Find the expert's return, measured or recorded, or report that it is unknown."""
         if self._given is not None:
             return
         recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
         if recorded is None and self.expert:
             if not self.rolls_out:
                 say(
-                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. "
-                    "Set data.expert_return to their expert's, or data.expert to '' for no score"
+                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations contain no "
+                    "returns; set data.expert_return to the return of their expert, or data.expert to '' for no score"
                 )
             self.refer_to(self.expert)
             return
-        self.set_reference(recorded, asked=False)
+        self.set_reference(recorded, comparable=False)
         if self._reference is None:
             source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
             reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
-            say(f"no normalized_score, for {source} records {reason}: set data.expert_return to the expert's return")
-        elif "expert_return" not in demonstrations.metadata and self._drawn(demonstrations) is self.eval_deterministic:
-            drawn, mode = "draws from its distribution", "its mode"
+            say(f"no normalized_score: {source} records {reason}; set data.expert_return to the expert's return")
+        elif (
+            "expert_return" not in demonstrations.metadata and self._sampled(demonstrations) is self.eval_deterministic
+        ):
+            sampled, mode = "sampled", "deterministic"
+            used, evaluated = (sampled, mode) if self.eval_deterministic else (mode, sampled)
             say(
-                "normalized_score is relative to the demonstrations' returns, in which the expert's actions were "
-                f"{drawn if self.eval_deterministic else mode}, while {mode if self.eval_deterministic else drawn} "
-                "would be like what is evaluated: set data.expert_return to the return of those, if it is known"
+                f"normalized_score is relative to the demonstrations' returns, where the expert's actions are {used}, "
+                f"but the learner is evaluated with {evaluated} actions; if you know the expert's return for that, set "
+                "data.expert_return"
             )
 
     @staticmethod
-    def _drawn(demonstrations: Demonstrations) -> bool | None:
-        """Whether the expert's actions were draws; None where it is not known."""
+    def _sampled(demonstrations: Demonstrations) -> bool | None:
+        """Whether the expert's actions were sampled from a distribution; None if it is unknown."""
         deterministic = demonstrations.metadata.get("deterministic")
         return None if deterministic is None else not deterministic
 
     def refer_to(self, expert: str | Expert, actor: Expert | None = None) -> None:
-        """Score by the return of this expert, which the first process measures; see `ask`."""
+        """Use the return of this expert as the one that scores 1.0; the first process measures it."""
         if self._given is not None:
             return
         several = self.trainer is not None and self.trainer.world_size > 1
         first = self.trainer is None or self.trainer.global_rank == 0
         measured = None
         if first or not several:
-            known = self._reference if expert == self.expert and self.asked else None
-            measured = known or self.ask(expert, actor)
+            known = self._reference if expert == self.expert and self.comparable else None
+            measured = known or self.measure_return(expert, actor)
         if several:
             assert self.trainer is not None
             measured = self.trainer.strategy.broadcast(measured)
-        self.set_reference(measured, asked=True)
+        self.set_reference(measured, comparable=True)
 
     @property
     def rolls_out(self) -> bool:
-        """Whether the expert demonstrates; a file or `Transitions` are preferred to it."""
+        """Whether trajectories are collected from the expert, because no demonstrations are given."""
         return not isinstance(self.demonstrations, Transitions) and not self.demonstrations
 
     @property
@@ -222,23 +228,23 @@ class ExpertDataModule(EnvironmentDataModule):
         return self.num_envs
 
     @property
-    def _can_ask(self) -> bool:
+    def _can_measure(self) -> bool:
         return bool(self.expert) and self.rolls_out
 
-    def _ask(self) -> Reference:
-        return self.ask(self.expert)
+    def _measure_expert(self) -> Reference:
+        return self.measure_return(self.expert)
 
-    def ask(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
-        """The return of an expert that acts as the learner is evaluated; measured once and cached.
+    def measure_return(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
+        """Measure the return of an expert that acts the way the learner is evaluated; cached.
 
         Args:
-            expert: as for `load_expert`, or a function.
-            actor: `expert` where it is loaded already.
+            expert: Name for `load_expert`, or a function.
+            actor: The expert itself, if it is already loaded.
         """
         name = expert if isinstance(expert, str) else getattr(expert, "__name__", type(expert).__name__)
         what = f"return of the expert {name} in {self.env_id}"
         together = min(TOGETHER, reference.EPISODES)
-        if self.backend == "async":  # one process each
+        if self.backend == "async":  # every environment is a process
             together = min(together, self.expert_envs)
 
         def measured() -> Reference:
@@ -248,8 +254,8 @@ class ExpertDataModule(EnvironmentDataModule):
                     return reference.measure(self.make(together), acts, what, progress)
             except LitImitationError:
                 raise
-            except Exception as error:  # expert and environment may be anybody's code
-                raise ExpertError(f"{what}: {type(error).__name__} while it was measured: {error}") from error
+            except Exception as error:  # expert and environment may be the user's code
+                raise ExpertError(f"{what}: {type(error).__name__} while measuring it: {error}") from error
 
         key = environment_key(
             self.env_id,
@@ -264,7 +270,7 @@ class ExpertDataModule(EnvironmentDataModule):
         return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
 
     def _loaded(self, expert: str) -> Expert:
-        """The expert acting as the learner is evaluated; by its mode, where it has nothing to draw from."""
+        """The expert, acting the way the learner is evaluated; by its mode if it has no distribution."""
         load = partial(load_expert, expert, self.env_id, *self.spaces, trust=self.trust)
         try:
             return load(deterministic=self.eval_deterministic)
@@ -272,7 +278,7 @@ class ExpertDataModule(EnvironmentDataModule):
             if self.eval_deterministic:
                 raise
             mode = load(deterministic=True)
-            say(f"the expert's return is that of its mode, for it has no distribution to draw from ({error})")
+            say(f"the expert's return is measured with deterministic actions, because it has no distribution ({error})")
             return mode
 
     @property
@@ -280,7 +286,7 @@ class ExpertDataModule(EnvironmentDataModule):
         return self.env_id.rpartition(":")[2].replace("/", "_")
 
     def _key(self) -> Key:
-        """Of the demonstrations that an expert is asked for."""
+        """Cache key of the trajectories collected from the expert."""
         count = self.num_trajectories or self.expert_trajectories
         key = environment_key(
             self.env_id,
@@ -294,12 +300,12 @@ class ExpertDataModule(EnvironmentDataModule):
         add_expert(key, self.expert, self.env_id, self.action_space, trust=self.trust)
         return key
 
-    def _rolled_out(self) -> Demonstrations:
-        """The expert's trajectories, from the cache where they are in it."""
+    def _collect(self) -> Demonstrations:
+        """Collect the expert's trajectories, or read them from the cache."""
         count = self.num_trajectories or self.expert_trajectories
         what = f"demonstrations of the expert {self.expert} in {self.env_id}"
 
-        def shown() -> Demonstrations:
+        def collected() -> Demonstrations:
             seed = derive_seed(self.seed, "expert")
             expert = load_expert(
                 self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
@@ -313,18 +319,18 @@ class ExpertDataModule(EnvironmentDataModule):
             return Demonstrations(transitions, transitions.episode_returns(), metadata)
 
         store = Store("demonstrations", _write, partial(_read, self.spaces))
-        return kept(store, self._file_name, self._key(), shown, what=what, refresh=self._renews("demonstrations"))
+        return kept(store, self._file_name, self._key(), collected, what=what, refresh=self._renews("demonstrations"))
 
-    def _weigh(self, demonstrations: Demonstrations) -> Demonstrations:
-        """Weights of mean 1 over the transitions, from returns or from the column, if there is either."""
+    def _weight(self, demonstrations: Demonstrations) -> Demonstrations:
+        """Set weights with mean 1, from returns or from the `weights` column; without either there are none."""
         transitions, returns, metadata = demonstrations
         if self.return_temperature is not None:
             if len(returns) < 2 or returns.std() == 0:
                 raise DemonstrationError(
-                    "data.return_temperature weighs trajectories by their returns, and these are all the same: "
-                    f"{len(returns)} trajectories, return {returns[0]:.4g}; leave it out"
+                    "data.return_temperature weights trajectories by their returns, but these are all the same: "
+                    f"{len(returns)} trajectories with return {returns[0]:.4g}; leave it out"
                 )
-            # From the best, not the mean, so that nothing overflows; the mean of the weights is made 1 below.
+            # Relative to the best return, not the mean, to avoid overflow; the weights are normalized below.
             by_return = torch.exp((returns - returns.max()) / (self.return_temperature * returns.std()))
             transitions = transitions.clone(recurse=False)
             transitions.weight = by_return.float()[transitions.episode_index()]
@@ -335,7 +341,7 @@ class ExpertDataModule(EnvironmentDataModule):
         return Demonstrations(transitions, returns, metadata)
 
     def val_dataloader(self) -> list[Any]:
-        """This process's part of the held-out transitions, then episodes of the current policy."""
+        """This process's share of the held-out transitions, then episodes of the current policy."""
         assert self.trainer is not None
         return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]
 
@@ -350,14 +356,17 @@ def _read(spaces: tuple[Space[Any], Space[Any]], entry: Path, held: dict[str, An
 
 
 class HeldOut:
-    """Transitions `[M]` in order, in chunks that fit in memory. (A plain list Lightning would take for loaders.)"""
+    """Loader of transitions `[M]` in order, in chunks that fit in memory.
+
+    A class of its own, because Lightning takes a list for a list of loaders.
+    """
 
     def __init__(self, data: Transitions, chunk: int = 4096) -> None:
         self.chunks: tuple[Transitions, ...] = data.split(chunk)
 
     @classmethod
     def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
-        """This process's part of them: all processes have one, or none has, since they average over what they have."""
+        """This process's share; empty on all processes if there are fewer transitions than processes."""
         if len(data) < trainer.world_size:
             return []
         return [cls(data[trainer.global_rank :: trainer.world_size])]

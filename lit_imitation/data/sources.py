@@ -1,4 +1,4 @@
-"""Where demonstrations come from: one reader a layout, all giving the same columns, none running code from a file."""
+"""Sources of demonstrations: one reader per layout, the same columns from each, and no code run from any file."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Metadata: TypeAlias = dict[str, str | int | float]
 REQUIRED = ("observations", "actions", "terminals", "timeouts")
 OPTIONAL = ("rewards", "next_observations", "weights", "episode_returns", "metadata")
 FLAT = ("obs", "acts", "terminal", "indices")
-"""The `imitation` library's archive: trajectories end to end, each with one more `obs` than `acts`; perhaps `rews`."""
+"""Archive of the `imitation` library: trajectories end to end, each with one more `obs` than `acts`; also `rews`."""
 NESTED = FLAT[:3]
-"""The same library's Hugging Face layout: one row a trajectory."""
+"""Hugging Face layout of the `imitation` library: one row per trajectory."""
 FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
 
 
@@ -45,39 +45,39 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
-"""What the libraries raise on damaged files."""
+"""Exceptions that libraries raise on damaged files."""
 
 
 LARGEST_JSON = 2**24
-"""Bytes of a JSON file that describes a dataset."""
+"""Largest size, in bytes, of a JSON file that describes a dataset."""
 
 
 class Columns(NamedTuple):
-    """What a source holds, under D4RL's keys, its values not yet looked at."""
+    """Content of a source under D4RL's keys, not yet checked."""
 
     arrays: dict[str, Array]
     where: Callable[[str, int | None], str]
-    """Names source, key and row (None: the whole column) as the person who made the source knows them."""
+    """Function that names a place in the source's own terms, from key and row (None: the whole column)."""
     metadata: Metadata
 
 
 def named(source: str, names: Mapping[str, str]) -> Callable[[str, int | None], str]:
-    """A `Columns.where` for rows that lie in the source as they lie in the columns; `names` maps keys to its names."""
+    """`Columns.where` of a source with the same rows as the columns; `names` maps our keys to the source's."""
     return lambda key, row: f"{source}: '{names.get(key, key)}'" + ("" if row is None else f", row {row}")
 
 
 def read_columns(source: str, observation_space: gymnasium.Space[Any] | None = None) -> Columns:
-    """The columns of a file, of `minari:ID` or of `hf:NAME`.
+    """Read the columns of a file, of `minari:ID` or of `hf:NAME`.
 
     Args:
-        source: where they are.
-        observation_space: of the environment, where there is one; if it was flattened from a Dict or Tuple, that
-            (`original`) says in which order a dataset's own are.
+        source: Path or name of the source.
+        observation_space: The environment's observation space, if there is one. If it was flattened from a Dict or
+            Tuple (`original`), the dataset's observations are flattened in that order.
 
     Raises:
-        DemonstrationError: the source is missing, damaged, not what its name says, lacks a key, or has other keys than
-            the environment's dictionary of observations.
-        MissingExtraError: the source's library is not installed.
+        DemonstrationError: The source is missing, damaged, of another format than its name says, lacks a key, or has
+            other observation keys than the environment.
+        MissingExtraError: The source's library is not installed.
     """
     refuse_url(source, "demonstrations", DemonstrationError)
     if not source.startswith(("minari:", "hf:")):
@@ -86,7 +86,13 @@ def read_columns(source: str, observation_space: gymnasium.Space[Any] | None = N
         if source.startswith("minari:"):
             return _read_minari(source, getattr(observation_space, "original", None))
         return _read_hugging_face(source)
-    except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:  # past its own checks
+    except (
+        *UNREADABLE,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+    ) as error:  # missed by the reader's own checks
         raise DemonstrationError(f"{source}: cannot be read ({type(error).__name__}: {error})") from error
 
 
@@ -94,8 +100,8 @@ def _read_file(source: str) -> Columns:
     path = expanded(source)
     if path.is_dir():
         raise DemonstrationError(
-            f"{source}: is a directory, not a file. A Minari dataset's directory is named minari:{source}, "
-            f"a Hugging Face dataset's hf:{source}"
+            f"{source}: is a directory, not a file. For a Minari dataset write minari:{source}, "
+            f"for a Hugging Face dataset hf:{source}"
         )
     if not path.exists():
         raise DemonstrationError(f"{source}: no such file. Demonstrations are a path, minari:ID or hf:NAME")
@@ -109,7 +115,7 @@ def _read_file(source: str) -> Columns:
         held = _npz_arrays(source, path) if expected == "npz" else _hdf5_arrays(source, path)
     except UNREADABLE as error:
         raise DemonstrationError(
-            f"{source}: cannot be read ({error}). Where it is truncated or damaged, copy or download it again"
+            f"{source}: cannot be read ({error}). If it is truncated or damaged, copy or download it again"
         ) from error
     if "observations" not in held and ("obs" in held or "acts" in held):
         return _from_flat(source, held)
@@ -119,10 +125,10 @@ def _read_file(source: str) -> Columns:
 
 
 def format_of(path: Path) -> str:
-    """`npz` or `hdf5`, by the suffix.
+    """Format by the suffix: `npz` or `hdf5`.
 
     Raises:
-        DemonstrationError: any other suffix.
+        DemonstrationError: The suffix is another one.
     """
     if path.suffix.lower() not in FORMATS:
         raise DemonstrationError(f"{path}: cannot tell its format from the suffix {path.suffix!r}: use .npz or .hdf5")
@@ -130,7 +136,7 @@ def format_of(path: Path) -> str:
 
 
 def _format_found(path: Path) -> str:
-    """What the first bytes say that a file is."""
+    """Format of a file by its first bytes."""
     import h5py
 
     with path.open("rb") as file:
@@ -142,17 +148,17 @@ def _format_found(path: Path) -> str:
     if h5py.is_hdf5(path):
         return "hdf5"
     if head.startswith(b"\x93NUMPY"):
-        return "a single array (.npy), where every column has its key: write it with np.savez_compressed"
+        return "a single array (.npy), but each column needs a key: write it with np.savez_compressed"
     if head.startswith(b"\x80"):
         return (
-            "a pickle, which is not opened since it could run code: where you trust it, "
+            "a pickle, which is not opened because it could run code: if you trust it, "
             "load it yourself and write its arrays with np.savez_compressed"
         )
     return f"something else (it begins with {head!r})"
 
 
 def _keys(path: Path, kind: str) -> list[str]:
-    """The first names in a file, shortened, whatever they hold."""
+    """First names in a file, shortened."""
     if kind == "npz":
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -177,8 +183,8 @@ def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
                 if "pickle" not in str(error):
                     raise
                 raise DemonstrationError(
-                    f"{source}: '{key}' is an object array, that is a pickle, which is not opened since it could run "
-                    "code: save it as an array of numbers (rows of unequal length are the usual reason)"
+                    f"{source}: '{key}' is an object array, which is a pickle and is not opened because it could run "
+                    "code: save it as an array of numbers (usually rows have unequal lengths)"
                 ) from error
             if not isinstance(array, np.ndarray):
                 raise ValueError(f"'{key}' is not an array")
@@ -195,17 +201,17 @@ def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
             if key not in file.keys():  # noqa: SIM118 - `in file` would follow a link
                 continue
             _no_foreign_data(source, path, file, key)
-            # D4RL's own files hold a *group* called metadata, of other things.
+            # D4RL's own files have a group called metadata, with other content.
             if isinstance(file[key], h5py.Dataset):
                 held[key] = np.asarray(file[key][()])
     return held
 
 
 def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
-    """Refuse what lies outside an HDF5 file, or would take more memory than the file can fill.
+    """Refuse links, data outside an HDF5 file, and datasets that are larger than the file can hold.
 
     Raises:
-        DemonstrationError: a link, a dataset whose content is in other files, or one of an absurd size.
+        DemonstrationError: The key is a link, lies in another file, or has an absurd size.
     """
     import h5py
 
@@ -221,7 +227,7 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
     if isinstance(thing, h5py.Group):
         return
     if not isinstance(thing, h5py.Dataset):
-        raise DemonstrationError(f"{place} is no dataset")
+        raise DemonstrationError(f"{place} is not a dataset")
     if thing.is_virtual or thing.external:
         names = [one.file_name for one in thing.virtual_sources()] if thing.is_virtual else [thing.external[0][0]]
         raise DemonstrationError(f"{place} lies in another file, {names[0]}, which is not opened: copy the data in")
@@ -230,7 +236,7 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
 
 
 def _check_tree(source: str, path: Path) -> None:
-    """`_no_foreign_data` for everything in an HDF5 file that another library will read."""
+    """Apply `_no_foreign_data` to a whole HDF5 file that another library will read."""
     import h5py
 
     check_file(path, DemonstrationError)
@@ -239,7 +245,7 @@ def _check_tree(source: str, path: Path) -> None:
         seen = set()
         while waiting:
             group = waiting.pop()
-            for key in group.keys():  # noqa: SIM118 - an HDF5 group is no dictionary
+            for key in group.keys():  # noqa: SIM118 - an HDF5 group is not a dictionary
                 _no_foreign_data(source, path, group, key)
                 thing = group[key]
                 if isinstance(thing, h5py.Group) and hash(thing.id) not in seen:
@@ -253,7 +259,7 @@ def _require_keys(
     held: Sequence[str] | Mapping[str, Any],
     others: Sequence[str] = (),
 ) -> None:
-    """Raise an error with all that is there, also under `others`, the keys that nothing is read from."""
+    """Raise an error if a key is missing; it lists the keys that exist, `held` and `others`."""
     missing = [key for key in required if key not in held]
     if not missing:
         return
@@ -264,7 +270,7 @@ def _require_keys(
     if meant := get_close_matches(missing[0], set(there) - set(required), 1):
         text += f" Is it '{meant[0]}'?"
     if missing[0] == "timeouts":
-        text += " Where episodes only end by terminals, add an all-False array: timeouts = np.zeros(N, dtype=bool)"
+        text += " If episodes end only by terminals, add an all-False array: timeouts = np.zeros(N, dtype=bool)"
     raise DemonstrationError(text)
 
 
@@ -276,18 +282,18 @@ def _metadata(source: str, array: Array) -> Metadata:
             f"{source}: 'metadata' is not JSON ({error}): write it as json.dumps(dict), or leave it out"
         ) from error
     if not isinstance(metadata, dict) or not all(isinstance(entry, str | int | float) for entry in metadata.values()):
-        raise DemonstrationError(f"{source}: 'metadata' has to be a JSON object whose values are strings and numbers")
+        raise DemonstrationError(f"{source}: 'metadata' must be a JSON object whose values are strings and numbers")
     return metadata
 
 
 def _from_flat(source: str, held: dict[str, Array]) -> Columns:
-    """The `imitation` library's flat archive; `indices` [episodes - 1] are the rows of `acts` where the next starts."""
+    """Columns of the `imitation` library's archive; `indices` are the first rows of all trajectories but the first."""
     _require_keys(source, FLAT, held)
     obs, acts, terminal, indices = (held[key] for key in FLAT)
     rews = held.get("rews", np.zeros(acts.shape[:1], np.float32))
     for key, column in (("obs", obs), ("acts", acts), ("rews", rews), ("terminal", terminal), ("indices", indices)):
         if column.ndim == 0:
-            raise DemonstrationError(f"{source}: '{key}' is a single value; a column has one a row")
+            raise DemonstrationError(f"{source}: '{key}' is a single value; one per row is needed")
     if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
         raise DemonstrationError(
             f"{source}: 'indices' holds {indices.dtype} {list(indices.shape)}; a list of row numbers is needed"
@@ -295,14 +301,14 @@ def _from_flat(source: str, held: dict[str, Array]) -> Columns:
     if len(terminal) != len(indices) + 1 or len(obs) != len(acts) + len(terminal) or len(rews) != len(acts):
         raise DemonstrationError(
             f"{source}: lengths differ: 'obs' has {len(obs)} rows, 'acts' {len(acts)}, 'rews' {len(rews)}, 'terminal' "
-            f"{len(terminal)}, 'indices' {len(indices)}. There is one 'terminal' a trajectory, one 'indices' less than "
-            "that, one 'rews' an 'acts', and each trajectory has one more 'obs' than 'acts'"
+            f"{len(terminal)}, 'indices' {len(indices)}. Each trajectory has one 'terminal' and one more 'obs' than "
+            "'acts'; 'rews' is as long as 'acts', and 'indices' is one shorter than 'terminal'"
         )
     lengths = np.diff(indices.astype(np.int64), prepend=0, append=len(acts))
     if (lengths < 0).any():
         row = int((lengths < 0).argmax())
         raise DemonstrationError(
-            f"{source}: 'indices', row {min(row, len(indices) - 1)}: the rows where trajectories start have to grow "
+            f"{source}: 'indices', row {min(row, len(indices) - 1)}: the rows where trajectories start must increase "
             f"and stay below the {len(acts)} rows of 'acts'"
         )
     return _join(source, obs, acts, rews, lengths, *_episode_ends(source, terminal, lengths))
@@ -322,12 +328,12 @@ def _read_hugging_face(source: str) -> Columns:
             _require_keys(f"{source} (splits)", ["train"], data)
             data = data["train"]
         _require_keys(source, NESTED, data.column_names)
-        # Only these columns are decoded: `infos`, where there is one, holds objects as text.
+        # Only these columns are decoded: `infos`, if present, holds objects as text.
         columns = [*NESTED, *(["rews"] if "rews" in data.column_names else [])]
         table = data.select_columns(columns).with_format("arrow")[:]
     except (*UNREADABLE, TypeError, AttributeError, LookupError, RecursionError) as error:
         raise DemonstrationError(
-            f"{source}: cannot be read as a Hugging Face dataset ({error}). A directory has to be one that "
+            f"{source}: cannot be read as a Hugging Face dataset ({error}). A directory must be one that "
             "save_to_disk wrote; any other name is looked up on the hub"
         ) from error
     steps, rows = {}, {}
@@ -354,10 +360,10 @@ def _read_hugging_face(source: str) -> Columns:
 
 
 def _check_saved(source: str, directory: Path) -> None:
-    """See that a directory of `save_to_disk` names files of its own only: they are opened under whatever name it has.
+    """Check that a directory of `save_to_disk` names only its own files, because all named files are opened.
 
     Raises:
-        DemonstrationError: it names or links to others.
+        DemonstrationError: It names or links to other files.
     """
     splits = [directory]
     if (directory / "dataset_dict.json").exists():
@@ -365,7 +371,7 @@ def _check_saved(source: str, directory: Path) -> None:
     for split in splits:
         check_inside(split, directory, DemonstrationError)
         if not (split / "state.json").exists():
-            continue  # the library says so
+            continue  # the library reports it
         for name in [*_names(source, split, "state.json", "_data_files"), "dataset_info.json"]:
             check_inside(split / name, directory, DemonstrationError)
             check_file(split / name, DemonstrationError)
@@ -379,7 +385,9 @@ def _names(source: str, directory: Path, file: str, key: str) -> list[str]:
         name = one.get("filename") if isinstance(one, dict) else one
         if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
             place = directory / file
-            raise DemonstrationError(f"{source}: {place} names {name!r:.80} ('{key}'), which is no file beside it")
+            raise DemonstrationError(
+                f"{source}: {place} names {name!r:.80} ('{key}'), which is not a file in this directory"
+            )
         names.append(name)
     return names
 
@@ -392,7 +400,7 @@ def _json(source: str, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DemonstrationError(f"{source}: {path} is not JSON ({error})") from error
     if not isinstance(held, dict):
-        raise DemonstrationError(f"{source}: {path} is no JSON object")
+        raise DemonstrationError(f"{source}: {path} is not a JSON object")
     return held
 
 
@@ -434,11 +442,11 @@ def _read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
     if not (data / "metadata.json").is_file():
         raise DemonstrationError(
             f"{source}: no Minari dataset in {directory}: download it with `minari download {name}` "
-            "(`minari list remote` shows what there is)"
+            "(`minari list remote` shows the available ones)"
         )
     try:
-        # Where a space is not written down, Minari would build the environment that the file names, with the
-        # arguments it gives: that is running code of the file's choosing.
+        # Without recorded spaces, Minari would build the environment that the file names with the file's arguments,
+        # and so run code chosen by the file.
         metadata = _json(source, data / "metadata.json")
         _require_keys(f"{data / 'metadata.json'}", ("observation_space", "action_space"), metadata)
         _check_minari_files(source, data, metadata)
@@ -465,11 +473,11 @@ def _read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
         if set(others.values()) != {len(seen) - 1}:
             raise DemonstrationError(
                 f"{source}: lengths differ: episode {index} has {len(seen)} 'observations', and {others}; "
-                "these are to be alike, with one more 'observations'"
+                "these must be equal, with one more 'observations'"
             )
     terminals = np.concatenate([episode.terminations for episode in episodes]).astype(bool)
     timeouts = np.concatenate([episode.truncations for episode in episodes]).astype(bool)
-    # An episode that Minari stopped recording is one that somebody stopped looking at.
+    # An episode whose recording just stopped is a truncated one.
     last = _last_rows(source, lengths)
     timeouts[last] |= ~terminals[last]
     notes: Metadata = {"dataset": dataset.id}
@@ -483,7 +491,7 @@ def _read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
 
 
 def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]:
-    """A dataset's space with its keys in the order of the environment that was recorded; Minari sorts them."""
+    """A dataset's space with its keys in the order of the recorded environment; Minari sorts them."""
     parts = json.loads(written) if isinstance(written, str) else written
     if isinstance(space, gymnasium.spaces.Dict):
         inner = {key: _recorded(space[key], part) for key, part in parts["subspaces"].items()}
@@ -495,10 +503,10 @@ def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]
 
 
 def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], original: gymnasium.Space[Any]) -> None:
-    """See that a dataset's observations have the parts of the environment's, by their names and not by their number.
+    """Check that a dataset's observations have the same parts as the environment's, compared by name.
 
     Raises:
-        DemonstrationError: a key that only one of them has, or a part of another kind or size; the text names it.
+        DemonstrationError: A key exists on one side only, or a part has another kind or size; the text names it.
     """
     if isinstance(original, gymnasium.spaces.Dict) and isinstance(recorded, gymnasium.spaces.Dict):
         missing = [key for key in original.spaces if key not in recorded.spaces]
@@ -531,10 +539,10 @@ def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], origin
 
 
 def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) -> None:
-    """See that Minari reads files of this dataset only, and as many episodes as there are.
+    """Check that Minari will read only files of this dataset, and not more episodes than exist.
 
     Raises:
-        DemonstrationError: a file that is none, that leads elsewhere, or a number of episodes that cannot be.
+        DemonstrationError: A path is not a file or leads elsewhere, or the number of episodes is impossible.
     """
     check_inside(data, data.parent, DemonstrationError)
     for path in data.rglob("*"):
@@ -550,11 +558,11 @@ def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) ->
             most = max(most, len(file))
     count = metadata.get("total_episodes")
     if not isinstance(count, int) or not 0 <= count <= most:
-        raise DemonstrationError(f"{source}: 'total_episodes' is {count!r:.80}, but {most} are there")
+        raise DemonstrationError(f"{source}: 'total_episodes' is {count!r:.80}, but there are at most {most}")
 
 
 def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:
-    """`[T, d]`: as `gymnasium.spaces.flatten` of each row of `values`, whole columns at a time where it can be done."""
+    """`[T, d]`: `gymnasium.spaces.flatten` of each row of `values`, by whole columns where possible."""
     if isinstance(space, gymnasium.spaces.Dict):
         return np.concatenate([_flatten(inner, values[key]) for key, inner in space.spaces.items()], axis=1)
     if isinstance(space, gymnasium.spaces.Tuple):
@@ -565,12 +573,12 @@ def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:
 
 
 def _episode_ends(source: str, terminal: Array, lengths: Array) -> tuple[Array, Array]:
-    """`terminals, timeouts`, each `[N]`, from one flag a trajectory: did it end, or was it cut off?"""
+    """`terminals, timeouts`, each `[N]`, from one flag per trajectory: terminated, or truncated."""
     if terminal.ndim == 2 and terminal.shape[1] == 1:
         terminal = terminal[:, 0]
     if terminal.dtype.kind not in "biu" or terminal.ndim != 1:
         raise DemonstrationError(
-            f"{source}: 'terminal' holds {terminal.dtype} {list(terminal.shape)}; one bool a trajectory is needed"
+            f"{source}: 'terminal' holds {terminal.dtype} {list(terminal.shape)}; one bool per trajectory is needed"
         )
     terminals, timeouts = np.zeros((2, int(lengths.sum())), dtype=bool)
     last = _last_rows(source, lengths)
@@ -580,7 +588,7 @@ def _episode_ends(source: str, terminal: Array, lengths: Array) -> tuple[Array, 
 
 
 def _last_rows(source: str, lengths: Array) -> Array:
-    """`[episodes]`: where each trajectory's last transition lies."""
+    """`[episodes]`: row of each trajectory's last transition."""
     if not (lengths > 0).all():
         raise DemonstrationError(f"{source}: trajectory {(lengths <= 0).argmax()} holds no transitions: leave it out")
     return np.asarray(np.cumsum(lengths) - 1)
@@ -599,14 +607,14 @@ def _join(
     """Columns from trajectories laid end to end, each with a final observation.
 
     Args:
-        source: for messages.
-        obs: `[N + episodes, *obs]`.
-        acts: `[N, *act]`.
-        rews: `[N]`.
-        lengths: `[episodes]`, their sum N.
-        terminals: `[N]`.
-        timeouts: `[N]`.
-        names: what the source calls `obs`, `acts` and `rews`, where it is not that.
+        source: Name of the source in messages.
+        obs: Observations `[N + episodes, *obs]`.
+        acts: Actions `[N, *act]`.
+        rews: Rewards `[N]`.
+        lengths: Number of transitions of each trajectory `[episodes]`, with sum N.
+        terminals: Flags `[N]` of terminal transitions.
+        timeouts: Flags `[N]` of truncated transitions.
+        names: The source's names of `obs`, `acts` and `rews`, if they differ.
     """
     episode = np.repeat(np.arange(len(lengths)), lengths)
     starts = np.cumsum(lengths) - lengths

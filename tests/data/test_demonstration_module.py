@@ -106,7 +106,7 @@ def test_num_trajectories(count):
 
 
 def test_more_trajectories_than_there_are():
-    with pytest.raises(DemonstrationError, match="11 trajectories were asked for, but there are 10"):
+    with pytest.raises(DemonstrationError, match="num_trajectories is 11, but there are only 10 trajectories"):
         ready(num_trajectories=11)
 
 
@@ -430,7 +430,7 @@ def test_a_pass_takes_every_index_at_most_once_and_all_it_can(n, size, passes, e
 @given(world_size=st.integers(1, 5), **SIZES)
 def test_processes_share_out_the_batches_of_one(world_size, n, size, passes, epoch):
     if min(n, size) % world_size:
-        with pytest.raises(ConfigError, match="cannot be shared out equally"):
+        with pytest.raises(ConfigError, match="cannot be divided equally"):
             Batches(numbers(n), size, passes, 0, lambda: epoch, 0, world_size)
         return
     alone = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
@@ -482,7 +482,7 @@ def test_the_remainder_that_is_left_out_changes_from_pass_to_pass():
     assert set().union(*left_out) == set(range(11))
 
 
-# --- evaluation shared out --------------------------------------------------------------------------------------------
+# --- evaluation over several processes ---------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -493,7 +493,7 @@ def test_shares_of_the_processes_add_up_and_environments_keep_their_seeds(num_en
     for rank in range(world_size):
         data.trainer = trainer(rank, world_size)
         if min(num_envs, count) < world_size:
-            with pytest.raises(ConfigError, match="cannot be shared out"):
+            with pytest.raises(ConfigError, match="cannot be divided"):
                 PolicyEpisodes(data, count, seed, record=False)
             return
         shares.append(PolicyEpisodes(data, count, seed, record=False))

@@ -209,7 +209,7 @@ FAULTS = {
     "text returns": ({"episode_returns": np.array([b"a", b"b"])}, "'episode_returns' holds"),
     "metadata not JSON": ({"metadata": b"{"}, "'metadata' is not JSON"),
     "metadata numbers": ({"metadata": np.ones(4)}, "'metadata' is not JSON"),
-    "metadata nested": ({"metadata": json.dumps({"a": [1]})}, "'metadata' has to be"),
+    "metadata nested": ({"metadata": json.dumps({"a": [1]})}, "'metadata' must be"),
 }
 
 
@@ -274,7 +274,7 @@ def test_several_discrete_actions_are_read_and_checked(tmp_path):
 
 def test_other_spaces_are_named(tmp_path):
     with pytest.raises(
-        UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); Box, Discrete and MultiDiscrete can"
+        UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); only Box, Discrete and MultiDiscrete can"
     ):
         read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiBinary(2))
 
@@ -658,7 +658,7 @@ def test_take():
     fewer = trajectories(take(whole, 2, torch.Generator().manual_seed(0)), whole)
     assert set(fewer) < set(chosen[0])
     assert trajectories(take(whole, 5, torch.Generator()), whole) == [0, 1, 2, 3, 4]
-    with pytest.raises(DemonstrationError, match="6 trajectories were asked for, but there are 5"):
+    with pytest.raises(DemonstrationError, match="num_trajectories is 6, but there are only 5 trajectories"):
         take(whole, 6, torch.Generator())
     with pytest.raises(ConfigError, match="num_trajectories is 0"):
         take(whole, 0, torch.Generator())

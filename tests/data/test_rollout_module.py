@@ -94,7 +94,7 @@ def test_environments_are_shared_out_over_processes():
     data.setup("fit")
     assert next(iter(data.train_dataloader())).rollout.batch_size == (5, 3)
     data.teardown("fit")
-    with pytest.raises(ConfigError, match=r"data.num_envs 5 cannot be shared out equally over 2"):
+    with pytest.raises(ConfigError, match=r"data.num_envs 5 cannot be divided equally among 2"):
         module(world=2, num_envs=5).setup("fit")
 
 

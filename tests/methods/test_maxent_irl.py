@@ -399,7 +399,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (lambda: MaxEntIRL(step_weights="even"), None, "model.step_weights is 'even'; choose equal or discounted"),
         (None, lambda: module(GridWorld(3), val_fraction=1.0), r"data.val_fraction is 1.0; it must lie in \[0, 1\)"),
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
-        (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
+        (None, lambda: TabularDataModule(), "set either data.env_id or data.world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
         (None, lambda: module(GridWorld(3), expert="sofft"), "data.expert is 'sofft'; choose optimal or soft"),
         (lambda: MaxEntIRL(entropy="causl"), None, "model.entropy is 'causl'; choose one of causal, trajectory"),

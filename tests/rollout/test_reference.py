@@ -129,7 +129,7 @@ def test_unrecorded_rewards_give_no_expert_return(tmp_path, capsys, suffix, rewa
                 del hdf5["rewards"], hdf5["episode_returns"]
     data = ready(str(file))
     assert data.expert_return is None
-    assert f"no normalized_score, for {file} records no rewards: set data.expert_return" in capsys.readouterr().err
+    assert f"no normalized_score: {file} records no rewards; set data.expert_return" in capsys.readouterr().err
     assert ready(transitions).expert_return is None
     given = ready(str(file), expert_return=30.0)
     assert given.expert_reference == (30.0, None, 0)
@@ -214,7 +214,7 @@ def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatc
     assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
     capsys.readouterr()
     assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
-    assert "normalized_score is relative to data.expert scripted: the demonstrations hold no returns" in (
+    assert "normalized_score is relative to data.expert scripted: the demonstrations contain no returns" in (
         capsys.readouterr().err
     )
 
@@ -264,7 +264,7 @@ def test_expert_that_fails_while_measured_is_named():
         raise RuntimeError("no more")
 
     with pytest.raises(ExpertError, match=r"return of the expert broken in CartPole-v1: RuntimeError .*no more"):
-        data.ask(broken, broken)
+        data.measure_return(broken, broken)
 
 
 def test_tabular_reference_is_the_expert_as_it_is_evaluated():
