@@ -12,6 +12,7 @@ import torch
 from gymnasium import Space
 from lightning import Trainer
 
+from lit_imitation.data.columns import Metadata
 from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
@@ -25,7 +26,6 @@ from lit_imitation.data.demonstrations import (
     write_demonstrations,
 )
 from lit_imitation.data.module import EnvironmentDataModule, check_at_least
-from lit_imitation.data.sources import Metadata
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert, add_expert, load_expert

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_imitation.data.sources import UNREADABLE, Array, read_columns
+from lit_imitation.data.columns import UNREADABLE, Array
+from lit_imitation.data.sources import read_columns
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.tabular.trajectories import Trajectories
 from lit_imitation.utils.files import expanded

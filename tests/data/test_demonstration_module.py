@@ -482,7 +482,7 @@ def test_the_remainder_that_is_left_out_changes_from_pass_to_pass():
     assert set().union(*left_out) == set(range(11))
 
 
-# --- evaluation over several processes ---------------------------------------------------------------------------------
+# --- evaluation over several processes ------------------------------------------------------------------------------
 
 
 @settings(deadline=None)

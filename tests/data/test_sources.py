@@ -15,7 +15,7 @@ from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, save
 from gymnasium.spaces import Box, Discrete
 
 from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations
-from lit_imitation.data.sources import _dense
+from lit_imitation.data.hugging_face import _dense
 from lit_imitation.errors import DemonstrationError, MissingExtraError
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------

@@ -203,14 +203,14 @@ def test_given_return_must_be_finite():
 
 
 def test_given_return_asks_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr(DemonstrationDataModule, "ask", None)
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", None)
     assert ready(expert="scripted", num_trajectories=2, expert_return=7.0).expert_return == 7.0
 
 
 def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatch, capsys):
     """A recipe's expert stays set where a file of one's own replaces its demonstrations."""
     asked = Reference(500.0, 0.0, 100)
-    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert, actor=None: asked)
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert, actor=None: asked)
     assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
     capsys.readouterr()
     assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
@@ -222,7 +222,7 @@ def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatc
 def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives
-    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert: Reference(1.0, 0.5, 100))
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert: Reference(1.0, 0.5, 100))
     settings = {"env_id": "CartPole-v1", "expert": "scripted"}
     for more, carried in (
         ({}, True),
@@ -299,9 +299,9 @@ def test_score_interval_has_the_errors_of_both_ends():
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"expert_return": "many"}, "both have to be finite numbers"),
-        ({"expert_return": float("nan")}, "both have to be finite numbers"),
-        ({"expert_return_error": float("inf")}, "both have to be finite numbers"),
+        ({"expert_return": "many"}, "both must be finite numbers"),
+        ({"expert_return": float("nan")}, "both must be finite numbers"),
+        ({"expert_return_error": float("inf")}, "both must be finite numbers"),
         ({"expert_return_episodes": "100"}, "expert_return_episodes '100'"),
         ({"expert_return_episodes": float("inf")}, "expert_return_episodes inf"),
         ({"expert_return_episodes": -1}, "expert_return_episodes -1"),
