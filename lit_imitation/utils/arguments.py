@@ -41,7 +41,6 @@ class TypeChecked:
         return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
 
-@functools.lru_cache
 def constructor_signature(cls: type, *, evaluated: bool = False) -> inspect.Signature:
     """Signature of a constructor, with `*args` and `**kwargs` replaced by the parameters they are forwarded to.
 
@@ -58,6 +57,11 @@ def constructor_signature(cls: type, *, evaluated: bool = False) -> inspect.Sign
         TypeError: A constructor has no signature, like some that are written in C.
         ValueError: Likewise, or the parameters do not fit together.
     """
+    return _signature(cls, evaluated)
+
+
+@functools.lru_cache
+def _signature(cls: type, evaluated: bool) -> inspect.Signature:
     return inspect.Signature(_parameters(cls.__mro__, evaluated))
 
 
