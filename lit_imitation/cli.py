@@ -136,9 +136,9 @@ def collect(arguments: Sequence[str]) -> None:
 
     import torch
 
+    from lit_imitation.data.columns import Metadata
     from lit_imitation.data.demonstration_module import DemonstrationDataModule
     from lit_imitation.data.demonstrations import Demonstrations, subsample, with_return, write_demonstrations
-    from lit_imitation.data.sources import Metadata
     from lit_imitation.envs import make
     from lit_imitation.experts import load_expert
     from lit_imitation.rollout import collect as roll_out

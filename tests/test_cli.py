@@ -247,7 +247,7 @@ def test_help_and_print_config(capsys):
 ERRORS = {
     "unknown command": (["train"], "no command 'train'"),
     "unknown environment": (["fit", *DATA, "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
-    "no demonstrations": (["fit", *DATA, "--data.env_id=CartPole-v1"], "nobody demonstrates"),
+    "no demonstrations": (["fit", *DATA, "--data.env_id=CartPole-v1"], "no demonstrations"),
     "missing file": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
     "unknown expert": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "oracle"),
     "no checkpoint to test": (["test", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "--ckpt_path"),

@@ -1,4 +1,4 @@
-"""DataModules: an environment to be judged in, for every method."""
+"""Base of all DataModules: an environment for evaluation."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from lit_imitation.utils.cache import say
 from lit_imitation.utils.seeding import derive_seed
 
 EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
-"""Arguments of an environment, as the command line's parser reads them: a `class_path` below them is plain data, which
-below `Any` it would import and build. In Python any value will do."""
+"""Arguments of an environment. In Python any value works. The annotation is for the command line's parser, which would
+import and build a `class_path` below `Any`; here it stays plain data."""
 
 
 class EnvironmentDataModule(TypeChecked, LightningDataModule):
-    """The environment, its spaces, and evaluation: the loaders for validation, test and prediction roll out the policy.
+    """An environment, its spaces, and evaluation: validation, test and prediction loaders roll out the policy.
 
     Args:
-        env_id: a registered Gymnasium id, or `module:Id-v0`.
-        env_kwargs: passed to the environment.
-        num_envs: environments that step together.
-        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
-        eval_episodes: episodes of each validation; 0 for none.
-        test_episodes: episodes of `test` and `predict`.
-        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
-        expert_return: return that scores 1.0; by default the expert's, where it is known.
-        refresh: make anew what is cached: the return of acting at random.
-        seed: of everything drawn here; by default that of `seed_everything`.
+        env_id: ID of a registered Gymnasium environment, or `module:Id-v0`.
+        env_kwargs: Arguments of the environment.
+        num_envs: Number of environments that step in parallel, over all processes.
+        backend: How environments are vectorized: `auto`, `vector`, `envpool`, `sync` or `async`, see
+            `lit_imitation.envs.make`.
+        eval_episodes: Number of episodes of each validation; 0 for none.
+        test_episodes: Number of episodes of `test` and `predict`.
+        eval_deterministic: Evaluate the mode of the policy's distribution instead of sampling from it.
+        expert_return: Return that scores 1.0; by default the expert's, where it is known.
+        refresh: Measure and collect again what is cached: reference returns and the expert's demonstrations.
+        seed: Seed of all random numbers of the data; by default that of `seed_everything`.
     """
 
     argument_owner = "data"
@@ -49,6 +50,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     def __init__(
         self,
         env_id: str,
+        *,
         env_kwargs: EnvArguments | None = None,
         num_envs: int = 10,
         backend: Backend = "auto",
@@ -60,17 +62,10 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("num_envs", num_envs, 1),
-            ("eval_episodes", eval_episodes, 0),
-            ("test_episodes", test_episodes, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
+        check_at_least(0, eval_episodes=eval_episodes, seed=seed)
+        check_at_least(1, num_envs=num_envs, test_episodes=test_episodes)
         if expert_return is not None and not math.isfinite(expert_return):
             raise ConfigError(f"data.expert_return is {expert_return}; it must be finite")
-        if seed is not None and seed < 0:
-            raise ConfigError(f"data.seed is {seed}; it must be at least 0")
         self.env_id = env_id
         self.env_kwargs: dict[str, Any] = env_kwargs or {}
         self.num_envs, self.backend = num_envs, backend
@@ -79,10 +74,10 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         self.eval_deterministic, self.refresh = eval_deterministic, refresh
         self._given = None if expert_return is None else Reference(float(expert_return))
         self._reference: Reference | None = None
-        self.asked = False
-        """Whether the reference is that of an expert acting as the learner is evaluated, or was recorded."""
+        self.comparable = False
+        """Whether the reference is of an expert that acts the way the learner is evaluated: by mode or by samples."""
         self._unknown = False
-        """Whether it could not be measured."""
+        """Whether measuring the reference failed."""
         self._random: Reference | None = None
         self._renewed: set[str] = set()
         self._spaces: tuple[Space[Any], Space[Any]] | None = None
@@ -90,17 +85,17 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
 
     @property
     def observation_space(self) -> Space[Any]:
-        """Of one environment, as `make` gives it."""
+        """Observation space of one environment, as `make` returns it."""
         return self.spaces[0]
 
     @property
     def action_space(self) -> Space[Any]:
-        """Of one environment."""
+        """Action space of one environment."""
         return self.spaces[1]
 
     @property
     def spaces(self) -> tuple[Space[Any], Space[Any]]:
-        """Observation and action space, from an environment made for the purpose the first time."""
+        """Observation and action space; the first call builds an environment to find out."""
         if self._spaces is None:
             envs = self.make(1)
             self._spaces = envs.single_observation_space, envs.single_action_space
@@ -109,12 +104,12 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
 
     @property
     def random_return(self) -> float:
-        """Mean return of acting at random, measured once per environment and cached."""
+        """Mean return of random actions, measured once per environment and cached."""
         return self.random_reference.mean
 
     @property
     def random_reference(self) -> Reference:
-        """Likewise, with its standard error."""
+        """Return of random actions with its standard error."""
         if self._random is None:
             processes = self.num_envs if self.backend == "async" else 0
             self._random = random_reference(self.env_id, self.env_kwargs, self._renews("random"), processes)
@@ -122,51 +117,51 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
 
     @property
     def expert_return(self) -> float | None:
-        """Return that scores 1.0; None where it is unknown. A checkpoint carries it."""
+        """Return that scores 1.0; None if it is unknown. Checkpoints store it."""
         return None if self.expert_reference is None else self.expert_reference.mean
 
     @property
     def expert_reference(self) -> Reference | None:
-        """Likewise, with its standard error: as given, else as measured, else as recorded."""
-        if self._given is None and self._reference is None and self._can_ask and not self._unknown:
+        """Return that scores 1.0 with its standard error: as given, else as measured, else as recorded."""
+        if self._given is None and self._reference is None and self._can_measure and not self._unknown:
             try:
-                self.set_reference(self._ask(), asked=True)
-            except LitImitationError as error:  # what was evaluated is worth more than its score
-                say(f"no normalized_score, for the expert's return cannot be measured: {error}")
+                self.set_reference(self._measure_expert(), comparable=True)
+            except LitImitationError as error:  # a missing score must not lose the evaluation
+                say(f"no normalized_score: the expert's return cannot be measured: {error}")
                 self._unknown = True
         return self._given or self._reference
 
-    def set_reference(self, reference: Reference | None, *, asked: bool) -> None:
-        """Score by this return, unless `expert_return` was given.
+    def set_reference(self, reference: Reference | None, *, comparable: bool) -> None:
+        """Use this return as the one that scores 1.0, unless `expert_return` was given.
 
         Args:
-            reference: None where it is unknown.
-            asked: it is the return of an expert that acted as the learner is evaluated.
+            reference: The return; None if it is unknown.
+            comparable: Whether the expert acted the way the learner is evaluated: by its mode, or by samples.
         """
-        self._reference, self.asked = reference, asked
+        self._reference, self.comparable = reference, comparable
 
     @property
-    def _can_ask(self) -> bool:
-        """Whether there is an expert that can be asked."""
+    def _can_measure(self) -> bool:
+        """Whether there is an expert whose return can be measured."""
         return False
 
-    def _ask(self) -> Reference:
-        """The return of the expert that can be asked."""
+    def _measure_expert(self) -> Reference:
+        """Measure the expert's return."""
         raise NotImplementedError
 
     def _renews(self, what: str) -> bool:
-        """Whether to make `what` anew, which the first process does once."""
+        """Whether to ignore the cached `what`: once, on the first process, if `refresh` is set."""
         first = self.trainer is None or self.trainer.global_rank == 0
         renews = self.refresh and first and what not in self._renewed
         self._renewed.add(what)
         return renews
 
     def make(self, num_envs: int, seed: int = 0) -> VectorEnv[Any, Any, Any]:
-        """`num_envs` of this DataModule's environments."""
+        """Build a vector environment of `num_envs` copies."""
         return make(self.env_id, num_envs, seed, self.backend, **self.env_kwargs)
 
     def prepare_data(self) -> None:
-        """Measure the random return, on one process, so that the others find it."""
+        """Measure the random return on one process; the others read it from the cache."""
         if self.eval_episodes or (self.trainer is not None and self.trainer.state.fn == "test"):
             _ = self.random_reference
 
@@ -175,7 +170,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         return [self.rollouts("validation", self.eval_episodes)] if self.eval_episodes else []
 
     def test_dataloader(self) -> list[Any]:
-        """Episodes of the current policy, other ones than in validation."""
+        """Episodes of the current policy, with other seeds than in validation."""
         return [self.rollouts("test", self.test_episodes)]
 
     def predict_dataloader(self) -> list[Any]:
@@ -183,7 +178,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         return [_Recorded(self.rollouts("predict", self.test_episodes, record=True))]
 
     def rollouts(self, purpose: str, episodes: int, *, record: bool = False) -> PolicyEpisodes:
-        """This process's share of `episodes` episodes of the module in training."""
+        """This process's share of `episodes` episodes of the current policy."""
         return PolicyEpisodes(self, episodes, derive_seed(self.seed, purpose), record=record)
 
     def evaluation_envs(self, num_envs: int, seed: int) -> VectorEnv[Any, Any, Any]:
@@ -199,43 +194,50 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         self._envs = {}
 
     def on_exception(self, exception: BaseException) -> None:
-        """Close the environments of a run that failed: some have processes of their own."""
+        """Close the environments of a failed run: some have their own processes."""
         self.teardown("")
 
     def state_dict(self) -> dict[str, Any]:
-        """What evaluation needs to know when the demonstrations are not at hand."""
+        """The expert's return, so that evaluation can score without the demonstrations."""
         reference = self._given or self._reference
         return {
             "expert_return": None if reference is None else reference._asdict(),
             "expert_return_of": self._circumstances(),
-            "eval_deterministic": self.eval_deterministic if self.asked else None,
+            "eval_deterministic": self.eval_deterministic if self.comparable else None,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse, where the expert is the same, acts in the same way, and is not to be asked anew.
+        """Restore the expert's return, unless it was given, is measured again, or is of another expert or environment.
 
         Raises:
-            ConfigError: the checkpoint holds something else than a return.
+            ConfigError: The checkpoint's `expert_return` is not a return.
         """
         held, deterministic = state_dict["expert_return"], state_dict["eval_deterministic"]
         if held is not None and not _is_return(held):
-            raise ConfigError(f"the checkpoint's expert_return is {held!r:.80}, which is no return")
-        if held is None or self._given or (self.refresh and (self._reference or self._can_ask)):
+            raise ConfigError(f"the checkpoint's expert_return is {held!r:.80}, which is not a return")
+        if held is None or self._given or (self.refresh and (self._reference or self._can_measure)):
             return
         same = state_dict["expert_return_of"] == self._circumstances()
         if same and deterministic in (None, self.eval_deterministic):
-            self.set_reference(Reference(**held), asked=deterministic is not None)
-        elif self._reference is None and not self._can_ask:
+            self.set_reference(Reference(**held), comparable=deterministic is not None)
+        elif self._reference is None and not self._can_measure:
             say(
-                f"no normalized_score: the checkpoint's expert return {held['mean']:.4g} is of another environment or "
-                "of other actions than are evaluated; set data.expert_return"
+                f"no normalized_score: the checkpoint's expert return {held['mean']:.4g} is of another environment, of "
+                "another expert, or of another data.eval_deterministic; set data.expert_return"
             )
 
     def _circumstances(self) -> str:
-        """In what and of whom an expert's return is."""
+        """Environment and expert that a return belongs to, as text."""
         source = getattr(self, "demonstrations", "")
         names = (self.env_id, self.env_kwargs, source if isinstance(source, str) else "", getattr(self, "expert", ""))
         return json.dumps(names, sort_keys=True, default=lambda value: type(value).__name__)
+
+
+def check_at_least(least: int, **values: int | None) -> None:
+    """Raise `ConfigError` for the first of these arguments of a DataModule that is below `least`; `None` passes."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
 
 
 def _is_return(held: Any) -> bool:
@@ -249,11 +251,11 @@ def _is_return(held: Any) -> bool:
 
 
 class PolicyEpisodes:
-    """A loader of finished `Episode`s of whatever policy the Trainer holds when it is iterated.
+    """Loader of finished `Episode`s, played by the Trainer's policy at the time of iteration.
 
-    Of `episodes` in all, environment i of all `num_envs` plays a fixed share, and a process plays the shares of the
-    environments that are its own: what is measured does not depend on the number of processes. Where all environments
-    draw from one random stream (backend `vector`), a process plays all of them, and counts its own.
+    Each of the `num_envs` environments plays a fixed share of the `episodes`, and each process runs some of the
+    environments, so the result does not depend on the number of processes. If all environments draw from one random
+    stream (backend `vector`), each process runs all of them and keeps the episodes of its own.
     """
 
     def __init__(self, datamodule: EnvironmentDataModule, episodes: int, seed: int, *, record: bool) -> None:
@@ -263,7 +265,7 @@ class PolicyEpisodes:
         total = min(datamodule.num_envs, episodes)
         if total < world:
             raise ConfigError(
-                f"{total} evaluation environments cannot be shared out over {world} processes; raise data.num_envs and "
+                f"{total} evaluation environments cannot be divided among {world} processes; raise data.num_envs and "
                 f"the number of episodes to at least {world}"
             )
         first, last = total * rank // world, total * (rank + 1) // world
@@ -277,11 +279,11 @@ class PolicyEpisodes:
         self.datamodule, self.record = datamodule, record
 
     def __len__(self) -> int:
-        """Episodes of this process."""
+        """Number of episodes of this process."""
         return self.episodes
 
     def run(self) -> Episodes:
-        """The rollout, with the policy as it is now."""
+        """Roll out the current policy."""
         module: Any = self.datamodule.trainer.lightning_module  # type: ignore[union-attr]
         actor: Actor = module.actor() if self.datamodule.eval_deterministic else module.actor(deterministic=False)
         envs = self.datamodule.evaluation_envs(self.num_envs, self.seed)
@@ -292,7 +294,7 @@ class PolicyEpisodes:
 
 
 class _Recorded:
-    """The transitions of a `PolicyEpisodes` as one batch."""
+    """Loader of one batch: all transitions of a `PolicyEpisodes`."""
 
     def __init__(self, episodes: PolicyEpisodes) -> None:
         self.episodes = episodes

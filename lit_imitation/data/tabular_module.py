@@ -1,4 +1,4 @@
-"""`TabularDataModule`: worlds whose transitions are known, and demonstrations in them."""
+"""`TabularDataModule`: finite worlds with known transitions, and demonstrations in them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lit_imitation.data.blocks import Blocks
-from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule, check_at_least
 from lit_imitation.data.trajectories import read_trajectories
-from lit_imitation.envs import Backend
 from lit_imitation.envs.make import episode_limit, make_single
 from lit_imitation.errors import ConfigError
 from lit_imitation.rollout.reference import Reference
@@ -21,67 +20,62 @@ from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
 from lit_imitation.utils.seeding import derive_seed
 
 EXPERT_EPISODES = 1000
-"""Over how many the expert's return is measured, which takes a moment in a world of arrays."""
+"""Number of episodes that measure the expert's return; fast, because the world is an array."""
 
 
 class EvaluationWorld(NamedTuple):
-    """A world by which a reward is judged."""
+    """World in which a learned reward is evaluated."""
 
     mdp: TabularMDP
     fresh: bool
-    """Nothing was demonstrated in it."""
+    """Whether there are no demonstrations in this world."""
 
 
 class TabularDataModule(EnvironmentDataModule):
-    """Worlds as arrays, trajectories of indices in them, and the first world as an environment to be judged in.
+    """Worlds as arrays, trajectories of state and action indices, and the first world as environment for evaluation.
 
-    A batch is the numbers of its trajectories `[B]`, counted through all worlds.
+    A batch is the indices `[B]` of its trajectories, counted over all worlds.
 
     Args:
-        env_id: an environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
+        env_id: Environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
             `lit_imitation/GridWorld-v0`, `lit_imitation/ObjectWorld-v0`, `lit_imitation/BinaryWorld-v0`.
-        world: a world of one's own, in place of `env_id`.
-        demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or a pair of these and
-            actions `[n]` (see `Trajectories.of`); empty to let the expert demonstrate.
-        expert: acts by the true reward: `optimal`, or `soft`, of maximum causal entropy.
-        expert_gamma: discount of the expert.
-        expert_trajectories: how many it demonstrates in each world.
-        steps_per_trajectory: of the expert, at most; by default the environment's limit of an episode, or 100.
-        num_worlds: worlds that are learned from: that of `env_kwargs`, and those of the next values of its `world_seed`;
-            with `world` there is but one.
-        fresh_worlds: further ones, in which the reward is judged only.
-        val_fraction: share of the trajectories of each world that is held out, for their likelihood in validation.
-        batch_size: trajectories of a gradient step, over all processes together; by default all.
-        passes_per_epoch: passes over them in one epoch, after which validation and checkpoints may fall.
-        env_kwargs: passed to the environment.
-        num_envs: environments that step together.
-        backend: `auto`, `vector`, `envpool`, `sync` or `async`, see `lit_imitation.envs.make`.
-        eval_episodes: episodes of each validation; 0 for none.
-        test_episodes: episodes of `test` and `predict`.
-        eval_deterministic: evaluate the policy's mode; else draw its actions, each process from a stream of its own.
-        expert_return: return that scores 1.0; by default the expert's in the first world, where its reward is known.
-        refresh: make anew what is cached: the return of acting at random.
-        seed: of everything drawn here; by default that of `seed_everything`.
+        world: Your own world, in place of `env_id`.
+        demonstrations: File of trajectories (see `read_trajectories`), or a list of trajectories: states `[n + 1]`, or
+            a pair of states and actions `[n]` (see `Trajectories.of`). Empty to sample them from the expert.
+        expert: Expert for the true reward: `optimal`, or `soft` for the maximum causal entropy policy.
+        expert_gamma: Discount factor of the expert.
+        expert_trajectories: Number of trajectories sampled from the expert in each world.
+        steps_per_trajectory: Largest length of the expert's trajectories; by default the environment's time limit, or
+            100.
+        num_worlds: Number of worlds with demonstrations. The first has the `world_seed` of `env_kwargs`, and each
+            further one the next seed. With `world` there is only one.
+        fresh_worlds: Number of further worlds without demonstrations, only for evaluating the reward.
+        val_fraction: Fraction of each world's trajectories that is held out to measure their likelihood.
+        batch_size: Size of the batch of one gradient step, over all processes together; by default all trajectories.
+        passes_per_epoch: Passes over the data in one epoch. Validation and checkpoints fall between epochs.
+        env_kwargs: Arguments of the environment.
+        **environment: Arguments of `EnvironmentDataModule`.
 
     Raises:
-        ConfigError: a setting out of its range, or several worlds where they cannot be drawn: of one of one's own, or
-            (by `setup`) of an environment without `world_seed`.
+        ConfigError: A value is out of range, or several worlds are asked for with `world`, or (in `setup`) with an
+            environment that has no `world_seed`.
     """
 
     worlds: list[TabularMDP]
-    """Those that are learned from."""
+    """Worlds with demonstrations."""
     fresh: list[TabularMDP]
-    """Those in which nothing was demonstrated."""
+    """Worlds without demonstrations."""
     trajectories: list[Trajectories]
-    """Those of each world in `worlds` that are learned from."""
+    """Training trajectories of each world in `worlds`."""
     held_out: list[Trajectories | None]
-    """Those of each world that are not; None where there are none."""
+    """Held-out trajectories of each world; None if there are none."""
 
     def __init__(
         self,
         env_id: str = "",
+        *,
         world: TabularMDP | None = None,
-        demonstrations: str | Sequence[Any] = "",  # of `Trajectory`, whose type a recipe's parser cannot read
+        demonstrations: str | Sequence[Any] = "",  # of `Trajectory`, a type that the command line's parser cannot read
         expert: Literal["optimal", "soft"] = "optimal",
         expert_gamma: float = 0.95,
         expert_trajectories: int = 64,
@@ -92,42 +86,23 @@ class TabularDataModule(EnvironmentDataModule):
         batch_size: int | None = None,
         passes_per_epoch: int = 10,
         env_kwargs: EnvArguments | None = None,
-        num_envs: int = 10,
-        backend: Backend = "auto",
-        eval_episodes: int = 10,
-        test_episodes: int = 100,
-        eval_deterministic: bool = True,
-        expert_return: float | None = None,
-        refresh: bool = False,
-        seed: int | None = None,
+        **environment: Any,
     ) -> None:
         if bool(env_id) == (world is not None):
-            raise ConfigError("either data.env_id or data.world says which world it is")
+            raise ConfigError("set either data.env_id or data.world, not both")
         if world is not None:
             arguments: dict[str, Any] = {**(env_kwargs or {}), "world": world}
             env_id, env_kwargs = "lit_imitation/Tabular-v0", arguments
-        super().__init__(
-            env_id,
-            env_kwargs,
-            num_envs,
-            backend,
-            eval_episodes,
-            test_episodes,
-            eval_deterministic,
-            expert_return,
-            refresh,
-            seed,
+        super().__init__(env_id, env_kwargs=env_kwargs, **environment)
+        check_at_least(0, fresh_worlds=fresh_worlds)
+        check_at_least(
+            1,
+            expert_trajectories=expert_trajectories,
+            steps_per_trajectory=steps_per_trajectory,
+            num_worlds=num_worlds,
+            batch_size=batch_size,
+            passes_per_epoch=passes_per_epoch,
         )
-        for name, value, least in (
-            ("expert_trajectories", expert_trajectories, 1),
-            ("steps_per_trajectory", 1 if steps_per_trajectory is None else steps_per_trajectory, 1),
-            ("num_worlds", num_worlds, 1),
-            ("fresh_worlds", fresh_worlds, 0),
-            ("batch_size", 1 if batch_size is None else batch_size, 1),
-            ("passes_per_epoch", passes_per_epoch, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
         if not 0.0 < expert_gamma < 1.0:
@@ -136,13 +111,14 @@ class TabularDataModule(EnvironmentDataModule):
             raise ConfigError(f"data.expert is {expert!r}; choose optimal or soft")
         if num_worlds > 1 and demonstrations:
             raise ConfigError(
-                "data.demonstrations are of one world; with data.num_worlds above 1 the expert demonstrates"
+                "data.demonstrations belong to one world; with data.num_worlds above 1 they come from the expert: "
+                "leave data.demonstrations empty"
             )
         if num_worlds + fresh_worlds > 1 and isinstance(self.env_kwargs.get("world"), TabularMDP):
             raise ConfigError(
-                f"{_several(num_worlds)} asks for several worlds, and data.world is one, from which no others can be "
-                "drawn: take an environment with a world_seed, like data.env_id lit_imitation/GridWorld-v0, or leave "
-                "data.num_worlds 1 and data.fresh_worlds 0"
+                f"{_several(num_worlds)} asks for several worlds, but data.world is a single one: take an environment "
+                "with a world_seed, like data.env_id lit_imitation/GridWorld-v0, or leave data.num_worlds 1 and "
+                "data.fresh_worlds 0"
             )
         self.demonstrations, self.expert, self.expert_gamma = demonstrations, expert, expert_gamma
         self.expert_trajectories, self.steps_per_trajectory = expert_trajectories, steps_per_trajectory
@@ -150,15 +126,15 @@ class TabularDataModule(EnvironmentDataModule):
         self.val_fraction, self.batch_size, self.passes_per_epoch = val_fraction, batch_size, passes_per_epoch
 
     def setup(self, stage: str) -> None:
-        """Build the worlds; read or ask for demonstrations, which `test` and `predict` do without."""
+        """Build the worlds; read or sample demonstrations, which `test` and `predict` do not need."""
         if not hasattr(self, "worlds"):
             every = [self._world(i) for i in range(self.num_worlds + self.fresh_worlds)]
             self.worlds, self.fresh = every[: self.num_worlds], every[self.num_worlds :]
         if stage not in ("fit", "validate") or hasattr(self, "trajectories"):
             return
         if isinstance(self.demonstrations, str) and not self.demonstrations:
-            self.trajectories = [self._demonstrated(i, mdp) for i, mdp in enumerate(self.worlds)]
-            self.set_reference(self._expert_return(self.worlds[0]), asked=True)
+            self.trajectories = [self._sample_expert(i, mdp) for i, mdp in enumerate(self.worlds)]
+            self.set_reference(self._expert_return(self.worlds[0]), comparable=True)
         elif isinstance(self.demonstrations, str):
             self.trajectories = [read_trajectories(self.demonstrations)]
         else:
@@ -171,7 +147,7 @@ class TabularDataModule(EnvironmentDataModule):
 
     def _world(self, number: int) -> TabularMDP:
         arguments = self.env_kwargs
-        if number:  # the first has been made, so that an argument that is not taken can only be the seed
+        if number:  # the first world was built, so only the seed can be refused
             arguments = {**arguments, "world_seed": arguments.get("world_seed", 0) + number}
         try:
             env = make_single(self.env_id, **arguments)
@@ -179,38 +155,38 @@ class TabularDataModule(EnvironmentDataModule):
             if not number or not isinstance(error.__cause__, TypeError):
                 raise
             raise ConfigError(
-                f"{_several(self.num_worlds)} asks for several worlds, which are drawn by an environment's argument "
-                f"world_seed; {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
+                f"{_several(self.num_worlds)} asks for several worlds, which differ in an environment's argument "
+                f"world_seed, but {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
             ) from error
         mdp = TabularMDP.of_env(env)
         env.close()
         return mdp
 
     def _expert_policy(self, mdp: TabularMDP) -> Tensor:
-        """`[S, A]`."""
+        """Action probabilities `[S, A]` of the expert."""
         if mdp.reward is None:
             raise ConfigError(
-                "the true reward of this world is not known, so nobody can demonstrate: set data.demonstrations"
+                "the true reward of this world is unknown, so there is no expert: set data.demonstrations"
             )
         entropy: Literal["none", "causal"] = "none" if self.expert == "optimal" else "causal"
         return solve(mdp, mdp.reward, Planning(gamma=self.expert_gamma, entropy=entropy)).policy
 
-    def _limit(self) -> int:
+    def _time_limit(self) -> int:
         return episode_limit(self.env_id, **self.env_kwargs) or 100
 
-    def _demonstrated(self, number: int, mdp: TabularMDP) -> Trajectories:
+    def _sample_expert(self, number: int, mdp: TabularMDP) -> Trajectories:
         policy = self._expert_policy(mdp)
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations", number))
-        count, steps = self.expert_trajectories, self.steps_per_trajectory or self._limit()
+        count, steps = self.expert_trajectories, self.steps_per_trajectory or self._time_limit()
         return sample_trajectories(mdp, policy, count, steps, generator, f"the {self.expert} expert in world {number}")
 
     def _expert_return(self, mdp: TabularMDP) -> Reference:
-        """The return of the expert acting as the learner is evaluated, in episodes of the environment."""
+        """Return of the expert when it acts the way the learner is evaluated."""
         policy = self._expert_policy(mdp)
         if self.eval_deterministic:
             policy = torch.nn.functional.one_hot(policy.argmax(-1), mdp.num_actions).to(policy.dtype)
         generator = torch.Generator().manual_seed(0)
-        played = sample_trajectories(mdp, policy, EXPERT_EPISODES, self._limit(), generator, "the expert")
+        played = sample_trajectories(mdp, policy, EXPERT_EPISODES, self._time_limit(), generator, "the expert")
         assert mdp.reward is not None
         return Reference.of(played.returns(mdp, mdp.reward).numpy())
 
@@ -228,11 +204,11 @@ class TabularDataModule(EnvironmentDataModule):
         )
 
     def val_dataloader(self) -> list[Any]:
-        """The worlds with a true reward, then episodes of the current policy."""
+        """Worlds with a known reward, then episodes of the current policy."""
         return [*self._evaluation(), *super().val_dataloader()]
 
     def test_dataloader(self) -> list[Any]:
-        """Likewise, with other episodes."""
+        """Worlds with a known reward, then other episodes of the current policy."""
         return [*self._evaluation(), *super().test_dataloader()]
 
     def _evaluation(self) -> list[_Worlds]:
@@ -242,12 +218,12 @@ class TabularDataModule(EnvironmentDataModule):
 
 
 def _several(num_worlds: int) -> str:
-    """The setting that asks for more worlds than one."""
+    """The argument that asks for more than one world."""
     return "data.num_worlds above 1" if num_worlds > 1 else "data.fresh_worlds above 0"
 
 
 class _Worlds:
-    """A loader of a few worlds. (A plain list Lightning would take for loaders.)"""
+    """Loader of a few worlds. A class of its own, because Lightning takes a list for a list of loaders."""
 
     def __init__(self, worlds: list[EvaluationWorld]) -> None:
         self.worlds = worlds

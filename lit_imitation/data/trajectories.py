@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lit_imitation.data.sources import UNREADABLE, Array, read_columns
+from lit_imitation.data.columns import UNREADABLE, Array
+from lit_imitation.data.sources import read_columns
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.tabular.trajectories import Trajectories
 from lit_imitation.utils.files import expanded
@@ -13,15 +14,15 @@ from lit_imitation.utils.trust import refuse_url
 
 
 def read_trajectories(source: str) -> Trajectories:
-    """From an `.npz` of `states` (of all trajectories, one after another), `lengths` and perhaps `actions`; or from any
-    demonstration file, of which the observations are the states.
+    """Read trajectories from an `.npz` file of indices, or from any demonstration file whose observations are indices.
 
-    A trajectory of `lengths[i]` = n steps has n + 1 states and n actions, −1 where one is not known. In demonstration
-    files without `next_observations` nobody knows where a trajectory's last step led, and it is left out. Messages
-    number trajectories as the file does.
+    The `.npz` file holds `states` (of all trajectories, one after another), `lengths`, and optionally `actions`. A
+    trajectory of `lengths[i]` = n steps has n + 1 states and n actions; an unknown action is −1. In demonstration files
+    without `next_observations`, the last step of each trajectory is dropped because its successor is unknown. Error
+    messages number trajectories as the file does.
 
     Raises:
-        DemonstrationError: the file cannot be read, or its columns do not fit.
+        DemonstrationError: The file cannot be read, or its columns do not match.
     """
     refuse_url(source, "demonstrations", DemonstrationError)
     held = _own(source)
@@ -31,7 +32,7 @@ def read_trajectories(source: str) -> Trajectories:
     states, actions = (_indices(source, key, arrays[key]) for key in ("observations", "actions"))
     done = np.asarray(arrays["terminals"], bool) | np.asarray(arrays["timeouts"], bool)
     if not len(states) or not len(states) == len(actions) == len(done) or not done[-1]:
-        raise DemonstrationError(f"{source}: the columns differ in length, or the last row ends no trajectory")
+        raise DemonstrationError(f"{source}: the columns differ in length, or the last row does not end a trajectory")
     ends = np.flatnonzero(done) + 1
     last = None
     if "next_observations" in arrays:
@@ -39,14 +40,14 @@ def read_trajectories(source: str) -> Trajectories:
     found, origin = [], []
     for number, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         visited = states[begin:end] if last is None else np.append(states[begin:end], last[number])
-        if len(visited) > 1:  # of a single state without a successor there is nothing to learn
+        if len(visited) > 1:  # a single state without a successor teaches nothing
             found.append((visited, actions[begin:end]))
             origin.append(number)
     return Trajectories.of(found, source, origin)
 
 
 def _own(source: str) -> dict[str, Array] | None:
-    """The arrays of our own layout; None where it is another one."""
+    """Arrays of a file with `states`; None for any other file."""
     path = expanded(source)
     if path.suffix != ".npz" or not path.is_file():
         return None
@@ -66,7 +67,7 @@ def _of_states(source: str, held: dict[str, Array]) -> Trajectories:
     columns = {key: _indices(source, key, array) for key, array in held.items()}
     lengths, states, actions = columns["lengths"], columns["states"], columns.get("actions")
     if not len(lengths) or lengths.min() < 1:
-        raise DemonstrationError(f"{source}: 'lengths' must have an entry a trajectory, each at least 1")
+        raise DemonstrationError(f"{source}: 'lengths' must have one entry per trajectory, each at least 1")
     for key, count in (("states", int(lengths.sum()) + len(lengths)), ("actions", int(lengths.sum()))):
         if key in columns and len(columns[key]) != count:
             raise DemonstrationError(

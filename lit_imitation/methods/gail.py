@@ -182,11 +182,11 @@ class GAIL(RoundMethod):
         self.expert_weight = data.train.weight
         if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does
             self.expert_weight = torch.cat([self.expert_weight, self.expert_weight[data.train.terminated]])
-        if discriminator.absorbing and data.source.terminated and not self.expert.absorbing.any():
+        if discriminator.absorbing and data.terminated and not self.expert.absorbing.any():
             raise ConfigError(
-                f"discriminator.absorbing: {data.source.terminated} of the demonstrated trajectories terminated, but "
+                f"discriminator.absorbing: {data.terminated} of the demonstrated trajectories terminated, but "
                 "the end of none is among the transitions kept, and to end would count as what the expert never does: "
-                f"lower data.subsample ({data.source.subsample}), hold out fewer (data.val_fraction), or record "
+                f"lower data.subsample ({data.subsample}), hold out fewer (data.val_fraction), or record "
                 "next_observations, without which last rows are left out"
             )
         self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None

@@ -229,9 +229,9 @@ class GCL(RoundMethod):
         if stage != "fit":
             return
         data = self.demonstrations
-        if data.source.subsample > 1:
+        if data.subsample > 1:
             raise ConfigError(
-                f"GCL weighs whole trajectories; data.subsample {data.source.subsample} leaves holes in them: take 1"
+                f"GCL weighs whole trajectories; data.subsample {data.subsample} leaves holes in them: take 1"
             )
         lengths = data.train.episode_lengths()
         shortest, longest = int(lengths.min()), int(lengths.max())

@@ -206,7 +206,7 @@ class MaxEntIRL(Method):
         truth = data.worlds[0].reward
         if data.expert_reference is None and truth is not None:  # of trajectories that were given
             returns = self.demonstrations[0].returns(data.worlds[0], truth)
-            data.set_reference(Reference.of(returns.cpu().numpy()), asked=False)
+            data.set_reference(Reference.of(returns.cpu().numpy()), comparable=False)
 
     def actor(self, deterministic: bool = True) -> Actor:
         """What acts in evaluation rollouts, in float32 whatever the precision of planning."""

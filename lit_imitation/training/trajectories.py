@@ -10,9 +10,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lit_imitation.data.columns import Metadata
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.data.module import EnvironmentDataModule
-from lit_imitation.data.sources import Metadata
 from lit_imitation.transitions import Transitions
 
 

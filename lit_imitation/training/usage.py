@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_imitation.errors import UsageError
+from lit_imitation.utils.arguments import argument_names
 from lit_imitation.utils.files import expanded
 
 TOP = ("config", "seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "print_config")
@@ -330,21 +331,9 @@ def _load(path: str) -> Any:
 
 
 def _parameters(cls: Any) -> list[str]:
-    """Names of a constructor's arguments and of those that it hands on to its bases, but for the spaces."""
-    names: dict[str, None] = {}
-    for one in inspect.getmro(cls) if isinstance(cls, type) else ():
-        if "__init__" not in vars(one):
-            continue
-        parameters = list(inspect.signature(one.__init__).parameters.values())[1:]  # type: ignore[misc]
-        plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        names |= dict.fromkeys(
-            parameter.name
-            for parameter in parameters
-            if parameter.kind in plain and parameter.name not in ("observation_space", "action_space")
-        )
-        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return list(names)
+    """Names of a constructor's arguments and of those that it forwards to its bases, without the spaces."""
+    names = argument_names(cls) if isinstance(cls, type) else []
+    return [name for name in names if name not in ("observation_space", "action_space")]
 
 
 def _type(text: str) -> str:

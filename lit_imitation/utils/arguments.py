@@ -1,4 +1,4 @@
-"""Types of constructor arguments, checked against their annotations, as a recipe's parser does it."""
+"""Constructor arguments: what a class accepts, and checks against annotations like those of a recipe's parser."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Union
 
@@ -19,13 +20,16 @@ import numpy as np
 from lit_imitation.errors import ConfigError
 
 _NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class TypeChecked:
-    """A base whose subclasses' constructors refuse arguments of other types than annotated, before they run."""
+    """Base class that checks the names and types of constructor arguments before the constructor runs."""
 
     argument_owner = ""
-    """What a message calls the object: `data`, `model`; empty for the name of the class."""
+    """Prefix of an argument in messages: `data`, `model`; empty for the name of the class."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Check the arguments, and leave them to the constructor."""
@@ -37,22 +41,88 @@ class TypeChecked:
         return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
 
-def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], owner: str = "") -> None:
-    """Raise `ConfigError` at the first argument of `cls(*args, **kwargs)` that its annotation has no room for.
+def constructor_signature(cls: type, *, evaluated: bool = False) -> inspect.Signature:
+    """Signature of a constructor, with `*args` and `**kwargs` replaced by the parameters they are forwarded to.
 
-    Arguments that equal their default pass, as do annotations that cannot be evaluated and arguments that the
-    constructor does not have, which Python reports by itself. NaN is no number. What works is let through: NumPy's
-    numbers, whole numbers as numbers, `True` as 1, paths as text, anything that can be walked through as a list.
+    A constructor that takes `*args` or `**kwargs` is assumed to forward them by `super().__init__`, so the search goes
+    up the method resolution order until a constructor takes neither. Where none does, the last `*args` and `**kwargs`
+    remain. The first parameter is `self`.
+
+    Args:
+        cls: Class whose constructor it is.
+        evaluated: Evaluate annotations that are strings.
+
+    Raises:
+        NameError: An annotation cannot be evaluated.
+        TypeError: A constructor has no signature, like some that are written in C.
+        ValueError: Likewise, or the parameters do not fit together.
+    """
+    return _signature(cls, evaluated)
+
+
+@functools.lru_cache
+def _signature(cls: type, evaluated: bool) -> inspect.Signature:
+    return inspect.Signature(_parameters(cls.__mro__, evaluated))
+
+
+def argument_names(cls: type) -> list[str]:
+    """Names of the constructor's arguments, those of base classes included (see `constructor_signature`)."""
+    parameters = list(constructor_signature(cls).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.kind in _BY_NAME]
+
+
+def _parameters(mro: Sequence[type], evaluated: bool) -> list[inspect.Parameter]:
+    """Parameters of the first constructor in `mro`; empty if only `object` has one."""
+    first = next((i for i, cls in enumerate(mro) if "__init__" in vars(cls) and cls is not object), None)
+    if first is None:
+        return []
+    own = list(inspect.signature(vars(mro[first])["__init__"], eval_str=evaluated).parameters.values())
+    inherited = _parameters(mro[first + 1 :], evaluated) if any(one.kind in _VARIABLE for one in own) else []
+    if not inherited:
+        return own
+    named = {one.name for one in own if one.kind not in _VARIABLE}
+    found: list[inspect.Parameter] = []
+    for one in own:
+        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+            kinds = (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL)
+            found += [other for other in inherited[1:] if other.kind in kinds and other.name not in named]
+        elif one.kind is inspect.Parameter.VAR_KEYWORD:
+            named |= {other.name for other in found}
+            by_name = [other for other in inherited[1:] if other.kind in _BY_NAME and other.name not in named]
+            found += [other.replace(kind=inspect.Parameter.KEYWORD_ONLY) for other in by_name]
+            found += [other for other in inherited if other.kind is inspect.Parameter.VAR_KEYWORD]
+        else:
+            found.append(one)
+    return found
+
+
+def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], owner: str = "") -> None:
+    """Check names and types of the arguments of `cls(*args, **kwargs)`.
+
+    Arguments that equal their default pass, and so do those whose annotation cannot be evaluated. Python itself reports
+    missing arguments and too many. NaN is not a number. Values that work pass although their type is another one:
+    NumPy's numbers, whole numbers as numbers, `True` as 1, paths as text, any iterable as a list.
+
+    Raises:
+        ConfigError: An argument does not exist, or its annotation does not allow the value; names the first.
     """
     try:
-        signature, hints = _signature(cls)
-        given = signature.bind_partial(None, *args, **kwargs).arguments
+        signature, hints = _hints(cls)
     except (TypeError, NameError, ValueError):
+        return
+    parameters = signature.parameters
+    if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        for name in kwargs:
+            if name not in parameters:
+                raise ConfigError(f"{cls.__name__} has no argument {name}{_nearest(name, list(parameters)[1:])}")
+    try:
+        given = signature.bind_partial(None, *args, **kwargs).arguments
+    except TypeError:
         return
     for name, value in list(given.items())[1:]:
         if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # NumPy's and torch's numbers
             value = value.item()
-        if name not in hints or value is signature.parameters[name].default:
+        if name not in hints or value is parameters[name].default:
             continue
         where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
         if not _fits(value, hints[name]):
@@ -62,12 +132,16 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
             raise ConfigError(f"{where}; it must be positive and finite")
 
 
+def _nearest(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else f"; it has {', '.join(names) or 'none'}"
+
+
 @functools.lru_cache
-def _signature(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Of the constructor; the hints of plain parameters alone."""
-    signature = inspect.signature(cls.__init__, eval_str=True)  # type: ignore[misc]
-    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    typed = [one for one in signature.parameters.values() if one.kind in plain and one.annotation is not one.empty]
+def _hints(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
+    """Signature of the constructor, and the annotations of arguments that can be given by name."""
+    signature = constructor_signature(cls, evaluated=True)
+    typed = [one for one in signature.parameters.values() if one.kind in _BY_NAME and one.annotation is not one.empty]
     return signature, {one.name: one.annotation for one in typed}
 
 

@@ -18,7 +18,7 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.arguments import TypeChecked
+from lit_imitation.utils.arguments import TypeChecked, constructor_signature
 from lit_imitation.utils.spaces import space_from_dict, space_to_dict
 from lit_imitation.utils.trust import refused, trusted, trusting
 
@@ -37,7 +37,7 @@ class Described(TypeChecked):
     """
 
     arguments: dict[str, Any]
-    """What the outermost constructor was given, by name, defaults included, without `context`."""
+    """Arguments of the constructor by name, defaults and those of base classes included, without `context`."""
     source = ""
     """Of what comes out of a checkpoint: which, and of what."""
     context: ClassVar[tuple[str, ...]] = ()
@@ -59,30 +59,49 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
         args = tuple(plain_numbers(value) for value in args)
         kwargs = {name: plain_numbers(value) for name, value in kwargs.items()}
         if "arguments" not in vars(self):
-            vars(self)["arguments"] = _named(type(self), signature, self, *args, **kwargs)
+            vars(self)["arguments"] = _given(type(self), self, *args, **kwargs)
+        defaults = _defaults(type(self), signature, self, *args, **kwargs)
+        vars(self)["arguments"] = defaults | vars(self)["arguments"]
         init(self, *args, **kwargs)
 
     noting.notes = True  # type: ignore[attr-defined]
     return noting
 
 
-def _named(cls: type[Described], signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _given(cls: type[Described], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Arguments of the outermost constructor by name, without defaults."""
     try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError:  # which the constructor will say itself
+        bound = constructor_signature(cls).bind(*args, **kwargs)
+    except (TypeError, ValueError):  # the constructor itself reports the mistake
         return {}
-    bound.apply_defaults()
     found: dict[str, Any] = {}
-    for position, (name, parameter) in enumerate(signature.parameters.items()):
-        value = bound.arguments[name]
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+    for position, (name, value) in enumerate(bound.arguments.items()):
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
             names = (*cls.context, *cls.factory_context)[max(position - 1, 0) :]
             found |= dict(zip(names, value, strict=False))
-        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+        elif kind is inspect.Parameter.VAR_KEYWORD:
             found |= value
-        elif position > len(cls.context) or parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+        elif position:  # after `self`
             found[name] = value
     return {name: value for name, value in found.items() if name not in cls.context}
+
+
+def _defaults(cls: type[Described], signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Arguments that a constructor was not given, with their defaults, where the constructor of `cls` accepts them.
+
+    Each constructor in the chain of `super().__init__` notes its own: an argument that a subclass fixes for its parent
+    must not be given when the object is built again.
+    """
+    try:
+        accepted, given = constructor_signature(cls).parameters, signature.bind(*args, **kwargs).arguments
+    except (TypeError, ValueError):  # the constructor itself reports the mistake
+        return {}
+    return {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name in accepted and name not in (*given, *cls.context) and parameter.default is not parameter.empty
+    }
 
 
 def plain_numbers(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The demonstrations that a run sees: which, how split and weighed, in what order, on how many processes."""
+"""Demonstrations in training: selection, split, weights, order, and sharing among processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_imitation import DemonstrationDataModule, EnvironmentDataModule, write_demonstrations
-from lit_imitation.data import demonstration_module
-from lit_imitation.data.demonstration_module import Batches, HeldOut
+from lit_imitation.data import expert_module
+from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.data.demonstrations import Demonstrations
+from lit_imitation.data.expert_module import HeldOut
 from lit_imitation.data.module import PolicyEpisodes
 from lit_imitation.errors import ConfigError, DemonstrationError
 from lit_imitation.transitions import Transitions
@@ -25,7 +26,7 @@ LENGTHS = (3, 9, 1, 6, 4, 8, 2, 7, 5, 10)
 
 
 def counted(lengths: tuple[int, ...] = LENGTHS, weights: bool = False) -> Transitions:
-    """Trajectories for Counting-v0: observation `[tag, episode, t, 0, 0]`, and the return of episode i is i."""
+    """Trajectories for Counting-v0: observation `[tag, episode, t, 0, 0]`, and return i of episode i."""
     episode = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     t = torch.cat([torch.arange(length) for length in lengths])
     over = t == torch.tensor(lengths)[episode] - 1
@@ -73,7 +74,7 @@ def episodes(transitions: Transitions) -> list[int]:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5, 0.95])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_no_trajectory_is_on_both_sides_and_none_is_lost(fraction, seed):
+def test_split_is_disjoint_and_complete(fraction, seed):
     data = ready(val_fraction=fraction, seed=seed)
     assert not set(episodes(data.train)) & set(episodes(data.held_out))
     assert episodes(data.train) + episodes(data.held_out) != []
@@ -84,33 +85,33 @@ def test_no_trajectory_is_on_both_sides_and_none_is_lost(fraction, seed):
         assert part.episode_lengths().tolist() == [LENGTHS[i] for i in episodes(part)]
 
 
-def test_the_split_follows_the_seed():
+def test_split_depends_on_seed():
     splits = [episodes(ready(val_fraction=0.3, seed=seed).held_out) for seed in (0, 0, 1, 2, 3)]
     assert splits[0] == splits[1]
     assert len({tuple(split) for split in splits}) > 1
 
 
-def test_the_seed_is_that_of_seed_everything(monkeypatch):
+def test_seed_defaults_to_seed_everything(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "17")
     assert module(seed=None).seed == 17
     assert module(seed=4).seed == 4
 
 
 @pytest.mark.parametrize("count", [1, 4, 10])
-def test_num_trajectories(count):
+def test_num_trajectories_limits_training_data(count):
     data = ready(num_trajectories=count, val_fraction=0.0)
     assert len(episodes(data.train)) == count
     chosen = {tuple(episodes(ready(num_trajectories=count, val_fraction=0, seed=s).train)) for s in range(8)}
     assert len(chosen) == (1 if count == 10 else len(chosen)) >= (1 if count == 10 else 4)
 
 
-def test_more_trajectories_than_there_are():
-    with pytest.raises(DemonstrationError, match="11 trajectories were asked for, but there are 10"):
+def test_too_many_trajectories_are_refused():
+    with pytest.raises(DemonstrationError, match="num_trajectories is 11, but there are only 10 trajectories"):
         ready(num_trajectories=11)
 
 
 @pytest.mark.parametrize("every", [2, 4, 20])
-def test_subsample_keeps_one_in_k_of_each_trajectory_from_an_offset_of_its_own(every):
+def test_subsample_draws_an_offset_per_trajectory(every):
     data = ready(subsample=every, val_fraction=0.0)
     offsets = set()
     for episode, length in enumerate(LENGTHS):
@@ -128,7 +129,7 @@ def test_subsample_keeps_one_in_k_of_each_trajectory_from_an_offset_of_its_own(e
     )
 
 
-def test_the_expert_return_is_of_the_whole_source():
+def test_expert_return_covers_the_whole_source():
     for more in ({}, {"num_trajectories": 2}, {"subsample": 5}, {"val_fraction": 0.5}):
         assert ready(**more).expert_return == 4.5  # the mean of 0 … 9
     state = ready().state_dict()
@@ -137,7 +138,7 @@ def test_the_expert_return_is_of_the_whole_source():
     assert fresh.expert_return == 4.5
 
 
-def test_setup_for_testing_needs_no_demonstrations():
+def test_setup_for_test_needs_no_demonstrations():
     data = module("/nowhere/at/all.npz")
     for stage in ("test", "predict"):
         data.setup(stage)
@@ -145,7 +146,7 @@ def test_setup_for_testing_needs_no_demonstrations():
         data.setup("fit")
 
 
-def test_demonstrations_in_memory_are_checked_and_left_as_they_were():
+def test_transitions_in_memory_are_checked_and_not_changed():
     transitions = counted(weights=True)
     before = transitions.clone()
     ready(transitions, subsample=2, return_temperature=1.0)
@@ -169,12 +170,12 @@ def test_weights_from_returns(temperature):
     np.testing.assert_allclose(data.train.weight.numpy(), expected / expected.mean(), rtol=1e-5)
 
 
-def test_two_trajectories_of_different_returns_are_weighed():
+def test_two_trajectories_can_be_weighted():
     weight = ready(counted((1, 2)), val_fraction=0.0, return_temperature=1.0).train.weight
     assert weight[1] == weight[2] > weight[0]
 
 
-def test_weights_from_a_column_have_mean_1_and_returns_go_before_them():
+def test_column_weights_have_mean_1_and_returns_override_them():
     transitions = counted(weights=True)
     column = ready(transitions, val_fraction=0.0).train
     assert float(column.weight.mean()) == pytest.approx(1.0, abs=1e-6)
@@ -184,13 +185,13 @@ def test_weights_from_a_column_have_mean_1_and_returns_go_before_them():
     assert ready().train.weight is None
 
 
-def test_a_low_temperature_leaves_the_best_trajectory_alone():
+def test_low_temperature_keeps_only_the_best_trajectory():
     data = ready(return_temperature=1e-4, val_fraction=0.0)
     assert data.train.weight.isfinite().all()
     assert episodes(data.train[data.train.weight > 0]) == [9]
 
 
-def test_equal_returns_cannot_weigh():
+def test_return_temperature_refuses_equal_returns():
     transitions = counted()
     for same in (transitions.replace(reward=torch.zeros(55)), transitions.select_episodes(torch.tensor([4]))):
         with pytest.raises(DemonstrationError, match=r"return_temperature.*all the same"):
@@ -202,15 +203,15 @@ def test_equal_returns_cannot_weigh():
 
 @pytest.fixture
 def collected(monkeypatch, tmp_path):
-    """How often an expert was asked to play, with a cache of the test's own."""
+    """Count the expert's rollouts, with an empty cache."""
     calls = []
 
     def collect(envs, expert, count, *args):
         calls.append(count)
         return original(envs, expert, count, *args)
 
-    original = demonstration_module.collect
-    monkeypatch.setattr(demonstration_module, "collect", collect)
+    original = expert_module.collect
+    monkeypatch.setattr(expert_module, "collect", collect)
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     return calls
 
@@ -222,7 +223,7 @@ def rolled_out(**more: Any) -> DemonstrationDataModule:
     return data
 
 
-def test_an_expert_shows_as_many_as_it_is_asked_for_and_a_file_has_what_it_has(collected, tmp_path):
+def test_expert_trajectories_applies_to_experts_only(collected, tmp_path):
     for more, count in (({"expert_trajectories": 4}, 4), ({"expert_trajectories": 4, "num_trajectories": 2}, 2)):
         data = module("", expert="counting:act", num_envs=2, **more)
         data.prepare_data()
@@ -236,12 +237,12 @@ def test_an_expert_shows_as_many_as_it_is_asked_for_and_a_file_has_what_it_has(c
     assert not collected
 
 
-def test_a_second_run_does_not_step(collected):
+def test_second_run_reads_the_cache(collected):
     first, second = rolled_out(), rolled_out()
     assert collected == [3]
     assert torch.equal(first.train.observation, second.train.observation)
     assert first.expert_return == second.expert_return
-    record = counting.expected(2, 3, demonstration_module.derive_seed(0, "expert"))
+    record = counting.expected(2, 3, expert_module.derive_seed(0, "expert"))
     seen = torch.cat([first.train.observation, first.held_out.observation])
     np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(record["observation"], axis=0))
 
@@ -258,21 +259,21 @@ def test_a_second_run_does_not_step(collected):
     ],
     ids=lambda different: next(iter(different)),
 )
-def test_what_is_asked_for_decides_what_the_cache_gives(collected, different):
+def test_cache_key_covers_arguments(collected, different):
     rolled_out()
     data = module("", **{"expert": "counting:act", "num_trajectories": 3, "num_envs": 2, **different})
     data.prepare_data()
     assert len(collected) == 2
 
 
-def test_what_does_not_change_the_demonstrations_does_not_ask_again(collected):
+def test_cache_key_ignores_unrelated_arguments(collected):
     rolled_out()
     rolled_out(batch_size=7, val_fraction=0.5, subsample=2, eval_episodes=1, passes_per_epoch=3)
     assert collected == [3]
 
 
-def test_another_expert_under_the_same_name_is_asked(collected, tmp_path):
-    """By the content of an expert's file, and of the checkpoint in a run's directory."""
+def test_changed_expert_file_is_rolled_out_again(collected, tmp_path):
+    """The content of the expert's file, or of the checkpoint in a run directory, is part of the cache key."""
     import lit_imitation
     from lit_imitation.policies.checkpoints import describe
 
@@ -295,7 +296,7 @@ def test_another_expert_under_the_same_name_is_asked(collected, tmp_path):
     assert len(collected) == 4
 
 
-def test_a_file_of_demonstrations_is_read(tmp_path):
+def test_file_is_read(tmp_path):
     transitions = counted()
     path = tmp_path / "mine.npz"
     write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {}))
@@ -310,7 +311,7 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"demonstrations": ""}, r"nobody demonstrates: set data\.demonstrations .* or data\.expert"),
+        ({"demonstrations": ""}, r"no demonstrations: set data\.demonstrations .* or data\.expert"),
         ({"num_trajectories": 0}, r"data\.num_trajectories is 0; it must be at least 1"),
         ({"expert_trajectories": 0}, r"data\.expert_trajectories is 0; it must be at least 1"),
         ({"subsample": 0}, r"data\.subsample is 0; it must be at least 1"),
@@ -328,7 +329,7 @@ def test_a_file_of_demonstrations_is_read(tmp_path):
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_arguments_that_cannot_work(more, message):
+def test_invalid_arguments_are_refused(more, message):
     with pytest.raises(ConfigError, match=message):
         DemonstrationDataModule("Counting-v0", **{"demonstrations": counted(), **more})
 
@@ -341,12 +342,12 @@ def test_arguments_that_cannot_work(more, message):
         ({"env_id": "Spaces-v0", "backend": "vector"}, "no batched version"),
     ],
 )
-def test_an_environment_that_cannot_be_made(more, message):
+def test_invalid_environment_is_refused(more, message):
     with pytest.raises(ConfigError, match=message):
         ready(**more)
 
 
-def test_an_environment_of_other_shapes():
+def test_demonstrations_of_another_environment_are_refused():
     with pytest.raises(DemonstrationError, match="demonstrations of another environment"):
         ready(env_id="CartPole-v1")
 
@@ -354,9 +355,9 @@ def test_an_environment_of_other_shapes():
 # --- on the device ----------------------------------------------------------------------------------------------------
 
 
-def test_data_lie_on_the_device_of_the_model_and_so_do_batches():
+def test_data_and_batches_are_on_the_models_device():
     data = module(weights := counted(weights=True), val_fraction=0.3)
-    data.trainer = trainer(device="meta")  # a device like any other, but for the bytes
+    data.trainer = trainer(device="meta")  # a device without storage
     data.setup("fit")
     assert weights.observation.device.type == "cpu"
     batch = next(iter(data.train_dataloader()))
@@ -364,7 +365,7 @@ def test_data_lie_on_the_device_of_the_model_and_so_do_batches():
         assert {v.device.type for v in part.values() if v is not None} == {"meta"}
 
 
-def test_held_out_transitions_come_once_and_in_order_on_any_number_of_processes():
+def test_processes_share_held_out_transitions_in_order():
     data = ready(val_fraction=0.5)
     for world_size in (1, 2, 3):
         seen = []
@@ -375,14 +376,14 @@ def test_held_out_transitions_come_once_and_in_order_on_any_number_of_processes(
         seen = torch.cat(seen)
         assert len(seen) == len(data.held_out)
         assert torch.equal(seen.unique(dim=0), data.held_out.observation.unique(dim=0))
-    data.trainer = trainer(0, len(data.held_out) + 1)  # some would have none, and would not join in the mean
+    data.trainer = trainer(0, len(data.held_out) + 1)  # some process would have none, and the mean would wait for it
     assert data.val_dataloader() == []
     chunks = HeldOut(data.held_out, chunk=4)
     assert [len(chunk) for chunk in chunks][:-1] == [4] * (len(chunks) - 1)
     assert torch.equal(torch.cat([chunk.observation for chunk in chunks]), data.held_out.observation)
 
 
-def test_without_held_out_data_and_episodes_there_is_nothing_to_validate():
+def test_no_validation_loaders_without_held_out_and_episodes():
     assert ready(val_fraction=0.0).val_dataloader() == []
     assert len(ready(val_fraction=0.0, eval_episodes=2).val_dataloader()) == 1
     assert len(ready(val_fraction=0.1, eval_episodes=2).val_dataloader()) == 2
@@ -392,7 +393,7 @@ def test_without_held_out_data_and_episodes_there_is_nothing_to_validate():
 
 
 def numbers(n: int) -> Transitions:
-    """`[n]`, each known by its reward."""
+    """Transitions `[n]`, identified by their reward."""
     return Transitions(
         observation=torch.arange(n)[:, None].float(),
         action=torch.arange(n),
@@ -412,7 +413,7 @@ SIZES = {"n": st.integers(1, 60), "size": st.integers(1, 70), "passes": st.integ
 
 @settings(deadline=None, max_examples=60)
 @given(**SIZES)
-def test_a_pass_takes_every_index_at_most_once_and_all_it_can(n, size, passes, epoch):
+def test_pass_uses_each_index_at_most_once(n, size, passes, epoch):
     batches = Batches(numbers(n), size, passes, 0, lambda: epoch)
     given_out = epoch_of(batches)
     size = min(size, n)
@@ -421,15 +422,15 @@ def test_a_pass_takes_every_index_at_most_once_and_all_it_can(n, size, passes, e
     for number in range(passes):
         one = list(itertools.chain(*given_out[number * (n // size) : (number + 1) * (n // size)]))
         assert len(set(one)) == len(one) == n // size * size
-    for batch in batches:  # rows stay together
+    for batch in batches:  # fields of a row stay together
         assert torch.equal(batch.action.float(), batch.reward)
 
 
 @settings(deadline=None, max_examples=40)
 @given(world_size=st.integers(1, 5), **SIZES)
-def test_processes_share_out_the_batches_of_one(world_size, n, size, passes, epoch):
+def test_processes_share_the_batches_of_one_process(world_size, n, size, passes, epoch):
     if min(n, size) % world_size:
-        with pytest.raises(ConfigError, match="cannot be shared out equally"):
+        with pytest.raises(ConfigError, match="cannot be divided equally"):
             Batches(numbers(n), size, passes, 0, lambda: epoch, 0, world_size)
         return
     alone = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
@@ -442,7 +443,7 @@ def test_processes_share_out_the_batches_of_one(world_size, n, size, passes, epo
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), **SIZES)
-def test_an_epoch_taken_up_again_goes_on_as_it_would_have(data, n, size, passes, epoch):
+def test_resumed_epoch_continues_with_the_next_batch(data, n, size, passes, epoch):
     whole = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
     stop = data.draw(st.integers(0, len(whole) - 1))
     interrupted = Batches(numbers(n), size, passes, 0, lambda: epoch)
@@ -452,19 +453,19 @@ def test_an_epoch_taken_up_again_goes_on_as_it_would_have(data, n, size, passes,
     assert epoch_of(resumed) == whole[stop:]
 
 
-def test_a_position_in_one_epoch_says_nothing_of_the_next():
+def test_position_is_ignored_in_the_next_epoch():
     epoch = 3
     batches = Batches(numbers(10), 2, 1, 0, lambda: epoch)
     first = epoch_of(batches)
     resumed = Batches(numbers(10), 2, 1, 0, lambda: epoch)
     resumed.load_state_dict(batches.state_dict())
-    assert epoch_of(resumed) == []  # that epoch is over
+    assert epoch_of(resumed) == []  # that epoch is complete
     epoch = 4
     assert len(epoch_of(resumed)) == 5
     assert epoch_of(batches) != first
 
 
-def test_passes_epochs_and_seeds_differ_and_repeat():
+def test_order_depends_on_pass_epoch_and_seed():
     first, second = (epoch_of(Batches(numbers(40), 8, 2, 0, lambda: 0)) for _ in range(2))
     assert first == second
     orders = [first[:5], first[5:]]
@@ -474,32 +475,32 @@ def test_passes_epochs_and_seeds_differ_and_repeat():
     assert all(a != b for a, b in itertools.combinations(orders, 2))
 
 
-def test_the_remainder_that_is_left_out_changes_from_pass_to_pass():
+def test_dropped_remainder_changes_between_passes():
     batches = epoch_of(Batches(numbers(11), 4, 20, 0, lambda: 0))
     left_out = [set(range(11)) - set(a) - set(b) for a, b in zip(batches[::2], batches[1::2], strict=True)]
     assert len(left_out) == 20
     assert set().union(*left_out) == set(range(11))
 
 
-# --- evaluation shared out --------------------------------------------------------------------------------------------
+# --- evaluation over several processes ------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
 @given(num_envs=st.integers(1, 40), count=st.integers(1, 200), world_size=st.integers(1, 9), seed=st.integers(0, 99))
-def test_shares_of_the_processes_add_up_and_environments_keep_their_seeds(num_envs, count, world_size, seed):
+def test_process_shares_add_up_and_keep_seeds(num_envs, count, world_size, seed):
     data = EnvironmentDataModule("Counting-v0", num_envs=num_envs, backend="sync", seed=0)
     shares = []
     for rank in range(world_size):
         data.trainer = trainer(rank, world_size)
         if min(num_envs, count) < world_size:
-            with pytest.raises(ConfigError, match="cannot be shared out"):
+            with pytest.raises(ConfigError, match="cannot be divided"):
                 PolicyEpisodes(data, count, seed, record=False)
             return
         shares.append(PolicyEpisodes(data, count, seed, record=False))
     assert sum(len(share) for share in shares) == count
     total = min(num_envs, count)
     assert sum(share.num_envs for share in shares) == total
-    # Environment i of all, wherever it runs, has seed + i and as many episodes as if there were one process.
+    # Environment i has seed + i and the same number of episodes on any number of processes.
     seeds = [share.seed + i for share in shares for i in range(share.num_envs)]
     assert seeds == [seed + i for i in range(total)]
     played = [n for share in shares for n in counting.share(share.num_envs, len(share))]
@@ -507,7 +508,7 @@ def test_shares_of_the_processes_add_up_and_environments_keep_their_seeds(num_en
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 5])
-def test_the_same_episodes_are_played_on_any_number_of_processes(world_size):
+def test_number_of_processes_does_not_change_episodes(world_size):
     def play(rank: int, world_size: int) -> list[tuple[int, float]]:
         data = EnvironmentDataModule("Counting-v0", num_envs=5, backend="sync", seed=3)
         data.trainer = trainer(rank, world_size)
@@ -521,19 +522,19 @@ def test_the_same_episodes_are_played_on_any_number_of_processes(world_size):
     assert sorted(itertools.chain(*(play(rank, world_size) for rank in range(world_size)))) == alone
 
 
-def test_predict_gives_the_transitions_of_whole_episodes():
+def test_predict_returns_transitions_of_whole_episodes():
     data = EnvironmentDataModule("Counting-v0", num_envs=3, test_episodes=7, backend="sync", seed=3)
     data.trainer = trainer()
     data.trainer.lightning_module = SimpleNamespace(actor=lambda: counting.act)
     (loader,) = data.predict_dataloader()
     (batch,) = list(loader)
-    record = counting.expected(3, 7, demonstration_module.derive_seed(3, "predict"))
+    record = counting.expected(3, 7, expert_module.derive_seed(3, "predict"))
     np.testing.assert_array_equal(batch.observation.numpy(), record["observation"])
     np.testing.assert_array_equal(batch.terminated.numpy(), record["terminated"])
     data.teardown("predict")
 
 
-def test_validation_test_and_prediction_play_different_episodes():
+def test_validation_test_and_prediction_episodes_differ():
     data = EnvironmentDataModule("Counting-v0", num_envs=3, seed=3)
     data.trainer = trainer()
     loaders = [data.val_dataloader()[0], data.test_dataloader()[0], data.predict_dataloader()[0].episodes]

@@ -1,4 +1,4 @@
-"""Demonstration files: what is written is read, every fault is one clear error, and nothing in a file is run."""
+"""Demonstration files: round trip, one clear error for each fault, and no code run from a file."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ SUFFIXES = (".npz", ".hdf5", ".h5")
 
 
 def record(lengths=(4, 6), observation_space=VECTOR, action_space=PAIR, seed=0, successors=True) -> Demonstrations:
-    """Trajectories of these lengths, the first of them cut off, the others terminated."""
+    """Trajectories of these lengths; the first is truncated, the others terminate."""
     rng = np.random.default_rng(seed)
     total = sum(lengths)
 
@@ -103,7 +103,7 @@ def test_round_trip(tmp_path, suffix, lengths, observation_space, action_space, 
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_whole_returns_survive_subsampling_and_the_disk(tmp_path, suffix):
+def test_whole_returns_survive_subsampling_and_writing(tmp_path, suffix):
     whole = record((40, 60))
     some = subsample(whole, 20, torch.Generator().manual_seed(0))
     write_demonstrations(tmp_path / f"some{suffix}", some)
@@ -113,7 +113,7 @@ def test_whole_returns_survive_subsampling_and_the_disk(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_plain_arrays_are_converted_to_the_environments_dtypes_and_shapes(tmp_path, suffix):
+def test_arrays_are_converted_to_dtypes_and_shapes_of_spaces(tmp_path, suffix):
     held = columns(
         observations=np.arange(10), actions=np.array([[-1.0], [0], [1], [1], [0], [0], [0], [0], [0], [1]]),
         terminals=(np.arange(10) == 4).astype(np.float64), timeouts=(np.arange(10) == 9).astype(np.uint8),
@@ -132,7 +132,7 @@ def test_plain_arrays_are_converted_to_the_environments_dtypes_and_shapes(tmp_pa
     assert metadata == {}
 
 
-def test_keys_that_are_not_ours_are_never_opened(tmp_path):
+def test_unknown_keys_are_never_opened(tmp_path):
     held = columns(infos=np.array([{"x": 1}] * 10, dtype=object))
     assert len(read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, PAIR).transitions) == 10
     path = save(tmp_path / "d.hdf5", columns())
@@ -142,14 +142,14 @@ def test_keys_that_are_not_ours_are_never_opened(tmp_path):
     assert read_demonstrations(path, VECTOR, PAIR).metadata == {}
 
 
-def test_metadata_may_be_an_attribute_of_an_hdf5_file(tmp_path):
+def test_metadata_may_be_an_hdf5_attribute(tmp_path):
     path = save(tmp_path / "d.hdf5", columns())
     with h5py.File(path, "a") as file:
         file.attrs["metadata"] = json.dumps({"env_id": "A-v1"})
     assert read_demonstrations(path, VECTOR, PAIR).metadata == {"env_id": "A-v1"}
 
 
-def test_actions_a_rounding_error_outside_the_box_are_clipped(tmp_path):
+def test_actions_outside_by_rounding_errors_are_clipped(tmp_path):
     held = columns(**changed("actions", (2, 1), 10 + 0.9e-4))
     held["actions"][3, 0] = -1 - 1.9e-5
     action = read_demonstrations(save(tmp_path / "d.npz", held), VECTOR, PAIR).transitions.action
@@ -157,7 +157,7 @@ def test_actions_a_rounding_error_outside_the_box_are_clipped(tmp_path):
     assert action[3, 0] == -1
 
 
-def test_an_action_space_without_bounds_takes_any_finite_action(tmp_path):
+def test_unbounded_action_space_allows_finite_actions(tmp_path):
     path = save(tmp_path / "d.npz", columns(**changed("actions", (2, 1), 1e9)))
     half = Box(np.array([-np.inf, 0], np.float32), np.full(2, np.inf, np.float32))
     assert read_demonstrations(path, VECTOR, Box(-np.inf, np.inf, (2,))).transitions.action[2, 1] == 1e9
@@ -209,13 +209,13 @@ FAULTS = {
     "text returns": ({"episode_returns": np.array([b"a", b"b"])}, "'episode_returns' holds"),
     "metadata not JSON": ({"metadata": b"{"}, "'metadata' is not JSON"),
     "metadata numbers": ({"metadata": np.ones(4)}, "'metadata' is not JSON"),
-    "metadata nested": ({"metadata": json.dumps({"a": [1]})}, "'metadata' has to be"),
+    "metadata nested": ({"metadata": json.dumps({"a": [1]})}, "'metadata' must be"),
 }
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault(tmp_path, fault, suffix):
+def test_faulty_columns_are_refused(tmp_path, fault, suffix):
     changes, message = FAULTS[fault]
     path = save(tmp_path / f"bad{suffix}", columns(**changes))
     with pytest.raises(DemonstrationError, match=message) as caught:
@@ -235,7 +235,7 @@ DISCRETE_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", DISCRETE_FAULTS)
-def test_fault_in_a_discrete_space(tmp_path, fault):
+def test_faulty_discrete_values_are_refused(tmp_path, fault):
     key, row, value, message = DISCRETE_FAULTS[fault]
     held = columns(observations=np.arange(10) % 5, actions=np.arange(10) % 3 - 1)
     held[key] = held[key].astype(np.result_type(held[key], type(value)))
@@ -245,12 +245,12 @@ def test_fault_in_a_discrete_space(tmp_path, fault):
         read_demonstrations(save(tmp_path / "bad.npz", held), Discrete(5), CHOICE)
 
 
-def test_two_columns_are_not_a_discrete_action(tmp_path):
+def test_two_columns_are_refused_for_a_discrete_action(tmp_path):
     with pytest.raises(DemonstrationError, match=r"'actions' has shape \[10, 2\], but Discrete.* needs \[10\]"):
         read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, CHOICE)
 
 
-def test_images_are_uint8(tmp_path):
+def test_images_must_be_uint8(tmp_path):
     pixels = np.arange(160).reshape(10, 4, 4, 1)
     read = read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels)), IMAGE, PAIR)
     assert read.transitions.observation.dtype == torch.uint8
@@ -261,7 +261,7 @@ def test_images_are_uint8(tmp_path):
         read_demonstrations(save(tmp_path / "d.npz", columns(observations=pixels / 255)), IMAGE, PAIR)
 
 
-def test_several_discrete_actions_are_read_and_checked(tmp_path):
+def test_multi_discrete_actions_are_read_and_checked(tmp_path):
     space = gymnasium.spaces.MultiDiscrete([3, 2], start=[0, 4])
     actions = np.array([0, 4]) + np.arange(2) * (np.arange(len(columns()["observations"])) % 2)[:, None]
     read = read_demonstrations(save(tmp_path / "d.npz", columns(actions=actions.astype(np.float64))), VECTOR, space)
@@ -272,9 +272,9 @@ def test_several_discrete_actions_are_read_and_checked(tmp_path):
         read_demonstrations(save(tmp_path / "d.npz", columns(actions=actions)), VECTOR, space)
 
 
-def test_other_spaces_are_named(tmp_path):
+def test_unsupported_spaces_are_refused(tmp_path):
     with pytest.raises(
-        UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); Box, Discrete and MultiDiscrete can"
+        UnsupportedSpaceError, match=r"'actions'.*MultiBinary\(2\); only Box, Discrete and MultiDiscrete can"
     ):
         read_demonstrations(save(tmp_path / "d.npz", columns()), VECTOR, gymnasium.spaces.MultiBinary(2))
 
@@ -289,7 +289,7 @@ def test_other_spaces_are_named(tmp_path):
     ids=str,
 )
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32])
-def test_discrete_observations_of_every_kind_are_read_and_checked(tmp_path, space, values, dtype):
+def test_discrete_observations_are_read_and_checked(tmp_path, space, values, dtype):
     rows = len(columns()["observations"])
     held = columns(observations=np.repeat(np.array(values, dtype), rows, 0))
     held.pop("next_observations", None)
@@ -302,7 +302,7 @@ def test_discrete_observations_of_every_kind_are_read_and_checked(tmp_path, spac
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
-def test_rewards_flags_and_weights_of_shape_n_1_are_columns(tmp_path, suffix):
+def test_shape_n_1_is_read_as_a_column(tmp_path, suffix):
     plain = columns(weights=np.ones(len(columns()["observations"])))
     read = read_demonstrations(save(tmp_path / f"a{suffix}", plain), VECTOR, PAIR)
     for key in ("rewards", "terminals", "timeouts", "weights"):
@@ -312,7 +312,7 @@ def test_rewards_flags_and_weights_of_shape_n_1_are_columns(tmp_path, suffix):
     assert_same(again, read)
 
 
-def test_several_sources_are_read_one_after_the_other(tmp_path):
+def test_several_sources_are_joined_in_order(tmp_path):
     a, b = record((4,), seed=1), record((2, 3), seed=2)
     paths = [tmp_path / "b.npz", tmp_path / "a.hdf5"]
     for path, one in zip(paths, (a, b), strict=True):
@@ -353,7 +353,7 @@ def npy_bytes(tmp_path) -> bytes:
 
 
 def corrupted(content: bytes) -> bytes:
-    """A zip archive whole at both ends and wrong in the middle of its first array."""
+    """A zip archive that is damaged only in the middle of its first array."""
     return content[:150] + bytes(byte ^ 255 for byte in content[150:200]) + content[200:]
 
 
@@ -376,7 +376,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("fault", FILES)
-def test_fault_of_the_file(tmp_path, fault):
+def test_damaged_files_are_refused(tmp_path, fault):
     name, content, message = FILES[fault]
     path = tmp_path / name
     path.write_bytes(content(tmp_path))
@@ -385,14 +385,14 @@ def test_fault_of_the_file(tmp_path, fault):
     assert str(path) in str(caught.value)
 
 
-def test_no_file_and_a_directory(tmp_path):
+def test_missing_file_and_directory_are_refused(tmp_path):
     with pytest.raises(DemonstrationError, match=r"gone.npz: no such file"):
         read_demonstrations(str(tmp_path / "gone.npz"), VECTOR, PAIR)
     with pytest.raises(DemonstrationError, match=f"is a directory.*minari:{tmp_path}"):
         read_demonstrations(str(tmp_path), VECTOR, PAIR)
 
 
-def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
+def test_folder_is_read_in_the_order_of_names(tmp_path):
     parts = {"b.hdf5": record((4, 6), seed=1), "a.npz": record((3, 2), seed=2, successors=False)}
     for name, part in parts.items():
         write_demonstrations(tmp_path / name, part)
@@ -402,7 +402,7 @@ def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
     for field in ("observation", "action", "reward", "terminated", "truncated"):
         wanted = torch.cat([getattr(parts[name].transitions, field) for name in ("a.npz", "b.hdf5")])
         assert torch.equal(getattr(read.transitions, field), wanted), field
-    assert read.transitions.next_observation is None  # which not all of them have
+    assert read.transitions.next_observation is None  # one of the files has none
     wanted = torch.cat([parts["a.npz"].episode_returns, parts["b.hdf5"].episode_returns])
     assert torch.equal(read.episode_returns, wanted)
     (tmp_path / "c.npz").write_bytes(b"half")
@@ -411,7 +411,7 @@ def test_a_folder_is_its_files_in_the_order_of_their_names(tmp_path):
 
 
 class Malice:
-    """Unpickling it makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -421,7 +421,7 @@ class Malice:
 
 
 @pytest.mark.parametrize("key", ["observations", "metadata", "weights", "obs", "indices"])
-def test_an_object_array_is_refused_and_not_run(tmp_path, key):
+def test_object_array_is_refused_and_not_run(tmp_path, key):
     mark = tmp_path / "ran"
     array = np.empty(1, dtype=object)
     array[0] = Malice(mark)
@@ -437,7 +437,7 @@ def test_an_object_array_is_refused_and_not_run(tmp_path, key):
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
-def test_a_pickle_under_another_name_is_not_run(tmp_path, suffix, protocol):
+def test_renamed_pickle_is_not_run(tmp_path, suffix, protocol):
     mark, path = tmp_path / "ran", tmp_path / f"d{suffix}"
     path.write_bytes(pickle.dumps(Malice(mark), protocol))
     with pytest.raises(DemonstrationError, match="is a pickle" if protocol else "is something else"):
@@ -445,7 +445,7 @@ def test_a_pickle_under_another_name_is_not_run(tmp_path, suffix, protocol):
     assert not mark.exists()
 
 
-def test_a_torch_checkpoint_under_another_name_is_not_run(tmp_path):
+def test_renamed_torch_checkpoint_is_not_run(tmp_path):
     mark, path = tmp_path / "ran", tmp_path / "d.npz"
     torch.save({"observations": Malice(mark)}, path)
     with pytest.raises(DemonstrationError, match="missing key 'observations'"):
@@ -458,7 +458,7 @@ def test_a_torch_checkpoint_under_another_name_is_not_run(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
 @pytest.mark.parametrize("moment", ["columns", "flush"])
-def test_an_interrupted_write_leaves_the_earlier_file_whole(tmp_path, monkeypatch, suffix, moment):
+def test_interrupted_write_keeps_the_earlier_file(tmp_path, monkeypatch, suffix, moment):
     path = tmp_path / f"d{suffix}"
     earlier = record((3, 4))
     write_demonstrations(path, earlier)
@@ -485,12 +485,12 @@ def test_an_interrupted_write_leaves_the_earlier_file_whole(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         write_demonstrations(path, record((30, 40)))
     assert len(during) == 1
-    assert len(during[0]) == 2, "the half-written file lies beside the earlier one"
+    assert len(during[0]) == 2, "the half-written file is separate from the earlier one"
     assert os.listdir(tmp_path) == [path.name]
     assert_same(read_demonstrations(str(path), VECTOR, PAIR), earlier)
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unknown_suffix_and_empty_data_are_not_written(tmp_path):
     with pytest.raises(DemonstrationError, match=r"suffix '.pkl'"):
         write_demonstrations(tmp_path / "d.pkl", record())
     with pytest.raises(DemonstrationError, match="no transitions"):
@@ -498,7 +498,7 @@ def test_what_cannot_be_written(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_new_file_can_be_read_by_whom_the_umask_lets(tmp_path):
+def test_new_file_has_permissions_of_umask(tmp_path):
     write_demonstrations(tmp_path / "d.npz", record())
     (tmp_path / "plain").touch()
     assert (tmp_path / "d.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -509,7 +509,7 @@ def test_a_new_file_can_be_read_by_whom_the_umask_lets(tmp_path):
 
 @pytest.mark.parametrize("action_space", [PAIR, CHOICE], ids=["box", "discrete"])
 @pytest.mark.parametrize("observation_space", [VECTOR, IMAGE, Discrete(4)], ids=["vector", "image", "discrete"])
-def test_a_good_record_passes(observation_space, action_space):
+def test_valid_transitions_pass(observation_space, action_space):
     check(record((3, 5), observation_space, action_space).transitions, observation_space, action_space, "mine")
 
 
@@ -535,13 +535,13 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("fault", RECORDS)
-def test_fault_of_a_record(fault):
+def test_faulty_transitions_are_refused(fault):
     change, message = RECORDS[fault]
     with pytest.raises(DemonstrationError, match=message):
         check(change(record().transitions), VECTOR, PAIR, "mine")
 
 
-def test_a_column_of_discrete_actions_in_memory_has_to_be_flat():
+def test_discrete_actions_in_memory_must_be_flat():
     transitions = record(action_space=CHOICE).transitions
     with pytest.raises(DemonstrationError, match=r"'action' is torch.int64 \[10, 1\]; .*torch.int64 \[10\]"):
         check(transitions.replace(action=transitions.action[:, None]), VECTOR, CHOICE, "mine")
@@ -551,7 +551,7 @@ def test_a_column_of_discrete_actions_in_memory_has_to_be_flat():
 
 
 def numbered(lengths) -> Demonstrations:
-    """Each row's observation is its number, its successor's the next."""
+    """Transitions whose observation is the row number, and whose successor is the next number."""
     whole = record(lengths)
     rows = torch.arange(sum(lengths), dtype=torch.float32)[:, None].expand(-1, 3).contiguous()
     return whole._replace(transitions=whole.transitions.replace(observation=rows, next_observation=rows + 1))
@@ -563,7 +563,7 @@ def numbered(lengths) -> Demonstrations:
     every=st.integers(1, 12),
     seed=st.integers(0, 2**31),
 )
-def test_subsample(lengths, every, seed):
+def test_subsample_keeps_every_kth_row_and_its_successor(lengths, every, seed):
     whole = numbered(lengths)
     before = whole.transitions.clone()
     some = subsample(whole, every, torch.Generator().manual_seed(seed))
@@ -584,7 +584,7 @@ def test_subsample(lengths, every, seed):
     check(some.transitions, VECTOR, PAIR, "subsample")
 
 
-def test_subsample_flags():
+def test_subsample_marks_the_last_kept_row_as_truncated():
     every, generator = 3, torch.Generator().manual_seed(1)
     seen = set()
     for _ in range(40):
@@ -593,7 +593,7 @@ def test_subsample_flags():
         rows = some.observation[last, 0].long().tolist()
         for row, cut, end in zip(rows, some.truncated[last].tolist(), some.terminated[last].tolist(), strict=True):
             seen.add((row, cut, end))
-    # The first trajectory was cut off at row 6, the second terminated at row 13; every other last row is a cut.
+    # The first trajectory is truncated at row 6, the second terminates at row 13; other last rows are truncations.
     assert seen == {(4, True, False), (5, True, False), (6, True, False)} | {
         (11, True, False),
         (12, True, False),
@@ -601,7 +601,7 @@ def test_subsample_flags():
     }
 
 
-def test_successors_are_those_that_were_recorded_or_else_the_rows_that_follow():
+def test_successors_are_recorded_or_read_from_the_next_row():
     """Trajectories of 3, 1 and 2 rows."""
     whole = numbered((3, 1, 2))
     assert with_successors(whole) is whole
@@ -642,7 +642,7 @@ def test_subsample_without_successors_and_without_rows():
 
 
 def trajectories(demonstrations: Demonstrations, whole: Demonstrations) -> list[int]:
-    """Which of the whole's trajectories these are, checked to be complete."""
+    """Indices of these trajectories in the whole, after checking that they are complete."""
     returns = whole.episode_returns.tolist()
     which = [returns.index(value) for value in demonstrations.episode_returns.tolist()]
     assert torch.equal(demonstrations.transitions.episode_returns(), demonstrations.episode_returns)
@@ -650,7 +650,7 @@ def trajectories(demonstrations: Demonstrations, whole: Demonstrations) -> list[
     return which
 
 
-def test_take():
+def test_take_chooses_without_replacement():
     whole = record((3, 5, 2, 6, 4))
     chosen = [trajectories(take(whole, 3, torch.Generator().manual_seed(seed)), whole) for seed in range(60)]
     assert all(len(set(some)) == 3 and some == sorted(some) for some in chosen)
@@ -658,7 +658,7 @@ def test_take():
     fewer = trajectories(take(whole, 2, torch.Generator().manual_seed(0)), whole)
     assert set(fewer) < set(chosen[0])
     assert trajectories(take(whole, 5, torch.Generator()), whole) == [0, 1, 2, 3, 4]
-    with pytest.raises(DemonstrationError, match="6 trajectories were asked for, but there are 5"):
+    with pytest.raises(DemonstrationError, match="num_trajectories is 6, but there are only 5 trajectories"):
         take(whole, 6, torch.Generator())
     with pytest.raises(ConfigError, match="num_trajectories is 0"):
         take(whole, 0, torch.Generator())
@@ -668,7 +668,7 @@ def test_take():
     ("episodes", "fraction", "held"),
     [(5, 0.0, 0), (5, 0.01, 1), (5, 0.4, 2), (5, 0.99, 4), (2, 0.1, 1), (2, 0.9, 1), (1, 0.5, 0), (1, 0.0, 0)],
 )
-def test_split(episodes, fraction, held):
+def test_split_sizes(episodes, fraction, held):
     whole = record(tuple(range(3, 3 + episodes)))
     train, rest = split(whole, fraction, torch.Generator().manual_seed(0))
     assert len(rest.episode_returns) == held
@@ -685,7 +685,7 @@ def test_split_is_random_and_bounded():
             split(whole, fraction, torch.Generator())
 
 
-def test_only_what_shrinks_is_compressed(tmp_path):
+def test_floats_are_stored_uncompressed(tmp_path):
     with (tmp_path / "a.npz").open("wb") as file:
         _write_npz(file, {"floats": np.zeros(1000, np.float32), "numbers": np.zeros(1000, np.int64)})
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:

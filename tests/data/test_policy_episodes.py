@@ -1,4 +1,4 @@
-"""Evaluation shared out over processes: together they play what one would."""
+"""Evaluation on several processes gives the same episodes as on one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_imitation.transitions import Transitions
 
 
 def actor(observation):
-    """Draws, so that streams of the actor count too, and depends on what it sees."""
+    """Random actor whose actions depend on the observation, so the test covers its random streams too."""
     threshold = 0.5 + 0.2 * np.sin(observation.sum(-1))
     return (torch.rand(len(observation)).numpy() > threshold).astype(np.int64)
 
@@ -36,20 +36,20 @@ def shared_out(env_id, backend, world, episodes=11, record=False):
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "counting:Counting-v0"])
-def test_evaluation_on_one_stream_does_not_depend_on_the_number_of_processes(env_id):
+def test_processes_do_not_change_evaluation_on_one_stream(env_id):
     (alone,) = shared_out(env_id, "vector", 1)
     for world in (2, 3):
         together = [one for part in shared_out(env_id, "vector", world) for one in part]
         assert sorted(together) == sorted(alone)
 
 
-def test_recorded_trajectories_do_not_depend_on_the_number_of_processes():
+def test_processes_do_not_change_recorded_trajectories():
     (alone,) = shared_out("CartPole-v1", "auto", 1, record=True)
     together = Transitions.joined(shared_out("CartPole-v1", "auto", 3, record=True))
     assert torch.equal(together.observation, alone.observation)
     assert torch.equal(together.done, alone.done)
 
 
-def test_environments_with_streams_of_their_own_are_played_once():
+def test_environments_with_own_streams_run_on_one_process():
     played = [len(part) for part in shared_out("CartPole-v1", "sync", 2)]
     assert played == [6, 5]

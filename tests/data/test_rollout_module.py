@@ -1,4 +1,4 @@
-"""RolloutDataModule: what an epoch of rounds consists of."""
+"""RolloutDataModule: the rounds of an epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Explorer:
 
 
 def module(epoch=0, rank=0, world=1, num_envs=4, **settings):
-    """One with a Trainer of what it asks for."""
+    """DataModule with the parts of a Trainer that it needs."""
     data = RolloutDataModule("Counting-v0", num_envs=num_envs, backend="sync", seed=3, **settings)
     data.trainer = SimpleNamespace(
         global_rank=rank,
@@ -41,7 +41,7 @@ def played(data):
     return torch.cat([one.rollout for one in data.train_dataloader()])
 
 
-def test_an_epoch_is_so_many_rounds_of_so_many_steps():
+def test_epoch_has_rounds_per_epoch_of_steps_per_round():
     data = module(steps_per_round=7, rounds_per_epoch=3)
     loader = data.train_dataloader()
     assert len(loader) == 3
@@ -49,13 +49,13 @@ def test_an_epoch_is_so_many_rounds_of_so_many_steps():
     data.teardown("fit")
 
 
-def test_each_epoch_and_process_has_episodes_of_its_own_whatever_ran_before():
+def test_episodes_depend_only_on_epoch_and_process():
     settings = {"steps_per_round": 5, "rounds_per_epoch": 2}
     data = module(**settings)
     first = played(data)
     data.trainer.current_epoch = 1
-    second = played(data)  # in the environments that are open already
-    fresh = module(epoch=1, **settings)  # as a resumed run has it
+    second = played(data)  # in the same open environments
+    fresh = module(epoch=1, **settings)  # like in a resumed run
     other = module(rank=1, world=2, num_envs=8, **settings)
     assert torch.equal(second.observation, played(fresh).observation)
     for one in (second, played(other)):
@@ -66,8 +66,8 @@ def test_each_epoch_and_process_has_episodes_of_its_own_whatever_ran_before():
         each.teardown("fit")
 
 
-def test_the_epoch_is_that_of_the_first_round_and_not_of_asking_for_the_iterator():
-    """Lightning asks before it has put the counters of a resumed run where they belong."""
+def test_epoch_is_read_at_the_first_round():
+    """Lightning calls `iter` before it restores the counters of a resumed run."""
     data = module(epoch=0, steps_per_round=5, rounds_per_epoch=1)
     iterator = iter(data.train_dataloader())
     data.trainer.current_epoch = 4
@@ -89,16 +89,16 @@ def test_env_steps_are_rounded_up_to_whole_epochs(env_steps, epochs):
     assert data.trainer.fit_loop.max_epochs == 1
 
 
-def test_environments_are_shared_out_over_processes():
+def test_environments_are_divided_among_processes():
     data = module(world=2, num_envs=6, steps_per_round=5, rounds_per_epoch=1)
     data.setup("fit")
     assert next(iter(data.train_dataloader())).rollout.batch_size == (5, 3)
     data.teardown("fit")
-    with pytest.raises(ConfigError, match=r"data.num_envs 5 cannot be shared out equally over 2"):
+    with pytest.raises(ConfigError, match=r"data.num_envs 5 cannot be divided equally among 2"):
         module(world=2, num_envs=5).setup("fit")
 
 
 @pytest.mark.parametrize("name", ["env_steps", "steps_per_round", "rounds_per_epoch", "num_envs"])
-def test_settings_below_one_are_refused(name):
+def test_values_below_one_are_refused(name):
     with pytest.raises(ConfigError, match=rf"data.{name} is 0; it must be at least 1"):
         RolloutDataModule("Counting-v0", **{name: 0})

@@ -1,4 +1,4 @@
-"""Files and datasets by others: each layout is read, and every fault in one is one clear error."""
+"""Files and datasets of other libraries: each layout is read, and each fault gives one clear error."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, save
 from gymnasium.spaces import Box, Discrete
 
 from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations
-from lit_imitation.data.sources import _dense
+from lit_imitation.data.hugging_face import _dense
 from lit_imitation.errors import DemonstrationError, MissingExtraError
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def assert_is_flat(read: Demonstrations) -> None:
     assert read.episode_returns.tolist() == [1, 9, 5]
 
 
-def test_flat_layout(tmp_path):
+def test_flat_layout_is_read(tmp_path):
     assert_is_flat(read_demonstrations(save(tmp_path / "d.npz", flat()), VECTOR, CHOICE))
 
 
@@ -101,7 +101,7 @@ FLAT_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FLAT_FAULTS)
-def test_fault_of_the_flat_layout(tmp_path, fault):
+def test_faulty_flat_layout_is_refused(tmp_path, fault):
     changes, message = FLAT_FAULTS[fault]
     path = save(tmp_path / "bad.npz", flat(**changes))
     with pytest.raises(DemonstrationError, match=message) as caught:
@@ -111,7 +111,7 @@ def test_fault_of_the_flat_layout(tmp_path, fault):
 
 @pytest.fixture
 def hugging_face(tmp_path):
-    """Writes a dataset of these columns and returns its source."""
+    """Write a dataset of these columns and return its source."""
     datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
     datasets.disable_progress_bars()
 
@@ -122,17 +122,17 @@ def hugging_face(tmp_path):
     return write
 
 
-def test_hugging_face(hugging_face):
+def test_hugging_face_dataset_is_read(hugging_face):
     assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
 
 
-def test_hugging_face_split_named_train(hugging_face, tmp_path):
+def test_hugging_face_train_split_is_read(hugging_face, tmp_path):
     datasets = pytest.importorskip("datasets")
     both = hugging_face(nested(flat()), lambda dataset: datasets.DatasetDict(train=dataset))
     assert_is_flat(read_demonstrations(both, VECTOR, CHOICE))
 
 
-def test_hugging_face_selection_and_images(hugging_face):
+def test_hugging_face_selection_and_images_are_read(hugging_face):
     pixels = np.arange(9 * 16).reshape(9, 4, 4, 1)
     source = hugging_face(nested(flat(obs=pixels)), lambda dataset: dataset.select([2, 0]))
     read = read_demonstrations(source, IMAGE, CHOICE)
@@ -162,7 +162,7 @@ HF_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", HF_FAULTS)
-def test_fault_of_hugging_face(hugging_face, fault):
+def test_faulty_hugging_face_dataset_is_refused(hugging_face, fault):
     held, message = HF_FAULTS[fault]
     source = hugging_face(held)
     with pytest.raises(DemonstrationError, match=message) as caught:
@@ -170,7 +170,7 @@ def test_fault_of_hugging_face(hugging_face, fault):
     assert source in str(caught.value)
 
 
-def test_hugging_face_that_is_not_there(tmp_path, monkeypatch):
+def test_missing_hugging_face_dataset_is_refused(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
     with pytest.raises(DemonstrationError, match=f"hf:{tmp_path}: cannot be read as a Hugging Face dataset"):
         read_demonstrations(f"hf:{tmp_path}", VECTOR, CHOICE)
@@ -181,15 +181,15 @@ def test_hugging_face_that_is_not_there(tmp_path, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(DemonstrationError, match=r"hf:somebody/something.*no network"):
-        read_demonstrations("hf:somebody/something", VECTOR, CHOICE)
-    assert asked == [(("somebody/something",), {"split": "train"})]
+    with pytest.raises(DemonstrationError, match=r"hf:user/dataset.*no network"):
+        read_demonstrations("hf:user/dataset", VECTOR, CHOICE)
+    assert asked == [(("user/dataset",), {"split": "train"})]
 
 
 @pytest.mark.parametrize(
     ("module", "source", "extra"), [("datasets", "hf:a/b", "hf"), ("minari", "minari:c", "minari")]
 )
-def test_a_missing_extra_is_one_line_with_its_cure(monkeypatch, module, source, extra):
+def test_missing_extra_is_one_line_with_the_fix(monkeypatch, module, source, extra):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError) as caught:
         read_demonstrations(source, VECTOR, CHOICE)
@@ -201,7 +201,7 @@ def test_a_missing_extra_is_one_line_with_its_cure(monkeypatch, module, source, 
 
 @pytest.fixture
 def minari_dataset(tmp_path, monkeypatch):
-    """Writes a dataset of two episodes, of 3 and 2 steps, and returns its id."""
+    """Write a dataset of two episodes with 3 and 2 steps, and return its id."""
     minari = pytest.importorskip("minari", reason='needs pip install "lit-imitation[minari]"')
     buffers = pytest.importorskip("minari.data_collector.episode_buffer")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
@@ -246,7 +246,7 @@ def minari_dataset(tmp_path, monkeypatch):
 @pytest.mark.parametrize("by", ["id", "directory"])
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 @pytest.mark.parametrize("actions", [PAIR, CHOICE], ids=["box", "discrete"])
-def test_minari(minari_dataset, tmp_path, data_format, by, actions):
+def test_minari_dataset_is_read(minari_dataset, tmp_path, data_format, by, actions):
     source = minari_dataset(data_format=data_format, actions=actions)
     if by == "directory":
         source = f"minari:{tmp_path / 'minari/made/up-v0'}"
@@ -263,7 +263,7 @@ def test_minari(minari_dataset, tmp_path, data_format, by, actions):
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
-def test_minari_dictionaries_are_flattened_as_gymnasium_does(minari_dataset, data_format):
+def test_minari_dictionaries_are_flattened_like_gymnasium(minari_dataset, data_format):
     inner = gymnasium.spaces.Dict({"z": Box(-9, 99, (2,), np.float32), "a": Discrete(30)})
     space = gymnasium.spaces.Dict({"top": Box(-9, 99, (1,), np.float32), "inner": inner})
     source = minari_dataset(
@@ -286,7 +286,7 @@ def test_minari_dictionaries_are_flattened_as_gymnasium_does(minari_dataset, dat
 
 
 class Keyed(gymnasium.Env):
-    """Observations in a dictionary whose keys are not in the order of the alphabet, however it is written."""
+    """Environment with dictionary observations whose keys are not in alphabetical order."""
 
     action_space = Discrete(3, start=-1)
 
@@ -323,7 +323,7 @@ class Keyed(gymnasium.Env):
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 @pytest.mark.parametrize("how", ["keywords", "ordered", "pairs", "dict", "tuple", "nested"])
 def test_minari_dictionaries_keep_the_environments_order(minari_dataset, how, data_format, named):
-    """As `gymnasium.spaces.flatten` of what the environment itself shows, whether or not its space is named."""
+    """The result equals `gymnasium.spaces.flatten` of the environment's observation, with or without its space."""
     env = Keyed(how)
     source = minari_dataset(
         env.observation_space, lambda seen: env.shown(len(seen)), data_format=data_format, actions=CHOICE
@@ -350,7 +350,7 @@ def test_minari_dictionaries_keep_the_environments_order(minari_dataset, how, da
     ],
 )
 def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
-    """Even where as many numbers come out."""
+    """Even if the number of values is the same."""
     env = Keyed()
     parts = {**env.observation_space.spaces, **part}
     space = gymnasium.spaces.Dict([(key, inner) for key, inner in parts.items() if inner is not None])
@@ -368,7 +368,7 @@ def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
         read_demonstrations(source, flat, CHOICE)
 
 
-def test_minari_faults(minari_dataset, tmp_path):
+def test_faulty_minari_datasets_are_refused(minari_dataset, tmp_path):
     with pytest.raises(DemonstrationError, match=r"minari:made/gone-v0: .*`minari download made/gone-v0`"):
         read_demonstrations("minari:made/gone-v0", VECTOR, PAIR)
     source = minari_dataset(poisoned=50.0)
@@ -382,8 +382,8 @@ def test_minari_faults(minari_dataset, tmp_path):
         read_demonstrations(source, VECTOR, PAIR)
 
 
-def test_a_minari_file_does_not_choose_what_is_called(minari_dataset, tmp_path):
-    """Without a space, Minari would make the environment that the file names, that is, call any function."""
+def test_minari_file_cannot_choose_code_to_run(minari_dataset, tmp_path):
+    """Without a recorded space, Minari would build the environment that the file names, and so call any function."""
     source = minari_dataset()
     mark = tmp_path / "ran"
     path = tmp_path / "minari/made/up-v0/data/metadata.json"
@@ -423,7 +423,7 @@ def others(name: str) -> str:
         ("CartPole-v1-imitation-layout.npz", "CartPole-v1", 57, 26964 / 57 - 1e-6, 26964 / 57 + 1e-6),
     ],
 )
-def test_files_made_by_others(name, env_id, episodes, low, high):
+def test_files_of_other_libraries_are_read(name, env_id, episodes, low, high):
     environment = gymnasium.make(env_id)
     read = read_demonstrations(others(name), environment.observation_space, environment.action_space)
     assert len(read.episode_returns) == episodes
@@ -435,7 +435,7 @@ def test_files_made_by_others(name, env_id, episodes, low, high):
 
 
 @pytest.mark.parametrize(("rows", "row", "columns"), [([2, 3, 3], 1, 3), ([2, 2, 1], 2, 1)])
-def test_rows_of_another_length_than_the_first_are_named(rows, row, columns):
+def test_row_of_another_length_is_named(rows, row, columns):
     arrow = pytest.importorskip("pyarrow")
     with pytest.raises(DemonstrationError, match=f"row {row} overall has {columns} columns, the first row has 2"):
         _dense("x", "observations", arrow.array([[0.5] * n for n in rows]))

@@ -274,7 +274,7 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     recorded("Pendulum-v1", 2, tmp_path / "pendulum.npz")
     said = fails(capsys, "gail-discrete", tmp_path, f"--data.demonstrations={tmp_path / 'pendulum.npz'}")
     assert "pendulum.npz" in said
-    assert "nobody demonstrates" in fails(capsys, "gail-discrete", tmp_path, "--data.expert=")
+    assert "no demonstrations" in fails(capsys, "gail-discrete", tmp_path, "--data.expert=")
     for data, more in (("RolloutDataModule", []), ("DemonstrationDataModule", ["--data.expert=scripted"])):
         bare = [f"--data=lit_imitation.{data}", "--data.env_id=CartPole-v1", *more]
         with pytest.raises(SystemExit):

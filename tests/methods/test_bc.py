@@ -54,7 +54,7 @@ def record(observation: Tensor, action: Tensor, length: int = 1, **more: Tensor)
 def data_of(transitions: Transitions, spaces=(OBSERVATION, ACTION), **more) -> DemonstrationDataModule:
     more = {"eval_episodes": 0, "val_fraction": 0.0, **more}
     env_kwargs = dict(zip(("observation_space", "action_space"), spaces, strict=True))
-    return DemonstrationDataModule("Spaces-v0", transitions, env_kwargs=env_kwargs, **more)
+    return DemonstrationDataModule("Spaces-v0", demonstrations=transitions, env_kwargs=env_kwargs, **more)
 
 
 def fit(model: BC, data: EnvironmentDataModule, directory: Path, *callbacks: Callback, **more) -> Trainer:
@@ -445,7 +445,12 @@ def test_frozen_lake_from_demonstrations_in_memory(tmp_path):
     transitions = record(path.repeat(5), moves.repeat(5), length=6)
     transitions.reward[5::6] = 1.0
     data = DemonstrationDataModule(
-        "FrozenLake-v1", transitions, env_kwargs={"is_slippery": False}, val_fraction=0.2, eval_episodes=3, num_envs=2
+        "FrozenLake-v1",
+        demonstrations=transitions,
+        env_kwargs={"is_slippery": False},
+        val_fraction=0.2,
+        eval_episodes=3,
+        num_envs=2,
     )
     model = BC(partial(CategoricalPolicy, hidden_sizes=[32]), learning_rate=0.02)
     trainer = fit(model, data, tmp_path, max_epochs=40, check_val_every_n_epoch=40)

@@ -392,19 +392,19 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (
             lambda: MaxEntIRL(),
             lambda: module(TabularMDP(np.full((4, 2, 4), 0.25))),
-            "the true reward of this world is not known, so nobody can demonstrate",
+            "the true reward of this world is unknown, so there is no expert",
         ),
         (lambda: MaxEntIRL(gamma=1.0), None, r"model.gamma is 1\.0"),
         (lambda: MaxEntIRL(entropy="none"), None, "model.entropy none gives no likelihood"),
         (lambda: MaxEntIRL(step_weights="even"), None, "model.step_weights is 'even'; choose equal or discounted"),
         (None, lambda: module(GridWorld(3), val_fraction=1.0), r"data.val_fraction is 1.0; it must lie in \[0, 1\)"),
         (lambda: MaxEntIRL(learning_rate=0.0), None, r"model.learning_rate is 0\.0"),
-        (None, lambda: TabularDataModule(), "either data.env_id or data.world says which world"),
+        (None, lambda: TabularDataModule(), "set either data.env_id or data.world"),
         (None, lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=-1), "data.fresh_worlds is -1"),
         (None, lambda: module(GridWorld(3), expert="sofft"), "data.expert is 'sofft'; choose optimal or soft"),
         (lambda: MaxEntIRL(entropy="causl"), None, "model.entropy is 'causl'; choose one of causal, trajectory"),
-        (None, lambda: module(GridWorld(3), num_worlds=2), "data.num_worlds above 1 asks .* data.world is one"),
-        (None, lambda: module(GridWorld(3), fresh_worlds=1), "data.fresh_worlds above 0 asks .* data.world is one"),
+        (None, lambda: module(GridWorld(3), num_worlds=2), "data.num_worlds above 1 asks .* is a single one"),
+        (None, lambda: module(GridWorld(3), fresh_worlds=1), "data.fresh_worlds above 0 asks .* is a single one"),
         (
             None,
             lambda: TabularDataModule("lit_imitation/Tabular-v0", env_kwargs={"world": GridWorld(3)}, fresh_worlds=1),
@@ -413,7 +413,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         (
             lambda: MaxEntIRL(),
             lambda: TabularDataModule("FrozenLake-v1", fresh_worlds=1, eval_episodes=0),
-            "data.fresh_worlds above 0 asks .* world_seed; FrozenLake-v1 has none",
+            "data.fresh_worlds above 0 asks .* world_seed, but FrozenLake-v1 has none",
         ),
     ],
 )

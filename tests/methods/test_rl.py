@@ -75,7 +75,9 @@ def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monk
     progress, lines, update = [], [], PPO.update
     monkeypatch.setattr(PPO, "update", lambda self, *given: (progress.append(given[1]), update(self, *given))[1])
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
-    data = RolloutDataModule("Pendulum-v1", 600, 24, 3, num_envs=3, eval_episodes=0)
+    data = RolloutDataModule(
+        "Pendulum-v1", env_steps=600, steps_per_round=24, rounds_per_epoch=3, num_envs=3, eval_episodes=0
+    )
     trainer = fitted(RL(partial(PPO, epochs=1)), data, tmp_path, **limits)
     assert progress == [i / rounds for i in range(rounds)]
     assert len(lines) == bool(said)
@@ -86,7 +88,9 @@ def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monk
 def test_env_steps_beyond_lightnings_default(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
-    data = RolloutDataModule("Pendulum-v1", 1002, 1, 1, num_envs=1, eval_episodes=0)
+    data = RolloutDataModule(
+        "Pendulum-v1", env_steps=1002, steps_per_round=1, rounds_per_epoch=1, num_envs=1, eval_episodes=0
+    )
     model = RL(partial(PPO, epochs=1, batch_size=1))
     assert fitted(model, data, tmp_path, max_epochs=None).global_step == 1002
     assert lines == [

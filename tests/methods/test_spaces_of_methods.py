@@ -185,7 +185,7 @@ def test_wide_bounds_change_nothing_about_cloning(tmp_path):
     for bound in (1.0, 1e4, np.inf):
         space = spaces.Box(-bound, bound, (2,), np.float32)
         given = {"env_kwargs": kwargs(VECTOR, space), "eval_episodes": 0, "num_envs": 1, "seed": 0}
-        data = DemonstrationDataModule("Spaces-v0", transitions, **given, batch_size=8, val_fraction=0.0)
+        data = DemonstrationDataModule("Spaces-v0", demonstrations=transitions, **given, batch_size=8, val_fraction=0.0)
         torch.manual_seed(0)
         trainer = lightning.Trainer(
             max_epochs=30,

@@ -8,7 +8,6 @@ options of the command line.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import sys
 import textwrap
@@ -26,6 +25,7 @@ from lit_imitation.errors import LitImitationError
 from lit_imitation.experts import checked, load_expert
 from lit_imitation.rollout import collect
 from lit_imitation.training.video import VideoLogger
+from lit_imitation.utils.arguments import constructor_signature
 
 OBSERVATION, DISCRETE, BOX = spaces.Box(-1, 1, (3,)), spaces.Discrete(2), spaces.Box(-1, 1, (2,))
 
@@ -105,7 +105,7 @@ FINE = {(name, "nonsense") for name in (*PATHS, "ImitationDataModule.demonstrati
 def bad_arguments():
     for name, working in WORKING.items():
         cls = VideoLogger if name == "VideoLogger" else getattr(lit_imitation, name)
-        for parameter in list(inspect.signature(cls.__init__).parameters.values())[1:]:
+        for parameter in list(constructor_signature(cls).parameters.values())[1:]:
             hint = str(parameter.annotation)
             if "hidden_sizes" in parameter.name:
                 kind = "sizes"

@@ -170,7 +170,8 @@ def test_what_the_outermost_constructor_was_given_is_noted():
     mixed = MixedPolicy(*SPACES, shift=1.5, hidden_sizes=[4])
     with trusting(True):
         assert build(describe(mixed), Policy).shift == 1.5
-    assert MixedPolicy(observation_space=SPACES[0], action_space=SPACES[1]).arguments == {"shift": 0.0}
+    plain_one = MixedPolicy(observation_space=SPACES[0], action_space=SPACES[1])
+    assert plain_one.arguments == {"shift": 0.0, **CategoricalPolicy(*SPACES).arguments}
 
 
 def test_defaults_are_described_and_differences_named():

@@ -154,7 +154,13 @@ def finetuned(
         with RandomStream(derive_seed(seed, "clone")):
             clone = BC(build, **options)
             source = DemonstrationDataModule(
-                env_id, data, val_fraction=0.0, batch_size=batch_size, eval_episodes=0, backend=backend, seed=seed
+                env_id,
+                demonstrations=data,
+                val_fraction=0.0,
+                batch_size=batch_size,
+                eval_episodes=0,
+                backend=backend,
+                seed=seed,
             )
             fit(clone, source, epochs, directory, LastCheckpoint())
         cloned, _ = play(env_id, backend, clone.actor(), episodes, derive_seed(seed, "test"))

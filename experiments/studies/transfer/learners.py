@@ -162,7 +162,7 @@ def adversarial(
     curve = Curve()
     with tempfile.TemporaryDirectory() as directory, RandomStream(derive_seed(seed, "learner")):
         source = ImitationDataModule(
-            pair.source, data, val_fraction=0.0, backend=pair.backend, seed=seed, **rounds
+            pair.source, demonstrations=data, val_fraction=0.0, backend=pair.backend, seed=seed, **rounds
         )  # fmt: skip
         fit(module, source, 1, directory, curve, LastCheckpoint())
         file = Path(directory) / "checkpoints" / "last.ckpt"

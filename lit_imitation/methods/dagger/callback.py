@@ -16,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lit_imitation.data.columns import Metadata
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import (
     LEARNER,
@@ -26,7 +27,6 @@ from lit_imitation.data.demonstrations import (
     with_return,
     write_demonstrations,
 )
-from lit_imitation.data.sources import Metadata
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts import Expert, checked, load_expert
 from lit_imitation.methods.bc import BC

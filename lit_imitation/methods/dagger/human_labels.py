@@ -20,14 +20,14 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
+from lit_imitation.data.checks import ACTION_TOLERANCE
+from lit_imitation.data.columns import Metadata
 from lit_imitation.data.demonstrations import (
-    ACTION_TOLERANCE,
     FIELDS,
     Demonstrations,
     read_demonstrations,
     write_demonstrations,
 )
-from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import make_single
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions

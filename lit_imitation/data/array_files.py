@@ -1,0 +1,227 @@
+"""Reader of `.npz` and `.hdf5` files, in the layout of D4RL or of the `imitation` library."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_imitation.data.columns import (
+    FLAT,
+    UNREADABLE,
+    Array,
+    Columns,
+    Metadata,
+    episode_ends,
+    join,
+    named,
+    require_keys,
+)
+from lit_imitation.errors import DemonstrationError
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_file, check_npz, check_size
+
+REQUIRED = ("observations", "actions", "terminals", "timeouts")
+OPTIONAL = ("rewards", "next_observations", "weights", "episode_returns", "metadata")
+FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
+
+
+def read_file(source: str) -> Columns:
+    """Read the columns of an `.npz` or `.hdf5` file."""
+    path = expanded(source)
+    if path.is_dir():
+        raise DemonstrationError(
+            f"{source}: is a directory, not a file. For a Minari dataset write minari:{source}, "
+            f"for a Hugging Face dataset hf:{source}"
+        )
+    if not path.exists():
+        raise DemonstrationError(f"{source}: no such file. Demonstrations are a path, minari:ID or hf:NAME")
+    check_file(path, DemonstrationError)
+    expected = format_of(path)
+    try:
+        found = _format_found(path)
+        if found != expected:
+            rename = f": rename it to {path.stem}.{found}" if found in FORMATS.values() else ""
+            raise DemonstrationError(f"{source}: its name says {expected}, but it is {found}{rename}")
+        held = _npz_arrays(source, path) if expected == "npz" else _hdf5_arrays(source, path)
+    except UNREADABLE as error:
+        raise DemonstrationError(
+            f"{source}: cannot be read ({error}). If it is truncated or damaged, copy or download it again"
+        ) from error
+    if "observations" not in held and ("obs" in held or "acts" in held):
+        return _from_flat(source, held)
+    require_keys(source, REQUIRED, held, [] if set(REQUIRED) <= set(held) else _keys(path, expected))
+    metadata = _metadata(source, held["metadata"]) if "metadata" in held else {}
+    return Columns({key: held[key] for key in (*REQUIRED, *OPTIONAL) if key in held}, named(source, {}), metadata)
+
+
+def format_of(path: Path) -> str:
+    """Format by the suffix: `npz` or `hdf5`.
+
+    Raises:
+        DemonstrationError: The suffix is another one.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise DemonstrationError(f"{path}: cannot tell its format from the suffix {path.suffix!r}: use .npz or .hdf5")
+    return FORMATS[path.suffix.lower()]
+
+
+def _format_found(path: Path) -> str:
+    """Format of a file by its first bytes."""
+    import h5py
+
+    with path.open("rb") as file:
+        head = file.read(8)
+    if not head:
+        return "an empty file (0 bytes)"
+    if head.startswith(b"PK"):
+        return "npz"
+    if h5py.is_hdf5(path):
+        return "hdf5"
+    if head.startswith(b"\x93NUMPY"):
+        return "a single array (.npy), but each column needs a key: write it with np.savez_compressed"
+    if head.startswith(b"\x80"):
+        return (
+            "a pickle, which is not opened because it could run code: if you trust it, "
+            "load it yourself and write its arrays with np.savez_compressed"
+        )
+    return f"something else (it begins with {head!r})"
+
+
+def _keys(path: Path, kind: str) -> list[str]:
+    """First names in a file, shortened."""
+    if kind == "npz":
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+    else:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            names = list(file.keys())
+    return [name[:40] for name in names[:16]]
+
+
+def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
+    held = {}
+    check_npz(path, (*REQUIRED, *OPTIONAL, *FLAT, "rews"), DemonstrationError)
+    with np.load(path, allow_pickle=False) as archive:
+        for key in (*REQUIRED, *OPTIONAL, *FLAT, "rews"):
+            if key not in archive.files:
+                continue
+            try:
+                array = archive[key]
+            except ValueError as error:
+                if "pickle" not in str(error):
+                    raise
+                raise DemonstrationError(
+                    f"{source}: '{key}' is an object array, which is a pickle and is not opened because it could run "
+                    "code: save it as an array of numbers (usually rows have unequal lengths)"
+                ) from error
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"'{key}' is not an array")
+            held[key] = array
+    return held
+
+
+def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        held = {"metadata": np.asarray(file.attrs["metadata"])} if "metadata" in file.attrs else {}
+        for key in (*REQUIRED, *OPTIONAL, *FLAT, "rews"):
+            if key not in file.keys():  # noqa: SIM118 - `in file` would follow a link
+                continue
+            _no_foreign_data(source, path, file, key)
+            # D4RL's own files have a group called metadata, with other content.
+            if isinstance(file[key], h5py.Dataset):
+                held[key] = np.asarray(file[key][()])
+    return held
+
+
+def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
+    """Refuse links, data outside an HDF5 file, and datasets that are larger than the file can hold.
+
+    Raises:
+        DemonstrationError: The key is a link, lies in another file, or has an absurd size.
+    """
+    import h5py
+
+    place = f"{source}: '{f'{group.name}/{key}'.lstrip('/')}'"
+    link = group.get(key, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        raise DemonstrationError(
+            f"{place} is a link into another file, {link.filename}, which is not opened: copy it in"
+        )
+    if isinstance(link, h5py.SoftLink):
+        raise DemonstrationError(f"{place} is a link to {link.path}, which is not followed: copy the dataset itself")
+    thing = group[key]
+    if isinstance(thing, h5py.Group):
+        return
+    if not isinstance(thing, h5py.Dataset):
+        raise DemonstrationError(f"{place} is not a dataset")
+    if thing.is_virtual or thing.external:
+        names = [one.file_name for one in thing.virtual_sources()] if thing.is_virtual else [thing.external[0][0]]
+        raise DemonstrationError(f"{place} lies in another file, {names[0]}, which is not opened: copy the data in")
+    if thing.shape is not None:
+        check_size(thing.nbytes, path, f"'{key}' {list(thing.shape)}", DemonstrationError)
+
+
+def check_tree(source: str, path: Path) -> None:
+    """Apply `_no_foreign_data` to a whole HDF5 file that another library will read."""
+    import h5py
+
+    check_file(path, DemonstrationError)
+    with h5py.File(path, "r") as file:
+        waiting: list[Any] = [file]
+        seen = set()
+        while waiting:
+            group = waiting.pop()
+            for key in group.keys():  # noqa: SIM118 - an HDF5 group is not a dictionary
+                _no_foreign_data(source, path, group, key)
+                thing = group[key]
+                if isinstance(thing, h5py.Group) and hash(thing.id) not in seen:
+                    seen.add(hash(thing.id))
+                    waiting.append(thing)
+
+
+def _metadata(source: str, array: Array) -> Metadata:
+    try:
+        metadata = json.loads(array.item())
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DemonstrationError(
+            f"{source}: 'metadata' is not JSON ({error}): write it as json.dumps(dict), or leave it out"
+        ) from error
+    if not isinstance(metadata, dict) or not all(isinstance(entry, str | int | float) for entry in metadata.values()):
+        raise DemonstrationError(f"{source}: 'metadata' must be a JSON object whose values are strings and numbers")
+    return metadata
+
+
+def _from_flat(source: str, held: dict[str, Array]) -> Columns:
+    """Columns of the `imitation` library's archive; `indices` are the first rows of all trajectories but the first."""
+    require_keys(source, FLAT, held)
+    obs, acts, terminal, indices = (held[key] for key in FLAT)
+    rews = held.get("rews", np.zeros(acts.shape[:1], np.float32))
+    for key, column in (("obs", obs), ("acts", acts), ("rews", rews), ("terminal", terminal), ("indices", indices)):
+        if column.ndim == 0:
+            raise DemonstrationError(f"{source}: '{key}' is a single value; one per row is needed")
+    if indices.ndim != 1 or (indices.dtype.kind not in "iu" and len(indices)):
+        raise DemonstrationError(
+            f"{source}: 'indices' holds {indices.dtype} {list(indices.shape)}; a list of row numbers is needed"
+        )
+    if len(terminal) != len(indices) + 1 or len(obs) != len(acts) + len(terminal) or len(rews) != len(acts):
+        raise DemonstrationError(
+            f"{source}: lengths differ: 'obs' has {len(obs)} rows, 'acts' {len(acts)}, 'rews' {len(rews)}, 'terminal' "
+            f"{len(terminal)}, 'indices' {len(indices)}. Each trajectory has one 'terminal' and one more 'obs' than "
+            "'acts'; 'rews' is as long as 'acts', and 'indices' is one shorter than 'terminal'"
+        )
+    lengths = np.diff(indices.astype(np.int64), prepend=0, append=len(acts))
+    if (lengths < 0).any():
+        row = int((lengths < 0).argmax())
+        raise DemonstrationError(
+            f"{source}: 'indices', row {min(row, len(indices) - 1)}: the rows where trajectories start must increase "
+            f"and stay below the {len(acts)} rows of 'acts'"
+        )
+    return join(source, obs, acts, rews, lengths, *episode_ends(source, terminal, lengths))

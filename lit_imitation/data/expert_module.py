@@ -1,0 +1,378 @@
+"""Base of DataModules with demonstrations: read from a file, or collected from an expert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import Space
+from lightning import Trainer
+
+from lit_imitation.data.columns import Metadata
+from lit_imitation.data.demonstrations import (
+    LEARNER,
+    Demonstrations,
+    check,
+    read_demonstrations,
+    recorded_return,
+    split,
+    subsample,
+    take,
+    with_successors,
+    write_demonstrations,
+)
+from lit_imitation.data.module import EnvironmentDataModule, check_at_least
+from lit_imitation.envs.key import environment_key
+from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
+from lit_imitation.experts import Expert, add_expert, load_expert
+from lit_imitation.rollout import collect, reference
+from lit_imitation.rollout.progress import EpisodeProgress
+from lit_imitation.rollout.reference import TOGETHER, Reference
+from lit_imitation.transitions import Transitions
+from lit_imitation.utils.cache import Key, Store, kept, say
+from lit_imitation.utils.seeding import derive_seed
+
+
+class ExpertDataModule(EnvironmentDataModule):
+    """An environment and an expert's trajectories in it, split into training and held-out ones on the model's device.
+
+    The trajectories are read from a file, or collected by rolling out an expert. Subclasses define what a training
+    batch is.
+
+    Args:
+        env_id: ID of a registered Gymnasium environment, or `module:Id-v0`.
+        demonstrations: Path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, a list of these, or `Transitions` in
+            memory. Empty to roll out `expert` and cache its trajectories.
+        expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
+            `package.module:function`.
+        expert_deterministic: Roll out the mode of the expert's distribution instead of sampling from it.
+        expert_trajectories: Number of trajectories that are collected from the expert; ignored for files.
+        trust: Allow experts whose files can execute code (Stable-Baselines3's).
+        num_trajectories: Number of trajectories to use, drawn at random from a file; by default all of a file, or
+            `expert_trajectories` of an expert.
+        subsample: Keep every n-th transition of each trajectory, from a random offset.
+        val_fraction: Fraction of the trajectories that is held out for validation.
+        return_temperature: Temperature τ of trajectory weights w ∝ exp((R − mean R) / (τ · std R)), where R is the
+            trajectory's return. By default the weights are those of the file, if it has a `weights` column.
+        **environment: Arguments of `EnvironmentDataModule`, or of the next base class.
+    """
+
+    train: Transitions
+    """`[N]`: the training split."""
+    held_out: Transitions
+    """`[M]`: the held-out trajectories; empty if there are none."""
+    needs_successors = False
+    """Whether the method reads `next_observation`."""
+
+    def __init__(
+        self,
+        env_id: str,
+        *,
+        demonstrations: list[str | Path]
+        | str
+        | Path
+        | Transitions = "",  # list first: otherwise the config saves a list as a string
+        expert: str = "",
+        expert_deterministic: bool = True,
+        expert_trajectories: int = 25,
+        trust: bool = False,
+        num_trajectories: int | None = None,
+        subsample: int = 1,
+        val_fraction: float = 0.1,
+        return_temperature: float | None = None,
+        **environment: Any,
+    ) -> None:
+        super().__init__(env_id, **environment)
+        if isinstance(demonstrations, Path):
+            demonstrations = str(demonstrations)
+        elif isinstance(demonstrations, list | tuple):
+            demonstrations = [str(one) for one in demonstrations]
+        elif not isinstance(demonstrations, str | Transitions):
+            raise ConfigError(
+                f"data.demonstrations is a {type(demonstrations).__name__}; it must be a path, minari:ID or hf:NAME, a "
+                "list of these, or Transitions"
+            )
+        if not isinstance(demonstrations, Transitions) and not demonstrations and not expert:
+            raise ConfigError(
+                "no demonstrations: set data.demonstrations to a file (or minari:ID, hf:NAME), or data.expert to an "
+                "expert that can be rolled out"
+            )
+        check_at_least(
+            1, num_trajectories=num_trajectories, subsample=subsample, expert_trajectories=expert_trajectories
+        )
+        if not 0.0 <= val_fraction < 1.0:
+            raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")
+        if return_temperature is not None and not return_temperature > 0.0:
+            raise ConfigError(f"data.return_temperature is {return_temperature}; it must be positive")
+        self.demonstrations: str | list[str] | Transitions = demonstrations  # type: ignore[assignment]
+        self.expert = expert
+        self.expert_deterministic, self.trust = expert_deterministic, trust
+        self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
+        self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature
+        self.terminated = 0
+        """Number of the chosen trajectories that ended in a terminal state, before subsampling."""
+        self.longest = 0
+        """Number of steps of the longest chosen trajectory."""
+        self._collected: Demonstrations | None = None
+
+    def prepare_data(self) -> None:
+        """Collect trajectories and measure returns on one process; the others read them from the cache."""
+        self.prepare_expert()  # first, so that a misspelled expert fails early
+        super().prepare_data()
+
+    def prepare_expert(self) -> None:
+        """Collect trajectories if no demonstrations are given, and measure the expert's return if it is not given."""
+        if self.trainer is not None and self.trainer.state.fn not in ("fit", "validate"):
+            return
+        if self.rolls_out:
+            self._collected = self._collect()
+        if self._given is None and self._can_measure:
+            self.set_reference(self._measure_expert(), comparable=True)
+
+    def setup(self, stage: str) -> None:
+        """Read, check, choose, weight and split demonstrations; `test` and `predict` need none."""
+        super().setup(stage)
+        if stage not in ("fit", "validate"):
+            return
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations"))
+        demonstrations = self.load()
+        self._refer_to(demonstrations)
+        if self.num_trajectories is not None:
+            demonstrations = take(demonstrations, self.num_trajectories, generator)
+        self.terminated = int(demonstrations.transitions.terminated.sum())
+        self.longest = int(demonstrations.transitions.episode_lengths().max())
+        if self.needs_successors:
+            demonstrations = with_successors(demonstrations)
+        demonstrations = subsample(demonstrations, self.subsample, generator)
+        demonstrations = self._weight(demonstrations)
+        train, held_out = split(demonstrations, self.val_fraction, generator)
+        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+        self.train, self.held_out = train.transitions.to(device), held_out.transitions.to(device)
+
+    def load(self) -> Demonstrations:
+        """All demonstrations of the source, checked against the environment's spaces."""
+        if isinstance(self.demonstrations, Transitions):
+            check(self.demonstrations, *self.spaces, "data.demonstrations")
+            return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
+        if self.demonstrations:
+            return read_demonstrations(self.demonstrations, *self.spaces)
+        collected, self._collected = self._collected, None
+        several = self.trainer is not None and self.trainer.world_size > 1
+        if several and self._key().unreadable:  # then the others cannot read the cache
+            assert self.trainer is not None
+            collected = self.trainer.strategy.broadcast(collected)
+        return collected or self._collect()
+
+    def _refer_to(self, demonstrations: Demonstrations) -> None:
+        """Find the expert's return, measured or recorded, or report that it is unknown."""
+        if self._given is not None:
+            return
+        recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
+        if recorded is None and self.expert:
+            if not self.rolls_out:
+                say(
+                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations contain no "
+                    "returns; set data.expert_return to the return of their expert, or data.expert to '' for no score"
+                )
+            self.refer_to(self.expert)
+            return
+        self.set_reference(recorded, comparable=False)
+        if self._reference is None:
+            source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
+            reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
+            say(f"no normalized_score: {source} records {reason}; set data.expert_return to the expert's return")
+        elif (
+            "expert_return" not in demonstrations.metadata and self._sampled(demonstrations) is self.eval_deterministic
+        ):
+            sampled, mode = "sampled", "deterministic"
+            used, evaluated = (sampled, mode) if self.eval_deterministic else (mode, sampled)
+            say(
+                f"normalized_score is relative to the demonstrations' returns, where the expert's actions are {used}, "
+                f"but the learner is evaluated with {evaluated} actions; if you know the expert's return for that, set "
+                "data.expert_return"
+            )
+
+    @staticmethod
+    def _sampled(demonstrations: Demonstrations) -> bool | None:
+        """Whether the expert's actions were sampled from a distribution; None if it is unknown."""
+        deterministic = demonstrations.metadata.get("deterministic")
+        return None if deterministic is None else not deterministic
+
+    def refer_to(self, expert: str | Expert, actor: Expert | None = None) -> None:
+        """Use the return of this expert as the one that scores 1.0; the first process measures it."""
+        if self._given is not None:
+            return
+        several = self.trainer is not None and self.trainer.world_size > 1
+        first = self.trainer is None or self.trainer.global_rank == 0
+        measured = None
+        if first or not several:
+            known = self._reference if expert == self.expert and self.comparable else None
+            measured = known or self.measure_return(expert, actor)
+        if several:
+            assert self.trainer is not None
+            measured = self.trainer.strategy.broadcast(measured)
+        self.set_reference(measured, comparable=True)
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether trajectories are collected from the expert, because no demonstrations are given."""
+        return not isinstance(self.demonstrations, Transitions) and not self.demonstrations
+
+    @property
+    def expert_envs(self) -> int:
+        """Number of environments that the expert is rolled out in; its trajectories depend on it."""
+        return self.num_envs
+
+    @property
+    def _can_measure(self) -> bool:
+        return bool(self.expert) and self.rolls_out
+
+    def _measure_expert(self) -> Reference:
+        return self.measure_return(self.expert)
+
+    def measure_return(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
+        """Measure the return of an expert that acts the way the learner is evaluated; cached.
+
+        Args:
+            expert: Name for `load_expert`, or a function.
+            actor: The expert itself, if it is already loaded.
+        """
+        name = expert if isinstance(expert, str) else getattr(expert, "__name__", type(expert).__name__)
+        what = f"return of the expert {name} in {self.env_id}"
+        together = min(TOGETHER, reference.EPISODES)
+        if self.backend == "async":  # every environment is a process
+            together = min(together, self.expert_envs)
+
+        def measured() -> Reference:
+            acts = actor or self._loaded(name)
+            try:
+                with EpisodeProgress(f"{name} in {self.env_id}", reference.EPISODES) as progress:
+                    return reference.measure(self.make(together), acts, what, progress)
+            except LitImitationError:
+                raise
+            except Exception as error:  # expert and environment may be the user's code
+                raise ExpertError(f"{what}: {type(error).__name__} while measuring it: {error}") from error
+
+        key = environment_key(
+            self.env_id,
+            self.backend,
+            self.env_kwargs,
+            deterministic=self.eval_deterministic,
+            episodes=reference.EPISODES,
+            together=together,
+        )
+        add_expert(key, expert, self.env_id, self.action_space, trust=self.trust)
+        store = reference.store("expert_returns")
+        return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
+
+    def _loaded(self, expert: str) -> Expert:
+        """The expert, acting the way the learner is evaluated; by its mode if it has no distribution."""
+        load = partial(load_expert, expert, self.env_id, *self.spaces, trust=self.trust)
+        try:
+            return load(deterministic=self.eval_deterministic)
+        except ExpertError as error:
+            if self.eval_deterministic:
+                raise
+            mode = load(deterministic=True)
+            say(f"the expert's return is measured with deterministic actions, because it has no distribution ({error})")
+            return mode
+
+    @property
+    def _file_name(self) -> str:
+        return self.env_id.rpartition(":")[2].replace("/", "_")
+
+    def _key(self) -> Key:
+        """Cache key of the trajectories collected from the expert."""
+        count = self.num_trajectories or self.expert_trajectories
+        key = environment_key(
+            self.env_id,
+            self.backend,
+            self.env_kwargs,
+            deterministic=self.expert_deterministic,
+            episodes=count,
+            num_envs=min(self.expert_envs, count),
+            seed=derive_seed(self.seed, "expert"),
+        )
+        add_expert(key, self.expert, self.env_id, self.action_space, trust=self.trust)
+        return key
+
+    def _collect(self) -> Demonstrations:
+        """Collect the expert's trajectories, or read them from the cache."""
+        count = self.num_trajectories or self.expert_trajectories
+        what = f"demonstrations of the expert {self.expert} in {self.env_id}"
+
+        def collected() -> Demonstrations:
+            seed = derive_seed(self.seed, "expert")
+            expert = load_expert(
+                self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
+            )
+            envs = self.make(min(self.expert_envs, count), seed)
+            with closing(envs), EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
+                transitions = collect(envs, expert, count, seed, progress)
+            check(transitions, *self.spaces, what)
+            metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
+            metadata["deterministic"] = self.expert_deterministic
+            return Demonstrations(transitions, transitions.episode_returns(), metadata)
+
+        store = Store("demonstrations", _write, partial(_read, self.spaces))
+        return kept(store, self._file_name, self._key(), collected, what=what, refresh=self._renews("demonstrations"))
+
+    def _weight(self, demonstrations: Demonstrations) -> Demonstrations:
+        """Set weights with mean 1, from returns or from the `weights` column; without either there are none."""
+        transitions, returns, metadata = demonstrations
+        if self.return_temperature is not None:
+            if len(returns) < 2 or returns.std() == 0:
+                raise DemonstrationError(
+                    "data.return_temperature weights trajectories by their returns, but these are all the same: "
+                    f"{len(returns)} trajectories with return {returns[0]:.4g}; leave it out"
+                )
+            # Relative to the best return, not the mean, to avoid overflow; the weights are normalized below.
+            by_return = torch.exp((returns - returns.max()) / (self.return_temperature * returns.std()))
+            transitions = transitions.clone(recurse=False)
+            transitions.weight = by_return.float()[transitions.episode_index()]
+        weight = transitions.weight
+        if weight is not None:
+            transitions = transitions.clone(recurse=False)
+            transitions.weight = weight / weight.mean()
+        return Demonstrations(transitions, returns, metadata)
+
+    def val_dataloader(self) -> list[Any]:
+        """This process's share of the held-out transitions, then episodes of the current policy."""
+        assert self.trainer is not None
+        return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]
+
+
+def _write(entry: Path, demonstrations: Demonstrations) -> dict[str, Any]:
+    write_demonstrations(entry.with_suffix(".npz"), demonstrations)
+    return {}
+
+
+def _read(spaces: tuple[Space[Any], Space[Any]], entry: Path, held: dict[str, Any]) -> Demonstrations:
+    return read_demonstrations(str(entry.with_suffix(".npz")), *spaces)
+
+
+class HeldOut:
+    """Loader of transitions `[M]` in order, in chunks that fit in memory.
+
+    A class of its own, because Lightning takes a list for a list of loaders.
+    """
+
+    def __init__(self, data: Transitions, chunk: int = 4096) -> None:
+        self.chunks: tuple[Transitions, ...] = data.split(chunk)
+
+    @classmethod
+    def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
+        """This process's share; empty on all processes if there are fewer transitions than processes."""
+        if len(data) < trainer.world_size:
+            return []
+        return [cls(data[trainer.global_rank :: trainer.world_size])]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[Transitions]:
+        return iter(self.chunks)

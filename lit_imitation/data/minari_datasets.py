@@ -1,0 +1,163 @@
+"""Reader of Minari datasets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from lit_imitation.data.array_files import check_tree
+from lit_imitation.data.columns import UNREADABLE, Array, Columns, Metadata, join, last_rows, read_json, require_keys
+from lit_imitation.errors import DemonstrationError, require
+from lit_imitation.utils.files import expanded
+from lit_imitation.utils.integrity import check_file, check_inside
+
+
+def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
+    """Read the columns of `minari:ID` or `minari:DIRECTORY`.
+
+    Args:
+        source: Name of the dataset.
+        original: Dict or Tuple space whose order the flattened observations follow, if there is one.
+    """
+    name = source.removeprefix("minari:")
+    minari = require("minari", "minari", source)
+    directory = expanded(name)
+    if not directory.is_dir():
+        directory = require("minari.storage.datasets_root_dir", "minari", source).get_dataset_path(name)
+    data = directory / "data" if (directory / "data").is_dir() else directory
+    if not (data / "metadata.json").is_file():
+        raise DemonstrationError(
+            f"{source}: no Minari dataset in {directory}: download it with `minari download {name}` "
+            "(`minari list remote` shows the available ones)"
+        )
+    try:
+        # Without recorded spaces, Minari would build the environment that the file names with the file's arguments,
+        # and so run code chosen by the file.
+        metadata = read_json(source, data / "metadata.json")
+        require_keys(f"{data / 'metadata.json'}", ("observation_space", "action_space"), metadata)
+        _check_minari_files(source, data, metadata)
+        dataset = minari.MinariDataset(data)
+        episodes = list(dataset.iterate_episodes())
+    except (*UNREADABLE, TypeError, AssertionError, ImportError, AttributeError, RecursionError) as error:
+        raise DemonstrationError(
+            f"{source}: cannot be read as a Minari dataset ({type(error).__name__}: {error}): "
+            f"download it again with `minari download {name} --force`"
+        ) from error
+    if not episodes:
+        raise DemonstrationError(f"{source}: holds no episodes")
+    space = _recorded(dataset.observation_space, metadata["observation_space"])
+    flatten = isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple)
+    if flatten and original is not None:
+        _check_parts(source, "'observations'", space, original)
+        space = original
+    obs = [
+        _flatten(space, episode.observations) if flatten else np.asarray(episode.observations) for episode in episodes
+    ]
+    lengths = np.array([len(episode) for episode in episodes])
+    for index, (episode, seen) in enumerate(zip(episodes, obs, strict=True)):
+        others = {key: len(getattr(episode, key)) for key in ("actions", "rewards", "terminations", "truncations")}
+        if set(others.values()) != {len(seen) - 1}:
+            raise DemonstrationError(
+                f"{source}: lengths differ: episode {index} has {len(seen)} 'observations', and {others}; "
+                "these must be equal, with one more 'observations'"
+            )
+    terminals = np.concatenate([episode.terminations for episode in episodes]).astype(bool)
+    timeouts = np.concatenate([episode.truncations for episode in episodes]).astype(bool)
+    # An episode whose recording just stopped is a truncated one.
+    last = last_rows(source, lengths)
+    timeouts[last] |= ~terminals[last]
+    notes: Metadata = {"dataset": dataset.id}
+    if dataset.env_spec is not None:
+        notes["env_id"] = dataset.env_spec.id
+    names = {"obs": "observations", "acts": "actions", "rews": "rewards"}
+    actions = np.concatenate([np.asarray(episode.actions) for episode in episodes])
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    columns = join(source, np.concatenate(obs), actions, rewards, lengths, terminals, timeouts, names)
+    return columns._replace(metadata=notes)
+
+
+def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]:
+    """A dataset's space with its keys in the order of the recorded environment; Minari sorts them."""
+    parts = json.loads(written) if isinstance(written, str) else written
+    if isinstance(space, gymnasium.spaces.Dict):
+        inner = {key: _recorded(space[key], part) for key, part in parts["subspaces"].items()}
+        return gymnasium.spaces.Dict(list(inner.items()))
+    if isinstance(space, gymnasium.spaces.Tuple):
+        pairs = zip(space.spaces, parts["subspaces"], strict=True)
+        return gymnasium.spaces.Tuple([_recorded(one, part) for one, part in pairs])
+    return space
+
+
+def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], original: gymnasium.Space[Any]) -> None:
+    """Check that a dataset's observations have the same parts as the environment's, compared by name.
+
+    Raises:
+        DemonstrationError: A key exists on one side only, or a part has another kind or size; the text names it.
+    """
+    if isinstance(original, gymnasium.spaces.Dict) and isinstance(recorded, gymnasium.spaces.Dict):
+        missing = [key for key in original.spaces if key not in recorded.spaces]
+        unknown = [key for key in recorded.spaces if key not in original.spaces]
+        if missing or unknown:
+            lacks = f"lack {', '.join(map(repr, missing))}" if missing else ""
+            has = f"have {', '.join(map(repr, unknown))}, which the environment's do not" if unknown else ""
+            raise DemonstrationError(
+                f"{source}: {where} {' and '.join(text for text in (lacks, has) if text)}; the environment's keys are "
+                f"{', '.join(map(repr, original.spaces))}: are these demonstrations of another environment?"
+            )
+        for key, inner in original.spaces.items():
+            _check_parts(source, f"{where}[{key!r}]", recorded[key], inner)
+        return
+    if isinstance(original, gymnasium.spaces.Tuple) and isinstance(recorded, gymnasium.spaces.Tuple):
+        if len(recorded.spaces) == len(original.spaces):
+            for index, (one, inner) in enumerate(zip(recorded.spaces, original.spaces, strict=True)):
+                _check_parts(source, f"{where}[{index}]", one, inner)
+            return
+    elif (type(recorded), recorded.shape, getattr(recorded, "n", None)) == (
+        type(original),
+        original.shape,
+        getattr(original, "n", None),
+    ):
+        return
+    raise DemonstrationError(
+        f"{source}: {where} are {recorded}, the environment's {original}: are these demonstrations of another "
+        "environment?"
+    )
+
+
+def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) -> None:
+    """Check that Minari will read only files of this dataset, and not more episodes than exist.
+
+    Raises:
+        DemonstrationError: A path is not a file or leads elsewhere, or the number of episodes is impossible.
+    """
+    check_inside(data, data.parent, DemonstrationError)
+    for path in data.rglob("*"):
+        check_inside(path, data, DemonstrationError)
+        if not path.is_dir():
+            check_file(path, DemonstrationError)
+    most = sum(path.is_dir() for path in data.iterdir())
+    if (main := data / "main_data.hdf5").exists():
+        import h5py
+
+        check_tree(source, main)
+        with h5py.File(main, "r") as file:
+            most = max(most, len(file))
+    count = metadata.get("total_episodes")
+    if not isinstance(count, int) or not 0 <= count <= most:
+        raise DemonstrationError(f"{source}: 'total_episodes' is {count!r:.80}, but there are at most {most}")
+
+
+def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:
+    """`[T, d]`: `gymnasium.spaces.flatten` of each row of `values`, by whole columns where possible."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return np.concatenate([_flatten(inner, values[key]) for key, inner in space.spaces.items()], axis=1)
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return np.concatenate([_flatten(inner, value) for inner, value in zip(space.spaces, values, strict=True)], 1)
+    if isinstance(space, gymnasium.spaces.Box):
+        return np.asarray(values).reshape(len(values), -1)
+    return np.stack([np.asarray(gymnasium.spaces.flatten(space, value)) for value in values])
