@@ -38,14 +38,14 @@ class Blocks:
         trainer: Trainer whose epoch, limits and processes count.
 
     Raises:
-        ConfigError: a minibatch cannot be shared out equally over the processes.
+        ConfigError: a minibatch cannot be divided equally among the processes.
     """
 
     def __init__(self, data: Transitions | Tensor, batch_size: int, passes: int, seed: int, trainer: Trainer) -> None:
         batch_size, world = min(batch_size, len(data)), trainer.world_size
         if batch_size < world or batch_size % world:
             raise ConfigError(
-                f"a batch of {batch_size} cannot be shared out equally over {world} processes; choose another "
+                f"a batch of {batch_size} cannot be divided equally among {world} processes; choose another "
                 "data.batch_size"
             )
         self.data, self.batch_size, self.seed, self.trainer = data, batch_size, seed, trainer

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from lit_imitation import DemonstrationDataModule, EnvironmentDataModule, write_demonstrations
 from lit_imitation.data import expert_module
-from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.data.demonstrations import Demonstrations
 from lit_imitation.data.expert_module import HeldOut
 from lit_imitation.data.module import PolicyEpisodes
@@ -402,84 +401,6 @@ def numbers(n: int) -> Transitions:
         truncated=torch.zeros(n, dtype=torch.bool),
         batch_size=[n],
     )
-
-
-def epoch_of(batches: Batches) -> list[list[int]]:
-    return [batch.action.tolist() for batch in batches]
-
-
-SIZES = {"n": st.integers(1, 60), "size": st.integers(1, 70), "passes": st.integers(1, 3), "epoch": st.integers(0, 5)}
-
-
-@settings(deadline=None, max_examples=60)
-@given(**SIZES)
-def test_pass_uses_each_index_at_most_once(n, size, passes, epoch):
-    batches = Batches(numbers(n), size, passes, 0, lambda: epoch)
-    given_out = epoch_of(batches)
-    size = min(size, n)
-    assert len(given_out) == len(batches) == passes * (n // size)
-    assert {len(batch) for batch in given_out} == {size}
-    for number in range(passes):
-        one = list(itertools.chain(*given_out[number * (n // size) : (number + 1) * (n // size)]))
-        assert len(set(one)) == len(one) == n // size * size
-    for batch in batches:  # fields of a row stay together
-        assert torch.equal(batch.action.float(), batch.reward)
-
-
-@settings(deadline=None, max_examples=40)
-@given(world_size=st.integers(1, 5), **SIZES)
-def test_processes_share_the_batches_of_one_process(world_size, n, size, passes, epoch):
-    if min(n, size) % world_size:
-        with pytest.raises(ConfigError, match="cannot be divided equally"):
-            Batches(numbers(n), size, passes, 0, lambda: epoch, 0, world_size)
-        return
-    alone = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
-    shares = [
-        epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch, rank, world_size)) for rank in range(world_size)
-    ]
-    assert [sorted(itertools.chain(*parts)) for parts in zip(*shares, strict=True)] == [sorted(b) for b in alone]
-    assert {len(part) for share in shares for part in share} == {len(alone[0]) // world_size}
-
-
-@settings(deadline=None, max_examples=40)
-@given(data=st.data(), **SIZES)
-def test_resumed_epoch_continues_with_the_next_batch(data, n, size, passes, epoch):
-    whole = epoch_of(Batches(numbers(n), size, passes, 0, lambda: epoch))
-    stop = data.draw(st.integers(0, len(whole) - 1))
-    interrupted = Batches(numbers(n), size, passes, 0, lambda: epoch)
-    assert [batch.action.tolist() for batch in itertools.islice(interrupted, stop)] == whole[:stop]
-    resumed = Batches(numbers(n), size, passes, 0, lambda: epoch)
-    resumed.load_state_dict(interrupted.state_dict())
-    assert epoch_of(resumed) == whole[stop:]
-
-
-def test_position_is_ignored_in_the_next_epoch():
-    epoch = 3
-    batches = Batches(numbers(10), 2, 1, 0, lambda: epoch)
-    first = epoch_of(batches)
-    resumed = Batches(numbers(10), 2, 1, 0, lambda: epoch)
-    resumed.load_state_dict(batches.state_dict())
-    assert epoch_of(resumed) == []  # that epoch is complete
-    epoch = 4
-    assert len(epoch_of(resumed)) == 5
-    assert epoch_of(batches) != first
-
-
-def test_order_depends_on_pass_epoch_and_seed():
-    first, second = (epoch_of(Batches(numbers(40), 8, 2, 0, lambda: 0)) for _ in range(2))
-    assert first == second
-    orders = [first[:5], first[5:]]
-    orders += [
-        epoch_of(Batches(numbers(40), 8, 1, seed, lambda epoch=epoch: epoch)) for seed, epoch in ((0, 1), (1, 0))
-    ]
-    assert all(a != b for a, b in itertools.combinations(orders, 2))
-
-
-def test_dropped_remainder_changes_between_passes():
-    batches = epoch_of(Batches(numbers(11), 4, 20, 0, lambda: 0))
-    left_out = [set(range(11)) - set(a) - set(b) for a, b in zip(batches[::2], batches[1::2], strict=True)]
-    assert len(left_out) == 20
-    assert set().union(*left_out) == set(range(11))
 
 
 # --- evaluation over several processes ------------------------------------------------------------------------------
