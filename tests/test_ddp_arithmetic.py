@@ -71,7 +71,7 @@ def by_discriminator():
     size = 16 // world_size()
     for _ in range(10):
         pairs = [samples.rows(samples.draw(size)) for samples in (expert, learner)]
-        descent.step(*Samples.joined(pairs), torch.zeros(2 * size), torch.zeros(size))
+        descent.step(*Samples.concatenate(pairs), torch.zeros(2 * size), torch.zeros(size))
     return dict(model.state_dict())
 
 

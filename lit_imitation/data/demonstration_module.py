@@ -35,7 +35,7 @@ from lit_imitation.rollout import collect, reference
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.cache import Key, Store, kept, say
+from lit_imitation.utils.cache import Key, Store, load_or_make, print_once
 from lit_imitation.utils.seeding import derive_seed
 
 
@@ -207,7 +207,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
         if recorded is None and self.expert:
             if not self.rolls_out:
-                say(
+                print_once(
                     f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. "
                     "Set data.expert_return to their expert's, or data.expert to '' for no score"
                 )
@@ -217,10 +217,12 @@ class DemonstrationDataModule(EnvironmentDataModule):
         if self._reference is None:
             source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
             reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
-            say(f"no normalized_score, for {source} records {reason}: set data.expert_return to the expert's return")
+            print_once(
+                f"no normalized_score, for {source} records {reason}: set data.expert_return to the expert's return"
+            )
         elif "expert_return" not in demonstrations.metadata and self._drawn(demonstrations) is self.eval_deterministic:
             drawn, mode = "draws from its distribution", "its mode"
-            say(
+            print_once(
                 "normalized_score is relative to the demonstrations' returns, in which the expert's actions were "
                 f"{drawn if self.eval_deterministic else mode}, while {mode if self.eval_deterministic else drawn} "
                 "would be like what is evaluated: set data.expert_return to the return of those, if it is known"
@@ -292,7 +294,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         )
         add_expert(key, expert, self.env_id, self.action_space, trust=self.trust)
         store = reference.store("expert_returns")
-        return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
+        return load_or_make(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
 
     def _loaded(self, expert: str) -> Expert:
         """The expert acting as the learner is evaluated; by its mode, where it has nothing to draw from."""
@@ -303,7 +305,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
             if self.eval_deterministic:
                 raise
             mode = load(deterministic=True)
-            say(f"the expert's return is that of its mode, for it has no distribution to draw from ({error})")
+            print_once(f"the expert's return is that of its mode, for it has no distribution to draw from ({error})")
             return mode
 
     @property
@@ -344,7 +346,9 @@ class DemonstrationDataModule(EnvironmentDataModule):
             return Demonstrations(transitions, transitions.episode_returns(), metadata)
 
         store = Store("demonstrations", _write, partial(_read, self.spaces))
-        return kept(store, self._file_name, self._key(), shown, what=what, refresh=self._renews("demonstrations"))
+        return load_or_make(
+            store, self._file_name, self._key(), shown, what=what, refresh=self._renews("demonstrations")
+        )
 
     def _weigh(self, demonstrations: Demonstrations) -> Demonstrations:
         """Weights of mean 1 over the transitions, from returns or from the column, if there is either."""

@@ -20,7 +20,7 @@ from lit_imitation.rollout.random_return import random_reference
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import TypeChecked
-from lit_imitation.utils.cache import say
+from lit_imitation.utils.cache import print_once
 from lit_imitation.utils.seeding import derive_seed
 
 EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
@@ -132,7 +132,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
             try:
                 self.set_reference(self._ask(), asked=True)
             except LitImitationError as error:  # what was evaluated is worth more than its score
-                say(f"no normalized_score, for the expert's return cannot be measured: {error}")
+                print_once(f"no normalized_score, for the expert's return cannot be measured: {error}")
                 self._unknown = True
         return self._given or self._reference
 
@@ -226,7 +226,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         if same and deterministic in (None, self.eval_deterministic):
             self.set_reference(Reference(**held), asked=deterministic is not None)
         elif self._reference is None and not self._can_ask:
-            say(
+            print_once(
                 f"no normalized_score: the checkpoint's expert return {held['mean']:.4g} is of another environment or "
                 "of other actions than are evaluated; set data.expert_return"
             )

@@ -16,8 +16,8 @@ import gymnasium
 import numpy as np
 
 from lit_imitation.errors import DemonstrationError, require
-from lit_imitation.utils.files import expanded
-from lit_imitation.utils.integrity import check_file, check_inside, check_npz, check_size
+from lit_imitation.utils.files import expand_user
+from lit_imitation.utils.integrity import check_file, check_npz, check_size, check_within
 from lit_imitation.utils.trust import refuse_url
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -91,7 +91,7 @@ def read_columns(source: str, observation_space: gymnasium.Space[Any] | None = N
 
 
 def _read_file(source: str) -> Columns:
-    path = expanded(source)
+    path = expand_user(source)
     if path.is_dir():
         raise DemonstrationError(
             f"{source}: is a directory, not a file. A Minari dataset's directory is named minari:{source}, "
@@ -310,7 +310,7 @@ def _from_flat(source: str, held: dict[str, Array]) -> Columns:
 
 def _read_hugging_face(source: str) -> Columns:
     name = source.removeprefix("hf:")
-    path = expanded(name)
+    path = expand_user(name)
     if path.is_dir():
         _check_saved(source, path)
     elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or path.exists():
@@ -363,11 +363,11 @@ def _check_saved(source: str, directory: Path) -> None:
     if (directory / "dataset_dict.json").exists():
         splits = [directory / name for name in _names(source, directory, "dataset_dict.json", "splits")]
     for split in splits:
-        check_inside(split, directory, DemonstrationError)
+        check_within(split, directory, DemonstrationError)
         if not (split / "state.json").exists():
             continue  # the library says so
         for name in [*_names(source, split, "state.json", "_data_files"), "dataset_info.json"]:
-            check_inside(split / name, directory, DemonstrationError)
+            check_within(split / name, directory, DemonstrationError)
             check_file(split / name, DemonstrationError)
 
 
@@ -386,7 +386,7 @@ def _names(source: str, directory: Path, file: str, key: str) -> list[str]:
 
 def _json(source: str, path: Path) -> dict[str, Any]:
     """A JSON object of bounded size."""
-    check_inside(path, path.parent, DemonstrationError)
+    check_within(path, path.parent, DemonstrationError)
     try:
         held = json.loads(check_file(path, DemonstrationError, LARGEST_JSON).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -427,7 +427,7 @@ def _dense(source: str, key: str, array: Any) -> Array:
 def _read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
     name = source.removeprefix("minari:")
     minari = require("minari", "minari", source)
-    directory = expanded(name)
+    directory = expand_user(name)
     if not directory.is_dir():
         directory = require("minari.storage.datasets_root_dir", "minari", source).get_dataset_path(name)
     data = directory / "data" if (directory / "data").is_dir() else directory
@@ -536,9 +536,9 @@ def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) ->
     Raises:
         DemonstrationError: a file that is none, that leads elsewhere, or a number of episodes that cannot be.
     """
-    check_inside(data, data.parent, DemonstrationError)
+    check_within(data, data.parent, DemonstrationError)
     for path in data.rglob("*"):
-        check_inside(path, data, DemonstrationError)
+        check_within(path, data, DemonstrationError)
         if not path.is_dir():
             check_file(path, DemonstrationError)
     most = sum(path.is_dir() for path in data.iterdir())

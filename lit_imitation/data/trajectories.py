@@ -7,7 +7,7 @@ import numpy as np
 from lit_imitation.data.sources import UNREADABLE, Array, read_columns
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.tabular.trajectories import Trajectories
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_npz
 from lit_imitation.utils.trust import refuse_url
 
@@ -47,7 +47,7 @@ def read_trajectories(source: str) -> Trajectories:
 
 def _own(source: str) -> dict[str, Array] | None:
     """The arrays of our own layout; None where it is another one."""
-    path = expanded(source)
+    path = expand_user(source)
     if path.suffix != ".npz" or not path.is_file():
         return None
     try:

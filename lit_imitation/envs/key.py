@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.vector import SyncVectorEnv
 
 from lit_imitation.envs.make import Backend, make, make_single
-from lit_imitation.utils.cache import Key, opened_files
+from lit_imitation.utils.cache import Key, record_opened_files
 
 
 def environment_key(env_id: str, backend: Backend, env_kwargs: dict[str, Any], **settings: Any) -> Key:
@@ -22,7 +22,7 @@ def environment_key(env_id: str, backend: Backend, env_kwargs: dict[str, Any], *
         **settings: what the result depends on besides.
     """
     key = Key(env_id=env_id, backend=backend, **settings)
-    with opened_files(key.opened):
+    with record_opened_files(key.opened):
         in_process = backend not in ("sync", "async")
         layer: Any = make(env_id, 1, 0, backend, **env_kwargs) if in_process else make_single(env_id, **env_kwargs)
         outermost = layer

@@ -23,7 +23,7 @@ from lit_imitation.envs.failures import blaming
 from lit_imitation.envs.probe import probe, probe_vector
 from lit_imitation.envs.workers import WorkerVectorEnv
 from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
-from lit_imitation.utils.spaces import FlatBox, check_spaces, flattens
+from lit_imitation.utils.spaces import FlatBox, check_spaces, is_flattenable
 
 Backend = Literal["auto", "vector", "envpool", "sync", "async"]
 
@@ -72,7 +72,7 @@ def make(
             envs = gymnasium.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **env_kwargs)
         probe_vector(envs, env_id, num_envs)
         original = envs.single_observation_space
-        if isinstance(original, Dict | Tuple) and flattens(original):
+        if isinstance(original, Dict | Tuple) and is_flattenable(original):
             if envs.metadata.get("autoreset_mode") != AutoresetMode.NEXT_STEP:  # all that Gymnasium's wrapper can do
                 raise ConfigError(
                     f"{env_id}: the observations {original} of its batched version cannot be "
@@ -126,7 +126,7 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
         env: Env[Any, Any] = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     probe(env, env_id)
     original = env.observation_space
-    if isinstance(original, Dict | Tuple) and flattens(original):
+    if isinstance(original, Dict | Tuple) and is_flattenable(original):
         env = FlattenObservation(env)
         env.observation_space = FlatBox(original)
     return env

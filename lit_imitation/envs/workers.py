@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from lit_imitation.envs.failures import EnvironmentFailure
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.distributed import end_with
+from lit_imitation.utils.distributed import exit_with_parent
 
 GRACE = 5.0
 """Seconds that the processes have to close their environments, before they are killed."""
@@ -92,7 +92,7 @@ def _make(factory: Callable[[], Env[Any, Any]], parent: int, complaints: Any) ->
     # process of the terminal, and the one that trains ends the others.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    exit_with_parent(parent)
     try:
         return _Reported(factory())
     except BaseException as error:

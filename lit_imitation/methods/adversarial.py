@@ -156,7 +156,7 @@ class Adversarial(RewardLearning):
         """`discriminator_steps` steps on as many pairs of the expert as of the learner."""
         self.negatives = [*self.negatives, learner][-1 - self.replay_rounds :]
         count, size = self.discriminator_steps, self.batch_size
-        learners = Samples.joined(self.negatives)
+        learners = Samples.concatenate(self.negatives)
         pairs = [self._drawn(self.expert, count * size, self.expert_weight), self._drawn(learners, count * size)]
         columns = [
             torch.cat([column.unflatten(0, (count, size)) for column in both], 1) for both in zip(*pairs, strict=True)

@@ -307,13 +307,13 @@ class ImitationModule(CheckpointedModule):
         """As for `fit`; a validation within `fit` goes on with what that has seen."""
         if self.trainer.state.fn != "fit" or not self.trainer.validating:
             self._asked = None
-        interruption.request, interruption.told = self.stop_if_asked, self._was_told
+        interruption.raise_if_stopped, interruption.is_requested = self.stop_if_asked, self._was_told
 
     on_test_start = on_predict_start = on_validation_start
 
     def teardown(self, stage: str) -> None:
         """Nothing runs any more that could be stopped."""
-        interruption.request = interruption.told = None
+        interruption.raise_if_stopped = interruption.is_requested = None
 
     def _was_told(self) -> bool:
         """Whether SIGTERM came to this process; of several, those of a Trainer other than ours heed Lightning alone."""

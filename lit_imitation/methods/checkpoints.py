@@ -21,20 +21,20 @@ from lit_imitation.policies import Policy
 from lit_imitation.policies.checkpoints import LOADING_ERRORS, check_fields, find_checkpoint, identity, read_checkpoint
 from lit_imitation.utils.descriptions import (
     KIND,
-    Described,
+    Describable,
     class_name,
+    class_names,
     decode,
     describe,
     differences,
     encode,
     find_class,
-    names_of,
-    plain,
+    find_undescribed,
     subclasses,
-    unknown,
+    to_plain,
 )
 from lit_imitation.utils.spaces import space_from_dict
-from lit_imitation.utils.trust import trusting
+from lit_imitation.utils.trust import trust_scope
 
 Module = TypeVar("Module", bound="CheckpointedModule")
 
@@ -45,7 +45,7 @@ def spaces_of(checkpoint: dict[str, Any]) -> tuple[Space[Any], Space[Any]]:
     return space_from_dict(policy["observation_space"]), space_from_dict(policy["action_space"])
 
 
-class CheckpointedModule(Described, LightningModule):
+class CheckpointedModule(Describable, LightningModule):
     """A method that describes itself in its checkpoints and is rebuilt from them.
 
     What a checkpoint says of optimizers is their state; their settings (learning rate, betas, weight decay) and those
@@ -62,7 +62,7 @@ class CheckpointedModule(Described, LightningModule):
 
     # Description
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """What the factories among the arguments have built, by the argument's name; None where none was given."""
         return {"policy": self.policy if self.arguments.get("policy") is not None else None}
 
@@ -108,7 +108,7 @@ class CheckpointedModule(Described, LightningModule):
         file = find_checkpoint(checkpoint_path)
         checkpoint = read_checkpoint(file)
         check_fields(checkpoint, file)
-        with trusting(trust, names_of([cls, *arguments.values()])):
+        with trust_scope(trust, class_names([cls, *arguments.values()])):
             try:
                 module = cls._rebuilt(checkpoint, file, arguments)
                 strictly = module.strict_loading if strict is None else strict
@@ -150,7 +150,7 @@ class CheckpointedModule(Described, LightningModule):
         checkpoint["optimizer_settings"] = self._optimizer_settings
         checkpoint["scheduler_settings"] = self._scheduler_settings
         for key in checkpoint.keys() - {"state_dict"}:
-            checkpoint[key] = plain(checkpoint[key])
+            checkpoint[key] = to_plain(checkpoint[key])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what is of another method, policy or environment.
@@ -221,7 +221,7 @@ class CheckpointedModule(Described, LightningModule):
         self._scheduler_settings = [deepcopy(config.scheduler.state_dict()) for config in trainer.lr_scheduler_configs]
         checkpoint, self._resumed_from = self._resumed_from, None
         if checkpoint is None:
-            if missing := unknown(_settings(self.description(), describe(self.policy))):
+            if missing := find_undescribed(_settings(self.description(), describe(self.policy))):
                 rank_zero_warn(
                     f"a checkpoint cannot hold {', '.join(missing)}: to load it, give it once more by keyword"
                 )
@@ -238,11 +238,11 @@ class CheckpointedModule(Described, LightningModule):
         for optimizer, state in zip(self.trainer.optimizers, checkpoint["optimizer_states"], strict=False):
             _check_moments(optimizer, state, self.trainer.ckpt_path)
         states = [state["param_groups"] for state in checkpoint["optimizer_states"]]
-        schedules = str(plain(self._scheduler_settings)) != str(checkpoint["scheduler_settings"])
+        schedules = str(to_plain(self._scheduler_settings)) != str(checkpoint["scheduler_settings"])
         for groups, then, now in zip(states, checkpoint["optimizer_settings"], self._optimizer_settings, strict=True):
             for group, old, new in zip(groups, then, now, strict=True):
                 for name in new.keys() & old.keys():
-                    if plain(new[name]) == old[name]:
+                    if to_plain(new[name]) == old[name]:
                         continue
                     schedules = True
                     if name == "lr" and group["lr"] != old["lr"] and old["lr"]:  # somebody has changed it on the way

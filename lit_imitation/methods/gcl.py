@@ -27,8 +27,8 @@ from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.distributed import all_reduced
-from lit_imitation.utils.sampling import draw_own_rows, draw_rows
+from lit_imitation.utils.distributed import all_reduce
+from lit_imitation.utils.sampling import sample_rank_rows, sample_rows
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 CLONE_STEPS, CLONE_BATCH, CLONE_RATE, CLONE_STD = 1000, 256, 1e-3, 0.2
@@ -82,7 +82,7 @@ class Paths(NamedTuple):
         return cls.gathered(batch.rollout.reshape(time * envs), rows) if rows else None
 
     @classmethod
-    def joined(cls, paths: Sequence[Paths]) -> Paths:
+    def concatenate(cls, paths: Sequence[Paths]) -> Paths:
         """One after the other."""
         longest = max(one.alive.shape[1] for one in paths)
 
@@ -254,7 +254,7 @@ class GCL(RewardLearning):
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
                 count, device = len(demonstrations), demonstrations.observation.device
-                rows = draw_rows(count, CLONE_BATCH, device, demonstrations.weight)
+                rows = sample_rows(count, CLONE_BATCH, device, demonstrations.weight)
                 batch = demonstrations[rows]
                 optimizer.zero_grad()
                 clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]
@@ -303,7 +303,7 @@ class GCL(RewardLearning):
 
     def _improve_reward(self) -> dict[str, Tensor]:
         """`reward_steps` steps, each on `batch_size` demonstrations and as many samples."""
-        lacking = float(all_reduced(torch.tensor(float(len(self.paths) < 2), device=self.device)))
+        lacking = float(all_reduce(torch.tensor(float(len(self.paths) < 2), device=self.device)))
         if lacking:
             if self.trainer.is_last_batch and not self.learner.acts_at_random:
                 raise TrainingError(
@@ -312,16 +312,16 @@ class GCL(RewardLearning):
                 )
             return {}
         size, expert = self.batch_size, self.paths[0]
-        samples = Paths.joined(self.paths[1:])
+        samples = Paths.concatenate(self.paths[1:])
         counts = torch.tensor([float(len(one.alive)) for one in self.paths], device=self.device)
         demonstrated, played = int(counts[0]), int(counts[1:].sum())
         counts[0] = played  # one half of what is weighed in each step is the demonstrations'
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         for _ in range(self.reward_steps):
-            mine, fused = draw_own_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
-            drawn = draw_own_rows(played, size, self.device)
-            weighed = Paths.joined([expert.rows(fused), samples.rows(drawn)])
+            mine, fused = sample_rank_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
+            drawn = sample_rank_rows(played, size, self.device)
+            weighed = Paths.concatenate([expert.rows(fused), samples.rows(drawn)])
             sums += self.reward_descent.step(
                 *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
             )

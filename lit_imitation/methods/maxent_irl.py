@@ -33,8 +33,8 @@ from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Entropy, Inflow, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import UNKNOWN, Trajectories
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.descriptions import Described, decode, describe
-from lit_imitation.utils.distributed import all_reduced, world_size
+from lit_imitation.utils.descriptions import Describable, decode, describe
+from lit_imitation.utils.distributed import all_reduce, world_size
 
 StepWeights = Literal["equal", "discounted"]
 
@@ -252,7 +252,7 @@ class MaxEntIRL(ImitationModule):
             gap = gap + (difference if mdp.features is None else difference @ mdp.features)
         self._check(loss, "loss")
         # Over all processes: they share the demonstrations out.
-        summed = all_reduced(torch.cat([loss.detach()[None], gap])) / world_size()  # type: ignore[list-item]
+        summed = all_reduce(torch.cat([loss.detach()[None], gap])) / world_size()  # type: ignore[list-item]
         name = "discounted_log_likelihood" if self._discounted else "log_likelihood"
         self.fitted = {name: -summed[0], "feature_gap": summed[1:].abs().max()}
         if self.gap_tolerance and float(self.fitted["feature_gap"]) <= self.gap_tolerance:
@@ -410,7 +410,7 @@ class MaxEntIRL(ImitationModule):
         checkpoint["reward"] = describe(self.reward)
         super().on_save_checkpoint(checkpoint)
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """The reward; the policy follows from it."""
         return {"reward": self.reward}
 

@@ -14,8 +14,8 @@ from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.rewards import LearnableReward, RewardFactory
 from lit_imitation.rl import LearnerFactory
-from lit_imitation.utils.descriptions import Described
-from lit_imitation.utils.distributed import gathered
+from lit_imitation.utils.descriptions import Describable
+from lit_imitation.utils.distributed import gather_to_first
 
 
 class RewardLearning(RL):
@@ -62,7 +62,7 @@ class RewardLearning(RL):
             self.reward = self._reward_factory(observation_space, action_space)
         super().build(observation_space, action_space, policy)
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """As of every learner's method, and the reward, by whatever name."""
         return super().parts() | {"reward": self.reward, "discriminator": self.reward}
 
@@ -118,7 +118,7 @@ class RewardLearning(RL):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As for every method; and the reward, by which `load_reward` builds it again, and what `past` gives."""
         checkpoint["reward"] = describe(self.learned)
-        checkpoint["past"] = gathered(self.past())
+        checkpoint["past"] = gather_to_first(self.past())
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -22,8 +22,8 @@ from lit_imitation.policies.checkpoints import check_weights
 from lit_imitation.rewards import AdversarialReward, LearnedReward, RewardModel, load_reward
 from lit_imitation.rl import PPO, LearnerFactory
 from lit_imitation.rollout import Round
-from lit_imitation.utils.descriptions import Described, build
-from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.descriptions import Describable, build
+from lit_imitation.utils.distributed import all_reduce
 from lit_imitation.utils.precision import without_autocast
 
 WATCHED = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "reward_loss", "loss")
@@ -108,7 +108,7 @@ class RL(ImitationModule):
         if self.reward is not None:
             self.learner.reward = self.reward.reward
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """Learner, and the policy if one was given."""
         return super().parts() | {"learner": self.learner}
 
@@ -229,7 +229,7 @@ class RL(ImitationModule):
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
         watched = {name: logged.get(name, counts.new_zeros(())) for name in WATCHED}
         steps = batch.valid.sum()[None]
-        sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
+        sums = all_reduce(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
         # The learner's one wait for the device in a round.
         total_return, total_length, episodes, steps, *found = sums.tolist()
         self.env_steps += int(steps)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_imitation.utils.distributed import all_reduced, world_size
-from lit_imitation.utils.interruption import check, was_told
+from lit_imitation.utils.distributed import all_reduce, world_size
+from lit_imitation.utils.interruption import check, stop_requested
 
 CHUNK = 2
 """Steps of one call of compiled code; of twice as many each is no faster, and they take a third longer to compile."""
@@ -94,7 +94,7 @@ class Descent:
         if self.processes > 1:
             # How many processes were told to stop goes along, so that all stop before the same step: the next one, or
             # a GPU would have to be waited for here.
-            summed = all_reduced(torch.cat([gradient, gradient.new_tensor([float(was_told())])]))
+            summed = all_reduce(torch.cat([gradient, gradient.new_tensor([float(stop_requested())])]))
             gradient, self._told = summed[:-1] / self.processes, summed[-1]
             gradient, norm = self._clipped(gradient)
             statistics = torch.cat([statistics[:-1], norm[None]])

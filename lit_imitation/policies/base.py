@@ -18,12 +18,12 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
 from lit_imitation.rollout import Actor
-from lit_imitation.transitions import as_played
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.transitions import cast_action
+from lit_imitation.utils.descriptions import Describable
 from lit_imitation.utils.spaces import FlatBox
 
 
-class Policy(Described, nn.Module, ABC):
+class Policy(Describable, nn.Module, ABC):
     """π(action | observation): an encoder, an MLP, and a head to which a subclass gives its meaning.
 
     A subclass defines `decode` and `loss`. Its constructor takes the spaces first, then hyper-parameters by keyword.
@@ -248,7 +248,7 @@ class Policy(Described, nn.Module, ABC):
             return action.to(observation.device)
         if single and isinstance(self.action_space, Discrete):
             return int(action)
-        return as_played(action.cpu().numpy(), self.action_space)
+        return cast_action(action.cpu().numpy(), self.action_space)
 
 
 class Explorer:

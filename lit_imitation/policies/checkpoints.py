@@ -18,13 +18,13 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
-from lit_imitation.utils.descriptions import Described, build, describe
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.descriptions import Describable, build, describe
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, verify_archive
-from lit_imitation.utils.trust import refuse_url, trusting
+from lit_imitation.utils.trust import refuse_url, trust_scope
 
 __all__ = ["build", "describe"]  # beside what is defined here
-Part = TypeVar("Part", bound=Described)
+Part = TypeVar("Part", bound=Describable)
 
 LOADING_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError, IndexError)
 """What building from a wrong description raises."""
@@ -62,7 +62,7 @@ def find_checkpoint(path: str | Path) -> Path:
         ConfigError: there is none.
     """
     refuse_url(str(path), "a checkpoint")
-    path = expanded(path)
+    path = expand_user(path)
     if path.exists() and not path.is_dir():
         return check_file(path)
     for candidate in (path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
@@ -203,7 +203,7 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     prefix = f"{part}."
     try:
         _check_sizes(checkpoint[part], file)
-        with trusting(trust):
+        with trust_scope(trust):
             module: Any = build(checkpoint[part], base, file)
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         check_weights(state, module, file)

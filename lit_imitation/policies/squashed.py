@@ -16,7 +16,7 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, _ContinuousPolicy, soft_tanh
-from lit_imitation.utils.units import ABSURD
+from lit_imitation.utils.units import MAX_HALF_WIDTH
 
 EDGE = 1e-6
 """How far inside the bounds, in units of half the action range, an action at or beyond them is taken to be."""
@@ -63,8 +63,9 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         )
         if not self.ranged.all():
             raise UnsupportedSpaceError(
-                f"SquashedGaussianPolicy needs an action space with finite bounds less than {2 * ABSURD:g} apart; this "
-                f"one is {action_space}: use GaussianPolicy, or rescale the environment's actions"
+                "SquashedGaussianPolicy needs an action space with finite bounds less than "
+                f"{2 * MAX_HALF_WIDTH:g} apart; this one is {action_space}: use GaussianPolicy, or rescale the "
+                "environment's actions"
             )
 
     def mean_and_log_std(self, head: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.rewards.features import ActionFeatures, Features
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.descriptions import Describable
 
 
-class RewardModel(Described, nn.Module, ABC):
+class RewardModel(Describable, nn.Module, ABC):
     """A reward for the learner in place of the environment's own: `model.reward` of a recipe names a subclass."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Inputs, Transitions
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.spaces import element
+from lit_imitation.utils.spaces import example_element
 
 STATISTICS = (
     "discriminator_accuracy_expert",
@@ -186,7 +186,7 @@ class AdversarialReward(LearnableReward):
 
         def anything(space: Space[Any]) -> Tensor:
             """One element of the space, which is masked in the features."""
-            return torch.from_numpy(element(space)[None]).to(device)
+            return torch.from_numpy(example_element(space)[None]).to(device)
 
         observation, action = anything(self.observation_space), anything(self.action_space)
         yes = torch.ones(1, dtype=torch.bool, device=device)

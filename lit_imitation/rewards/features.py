@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.sampling import draw_own_rows
+from lit_imitation.utils.sampling import sample_rank_rows
 from lit_imitation.utils.spaces import float32_bounds
 from lit_imitation.utils.units import action_units
 
@@ -47,10 +47,10 @@ class Samples(NamedTuple):
 
     def draw(self, count: int, weight: Tensor | None = None) -> Tensor:
         """Indices for `rows`, `[count]`, with replacement, by `weight: [B]` if given; on each process others."""
-        return draw_own_rows(len(self.absorbing), count, self.absorbing.device, weight)
+        return sample_rank_rows(len(self.absorbing), count, self.absorbing.device, weight)
 
     @classmethod
-    def joined(cls, samples: Sequence[Samples]) -> Samples:
+    def concatenate(cls, samples: Sequence[Samples]) -> Samples:
         """One after the other."""
         return cls(*(torch.cat(columns) for columns in zip(*samples, strict=True)))
 
@@ -73,7 +73,7 @@ class Samples(NamedTuple):
         if not absorbing:
             return samples
         ends = samples.rows(transitions.terminated.nonzero().squeeze(-1))
-        return cls.joined([samples, ends._replace(absorbing=torch.ones_like(ends.absorbing))])
+        return cls.concatenate([samples, ends._replace(absorbing=torch.ones_like(ends.absorbing))])
 
 
 class ActionFeatures(nn.Module):

@@ -40,11 +40,11 @@ from lit_imitation.training.recipes import with_recipes_found
 from lit_imitation.training.run import LastCheckpoint, RunDirectory, last_checkpoint
 from lit_imitation.training.trajectories import TrajectoryWriter
 from lit_imitation.training.usage import Recipe, classes, explain, read_recipes
-from lit_imitation.utils.distributed import end_with, is_lost_peer
-from lit_imitation.utils.files import Hold, check_local, expanded, sweep
+from lit_imitation.utils.distributed import exit_with_parent, is_lost_peer
+from lit_imitation.utils.files import FileLock, check_local, expand_user, remove_leftovers
 from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.program import resume_command
-from lit_imitation.utils.trust import refuse_url, trusting
+from lit_imitation.utils.trust import refuse_url, trust_scope
 
 # Lightning lets the parser read recipes from URLs, and the parser would build any class named in an untyped value.
 set_parsing_settings(
@@ -89,7 +89,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     refuse_urls(arguments)
     arguments = _with_save_dir(with_recipes_found(list(arguments)))
     named = [value for key, value in _pairs(arguments) if key.startswith(("--model", "--data"))]
-    with trusting(flag(arguments, "--trust"), named):
+    with trust_scope(flag(arguments, "--trust"), named):
         _run(command, arguments)
 
 
@@ -416,7 +416,7 @@ class CLI(LightningCLI):
             else:
                 trainer.default_root_dir = str(self._new_directory(parent, writes))
         check_local(str(trainer.default_root_dir), "--trainer.default_root_dir")
-        directory = expanded(trainer.default_root_dir)
+        directory = expand_user(trainer.default_root_dir)
         trainer.default_root_dir = str(directory)
         os.environ[RUN_DIR_VARIABLE] = str(directory)
         if path in ("last", "best"):
@@ -439,7 +439,7 @@ class CLI(LightningCLI):
             _check_logger(str(getattr(logger, "class_path", "")))
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 folder = logger.init_args.save_dir
-                logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
+                logger.init_args.save_dir = str(directory if folder in (None, ".") else expand_user(folder))
 
     @staticmethod
     def _new_directory(parent: Path, writes: bool, prefix: str = "") -> Path:
@@ -465,9 +465,9 @@ class CLI(LightningCLI):
             directory.mkdir(parents=True, exist_ok=True)
             CLI.held.callback(_remove_if_empty, directory)
         advice = "let that run end or end it, or choose another --trainer.default_root_dir"
-        CLI.held.callback(Hold(directory / ".lock", str(directory), advice).release)
+        CLI.held.callback(FileLock(directory / ".lock", str(directory), advice).release)
         for folder in (directory, *(directory / name for name in ("checkpoints", "dataset", "to_label"))):
-            sweep(folder)
+            remove_leftovers(folder)
 
     def _runs(self) -> Path:
         """`runs/<method>/<env>`."""
@@ -568,7 +568,7 @@ def _watch_first_process(first: bool) -> None:
     if first:
         os.environ[FIRST_PROCESS_VARIABLE] = str(os.getpid())
     elif os.environ.get(FIRST_PROCESS_VARIABLE) == str(os.getppid()):
-        end_with(os.getppid(), grace=20.0)
+        exit_with_parent(os.getppid(), grace=20.0)
 
 
 def _newest_run(parent: Path) -> Path:

@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from lit_imitation.data.demonstration_module import Batches
 from lit_imitation.methods.base import BATCH_HOOKS, ImitationModule
-from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.distributed import all_reduce
 
 
 class PlainEpochLoop(_TrainingEpochLoop):
@@ -75,7 +75,7 @@ class PlainEpochLoop(_TrainingEpochLoop):
     def _broadcast_sigterm_tensor(self) -> None:
         """Stop all processes before the same batch, whichever of them SIGTERM came to; Lightning asks the first one."""
         told = getattr(self.trainer, "told_to_stop", False)
-        if all_reduced(torch.tensor(float(told), device=self.trainer.strategy.root_device)).item():
+        if all_reduce(torch.tensor(float(told), device=self.trainer.strategy.root_device)).item():
             raise SIGTERMException
 
     def advance(self, data_fetcher: Any) -> None:

@@ -1,4 +1,4 @@
-"""Types of constructor arguments, checked against their annotations, as a recipe's parser does it."""
+"""Type checks of constructor arguments against their annotations, as the parser does for recipes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import numpy as np
 
 from lit_imitation.errors import ConfigError
 
-_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+_TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 
 
 class TypeChecked:
-    """A base whose subclasses' constructors refuse arguments of other types than annotated, before they run."""
+    """Base class whose subclasses check constructor arguments against their annotations."""
 
     argument_owner = ""
-    """What a message calls the object: `data`, `model`; empty for the name of the class."""
+    """Name of the object in messages (`data`, `model`); if empty, the class name is used."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Check the arguments, and leave them to the constructor."""
+        """Check the arguments before the constructor runs."""
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise ConfigError(f"{cls.__name__} is abstract: it does not define {missing}; name a class that does")
@@ -38,11 +38,20 @@ class TypeChecked:
 
 
 def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], owner: str = "") -> None:
-    """Raise `ConfigError` at the first argument of `cls(*args, **kwargs)` that its annotation has no room for.
+    """Check the arguments of `cls(*args, **kwargs)` against their annotations.
 
-    Arguments that equal their default pass, as do annotations that cannot be evaluated and arguments that the
-    constructor does not have, which Python reports by itself. NaN is no number. What works is let through: NumPy's
-    numbers, whole numbers as numbers, `True` as 1, paths as text, anything that can be walked through as a list.
+    Arguments equal to their default pass, and so do annotations that cannot be evaluated. Unknown arguments are left
+    to Python's own error. Conversions that work are accepted: NumPy numbers, integers for floats, `True` for 1, paths
+    for text, any iterable for a list. NaN is rejected.
+
+    Args:
+        cls: Class whose constructor is checked.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        owner: Name of the object in messages; the class name if empty.
+
+    Raises:
+        ConfigError: An argument does not match its annotation.
     """
     try:
         signature, hints = _signature(cls)
@@ -50,11 +59,11 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
     except (TypeError, NameError, ValueError):
         return
     for name, value in list(given.items())[1:]:
-        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # NumPy's and torch's numbers
+        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # scalars of NumPy and torch
             value = value.item()
         if name not in hints or value is signature.parameters[name].default:
             continue
-        where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
+        where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_abbreviate(value)}"
         if not _fits(value, hints[name]):
             chosen = typing.get_origin(hints[name]) is Literal
             raise ConfigError(f"{where}; {'choose' if chosen else 'it must be'} {_describe(hints[name])}")
@@ -64,7 +73,7 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
 
 @functools.lru_cache
 def _signature(cls: type) -> tuple[inspect.Signature, dict[str, Any]]:
-    """Of the constructor; the hints of plain parameters alone."""
+    """Signature of a constructor, and the type hints of its named parameters."""
     signature = inspect.signature(cls.__init__, eval_str=True)  # type: ignore[misc]
     plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     typed = [one for one in signature.parameters.values() if one.kind in plain and one.annotation is not one.empty]
@@ -101,7 +110,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    """A type as a person calls it."""
+    """Describe a type in words, for messages."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_describe(one) for one in arguments))
@@ -115,9 +124,9 @@ def _describe(hint: Any) -> str:
     if origin in (list, tuple, collections.abc.Sequence):
         return "a list of whole numbers" if arguments and arguments[0] is int else "a list"
     kind = origin or hint
-    return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    return _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"a {type(value).__name__}"

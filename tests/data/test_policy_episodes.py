@@ -45,7 +45,7 @@ def test_evaluation_on_one_stream_does_not_depend_on_the_number_of_processes(env
 
 def test_recorded_trajectories_do_not_depend_on_the_number_of_processes():
     (alone,) = shared_out("CartPole-v1", "auto", 1, record=True)
-    together = Transitions.joined(shared_out("CartPole-v1", "auto", 3, record=True))
+    together = Transitions.concatenate(shared_out("CartPole-v1", "auto", 3, record=True))
     assert torch.equal(together.observation, alone.observation)
     assert torch.equal(together.done, alone.done)
 

@@ -61,7 +61,7 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
     policy = GaussianPolicy(Box(-1, 1, (1,)), Box(-2, 2, (1,)))
     one, other = (rollout([[0] * (n - 1) + [1]], [[1] * n]) for n in (2, 4))
     fresh = torch.tensor([True])
-    paths = Paths.joined([Paths.within(one, fresh), Paths.within(other, fresh)])
+    paths = Paths.concatenate([Paths.within(one, fresh), Paths.within(other, fresh)])
     assert paths.alive.tolist() == [[True, True, False, False], [True] * 4]
     for k, steps in enumerate((2, 4)):
         observation = torch.arange(float(steps))[:, None]

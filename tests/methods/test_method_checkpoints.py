@@ -160,7 +160,7 @@ class OwnBC(BC):
 def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
     model = OwnBC(np.arange(3), policy=lambda *spaces: a_policy(*spaces), learning_rate=torch.tensor(3e-3))
     file = saved(model, shown(), tmp_path / "c.ckpt")
-    with pytest.raises(ConfigError, match=r"names .*test_method_checkpoints\.OwnBC, which is not of"):
+    with pytest.raises(ConfigError, match=r"names .*test_method_checkpoints\.OwnBC, which is not part of"):
         BC.load_from_checkpoint(file)
     loaded = BC.load_from_checkpoint(file, trust=True)
     assert type(loaded) is OwnBC
@@ -197,7 +197,7 @@ def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_p
     loaded = method.load_from_checkpoint(tmp_path / "c.ckpt", **{part: Own})
     for name, value in first.lightning_module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    with pytest.raises(ConfigError, match=r"<locals>.Own, which is not of this package"):
+    with pytest.raises(ConfigError, match=r"<locals>.Own, which is not part of this package"):
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
@@ -386,7 +386,7 @@ def test_class_that_is_not_imported_is_named_by_its_path(trained, tmp_path):
     checkpoint = torch.load(trained["bc"], weights_only=True)
     checkpoint["method"]["class"] = "my.methods.Clone"
     torch.save(checkpoint, tmp_path / "c.ckpt")
-    with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which is not of this package")):
+    with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which is not part of this package")):
         BC.load_from_checkpoint(tmp_path / "c.ckpt")
     with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which cannot be imported")):
         BC.load_from_checkpoint(tmp_path / "c.ckpt", trust=True)

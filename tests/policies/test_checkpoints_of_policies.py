@@ -106,7 +106,7 @@ def test_built_from_a_description_has_fresh_weights():
 def test_a_users_own_class_comes_back_where_trusted(tmp_path):
     policy = OwnPolicy(VECTOR, Box(-1, 1, (2,), np.float32), shift=0.3, hidden_sizes=(4,))
     path = save(policy, tmp_path / "p.ckpt")
-    with pytest.raises(ConfigError, match=r"names .*OwnPolicy, which is not of this package.*trust=True"):
+    with pytest.raises(ConfigError, match=r"names .*OwnPolicy, which is not part of this package.*trust=True"):
         load_policy(path)
     loaded = load_policy(path, trust=True)
     assert type(loaded) is OwnPolicy
@@ -249,7 +249,7 @@ def test_a_file_may_not_import_what_it_names(name, tmp_path, monkeypatch):
     policy = POLICIES["gaussian"]()
     path = save(policy, tmp_path / "p.ckpt", policy=describe(policy) | {"class": name})
     before = set(sys.modules)
-    with pytest.raises(ConfigError, match=f"names {name}, which is not of this package; if you trust"):
+    with pytest.raises(ConfigError, match=f"names {name}, which is not part of this package; if you trust"):
         load_policy(path)
     assert set(sys.modules) == before
     assert not (tmp_path / "executed").exists()

@@ -32,7 +32,7 @@ def transitions(n=6, discrete=False, seed=0):
 
 def columns(n=6, seed=0, **more):
     """Expert, learner, log π and places, as `forward` takes them."""
-    both = Samples.joined(
+    both = Samples.concatenate(
         [Samples.of(transitions(n, seed=seed, **more)), Samples.of(transitions(n, seed=seed + 1, **more))]
     )
     g = torch.Generator().manual_seed(seed + 2)

@@ -179,7 +179,7 @@ def estimate(reward, samples, log_q):
 
 def drawn(dynamics, policies, each, seed):
     rng = np.random.default_rng(seed)
-    samples = Paths.joined([played(one, dynamics, each, rng) for one in policies])
+    samples = Paths.concatenate([played(one, dynamics, each, rng) for one in policies])
     return samples, torch.stack([samples.log_prob(one) for one in policies], 1)
 
 

@@ -19,7 +19,7 @@ from lit_imitation.errors import ConfigError, DemonstrationError, TrainingError
 from lit_imitation.experts import add_expert
 from lit_imitation.rollout import reference
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.cache import Key, Store, cache_dir, kept
+from lit_imitation.utils.cache import Key, Store, cache_dir, load_or_make
 
 SPACE = gymnasium.spaces.Discrete(2)
 
@@ -125,7 +125,7 @@ def test_unreadable_sources_are_not_cached(beside, capsys):
     made = []
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
     for _ in range(2):
-        kept(store, "a", key, lambda: made.append(1), what="a thing")
+        load_or_make(store, "a", key, lambda: made.append(1), what="a thing")
     assert len(made) == 2
     assert not cache_dir().exists()
     assert "a thing: not cached" in capsys.readouterr().err
@@ -135,7 +135,7 @@ def test_source_edited_after_import_is_not_cached(beside, tmp_path):
     beside("own_old.py", "def act(o): return o")
     assert "edited" not in digest("own_old:act")
     (tmp_path / "own_old.py").write_text("def act(o): return o + 1")  # the function in memory is still the old one
-    assert "was edited after it had been imported" in digest("own_old:act")
+    assert "was edited after it was imported" in digest("own_old:act")
     importlib.reload(sys.modules["own_old"])
     assert "edited" not in digest("own_old:act")
 
@@ -146,7 +146,7 @@ def test_files_read_while_it_was_made_count(beside, tmp_path, capsys):
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
 
     def result() -> str:
-        return kept(store, "a", Key(x=1), (tmp_path / "weights.bin").read_text, what="a thing")
+        return load_or_make(store, "a", Key(x=1), (tmp_path / "weights.bin").read_text, what="a thing")
 
     assert [result(), result()] == ["1", "1"]
     (path,) = cache_dir().rglob("*.json")
@@ -242,5 +242,5 @@ def test_unwritable_cache_keeps_nothing_and_goes_on(monkeypatch, tmp_path, capsy
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "file" / "below"))
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
-    assert kept(store, "a", Key(), lambda: 3, what="a thing") == 3
+    assert load_or_make(store, "a", Key(), lambda: 3, what="a thing") == 3
     assert "a thing: not cached" in capsys.readouterr().err

@@ -15,8 +15,17 @@ from lit_imitation import PPO, CategoricalPolicy, GaussianPolicy
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.dagger.schedules import LinearBeta
 from lit_imitation.policies import Policy
-from lit_imitation.utils.descriptions import build, decode, describe, differences, encode, plain, plain_numbers, unknown
-from lit_imitation.utils.trust import trusting
+from lit_imitation.utils.descriptions import (
+    build,
+    decode,
+    describe,
+    differences,
+    encode,
+    find_undescribed,
+    plain_numbers,
+    to_plain,
+)
+from lit_imitation.utils.trust import trust_scope
 
 SPACES = Box(-1, 1, (3,), np.float32), Discrete(2)
 
@@ -85,7 +94,7 @@ def test_numbers_of_numpy_and_torch_become_pythons(value, wanted):
     ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
 )
 def test_values_come_back_from_a_file(value):
-    with trusting(False, [f"{__name__}.a_function"]):
+    with trust_scope(False, [f"{__name__}.a_function"]):
         found = decode(through_a_file(encode(value)))
     assert found == value
     assert type(found) is type(value)
@@ -139,8 +148,8 @@ def test_what_cannot_be_described_is_named_and_asked_for():
 
     policy = OwnPolicy(*SPACES, odd=Odd(), deep={"f": [lambda x: x]})
     description = through_a_file(describe(policy))
-    assert [name.split(" ")[0] for name in unknown(description)] == ["odd", "deep.f"]
-    with pytest.raises(ConfigError, match=r"could not hold a .*Odd.*: give it by keyword"):
+    assert [name.split(" ")[0] for name in find_undescribed(description)] == ["odd", "deep.f"]
+    with pytest.raises(ConfigError, match=r"could not store a .*Odd.*: pass it by keyword"):
         build(description, Policy, named=[OwnPolicy])
 
 
@@ -168,7 +177,7 @@ def test_what_the_outermost_constructor_was_given_is_noted():
     assert (again.shift, again.arguments["odd"]) == (0.5, "x")
     assert again.network.layers[0].weight.shape == (4, 3)
     mixed = MixedPolicy(*SPACES, shift=1.5, hidden_sizes=[4])
-    with trusting(True):
+    with trust_scope(True):
         assert build(describe(mixed), Policy).shift == 1.5
     assert MixedPolicy(observation_space=SPACES[0], action_space=SPACES[1]).arguments == {"shift": 0.0}
 
@@ -185,7 +194,7 @@ def test_defaults_are_described_and_differences_named():
 
 def test_states_of_others_lose_what_cannot_be_loaded_and_keep_tensors():
     state = {"a": np.float64(0.5), "b": [np.arange(3)], "c": torch.tensor(2.0), "d": Path("x"), "e": np.bool_(True)}
-    found = through_a_file(plain(state))
+    found = through_a_file(to_plain(state))
     assert (found["a"], found["d"], found["e"]) == (0.5, "x", True)
     assert torch.equal(found["b"][0], torch.arange(3))
     assert torch.equal(found["c"], torch.tensor(2.0))  # such as `EarlyStopping` has

@@ -12,7 +12,7 @@ import pytest
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.utils import files
-from lit_imitation.utils.files import Hold, atomic_write, check_local, expanded, sweep, write_json
+from lit_imitation.utils.files import FileLock, atomic_write, check_local, expand_user, remove_leftovers, write_json
 
 
 def test_replaces_what_was_there(tmp_path):
@@ -58,11 +58,11 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
 
 def test_tilde_means_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert expanded("~/a.npz") == tmp_path / "a.npz"
-    assert expanded(Path("~")) == tmp_path
-    assert expanded("a/~/b") == Path("a/~/b")
-    with pytest.raises(ConfigError, match="~nobody-here/a: there is no such user"):
-        expanded("~nobody-here/a")
+    assert expand_user("~/a.npz") == tmp_path / "a.npz"
+    assert expand_user(Path("~")) == tmp_path
+    assert expand_user("a/~/b") == Path("a/~/b")
+    with pytest.raises(ConfigError, match="~nobody-here/a: no such user"):
+        expand_user("~nobody-here/a")
 
 
 def test_temporary_files_of_dead_processes_are_swept(tmp_path):
@@ -75,32 +75,32 @@ def test_temporary_files_of_dead_processes_are_swept(tmp_path):
     others = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, ours]
     for path in (left, *others):
         path.touch()
-    sweep(tmp_path)
+    remove_leftovers(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(others)
 
 
 def test_what_one_process_holds_another_cannot(tmp_path):
-    hold = Hold(tmp_path / ".lock", "the run", "wait")
+    hold = FileLock(tmp_path / ".lock", "the run", "wait")
     with pytest.raises(ConfigError, match=rf"^the run is in use by process {os.getpid()} on .* since 20.*: wait$"):
-        Hold(tmp_path / ".lock", "the run", "wait")
+        FileLock(tmp_path / ".lock", "the run", "wait")
     hold.release()
     assert not list(tmp_path.iterdir())
-    Hold(tmp_path / ".lock", "the run", "wait").release()
+    FileLock(tmp_path / ".lock", "the run", "wait").release()
 
 
 def test_a_killed_process_holds_nothing_nor_do_its_children(tmp_path):
     code = (
-        "import os, sys, time, pathlib; from lit_imitation.utils.files import Hold; "
-        "Hold(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
+        "import os, sys, time, pathlib; from lit_imitation.utils.files import FileLock; "
+        "FileLock(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
         time.sleep(0.05)
     with pytest.raises(ConfigError, match=f"process {holder.pid}"):
-        Hold(tmp_path / ".lock", "it", "")
+        FileLock(tmp_path / ".lock", "it", "")
     holder.kill()
     holder.wait()
-    Hold(tmp_path / ".lock", "it", "").release()
+    FileLock(tmp_path / ".lock", "it", "").release()
 
 
 def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
@@ -111,9 +111,9 @@ def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
     living = {"pid": os.getppid(), "host": socket.gethostname(), "since": "then"}
     (tmp_path / ".lock").write_text(json.dumps(living))
     with pytest.raises(ConfigError, match=f"process {os.getppid()} on .* since then"):
-        Hold(tmp_path / ".lock", "it", "")
+        FileLock(tmp_path / ".lock", "it", "")
     (tmp_path / ".lock").write_text(json.dumps({**living, "pid": 2**22 + 1}))
-    Hold(tmp_path / ".lock", "it", "").release()
+    FileLock(tmp_path / ".lock", "it", "").release()
 
 
 def test_json_has_no_nan(tmp_path):

@@ -17,7 +17,7 @@ from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.training.foreign import read_config
 from lit_imitation.utils.seeding import get_states
-from lit_imitation.utils.trust import trusted, trusting
+from lit_imitation.utils.trust import is_trusted, trust_scope
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*/*.yaml"))
 OWN = """
@@ -77,7 +77,7 @@ def own(tmp_path, monkeypatch):
 
 def test_own_classes_load_in_python_where_trusted(own):
     with pytest.raises(
-        ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not of this package.*trust=T"
+        ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not part of this package.*trust=T"
     ):
         load_policy(own)
     assert "own_module" not in sys.modules
@@ -89,7 +89,7 @@ def test_own_classes_are_tested_where_trusted_or_named(own, capsys):
     with pytest.raises(SystemExit):
         main(command)
     error = capsys.readouterr().err
-    assert "own.ckpt names own_module.MyPolicy (model.policy), which is not of this package" in error
+    assert "own.ckpt names own_module.MyPolicy (model.policy), which is not part of this package" in error
     assert "if you trust the file, add --trust true" in error
     assert "own_module" not in sys.modules
     with pytest.raises(SystemExit):
@@ -107,10 +107,10 @@ def test_trust_takes_true_or_false(command, capsys):
 
 
 def test_trust_ends_with_its_block():
-    with trusting(False, ["a.B"]):
-        assert trusted("a.B")
-        assert not trusted("a.C")
-        with trusting(True):
-            assert trusted()
-        assert not trusted()
-    assert not trusted("a.B")
+    with trust_scope(False, ["a.B"]):
+        assert is_trusted("a.B")
+        assert not is_trusted("a.C")
+        with trust_scope(True):
+            assert is_trusted()
+        assert not is_trusted()
+    assert not is_trusted("a.B")
