@@ -12,7 +12,7 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
-from lit_imitation.envs import Backend, make, shares_stream
+from lit_imitation.envs import Backend, make, shares_generator
 from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.rollout import Actor, Episode, Episodes, shares
 from lit_imitation.rollout.progress import EpisodeProgress
@@ -269,7 +269,7 @@ class PolicyEpisodes:
         first, last = total * rank // world, total * (rank + 1) // world
         self.episodes = int(shares(episodes, total)[first:last].sum())
         data = datamodule
-        if world > 1 and shares_stream(data.env_id, data.backend, **data.env_kwargs):
+        if world > 1 and shares_generator(data.env_id, data.backend, **data.env_kwargs):
             self.num_envs, self.played, self.seed, self.own = total, episodes, seed, slice(first, last)
         else:
             self.num_envs, self.played, self.own = last - first, self.episodes, slice(None)

@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_imitation.envs.failures import blame, blaming, describe_error, environment_name, one_of
+from lit_imitation.envs.failures import describe_error, environment_name, raise_failure, report_failures, unknown_copy
 from lit_imitation.errors import ConfigError, ExpertError, TrainingError
 from lit_imitation.transitions import Transitions, cast_action, cast_observation
 from lit_imitation.utils.distributed import rank
@@ -79,7 +79,7 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
     next_step = mode == AutoresetMode.NEXT_STEP
     always = np.ones(envs.num_envs, dtype=np.bool_)
     valid = always
-    with blaming(envs, "at a reset"):
+    with report_failures(envs, "at a reset"):
         observation, _ = envs.reset(seed=seed)
     finite = _FiniteCheck(envs, observation)
     finite.observations(observation, 0, "an observation")
@@ -104,7 +104,7 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
                 for env in np.flatnonzero(done):
                     final[env] = info["final_obs"][env]
         except BaseException as error:
-            blame(envs, error, f"at step {number} since the last reset")
+            raise_failure(envs, error, f"at step {number} since the last reset")
         finite.rewards(reward, valid, number)
         finite.observations(final, number, "a next_observation")
         if final is not following:
@@ -126,7 +126,7 @@ class _FiniteCheck:
         """Check `values: [B, *obs]` of the step `number`."""
         if values.shape != self.shape:
             raise TrainingError(
-                f"{one_of(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} is "
+                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} is "
                 f"right at step {number} since the last reset"
             )
         if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:

@@ -119,5 +119,5 @@ def test_gymnasiums_own_checks_pass_and_both_have_a_batched_version():
 
 
 def test_another_barrier_is_refused():
-    with pytest.raises(ConfigError, match="barrier is 'top'; it stands against the wall on the right or left"):
+    with pytest.raises(ConfigError, match="barrier is 'top'; choose one of right, left, none"):
         make(ENV, 2, 0, barrier="top")

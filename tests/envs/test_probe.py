@@ -52,7 +52,7 @@ def test_wrappers_of_gymnasium_are_seen_through_and_others_are_not():
     for env in (gym.wrappers.TimeLimit(Broken(Counter()), 5), Broken(gym.wrappers.TimeLimit(Counter(), 5))):
         probe(env, "Broken-v0")
         env.reset()
-        with pytest.raises(ConfigError, match=r"^Broken-v0: step\(\) returned a tuple of 4, the old Gym's"):
+        with pytest.raises(ConfigError, match=r"^Broken-v0: step\(\) returned a tuple of 4, as in the old Gym API"):
             env.step(0)
 
 
