@@ -38,7 +38,7 @@ class TabularDataModule(EnvironmentDataModule):
     A batch is the numbers of its trajectories `[B]`, counted through all worlds.
 
     Args:
-        env_id: an environment whose transitions `TabularMDP.of_env` can read: FrozenLake, Taxi, CliffWalking, or
+        env_id: an environment whose transitions `TabularMDP.from_env` can read: FrozenLake, Taxi, CliffWalking, or
             `lit_imitation/GridWorld-v0`, `lit_imitation/ObjectWorld-v0`, `lit_imitation/BinaryWorld-v0`.
         world: a world of one's own, in place of `env_id`.
         demonstrations: a file (see `read_trajectories`), or trajectories: states `[n + 1]`, or a pair of these and
@@ -162,7 +162,7 @@ class TabularDataModule(EnvironmentDataModule):
         elif isinstance(self.demonstrations, str):
             self.trajectories = [read_trajectories(self.demonstrations)]
         else:
-            self.trajectories = [Trajectories.of(self.demonstrations)]
+            self.trajectories = [Trajectories.from_arrays(self.demonstrations)]
         self.held_out = [None] * len(self.trajectories)
         if self.val_fraction:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "held out"))
@@ -182,7 +182,7 @@ class TabularDataModule(EnvironmentDataModule):
                 f"{_several(self.num_worlds)} asks for several worlds, which are drawn by an environment's argument "
                 f"world_seed; {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
             ) from error
-        mdp = TabularMDP.of_env(env)
+        mdp = TabularMDP.from_env(env)
         env.close()
         return mdp
 

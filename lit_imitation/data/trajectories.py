@@ -42,7 +42,7 @@ def read_trajectories(source: str) -> Trajectories:
         if len(visited) > 1:  # of a single state without a successor there is nothing to learn
             found.append((visited, actions[begin:end]))
             origin.append(number)
-    return Trajectories.of(found, source, origin)
+    return Trajectories.from_arrays(found, source, origin)
 
 
 def _own(source: str) -> dict[str, Array] | None:
@@ -75,8 +75,8 @@ def _of_states(source: str, held: dict[str, Array]) -> Trajectories:
     ends = lengths.cumsum()
     visited = np.split(states, (ends + np.arange(1, len(ends) + 1))[:-1])
     if actions is None:
-        return Trajectories.of(visited, source)
-    return Trajectories.of(list(zip(visited, np.split(actions, ends[:-1]), strict=True)), source)
+        return Trajectories.from_arrays(visited, source)
+    return Trajectories.from_arrays(list(zip(visited, np.split(actions, ends[:-1]), strict=True)), source)
 
 
 def _indices(source: str, key: str, array: Array) -> Array:

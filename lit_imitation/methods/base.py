@@ -223,7 +223,7 @@ class ImitationModule(CheckpointedModule):
                 )
             figures["accuracy" if discrete else "action_error"] = self.held_out_error.compute()
         if self.episode_statistics.update_called:
-            self.episode_statistics.measure_by(self.datamodule.expert_reference, self.datamodule.random_reference)
+            self.episode_statistics.set_references(self.datamodule.expert_reference, self.datamodule.random_reference)
             statistics = self.episode_statistics.compute()
             figures |= statistics
             self.evaluation = {name: float(value) for name, value in statistics.items()}

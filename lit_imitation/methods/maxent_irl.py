@@ -20,9 +20,9 @@ from lit_imitation.methods.checkpoints import spaces_of
 from lit_imitation.metrics.epic import EPIC
 from lit_imitation.metrics.reward_recovery import (
     ExpectedValueDifference,
-    on_transitions,
     reward_function,
-    some_transitions,
+    sample_transitions,
+    to_transitions,
 )
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
@@ -176,11 +176,11 @@ class MaxEntIRL(ImitationModule):
             )
         self.reward.remember(first)
         self.demonstrations = [
-            one.checked(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
+            one.check(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
             for one, mdp in zip(data.trajectories, data.worlds, strict=True)
         ]
         self.held_out = [
-            None if one is None else one.checked(mdp, self.reward.inputs, self.planning.horizon)
+            None if one is None else one.check(mdp, self.reward.inputs, self.planning.horizon)
             for one, mdp in zip(data.held_out, data.worlds, strict=True)
         ]
         self._targets: dict[int, tuple[Inflow, Tensor, Tensor]] = {}
@@ -372,11 +372,11 @@ class MaxEntIRL(ImitationModule):
             return
         self.value_difference.update(mdp, table)
         assert mdp.reward is not None
-        self.correlation.update(on_transitions(mdp, table), on_transitions(mdp, mdp.reward))
+        self.correlation.update(to_transitions(mdp, table), to_transitions(mdp, mdp.reward))
         one, other = reward_function(mdp, table), reward_function(mdp, mdp.reward)
         if one is not None and other is not None:
             epic = EPIC(one, other, self.planning.gamma, samples=64)
-            epic.to(self.device).update(some_transitions(mdp))
+            epic.to(self.device).update(sample_transitions(mdp))
             self._epic.append(epic)
 
     def _log_evaluation(self, prefix: str) -> None:

@@ -52,7 +52,7 @@ def observe(moments: RunningMoments, observation: Tensor, valid: Tensor, *encode
     moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
     for encoder in encoders:
         assert encoder.standardize is not None
-        encoder.standardize.use(moments.mean, moments.variance.sqrt())
+        encoder.standardize.set_statistics(moments.mean, moments.variance.sqrt())
 
 
 class RewardScale(nn.Module):

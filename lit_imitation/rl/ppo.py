@@ -134,9 +134,9 @@ class PPO(Learner[Round]):
                 encoder=encoder,
             )
             assert isinstance(policy.network, MLP)
-            policy.network.orthogonal(0.01)
+            policy.network.init_orthogonal(0.01)
         self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation, policy.encoder.kind)
-        self.value.network.orthogonal(1.0)
+        self.value.network.init_orthogonal(1.0)
         try:
             policy.sample(policy.head(torch.from_numpy(example_element(observation_space)[None])))
         except TypeError as error:

@@ -11,7 +11,7 @@ import torch
 
 from lit_imitation import ExpectedValueDifference, GridWorld, TabularMDP
 from lit_imitation.metrics.epic import EPIC, pearson_distance
-from lit_imitation.metrics.reward_recovery import expected_value, on_transitions, reward_function, some_transitions
+from lit_imitation.metrics.reward_recovery import expected_value, reward_function, sample_transitions, to_transitions
 from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
 
 
@@ -53,7 +53,7 @@ def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_w
             phi = potential()
             shaped = (lambda t, reward=reward, phi=phi: 2 * reward(t) + phi(t)) if shape else reward
             epic = EPIC(truth, shaped, gamma, samples=32)
-            epic.update(some_transitions(world))
+            epic.update(sample_transitions(world))
             found.append(float(epic.compute()))
         return found
 
@@ -66,9 +66,9 @@ def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_w
 def test_table_and_function_agree_on_transitions():
     p = np.array([[[0.5, 0.5, 0]], [[0, 0, 1]], [[0, 0, 0]]])
     world = TabularMDP(p, terminal=[False, False, True], reward=np.arange(9.0).reshape(3, 1, 3))
-    transitions = some_transitions(world)
+    transitions = sample_transitions(world)
     s, z = transitions.observation, transitions.next_observation
-    assert on_transitions(world, world.reward).tolist() == [0, 1, 5]
+    assert to_transitions(world, world.reward).tolist() == [0, 1, 5]
     by_action = RewardTable(torch.tensor([[3.0], [4.0], [9.0]]).double(), "state_action")
     torch.testing.assert_close(reward_function(world, by_action)(transitions), (3 + s).double())
     paid = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
@@ -79,23 +79,23 @@ def test_table_and_function_agree_on_transitions():
 @pytest.mark.parametrize(("env_id", "inputs"), [("FrozenLake8x8-v1", "state"), ("Taxi-v4", "state_action")])
 def test_the_same_reward_written_otherwise_is_the_same(env_id, inputs):
     """Toy-text tables pay for transitions; what they pay is of the state, or of state and action."""
-    world = TabularMDP.of_env(gymnasium.make(env_id))
+    world = TabularMDP.from_env(gymnasium.make(env_id))
     assert world.reward.inputs == "transition"
     if inputs == "state":
         goal = torch.zeros(64).double()
         goal[63] = 1.0
         written = RewardTable(goal)
     else:
-        written = RewardTable(world.summed(world.probability * world.reward.values).T, inputs)
-    torch.testing.assert_close(on_transitions(world, written), world.reward.values)
+        written = RewardTable(world.sum_outgoing(world.probability * world.reward.values).T, inputs)
+    torch.testing.assert_close(to_transitions(world, written), world.reward.values)
     epic = EPIC(reward_function(world, written), reward_function(world, world.reward), samples=16)
-    epic.update(some_transitions(world))
+    epic.update(sample_transitions(world))
     assert float(epic.compute()) == pytest.approx(0, abs=1e-6)
     other = RewardTable(torch.randn(written.values.shape, generator=torch.Generator().manual_seed(0)).double(), inputs)
     epic = EPIC(reward_function(world, other), reward_function(world, world.reward), samples=16)
-    epic.update(some_transitions(world))
+    epic.update(sample_transitions(world))
     assert float(epic.compute()) > 0.5
-    assert float(pearson_distance(on_transitions(world, other), on_transitions(world, world.reward))) > 0.5
+    assert float(pearson_distance(to_transitions(world, other), to_transitions(world, world.reward))) > 0.5
 
 
 def test_a_reward_of_transitions_alone_is_no_function_of_any_pair():

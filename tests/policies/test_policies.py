@@ -942,8 +942,8 @@ def test_a_stack_of_colors_is_the_same_channels_first_and_last():
 @pytest.mark.parametrize(
     ("space", "kind", "text"),
     [
-        (VECTOR, "image", r"encoder is 'image', but observations are Box.*\(4,\)"),
-        (Discrete(3), "image", r"encoder is 'image', but observations are Discrete\(3\)"),
+        (VECTOR, "image", r"encoder is 'image', but the observation space is Box.*\(4,\)"),
+        (Discrete(3), "image", r"encoder is 'image', but the observation space is Discrete\(3\)"),
         (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
     ],
 )

@@ -63,7 +63,7 @@ def shown(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectories:
     for length in lengths:
         one = sample_trajectories(mdp, policy, 1, length, generator, "expert")
         pairs.append((np.append(one.state, one.next_state[-1]), one.action.numpy()))
-    return Trajectories.of(pairs)
+    return Trajectories.from_arrays(pairs)
 
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
@@ -73,7 +73,7 @@ def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, 
     """Of trajectories of up to 680 steps; the gradient by finite differences of Σ log π_t(a_t | s_t)."""
     mdp, gamma = world(masked, ends), 0.95
     planning = Planning(horizon, gamma, tolerance=1e-12)
-    chosen = shown(mdp, [680, 50, 7]).checked(mdp, inputs, horizon)
+    chosen = shown(mdp, [680, 50, 7]).check(mdp, inputs, horizon)
     p = np.zeros((STATES, ACTIONS, STATES))
     state, action, following = mdp.row.numpy() % STATES, mdp.row.numpy() // STATES, mdp.successor.numpy()
     p[state, action, following] = mdp.probability
@@ -110,7 +110,7 @@ def test_an_unknown_action_counts_by_the_state_that_was_seen():
     p = np.zeros((3, 2, 3))
     p[:, :, [1, 2, 0]] = np.eye(3)[:, None].repeat(2, 1)  # either action does the same
     mdp, planning = TabularMDP(p), Planning(gamma=0.5, tolerance=1e-12)
-    chosen = Trajectories.of([[0, 1, 2]]).checked(mdp, "state", None)
+    chosen = Trajectories.from_arrays([[0, 1, 2]]).check(mdp, "state", None)
     assert (chosen.action == UNKNOWN).all()
     (inflow,) = chosen.step_inflow(mdp, planning).values()
     np.testing.assert_allclose(inflow, [1, 1 - 0.5, -0.5])
@@ -119,8 +119,8 @@ def test_an_unknown_action_counts_by_the_state_that_was_seen():
 
 def test_baselines_are_counted():
     mdp = world(True, False)
-    chosen = shown(mdp, [30, 20]).checked(mdp, "state", None)
-    fitted = shown(mdp, [40], seed=1).checked(mdp, "state", None)
+    chosen = shown(mdp, [30, 20]).check(mdp, "state", None)
+    fitted = shown(mdp, [40], seed=1).check(mdp, "state", None)
     uniform, markov = 0.0, 0.0
     pairs = list(zip(fitted.state.tolist(), fitted.action.tolist(), strict=True))
     for s, a in zip(chosen.state.tolist(), chosen.action.tolist(), strict=True):
@@ -137,7 +137,7 @@ def test_baselines_are_counted():
 @pytest.mark.parametrize("ends", [False, True])
 def test_actions_that_are_not_available_are_never_taken(entropy, ends):
     mdp = world(True, ends)
-    assert mdp.choices().tolist() == [3, 2, 1, 2, 3, 1 if ends else 2]
+    assert mdp.count_actions().tolist() == [3, 2, 1, 2, 3, 1 if ends else 2]
     reward = RewardTable(
         torch.randn(STATES, ACTIONS, generator=torch.Generator().manual_seed(0)).double(), "state_action"
     )
@@ -183,7 +183,7 @@ def test_a_table_without_some_actions_says_that_they_are_not_available():
         initial_state_distrib = np.array([1.0, 0.0])
         unwrapped = property(lambda self: self)
 
-    mdp = TabularMDP.of_env(Table())
+    mdp = TabularMDP.from_env(Table())
     assert mdp.available.tolist() == [[True, False, True], [False, True, False]]
     assert solve(mdp, mdp.reward, Planning(gamma=0.5, entropy="none")).policy.argmax(1).tolist() == [2, 1]
 
@@ -196,13 +196,13 @@ def test_what_availability_cannot_be():
         TabularMDP(p, available=AVAILABLE & (np.arange(6) != 3)[:, None])
     p[1, 1] = 0
     TabularMDP(p, available=AVAILABLE)
-    with pytest.raises(ConfigError, match=r"state 1, action 1 sum to 0; .* or the action not available there"):
+    with pytest.raises(ConfigError, match=r"state 1, action 1 sum to 0; .* or the action is not available there"):
         TabularMDP(p)
     mdp = world(True, False)
     with pytest.raises(DemonstrationError, match="trajectory 0, step 1: action 1 is not available in state 1"):
-        Trajectories.of([([0, 1, 2], [0, 1])]).checked(mdp, "state", None)
+        Trajectories.from_arrays([([0, 1, 2], [0, 1])]).check(mdp, "state", None)
     steps = [[(0, 0, 1), (1, 0, 2)], [(0, 1, 1), (1, 1, 0)]]
     with pytest.raises(ConfigError, match="trajectory 1, step 1: action 1 is not available in state 1"):
-        TabularMDP.estimated(steps, num_states=6, num_actions=3, available=AVAILABLE)
-    kept = TabularMDP.estimated(steps[:1], num_states=6, num_actions=3, available=AVAILABLE)
-    assert kept.choices().tolist() == AVAILABLE.sum(1).tolist()
+        TabularMDP.estimate(steps, num_states=6, num_actions=3, available=AVAILABLE)
+    kept = TabularMDP.estimate(steps[:1], num_states=6, num_actions=3, available=AVAILABLE)
+    assert kept.count_actions().tolist() == AVAILABLE.sum(1).tolist()

@@ -76,7 +76,7 @@ def broken(place, value, array=P):
         ({"transitions": broken((1, 0), 0)}, r"state 1, action 0 sum to 0; they must"),
         ({"transitions": broken((2, 1, 0), -0.5)}, r"state 2, action 1: successor 0 has probability -0\.5"),
         ({"transitions": broken((2, 1, 0), np.nan)}, r"state 2, action 1: successor 0 has probability nan"),
-        ({"transitions": (np.full((3, 2, 1), 3), np.ones((3, 2, 1)))}, "successor 3 is no state; states are 0 to 2"),
+        ({"transitions": (np.full((3, 2, 1), 3), np.ones((3, 2, 1)))}, "successor 3 is not a state; states are 0 to 2"),
         ({"transitions": (np.zeros((3, 2, 1)), np.ones((3, 2, 1)))}, "successors are float64"),
         ({"transitions": np.ones((3, 2))}, r"transitions have shape \[3, 2\]; expected \[S, A, S\]"),
         ({"transitions": np.ones((3, 2, 4))}, r"transitions have shape \[3, 2, 4\]"),
@@ -85,15 +85,15 @@ def broken(place, value, array=P):
         ({"transitions": torch.ones(3, 2, 3).to_sparse()}, r"sparse \[3, 2, 3\]; expected \[A · S, S\]"),
         ({"transitions": csr_matrix(np.ones((6, 3)))}, "state 0, action 0 sum to 3"),
         ({"start": [0.5, 0.6, 0]}, r"its sum 1\.1"),
-        ({"start": [1.5, -0.5, 0]}, r"its least entry is -0\.5"),
+        ({"start": [1.5, -0.5, 0]}, r"its minimum is -0\.5"),
         ({"start": [1, 0]}, r"start has shape \[2\]; expected \[3\]"),
-        ({"start": [0, 0, 1], "terminal": [False, False, True]}, "would start in state 2, which is terminal"),
+        ({"start": [0, 0, 1], "terminal": [False, False, True]}, "start has positive probability in state 2, which is"),
         ({"terminal": [True, True, True]}, "every state is terminal"),
         ({"features": np.ones((2, 5))}, r"features have shape \[2, 5\]; expected \[3, F\]"),
         ({"features": broken((1, 0), np.inf, np.ones((3, 2)))}, r"features\[1, 0\] is inf"),
         ({"reward": np.ones((3, 4))}, r"reward has shape \[3, 4\]"),
         ({"reward": [0, np.nan, 0]}, r"reward\[1\] is nan"),
-        ({"grid": (2, 2)}, "a grid of 2 × 2 has not 3 states"),
+        ({"grid": (2, 2)}, "a grid of 2 × 2 does not have 3 states"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(arguments, text):
@@ -125,7 +125,7 @@ def test_find_reach_and_move():
 
 
 def test_estimated_from_trajectories():
-    mdp = TabularMDP.estimated([[[0, 1, 1], [1, 0, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 2]], [[1, 0, 0]]])
+    mdp = TabularMDP.estimate([[[0, 1, 1], [1, 0, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 2]], [[1, 0, 0]]])
     expected = np.zeros((3, 2, 3))
     expected[0, 1, 1], expected[0, 1, 2] = 2 / 3, 1 / 3
     expected[1, 0, 0] = expected[1, 1, 2] = expected[0, 0, 0] = expected[2, :, 2] = 1
@@ -139,13 +139,13 @@ GOOD = [[0, 0, 1], [1, 0, 0]]
 @pytest.mark.parametrize(
     ("trajectories", "sizes", "text"),
     [
-        ([GOOD, [*GOOD, [4, 0, 1]]], {}, "trajectory 1, step 2: begins in state 4, but the step before ended in 0"),
+        ([GOOD, [*GOOD, [4, 0, 1]]], {}, "trajectory 1, step 2: starts in state 4, but the step before ended in 0"),
         ([GOOD, [*GOOD, [0, 0, 2]]], {"num_states": 2}, "trajectory 1, step 2: next state 2 does not exist; .* 0 to 1"),
-        ([GOOD, [[0, 1, 0]]], {"num_actions": 1}, "trajectory 1, step 0: action 1 does not exist; there are 0 to 0"),
+        ([GOOD, [[0, 1, 0]]], {"num_actions": 1}, "trajectory 1, step 0: action 1 does not exist; valid are 0 to 0"),
         ([GOOD, GOOD, [[-1, 0, 0]]], {}, "trajectory 2, step 0: state -1 does not exist"),
         ([[]], {}, "trajectory 0 has no steps"),
         ([GOOD, np.zeros((0, 3), int)], {}, "trajectory 1 has no steps"),
-        ([], {}, "there are no trajectories"),
+        ([], {}, "no trajectories: at least one"),
         ([np.zeros((6, 2), int)], {}, r"trajectory 0 is int64 \[6, 2\]; expected integers \[n, 3\]"),
         ([GOOD, np.zeros((3, 4), int)], {}, r"trajectory 1 is int64 \[3, 4\]"),
         ([GOOD, GOOD[0]], {}, r"trajectory 1 is int64 \[3\]"),
@@ -155,7 +155,7 @@ GOOD = [[0, 0, 1], [1, 0, 0]]
 )
 def test_what_no_world_is_estimated_from(trajectories, sizes, text):
     with pytest.raises(ConfigError, match=text):
-        TabularMDP.estimated(trajectories, **sizes)
+        TabularMDP.estimate(trajectories, **sizes)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_no_world_is_estimated_from(trajectories, sizes, text):
 def test_toy_text(env_id, arguments):
     """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
     env = gymnasium.make(env_id, **arguments)
-    mdp = TabularMDP.of_env(env)
+    mdp = TabularMDP.from_env(env)
     env.action_space.seed(0)
     state, _ = env.reset(seed=0)
     assert mdp.start[state] > 0
@@ -187,14 +187,14 @@ def test_toy_text(env_id, arguments):
 
 def test_taxi_is_solved_as_well_as_it_can_be():
     """The mean return of the optimal policy over all starts is known: 7.93."""
-    mdp = TabularMDP.of_env(gymnasium.make("Taxi-v4"))
+    mdp = TabularMDP.from_env(gymnasium.make("Taxi-v4"))
     value, _ = solve(mdp, mdp.reward, Planning(200, 1.0, entropy="none"))
     assert float(mdp.start @ value[0]) == pytest.approx(7.93, abs=0.01)
 
 
 def test_an_environment_that_does_not_tell():
-    with pytest.raises(ConfigError, match="CartPoleEnv does not tell its transitions"):
-        TabularMDP.of_env(gymnasium.make("CartPole-v1"))
+    with pytest.raises(ConfigError, match="CartPoleEnv has no transition table"):
+        TabularMDP.from_env(gymnasium.make("CartPole-v1"))
 
 
 def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
@@ -203,13 +203,13 @@ def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
     env.s = env.encode(2, 2, 4, 0)  # in the taxi, going to the first place
     moved, *_ = env.step(2)
     assert moved not in [successor for _, successor, *_ in env.P[env.encode(2, 2, 4, 0)][2]]
-    with pytest.raises(ConfigError, match="TaxiEnv with fickle_passenger is no world of its states"):
-        TabularMDP.of_env(env)
+    with pytest.raises(ConfigError, match="TaxiEnv with fickle_passenger is not an MDP in its states"):
+        TabularMDP.from_env(env)
 
 
 def test_acting_in_one(recwarn):
     ends = TabularMDP(P, [1, 0, 0], reward=[1.0, 2.0, 40.0], terminal=[False, False, True])
-    env = ends.env(max_episode_steps=5)
+    env = TabularEnv(ends, max_episode_steps=5)
     check_env(env, skip_render_check=True)
     env.reset(seed=0)
     assert env.step(0)[:4] == (1, 1.0, False, False)
@@ -217,13 +217,13 @@ def test_acting_in_one(recwarn):
     env.reset()
     for t in range(5):
         env.step(0) if t % 2 == 0 else env.step(1)
-    assert TabularMDP.of_env(env) is env.mdp
+    assert TabularMDP.from_env(env) is env.mdp
 
 
 @pytest.mark.parametrize(
     ("action", "text"),
     [
-        (-1, "action -1 does not exist; there are 0 to 1"),
+        (-1, "action -1 does not exist; actions are 0 to 1"),
         (2, "action 2 does not exist"),
         (1.9, r"actions are float64 \[1\]; expected integers \[1\]"),
         ([0, 1], r"actions are int64 \[1, 2\]"),
@@ -240,7 +240,11 @@ def test_what_is_no_action_is_not_played(action, text):
     ("world", "arguments", "text"),
     [
         ("GridWord", {}, "world is 'GridWord'; choose one of GridWorld, ObjectWorld, BinaryWorld"),
-        (TabularMDP(np.ones((1, 1, 1))), {"world_seed": 1, "size": 4}, "world_seed, size: this is for worlds that are"),
+        (
+            TabularMDP(np.ones((1, 1, 1))),
+            {"world_seed": 1, "size": 4},
+            "world_seed, size: only for worlds given by name",
+        ),
     ],
 )
 def test_a_world_that_there_is_not_or_is_already(world, arguments, text):
@@ -287,7 +291,7 @@ def test_worlds_of_the_literature(world):
     assert probability[8, 2, [8, 1, 15, 7]].tolist() == pytest.approx([0.3 / 5] * 4)
     assert probability[0, 1, 0] == pytest.approx(0.7 + 3 * 0.3 / 5)  # up, left and staying all stay in a corner
     envs = make(f"lit_imitation/{world.__name__}-v0", 2, seed=0, size=7, world_seed=3)
-    assert torch.equal(TabularMDP.of_env(envs).features, one.features)
+    assert torch.equal(TabularMDP.from_env(envs).features, one.features)
     assert envs.single_observation_space.n == 49
     envs.close()
     with pytest.raises(ConfigError, match=r"slip is 1\.5"):

@@ -182,7 +182,7 @@ def test_the_optimal_policy_is_the_best_of_all_that_there_are():
 def cut(length, ends):
     """Two demonstrations, of which the second stops after `length` steps; and where the world ends, one that ends."""
     states = np.array([0, 1, 2, 0, 1, 2, 3, 1, 0])
-    return Trajectories.of(
+    return Trajectories.from_arrays(
         [(states[: HORIZON + 1], np.ones(HORIZON, int)), (states[: length + 1], np.zeros(length, int))]
         + [([0, 2, 3], [0, 1])] * ends
     )
@@ -208,7 +208,7 @@ def likelihood(mdp, values, inputs, chosen, planning):
 def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
     mdp = everywhere(ends)
     values = table(mdp, inputs).values.requires_grad_()
-    chosen = cut(2, ends).checked(mdp, inputs, planning.horizon)
+    chosen = cut(2, ends).check(mdp, inputs, planning.horizon)
     assert torch.autograd.gradcheck(
         lambda x: likelihood(mdp, x, inputs, chosen, planning), (values,), eps=1e-6, atol=1e-8, rtol=1e-6
     )
@@ -221,7 +221,7 @@ def test_likelihood_of_trajectories_is_that_of_the_enumeration(length, ends, inp
     """log P(ζ | s_0) of 2008, with what a cut trajectory does not tell summed over, less the dynamics' own."""
     mdp, planning = everywhere(ends), Planning(HORIZON, 1.0, entropy="trajectory")
     reward = table(mdp, inputs)
-    chosen = cut(length, ends).checked(mdp, inputs, HORIZON)
+    chosen = cut(length, ends).check(mdp, inputs, HORIZON)
     total, count = 0.0, len(chosen.length)
     for number in range(count):
         rows = chosen.number == number
@@ -241,7 +241,7 @@ def test_causal_likelihood_is_that_of_the_actions_where_chance_has_no_say(planni
     mdp = TabularMDP(p)
     reward = table(mdp, "state_action")
     states = [0, 1, 3, 0]
-    chosen = Trajectories.of([states, [2, 3]]).checked(mdp, "state_action", planning.horizon)
+    chosen = Trajectories.from_arrays([states, [2, 3]]).check(mdp, "state_action", planning.horizon)
     assert chosen.action.tolist() == [0, 1, 0, 0]
     policy = solve(mdp, reward, planning).policy
     total = 0.0
@@ -290,9 +290,9 @@ def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
 def test_on_devices_that_scipy_does_not_know_it_is_the_same(monkeypatch):
     mdp = world()
     value, flow = (torch.randn(shape, dtype=torch.float64) for shape in ((4,), (2, 4)))
-    expected = mdp.expected(value), mdp.push(flow)
+    expected = mdp.expectation(value), mdp.push(flow)
     monkeypatch.setattr(TabularMDP, "_on_host", False)
-    torch.testing.assert_close((mdp.expected(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close((mdp.expectation(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
 
 
 def test_rewards_of_any_size_neither_overflow_nor_vanish():
@@ -314,8 +314,8 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
         ({"gamma": 0.0}, "model.gamma is 0.0"),
         ({"tolerance": 0.0}, "model.tolerance is 0.0"),
         ({"entropy": "causl"}, "model.entropy is 'causl'; choose one of causal, trajectory, none"),
-        ({"entropy": "trajectory"}, "needs a model.horizon, and model.gamma 1"),
-        ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "needs a model.horizon, and model.gamma 1"),
+        ({"entropy": "trajectory"}, "set model.horizon, and model.gamma to 1"),
+        ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "set model.horizon, and model.gamma to 1"),
     ],
 )
 def test_what_cannot_be_planned_is_said(arguments, text):
@@ -329,7 +329,7 @@ def test_of_a_large_world_q_is_computed_twice(monkeypatch, entropy):
     mdp, planning = world(), Planning(HORIZON, 1.0, entropy=entropy)
     reward = table(mdp, "transition")
     small, of_small = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
-    monkeypatch.setattr("lit_imitation.tabular.planning.KEPT", HORIZON * 4 * 2 - 1)
+    monkeypatch.setattr("lit_imitation.tabular.planning.MAX_CACHED_Q", HORIZON * 4 * 2 - 1)
     large, of_large = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
     for one, other in zip((*small, *of_small), (*large, *of_large), strict=True):
         assert torch.equal(one, other)
