@@ -70,7 +70,7 @@ def by_discriminator():
     learner = Samples(rows[0].flip(0) + 1, rows[1].flip(0), rows[0], never, never)
     size = 16 // world_size()
     for _ in range(10):
-        pairs = [samples.rows(samples.draw(size)) for samples in (expert, learner)]
+        pairs = [samples.rows(samples.sample_indices(size)) for samples in (expert, learner)]
         descent.step(*Samples.concatenate(pairs), torch.zeros(2 * size), torch.zeros(size))
     return dict(model.state_dict())
 

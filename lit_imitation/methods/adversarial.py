@@ -17,7 +17,7 @@ from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_was
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, DiscriminatorFactory
-from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
+from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
@@ -96,7 +96,7 @@ class Adversarial(RewardLearning):
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
         # Without a Trainer a checkpoint is read, by whatever learner.
-        if self._trainer is not None and self.discriminator.discounts:
+        if self._trainer is not None and self.discriminator.uses_gamma:
             mine, its = self.learner.gamma, self.discriminator.gamma
             if mine != its:
                 raise ConfigError(
@@ -111,7 +111,7 @@ class Adversarial(RewardLearning):
         assert isinstance(data, ImitationDataModule)
         if self._resumed is None:
             self.action_features.fit(data.train.action)
-        self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
+        self.expert = Samples.from_transitions(data.train, absorbing=discriminator.absorbing)
         self.expert_weight = data.train.weight
         if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does
             self.expert_weight = torch.cat([self.expert_weight, self.expert_weight[data.train.terminated]])
@@ -122,7 +122,7 @@ class Adversarial(RewardLearning):
                 f"lower data.subsample ({data.source.subsample}), hold out fewer (data.val_fraction), or record "
                 "next_observations, without which last rows are left out"
             )
-        self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
+        self.held_out = Samples.from_transitions(data.held_out[:HELD_OUT]) if len(data.held_out) else None
         self.held_out_weight = data.held_out.weight[:HELD_OUT] if data.held_out.weight is not None else None
         if (mine := self.resumed()) is not None:
             self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]
@@ -139,7 +139,7 @@ class Adversarial(RewardLearning):
         """The discriminator's steps on this round `[time, env]`, and then the round as it rewards it."""
         discriminator, rollout = self.discriminator, batch.rollout
         self._share_normalizer()
-        logged = self._discriminate(Samples.of(rollout[batch.valid], absorbing=discriminator.absorbing))
+        logged = self._discriminate(Samples.from_transitions(rollout[batch.valid], absorbing=discriminator.absorbing))
         if discriminator.needs_log_prob and not self.learner.replays:
             rollout = rollout.clone(recurse=False)
             log_prob = self._log_prob(rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1))
@@ -164,8 +164,8 @@ class Adversarial(RewardLearning):
         place = torch.rand(count, size * world_size(), device=self.device)[:, rank() :: world_size()]
         means = self.discriminator_descent.steps(*columns, place).mean(0)
         logged = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
-        if not self.discriminator.classifies:
-            for name in OF_PROBABILITIES:
+        if not self.discriminator.is_classifier:
+            for name in CLASSIFIER_STATISTICS:
                 del logged[name]
         return logged
 
@@ -175,7 +175,7 @@ class Adversarial(RewardLearning):
         The policy stays as it is until all steps are done: where there are fewer rows than draws, each is asked about
         once.
         """
-        index = samples.draw(count, weight)
+        index = samples.sample_indices(count, weight)
         rows = samples.rows(index)
         if len(samples.absorbing) < count:
             return [*rows, self._log_prob(samples.observation, samples.action)[index]]
@@ -186,12 +186,12 @@ class Adversarial(RewardLearning):
         """Log π(a | s) `[N]` of what the current policy plays, where the discriminator needs it."""
         if not self.discriminator.needs_log_prob:
             return torch.zeros(len(observation), device=self.device)
-        return self.policy.played_log_prob(self.policy.head(observation), action)
+        return self.policy.executed_log_prob(self.policy.head(observation), action)
 
     def _diagnose(self, reward: Tensor, rollout: Transitions, valid: Tensor) -> dict[str, Tensor]:
         """Accuracy on demonstrations never learned from, rewards, and each epoch how far the occupancies are apart."""
         discriminator, found = self.discriminator, {"reward_mean": reward.mean(), "reward_std": reward.std()}
-        if self.held_out is not None and discriminator.classifies:
+        if self.held_out is not None and discriminator.is_classifier:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
             right = (discriminator.logit(self.held_out, log_prob) > 0).float()
             counts = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
@@ -200,7 +200,7 @@ class Adversarial(RewardLearning):
             real = (~self.expert.absorbing).nonzero().squeeze(-1)
             weight = None if self.expert_weight is None else self.expert_weight[real]
             expert = self.occupancy(self.expert.rows(real), weight)
-            learner = self.occupancy(Samples.of(rollout[valid]))
+            learner = self.occupancy(Samples.from_transitions(rollout[valid]))
             if min(len(expert), len(learner)) > 1:  # of a single pair there is no distance to another of its kind
                 found["mmd"] = maximum_mean_discrepancy(expert, learner)
             found["sliced_wasserstein"] = sliced_wasserstein(expert, learner)
@@ -221,7 +221,7 @@ class Adversarial(RewardLearning):
     def _warn(self, logged: dict[str, Tensor]) -> None:
         """Say in words when there is nothing more to learn from the rewards."""
         found = {"flat": logged["reward_std"] < FLAT}
-        if self.discriminator.classifies:
+        if self.discriminator.is_classifier:
             accuracy = logged.get("discriminator_accuracy_held_out", logged["discriminator_accuracy_expert"])
             found["saturated"] = torch.minimum(accuracy, logged["discriminator_accuracy_learner"]) > SATURATED
         for name, raised in zip(found, torch.stack(list(found.values())).tolist(), strict=True):

@@ -18,7 +18,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.policies import Policy
-from lit_imitation.policies.checkpoints import LOADING_ERRORS, check_fields, find_checkpoint, identity, read_checkpoint
+from lit_imitation.policies.checkpoints import (
+    LOADING_ERRORS,
+    check_fields,
+    describe_checkpoint,
+    find_checkpoint,
+    read_checkpoint,
+)
 from lit_imitation.utils.descriptions import (
     KIND,
     Describable,
@@ -114,7 +120,7 @@ class CheckpointedModule(Describable, LightningModule):
                 strictly = module.strict_loading if strict is None else strict
                 if misfit := module._misfit(checkpoint["state_dict"], strictly):
                     raise ConfigError(
-                        f"{file} is of {identity(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                        f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
                     )
                 module.on_load_checkpoint(checkpoint)
                 module.load_state_dict(checkpoint["state_dict"], strictly)
@@ -131,7 +137,7 @@ class CheckpointedModule(Describable, LightningModule):
         trained = find_class(described["class"], CheckpointedModule, file)
         if not issubclass(trained, cls) and not issubclass(cls, trained):
             raise ConfigError(
-                f"{file} is of {identity(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, not "
+                f"{file} is of {describe_checkpoint(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, not "
                 f"{cls.__name__}'s"
             )
         given = {name: decode(value) for name, value in described["arguments"].items() if name not in arguments}
@@ -173,7 +179,7 @@ class CheckpointedModule(Describable, LightningModule):
         policy = describe(self.policy)
         changed = differences(_settings(then, checkpoint["policy"]), _settings(now, policy))
         settings = ", ".join(f"{name} {old} -> {new}" for name, old, new in changed)
-        mine = identity({"method": now, "policy": policy, "env_id": env_id})
+        mine = describe_checkpoint({"method": now, "policy": policy, "env_id": env_id})
         pairs = zip(spaces_of(checkpoint), (self.policy.observation_space, self.policy.action_space), strict=True)
         other_spaces = any(space_mismatch(one, other, bounds=i == 1) for i, (one, other) in enumerate(pairs))
         elsewhere = training and checkpoint["env_id"].rpartition("-v")[0] != env_id.rpartition("-v")[0]
@@ -184,12 +190,12 @@ class CheckpointedModule(Describable, LightningModule):
                     if training and settings:
                         rank_zero_info(f"resumed with other settings than the checkpoint's: {settings}")
                     if checkpoint["env_id"] != env_id:
-                        rank_zero_warn(f"{path} is of {identity(checkpoint)}; this run is on {env_id}")
+                        rank_zero_warn(f"{path} is of {describe_checkpoint(checkpoint)}; this run is on {env_id}")
                     return
                 detail = f" ({settings or misfit})"
-            elif identity(checkpoint) == mine:
+            elif describe_checkpoint(checkpoint) == mine:
                 detail = " with other observations or actions"
-        raise ConfigError(f"{path} is of {identity(checkpoint)}; this run is {mine}{detail}")
+        raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
     def _is_kin(self, name: str) -> bool:
         """Whether the class is this method's, or a user's own and one of the two a subclass of the other."""

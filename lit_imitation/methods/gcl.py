@@ -98,7 +98,7 @@ class Paths(NamedTuple):
     @torch.no_grad()
     def log_prob(self, policy: Policy) -> Tensor:
         """Σ_t log π(a_t | s_t) `[N]`, of the actions as they were played."""
-        of_step = policy.played_log_prob(policy.head(self.observation.flatten(0, 1)), self.action.flatten(0, 1))
+        of_step = policy.executed_log_prob(policy.head(self.observation.flatten(0, 1)), self.action.flatten(0, 1))
         return torch.where(self.alive, of_step.view_as(self.alive), 0.0).sum(1)
 
 
@@ -119,7 +119,7 @@ class GCL(RewardLearning):
 
     The sampler is the learner's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
     own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
-    probability of what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action
+    probability of what was played under the policy of a round (`Policy.executed_log_prob`, in units of half the action
     range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
     of the `replay_rounds` before it, and with them, as one half of each step's samples, the demonstrations: they come
     from a sampler nobody knows, for whose density a Gaussian or categorical clone stands, fitted once before the
@@ -278,7 +278,7 @@ class GCL(RewardLearning):
             rollout = batch.rollout
             with torch.no_grad():
                 head = self.policy.head(rollout.observation.flatten(0, 1))
-                log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1))
+                log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1))
             rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
         return logged, batch
 
@@ -327,7 +327,7 @@ class GCL(RewardLearning):
             )
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
         with torch.no_grad():
-            total = torch.cat([self.guided_cost.along(*one)[1] for one in (expert, samples)])
+            total = torch.cat([self.guided_cost.trajectory_costs(*one)[1] for one in (expert, samples)])
         log_weight = total - log_q
         log_weight[:demonstrated] += math.log(played / demonstrated)
         if self.weight is not None:

@@ -174,7 +174,7 @@ class MaxEntIRL(ImitationModule):
             raise ConfigError(
                 "several worlds share one reward by their features; these have none, or different numbers"
             )
-        self.reward.remember(first)
+        self.reward.store_features(first)
         self.demonstrations = [
             one.check(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
             for one, mdp in zip(data.trajectories, data.worlds, strict=True)

@@ -65,7 +65,7 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
     assert paths.alive.tolist() == [[True, True, False, False], [True] * 4]
     for k, steps in enumerate((2, 4)):
         observation = torch.arange(float(steps))[:, None]
-        expected = policy.played_log_prob(policy.head(observation), observation + 0.5).sum()
+        expected = policy.executed_log_prob(policy.head(observation), observation + 0.5).sum()
         torch.testing.assert_close(paths.log_prob(policy)[k], expected.detach())
 
 
@@ -124,7 +124,7 @@ def test_the_learner_is_paid_the_reward_and_its_entropy(watched, tmp_path, metho
     if entropy:
         policy = watched[0][0].samplers[1]  # that of the first round
         head = policy.head(batch.rollout.observation.flatten(0, 1))
-        log_prob = policy.played_log_prob(head, batch.rollout.action.flatten(0, 1))
+        log_prob = policy.executed_log_prob(head, batch.rollout.action.flatten(0, 1))
         torch.testing.assert_close(reward, model - log_prob.view_as(reward), rtol=1e-4, atol=1e-4)
     else:  # which asks for the reward itself, and has a temperature of its own
         assert torch.equal(reward, batch.rollout.reward)

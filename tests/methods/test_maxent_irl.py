@@ -383,7 +383,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
     ("model", "data", "text"),
     [
         (lambda: BC(), lambda: module(GridWorld(3)), "BC learns from demonstrations; TabularDataModule holds none"),
-        (lambda: MaxEntIRL(MLPReward), lambda: TabularDataModule("FrozenLake-v1"), "MLPReward reads features"),
+        (lambda: MaxEntIRL(MLPReward), lambda: TabularDataModule("FrozenLake-v1"), "MLPReward needs features"),
         (
             lambda: MaxEntIRL(ConvolutionalReward),
             lambda: module(TabularMDP(np.full((4, 2, 4), 0.25), features=np.eye(4), reward=np.ones(4))),

@@ -367,7 +367,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
 
     gail, bc = str(trained["gail"]), str(trained["bc"])
     fails(rf"{GAIL_ON_CARTPOLE}; GAIL.load_from_checkpoint", lambda: BC.load_from_checkpoint(gail))
-    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1, so it holds no learned", lambda: load_reward(bc))
+    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1 and contains no learned", lambda: load_reward(bc))
     fails(rf"model.start: .*{GAIL_ON_CARTPOLE}; it was made for", lambda: fit(RL(start=gail), played(), tmp_path))
     fails(rf"model.reward: .*{GAIL_ON_CARTPOLE}; it was made", lambda: fit(RL(reward=gail), played(), tmp_path))
     spaces = load_policy(trained["pendulum"]).observation_space, load_policy(trained["pendulum"]).action_space
@@ -376,7 +376,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "other.ckpt")
     other = tmp_path / "other.ckpt"
     fails(
-        "other.ckpt is no checkpoint of a method of this package: it lacks 'method'",
+        "other.ckpt is not a checkpoint of a method of this package: it lacks 'method'",
         lambda: BC.load_from_checkpoint(other),
     )
     fails("other.ckpt is of no method of this package", lambda: load_reward(other))

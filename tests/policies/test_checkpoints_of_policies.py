@@ -144,7 +144,7 @@ def test_a_run_is_loaded_by_its_directory(tmp_path):
 def test_no_checkpoint_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         load_policy(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"holds no checkpoints/\*\.ckpt"):
+    with pytest.raises(ConfigError, match=r"contains no checkpoints/\*\.ckpt"):
         load_policy(tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
     low, high = float(policy.low), float(policy.high)
     scale = float(policy.scale)
     grid = torch.linspace(max(low, -100.0), min(high, 100.0), 100_001, dtype=torch.float64)[1:-1]
-    inside = policy.played_log_prob(head.expand(len(grid), -1), grid[:, None])
+    inside = policy.executed_log_prob(head.expand(len(grid), -1), grid[:, None])
     torch.testing.assert_close(
         inside, policy.head_log_prob(head.expand(len(grid), -1), grid[:, None]) + math.log(scale)
     )
@@ -123,7 +123,7 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
     for bound, beyond in ((low, draws <= low), (high, draws >= high)):
         if np.isfinite(bound):
             at, further = (
-                float(policy.played_log_prob(head, torch.full((1, 1), value, dtype=torch.float64)).exp())
+                float(policy.executed_log_prob(head, torch.full((1, 1), value, dtype=torch.float64)).exp())
                 for value in (bound, bound * 2.0)
             )
             assert at == further == pytest.approx(float(beyond.double().mean()), abs=0.01)
@@ -247,7 +247,7 @@ def test_sigma_can_be_set(std):
 
 @pytest.mark.parametrize("std", [0.0, 0.0067, 7.4, math.inf, math.nan])
 def test_a_sigma_out_of_range_is_named(std):
-    with pytest.raises(ConfigError, match=r"standard deviation of .* is outside its range"):
+    with pytest.raises(ConfigError, match=r"standard deviation .* is outside its range"):
         build("gaussian-free").set_std(std)
     with pytest.raises(ConfigError, match="std: state"):
         build("gaussian-state").set_std(1.0)
@@ -262,7 +262,7 @@ def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
     for units in (action_units(space), action_units(space, used)):
         np.testing.assert_array_equal(units.center, [0.0, 5.0, 0.0, 5.0])
         np.testing.assert_array_equal(units.scale, [2.0, 5.0, 1.0, 1.0])
-        assert units.ranged.all()
+        assert units.bounded.all()
 
 
 def test_bounds_that_say_nothing_have_unit_scale_inside_them():
@@ -271,7 +271,7 @@ def test_bounds_that_say_nothing_have_unit_scale_inside_them():
     units = action_units(space)
     np.testing.assert_array_equal(units.center, [0.0, 1.0, -8.0, 0.0, 1.0, 1e8 + 1])
     np.testing.assert_array_equal(units.scale, np.ones(6))
-    assert not units.ranged.any()
+    assert not units.bounded.any()
 
 
 @pytest.mark.parametrize("bound", [1e4, 1e7, 1e20, float(np.finfo(np.float32).max), math.inf])
@@ -281,7 +281,7 @@ def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
     units = action_units(space, used)
     np.testing.assert_allclose(units.center, [2.0, 7.0])
     np.testing.assert_allclose(units.scale, [1.0, 1.0])
-    assert not units.ranged.any()
+    assert not units.bounded.any()
 
 
 @pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
@@ -584,13 +584,15 @@ def test_discrete_actions_lie_in_the_space(name):
 
 
 def test_the_wrong_kind_of_actions_is_named():
-    with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs discrete actions.*Box"):
+    with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs a Discrete action space.*Box"):
         CategoricalPolicy(VECTOR, ASYMMETRIC)
     for space in (Discrete(3), MultiDiscrete([[2, 3]])):
-        with pytest.raises(UnsupportedSpaceError, match=r"MultiCategoricalPolicy needs a vector of discrete actions"):
+        with pytest.raises(
+            UnsupportedSpaceError, match=r"MultiCategoricalPolicy needs a flat MultiDiscrete action space"
+        ):
             MultiCategoricalPolicy(VECTOR, space)
     for cls in (GaussianPolicy, DeterministicPolicy):
-        with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs continuous actions.*Discrete\(3\)"):
+        with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs a Box action space.*Discrete\(3\)"):
             cls(VECTOR, Discrete(3))
 
 

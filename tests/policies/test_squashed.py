@@ -60,7 +60,7 @@ def test_against_torch_distributions(space):
     units = AffineTransform(-policy.center / policy.scale, 1 / policy.scale)
     halves = TransformedDistribution(transformed(policy, head).base_dist, [units])
     torch.testing.assert_close(
-        policy.played_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
+        policy.executed_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
     )
     mode = policy.to_box(policy.mean_and_log_std(head)[0].tanh())
     torch.testing.assert_close(policy.decode(head, True).flatten(1), mode)

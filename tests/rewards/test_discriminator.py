@@ -33,7 +33,10 @@ def transitions(n=6, discrete=False, seed=0):
 def columns(n=6, seed=0, **more):
     """Expert, learner, log π and places, as `forward` takes them."""
     both = Samples.concatenate(
-        [Samples.of(transitions(n, seed=seed, **more)), Samples.of(transitions(n, seed=seed + 1, **more))]
+        [
+            Samples.from_transitions(transitions(n, seed=seed, **more)),
+            Samples.from_transitions(transitions(n, seed=seed + 1, **more)),
+        ]
     )
     g = torch.Generator().manual_seed(seed + 2)
     return [*both, torch.randn(2 * n, generator=g), torch.rand(n, generator=g)]
@@ -48,7 +51,7 @@ def test_the_signs_of_the_rewards():
     """As σ(ℓ) = D is the probability of the expert, each is a growing function of ℓ, of the sign in its name."""
     data = transitions()
     model = built()
-    d = torch.sigmoid(model.logit(Samples.of(data)).double())
+    d = torch.sigmoid(model.logit(Samples.from_transitions(data)).double())
     torch.testing.assert_close(model.reward(data).double(), -torch.log(1 - d), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(built(reward="negative").reward(data).double(), torch.log(d), rtol=1e-5, atol=1e-6)
     logit = built(reward="logit").reward(data).double()
@@ -104,7 +107,7 @@ def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
     given = columns()
     logit = model.logit(Samples(*given[:5]))
     torch.testing.assert_close(model(*given)[0], logit[6:].mean() - logit[:6].mean())
-    with pytest.raises(ConfigError, match="no probability"):
+    with pytest.raises(ConfigError, match=r"needs discriminator\.reward logit"):
         built(loss="wasserstein")
 
 
@@ -125,7 +128,7 @@ def test_the_gradient_penalty_is_taken_between_the_pairs(cls):
     """By autograd with a graph, at the points that one place on each line gives."""
     model = built(cls, gradient_penalty=3.0)
     given = columns()
-    features = model.describe_samples(Samples(*given[:5]))
+    features = model.score_inputs(Samples(*given[:5]))
     place = given[6][:, None]
     x = (place * features[:6] + (1 - place) * features[6:]).detach().requires_grad_()
     (slope,) = torch.autograd.grad(model.score(x).sum(), x, create_graph=True)
@@ -162,7 +165,7 @@ def test_a_spectrally_normalized_network_is_1_lipschitz():
     network = SpectralMLP([5, 32, 32, 1], "tanh")
     for layer in network.layers:
         layer.weight.data *= 50
-    network.iterate(100)
+    network.power_iteration(100)
     for i, layer in enumerate(network.layers):
         largest = torch.linalg.matrix_norm(layer.weight, 2)
         torch.testing.assert_close(network._weight(i), layer.weight / largest, rtol=1e-3, atol=1e-5)
@@ -202,10 +205,10 @@ def test_rewards_under_autocast_are_those_of_float32():
     data = transitions(64)
     data.log_prob = torch.randn(64)
     for model in (built(), built(spectral_norm=True, reward="logit"), built(AIRLDiscriminator, absorbing=True)):
-        plain, recovered = model.reward(data), model.recovered(data)
+        plain, recovered = model.reward(data), model.recovered_reward(data)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model.reward(data), plain)
-            assert torch.equal(model.recovered(data), recovered)
+            assert torch.equal(model.recovered_reward(data), recovered)
 
 
 def test_spectral_normalization_in_half_precision():
@@ -231,9 +234,9 @@ def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wro
 def test_after_a_terminated_episode_the_absorbing_state_is_paid_for_ever(discrete):
     model = built(action=BUTTONS if discrete else ARM, absorbing=True, gamma=0.9, reward="logit")
     data = transitions(discrete=discrete)
-    after = Samples.of(data, absorbing=True)
+    after = Samples.from_transitions(data, absorbing=True)
     forever = model.logit(after)[-1].item()  # of the row that stands for it
-    plain = model.logit(Samples.of(data))
+    plain = model.logit(Samples.from_transitions(data))
     paid = model.reward(data)
     # γ r + γ² r + …, from the step after the last one on.
     expected = plain + data.terminated * sum(0.9**k * forever for k in range(1, 400))
@@ -250,7 +253,7 @@ def test_the_absorbing_state_needs_no_zero_among_the_choices(cls, action):
     ends = torch.tensor([False, True, False, True, True])
     data = Transitions(at, arms, torch.zeros(5), ends, ~ends, at, batch_size=[5])
     data.log_prob = torch.zeros(5)
-    rows = Samples.of(data, absorbing=True)
+    rows = Samples.from_transitions(data, absorbing=True)
     logit = model.logit(rows)
     assert rows.absorbing.tolist() == [False] * 5 + [True] * 3
     # One state, wherever the episode ended and whatever was done there.
@@ -262,7 +265,7 @@ def test_in_the_absorbing_state_airl_knows_of_no_action():
     """What the policy would do there, it is never asked: ℓ is f, and the reward that is kept pays for it at the end."""
     model = built(AIRLDiscriminator, absorbing=True, gamma=0.9)
     data = transitions()
-    samples = Samples.of(data, absorbing=True)
+    samples = Samples.from_transitions(data, absorbing=True)
     log_prob = torch.randn(len(samples.absorbing))
     f, logit = model.logit(samples), model.logit(samples, log_prob)
     torch.testing.assert_close(logit[:6], f[:6] - log_prob[:6])
@@ -270,7 +273,7 @@ def test_in_the_absorbing_state_airl_knows_of_no_action():
     assert len(f) > 6
     own, after = (model.reward_network(model.features(x)).squeeze(-1) for x in (samples.rows(torch.arange(6)), samples))
     expected = own + data.terminated * 0.9 / (1 - 0.9) * after[-1]
-    torch.testing.assert_close(model.recovered(data), expected)
+    torch.testing.assert_close(model.recovered_reward(data), expected)
 
 
 def test_airls_logit():
@@ -285,12 +288,12 @@ def test_airls_logit():
     torch.testing.assert_close(model.reward(data), f - log_prob)
     data.log_prob = None
     torch.testing.assert_close(model.reward(data), f)  # for a learner that adds entropy itself
-    torch.testing.assert_close(model.recovered(data), r)
+    torch.testing.assert_close(model.recovered_reward(data), r)
     by_action = built(AIRLDiscriminator, state_only=False)
     moved = data.clone()
     moved.action = -moved.action
-    assert not torch.allclose(by_action.recovered(data), by_action.recovered(moved))
-    assert torch.equal(model.recovered(data), model.recovered(moved))
+    assert not torch.allclose(by_action.recovered_reward(data), by_action.recovered_reward(moved))
+    assert torch.equal(model.recovered_reward(data), model.recovered_reward(moved))
 
 
 def test_the_entropy_weight_is_of_what_is_paid_alone():
@@ -318,7 +321,7 @@ def test_airls_probability_is_the_papers():
     model = built(AIRLDiscriminator, action=BUTTONS)
     data = transitions(discrete=True)
     log_prob = torch.randn(6)
-    samples = Samples.of(data)
+    samples = Samples.from_transitions(data)
     f = model.logit(samples).exp()
     torch.testing.assert_close(torch.sigmoid(model.logit(samples, log_prob)), f / (f + log_prob.exp()))
 
@@ -337,7 +340,7 @@ def test_shapes_of_rewards_are_those_of_the_transitions():
         ({"gradient_penalty": -1.0}, "gradient_penalty is -1.0"),
         ({"label_smoothing": 0.6}, "label_smoothing is 0.6"),
         ({"gamma": 1.5}, "gamma is 1.5"),
-        ({"absorbing": True, "gamma": 1.0}, "goes on for ever"),
+        ({"absorbing": True, "gamma": 1.0}, "never ends"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):

@@ -58,8 +58,8 @@ def test_actions_are_read_in_the_units_of_demonstrations_where_bounds_are_far_wi
 def test_without_successors_it_is_said_what_is_missing():
     data = transitions()
     data.next_observation = None
-    with pytest.raises(ValueError, match=r"no next_observation, \[N, \*obs\]"):
-        Samples.of(data)
+    with pytest.raises(ValueError, match=r"no next_observation \[N, \*obs\]"):
+        Samples.from_transitions(data)
 
 
 def test_discrete_actions_are_indicators():
@@ -75,7 +75,7 @@ def test_discrete_actions_are_indicators():
 def test_the_vector_holds_what_was_named(inputs, absorbing):
     features = Features(STATE, ARM, inputs, absorbing)
     data = transitions()
-    samples = Samples.of(data, absorbing=absorbing)
+    samples = Samples.from_transitions(data, absorbing=absorbing)
     found = features(samples)
     assert found.shape == (len(samples.absorbing), features.out_features)
     state = data.observation
@@ -111,8 +111,8 @@ def test_a_guided_cost_reads_no_successor(inputs):
 
 
 def test_draws_are_rows_with_replacement():
-    samples = Samples.of(transitions())
-    drawn = samples.rows(samples.draw(1000))
+    samples = Samples.from_transitions(transitions())
+    drawn = samples.rows(samples.sample_indices(1000))
     assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
 
 
@@ -121,11 +121,11 @@ def test_processes_draw_other_rows(monkeypatch):
     never = torch.zeros(1000, dtype=torch.bool)
     samples = Samples(*torch.zeros(3, 1000, 1), never, never)
     torch.manual_seed(0)
-    whole = samples.draw(64)
+    whole = samples.sample_indices(64)
     parts = []
     monkeypatch.setattr("lit_imitation.utils.sampling.world_size", lambda: 2)
     for rank in range(2):
         monkeypatch.setattr("lit_imitation.utils.sampling.rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        parts.append(samples.draw(32))
+        parts.append(samples.sample_indices(32))
     assert torch.equal(torch.stack(parts, 1).flatten(), whole)

@@ -173,7 +173,7 @@ def flat(gradient):
 
 def estimate(reward, samples, log_q):
     """Log Z and its gradient from samples: what `forward` has beside the demonstrations' mean."""
-    value = log_partition_estimate(reward.along(*samples)[1] - log_q)
+    value = log_partition_estimate(reward.trajectory_costs(*samples)[1] - log_q)
     return value.detach(), flat(torch.autograd.grad(value, list(reward.parameters())))
 
 
@@ -209,7 +209,7 @@ def test_without_the_weights_or_with_those_of_one_sampler_alone_it_is_biased(exa
         return float((estimate(reward, samples, log_q)[1] - gradient).norm() / gradient.norm())
 
     assert error(log_mixture(log_prob, torch.ones(3))) < 0.02
-    _, total = reward.along(*samples)
+    _, total = reward.trajectory_costs(*samples)
     assert error(total.detach()) > 0.1  # uniform weights
     assert error(torch.zeros(len(total))) > 0.1  # no z
     assert error(log_prob[:, 0]) > 0.1
@@ -239,7 +239,9 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
     torch.manual_seed(0)
     module._improve_reward()
     (columns,) = minibatches
-    expected = gradient - flat(torch.autograd.grad(reward.along(*columns[:3])[1].mean(), list(reward.parameters())))
+    expected = gradient - flat(
+        torch.autograd.grad(reward.trajectory_costs(*columns[:3])[1].mean(), list(reward.parameters()))
+    )
 
     def error(log_q):
         loss, _ = reward(*columns[:6], log_q)
@@ -256,7 +258,7 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
 
 def test_the_reward_of_transitions_is_that_of_trajectories():
     reward, one = model(), paths(3, 4, 0)
-    total = reward.along(*one)[1]
+    total = reward.trajectory_costs(*one)[1]
     steps = Transitions(
         observation=one.observation,
         action=one.action,
@@ -266,7 +268,7 @@ def test_the_reward_of_transitions_is_that_of_trajectories():
         batch_size=[3, 4],
     )
     torch.testing.assert_close((reward.reward(steps) * one.alive).sum(1), total)
-    assert torch.equal(reward.recovered(steps), reward.reward(steps))
+    assert torch.equal(reward.recovered_reward(steps), reward.reward(steps))
     outside = steps.clone()
     outside.action = steps.action.sign() * 7.0
     steps.action = steps.action.sign()

@@ -60,7 +60,7 @@ class MaximumEntropy(RL):
         """The round, each reward with its share of the entropy."""
         rollout = batch.rollout.clone(recurse=False)
         head = self.policy.head(rollout.observation.flatten(0, 1))
-        log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
+        log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
         rollout.reward = rollout.reward - self.temperature * log_prob
         return {}, batch._replace(rollout=rollout)
 
