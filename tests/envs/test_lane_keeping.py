@@ -34,7 +34,7 @@ def plain(seed, actions, horizon):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_step_is_that_of_the_equations(batched):
+def test_steps_match_equations(batched):
     actions = np.random.default_rng(1).uniform(-1.3, 1.3, 600)
     wanted = plain(3, actions, horizon=40)
     assert {row[1] for row in wanted} == {0.0, -1.0}
@@ -54,7 +54,7 @@ def test_every_step_is_that_of_the_equations(batched):
             state = envs.step(np.zeros((1, 1)))[0][0] if batched else env.reset()[0]
 
 
-def test_copies_of_a_batch_do_not_touch_each_other():
+def test_copies_in_a_batch_are_independent():
     """The noise is common to two batches of one seed: rows that get the same actions stay the same."""
     rows = np.arange(64) % 2 == 0
     ends = []
@@ -70,14 +70,14 @@ def test_copies_of_a_batch_do_not_touch_each_other():
     assert len(np.unique(ends[0][rows], axis=0)) == 32
 
 
-def test_the_direction_is_that_of_the_center_line():
+def test_center_heading_matches_center_line():
     x = np.linspace(-3, 9, 400)
     slope = (lane.center_line(x + 1e-6) - lane.center_line(x - 1e-6)) / 2e-6
     np.testing.assert_allclose(np.tan(lane.center_heading(x)), slope, atol=1e-8)
     np.testing.assert_allclose(lane.lateral_offset(np.stack([x, lane.center_line(x) - 0.1, x, x], -1)), -0.1)
 
 
-def test_the_expert_keeps_the_lane_through_all_its_bends():
+def test_expert_keeps_lane_through_bends():
     record = collect(make(ENV, 200, 0), expert, 200, seed=0)
     assert not record.reward.any()
     last = record.next_observation[record.done].numpy()
@@ -86,7 +86,7 @@ def test_the_expert_keeps_the_lane_through_all_its_bends():
     assert np.abs(record.action.numpy()[:, 0]).max() <= 1
 
 
-def test_the_expert_brings_a_car_back_from_hazard_whichever_way_it_points():
+def test_expert_recovers_from_hazard_at_any_heading():
     envs = make(ENV, 300, 0)
     envs.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -102,12 +102,12 @@ def test_the_expert_brings_a_car_back_from_hazard_whichever_way_it_points():
     assert not np.array(paid[-20:]).any()
 
 
-def test_straight_on_ends_in_hazard_and_costs_a_step_each():
+def test_driving_straight_ends_in_hazard():
     record = collect(make(ENV, 20, 0), lambda o: np.zeros((len(o), 1), np.float32), 20, seed=0)
     outside = np.abs(lane.lateral_offset(record.next_observation.double().numpy())) > lane.HALF_WIDTH + 1e-5
     assert (record.reward.numpy()[outside] == -1).all()
     assert (record.episode_returns() < -50).all()
 
 
-def test_gymnasiums_own_checks_pass():
+def test_gymnasium_checks_pass():
     check_env(make_single(ENV).unwrapped, skip_render_check=True)

@@ -34,7 +34,7 @@ def plain(position, action, barrier):
 
 @pytest.mark.parametrize("env_id", [ENV, MIRRORED])
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_step_is_that_of_the_rules(env_id, batched):
+def test_steps_match_rules(env_id, batched):
     rng = np.random.default_rng(0)
     env, envs = make_single(env_id), make(env_id, 1, 0, "vector")
     blocked = passed = 0
@@ -61,7 +61,7 @@ def test_every_step_is_that_of_the_rules(env_id, batched):
     assert passed >= 5
 
 
-def test_a_barrier_stops_from_either_side_and_its_other_end_is_open():
+def test_barrier_blocks_both_sides_with_one_open_end():
     x = np.linspace(-0.1, 0.6, 1401)
     for name, (left, right) in zip(("right", "left"), BARRIERS.values(), strict=True):
         inside = (x >= left) & (x <= right)
@@ -75,7 +75,7 @@ def test_a_barrier_stops_from_either_side_and_its_other_end_is_open():
     assert {*BARRIERS.values()} < {*point_mass_maze.BARRIERS.values()}
 
 
-def test_without_a_barrier_the_way_is_open():
+def test_without_barrier_the_way_is_free():
     batch = make_single("lit_imitation/PointMass-v0").unwrapped.batch
     x = np.linspace(-0.1, 0.6, 1401)
     places = np.stack([x, np.full_like(x, 0.295)], -1)
@@ -84,7 +84,7 @@ def test_without_a_barrier_the_way_is_open():
 
 
 @pytest.mark.parametrize(("env_id", "corner", "wrong"), [(ENV, 0.19, 0.41), (MIRRORED, 0.41, 0.19)])
-def test_the_way_around_leads_to_the_goal_and_no_other_does(env_id, corner, wrong):
+def test_only_the_way_around_reaches_the_goal(env_id, corner, wrong):
     """At the speed at which that pays a little more than the paper's −8.45, where a point has inertia."""
 
     def driver(corner):
@@ -103,7 +103,7 @@ def test_the_way_around_leads_to_the_goal_and_no_other_does(env_id, corner, wron
     assert float(lost.episode_returns().max()) < -20
 
 
-def test_the_same_seed_gives_the_same_starts_and_random_policies_get_nowhere():
+def test_same_seed_gives_same_starts():
     starts = [make(ENV, 50, 0).reset(seed=seed)[0] for seed in (3, 3, 4)]
     np.testing.assert_array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[2])
@@ -112,12 +112,12 @@ def test_the_same_seed_gives_the_same_starts_and_random_policies_get_nowhere():
     assert -53 < random_return(MIRRORED) < -46
 
 
-def test_gymnasiums_own_checks_pass_and_both_have_a_batched_version():
+def test_gymnasium_checks_pass_for_both_versions():
     for env_id in (ENV, MIRRORED):
         check_env(make_single(env_id).unwrapped, skip_render_check=True)
         assert gymnasium.spec(env_id).vector_entry_point is not None
 
 
-def test_another_barrier_is_refused():
+def test_unknown_barrier_raises():
     with pytest.raises(ConfigError, match="barrier is 'top'; choose one of right, left, none"):
         make(ENV, 2, 0, barrier="top")

@@ -62,18 +62,18 @@ gymnasium.register("Goal-v0", Goal, max_episode_steps=30)
 gymnasium.register("Fork-v0", Fork, max_episode_steps=3)
 
 
-def heads_for_it(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+def goal_expert(observation: NDArray[np.float32]) -> NDArray[np.float32]:
     """To the goal at full pace: the expert of `Goal`."""
     return np.clip((GOAL - observation) / PACE, -1.0, 1.0)
 
 
-def takes_each(observation: NDArray[np.float32]) -> NDArray[np.int64]:
+def fork_expert(observation: NDArray[np.float32]) -> NDArray[np.int64]:
     """Outwards, and from the middle a fourth of the rows along each arm: the expert of `Fork`."""
     outwards = (observation @ ARMS.T).argmax(1)
     return np.where(observation.any(1), outwards, np.arange(len(observation)) % 4)
 
 
-def share_of_modes(places: NDArray[np.float32]) -> NDArray[np.float64]:
+def arm_shares(places: NDArray[np.float32]) -> NDArray[np.float64]:
     """`[4]`: of the places `[N, 2]`, those along each arm."""
     moved = places[places.any(1)]
     return np.bincount((moved @ ARMS.T).argmax(1), minlength=4) / max(len(places), 1)

@@ -161,7 +161,7 @@ def make_stage(root: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return stage
 
 
-def flipped(path: Path, member: str, bit: int = 0) -> Path:
+def flip_bit(path: Path, member: str, bit: int = 0) -> Path:
     """The archive with one bit of the content of a member flipped, and nothing else."""
     with zipfile.ZipFile(path) as archive:
         info = next(one for one in archive.infolist() if one.filename.endswith(member))
@@ -174,7 +174,7 @@ def flipped(path: Path, member: str, bit: int = 0) -> Path:
     return path
 
 
-def rewritten(path: Path, change: Any) -> Path:
+def rewrite_archive(path: Path, change: Any) -> Path:
     """The archive written again with Python's zipfile; `change(members)` edits the list of (name, bytes, method)."""
     with zipfile.ZipFile(path) as archive:
         members = [(one.filename, archive.read(one), one.compress_type) for one in archive.infolist()]
@@ -185,7 +185,7 @@ def rewritten(path: Path, change: Any) -> Path:
     return path
 
 
-def special(path: Path, kind: str) -> Path:
+def make_special(path: Path, kind: str) -> Path:
     """A directory, FIFO, socket, device or dangling link in place of a file."""
     path.unlink(missing_ok=True)
     if kind == "directory":
@@ -209,6 +209,6 @@ def special(path: Path, kind: str) -> Path:
     return path
 
 
-def pickled(thing: Any) -> bytes:
+def to_pickle(thing: Any) -> bytes:
     """The bytes of a pickle."""
     return pickle.dumps(thing)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from quick import QUICK, column, fails, run
+from short_runs import QUICK, column, fails, run
 from suites import arguments
 
 from lit_imitation import Discriminator, load_policy, load_reward

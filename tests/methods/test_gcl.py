@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from quick import column, fails, run
+from short_runs import column, fails, run
 
 from lit_imitation import GCL, CategoricalPolicy, GaussianPolicy, GuidedCost, load_policy, load_reward
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations

@@ -27,7 +27,7 @@ def unreported(returns):
     return returns, torch.ones(len(returns), dtype=torch.int64), torch.full_like(returns, NAN)
 
 
-def test_figures():
+def test_statistics_match_definitions():
     metric = EpisodeStatistics()
     metric.update(
         torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor([10, 20, 30]), torch.tensor([1.0, NAN, 0.0])
@@ -54,7 +54,7 @@ def test_figures():
     assert interval == bootstrap_interval([1.0, 2.0, 3.0, 50.0], interquartile_mean)
 
 
-def test_normalized_score_is_of_the_mean_and_its_interval():
+def test_normalized_score_and_interval_use_the_mean():
     metric = EpisodeStatistics(random_return=-10.0)
     metric.update(*unreported([0.0, 10.0, 20.0, 90.0]))
     metric.expert_return = 30.0
@@ -66,7 +66,7 @@ def test_normalized_score_is_of_the_mean_and_its_interval():
     assert "success_rate" not in figures
 
 
-def test_normalized_interval_is_in_order_where_the_expert_is_worse_than_random():
+def test_interval_is_ordered_if_expert_is_worse_than_random():
     metric = EpisodeStatistics(expert_return=0.0, random_return=10.0)
     metric.update(*unreported([1.0, 2.0, 3.0]))
     figures = metric.compute()
@@ -76,13 +76,13 @@ def test_normalized_interval_is_in_order_where_the_expert_is_worse_than_random()
 @pytest.mark.parametrize(
     ("expert", "random"), [(None, 0.0), (1.0, None), (NAN, 0.0), (1.0, math.inf), (5.0, 5.0)], ids=str
 )
-def test_no_score_without_a_scale(expert, random):
+def test_no_score_without_reference_returns(expert, random):
     metric = EpisodeStatistics(expert_return=expert, random_return=random)
     metric.update(*unreported([1.0, 2.0]))
     assert not [name for name in metric.compute() if name.startswith("normalized")]
 
 
-def test_how_episodes_are_split_and_ordered_does_not_matter():
+def test_split_and_order_of_episodes_do_not_matter():
     returns, lengths, success = episodes(17)
     whole = EpisodeStatistics(100.0, 0.0)
     whole.update(returns, lengths, success)
@@ -94,7 +94,7 @@ def test_how_episodes_are_split_and_ordered_does_not_matter():
     assert parts[0].compute() == whole.compute()
 
 
-def test_reset_forgets_episodes_and_keeps_the_scale():
+def test_reset_keeps_reference_returns():
     metric = EpisodeStatistics(2.0, 0.0)
     metric.update(*unreported([500.0]))
     metric.compute()
@@ -107,7 +107,7 @@ def test_reset_forgets_episodes_and_keeps_the_scale():
 
 
 @pytest.mark.parametrize("convert", ["float", "half"])
-def test_precision_survives_the_module_being_converted(convert):
+def test_states_stay_float64_after_conversion(convert):
     metric = EpisodeStatistics()
     getattr(metric, convert)()
     metric.to("cpu")
@@ -115,12 +115,12 @@ def test_precision_survives_the_module_being_converted(convert):
     assert metric.compute()["return_mean"].item() == 1.0 + 2**-40
 
 
-def test_shapes_that_disagree_are_an_error():
+def test_mismatched_shapes_raise():
     with pytest.raises(ValueError, match=r"\(2,\), \(3,\) and \(2,\)"):
         EpisodeStatistics().update(torch.zeros(2), torch.zeros(3), torch.zeros(2))
 
 
-def test_no_episode_is_an_error():
+def test_no_episodes_raise():
     metric = EpisodeStatistics()
     metric.update(*unreported([]))
     with pytest.raises(ValueError, match="no episode"):

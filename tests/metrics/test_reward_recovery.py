@@ -15,7 +15,7 @@ from lit_imitation.metrics.reward_recovery import expected_value, reward_functio
 from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
 
 
-def test_the_difference_of_expected_values():
+def test_expected_value_difference_matches_definition():
     world, planning = GridWorld(4, seed=1), Planning(gamma=0.9, tolerance=1e-9)
     metric = ExpectedValueDifference(planning)
     metric.update(world, RewardTable(3 * world.reward.values + 2))  # the same, said otherwise
@@ -33,7 +33,7 @@ def test_the_difference_of_expected_values():
         metric.update(TabularMDP(np.full((2, 1, 2), 0.5)), RewardTable(torch.zeros(2)))
 
 
-def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_was():
+def test_potential_shaping_does_not_change_epic():
     world, gamma = BinaryWorld(6, seed=0), 0.9
     generator = torch.Generator().manual_seed(0)
 
@@ -63,7 +63,7 @@ def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_w
     assert plain == sorted(plain)
 
 
-def test_table_and_function_agree_on_transitions():
+def test_reward_table_and_function_agree():
     p = np.array([[[0.5, 0.5, 0]], [[0, 0, 1]], [[0, 0, 0]]])
     world = TabularMDP(p, terminal=[False, False, True], reward=np.arange(9.0).reshape(3, 1, 3))
     transitions = sample_transitions(world)
@@ -77,7 +77,7 @@ def test_table_and_function_agree_on_transitions():
 
 
 @pytest.mark.parametrize(("env_id", "inputs"), [("FrozenLake8x8-v1", "state"), ("Taxi-v4", "state_action")])
-def test_the_same_reward_written_otherwise_is_the_same(env_id, inputs):
+def test_transition_reward_is_simplified(env_id, inputs):
     """Toy-text tables pay for transitions; what they pay is of the state, or of state and action."""
     world = TabularMDP.from_env(gymnasium.make(env_id))
     assert world.reward.inputs == "transition"
@@ -98,7 +98,7 @@ def test_the_same_reward_written_otherwise_is_the_same(env_id, inputs):
     assert float(pearson_distance(to_transitions(world, other), to_transitions(world, world.reward))) > 0.5
 
 
-def test_a_reward_of_transitions_alone_is_no_function_of_any_pair():
+def test_transition_reward_has_no_function_of_pairs():
     world = BinaryWorld(4, seed=0)
     noise = torch.randn(len(world.successor), generator=torch.Generator().manual_seed(0)).double()
     assert reward_function(world, RewardTable(noise, "transition")) is None

@@ -79,7 +79,7 @@ def probabilities(ensemble, observation):
     "observation_space", [VECTOR, Discrete(6, start=-2), IMAGE], ids=["vector", "one-hot", "image"]
 )
 @pytest.mark.parametrize("name", ACTIONS)
-def test_loss_is_the_mean_of_single_policies(name, observation_space):
+def test_loss_is_mean_over_members(name, observation_space):
     ensemble = build(name, observation_space)
     x, a = sample(observation_space), sample(ACTIONS[name])
     wanted = torch.stack([policy.loss(x, a) for policy in separate(ensemble)]).mean(0)
@@ -89,7 +89,7 @@ def test_loss_is_the_mean_of_single_policies(name, observation_space):
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_gradients_are_those_of_single_policies(name):
+def test_gradients_match_single_policies(name):
     ensemble = build(name).double()
     x, a = sample(VECTOR).double(), sample(ACTIONS[name])
     ensemble.mean_loss(x, a).backward()
@@ -103,7 +103,7 @@ def test_gradients_are_those_of_single_policies(name):
 
 
 @pytest.mark.parametrize("name", ["discrete", "box"])
-def test_training_it_is_training_each(name):
+def test_training_matches_single_policies(name):
     """So long that a mixed-up gradient would show: Adam's steps do not depend on the factor 1/M."""
     ensemble = build(name).double()
     policies = separate(ensemble)
@@ -119,7 +119,7 @@ def test_training_it_is_training_each(name):
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_acts_by_the_mean_probability(name):
+def test_discrete_ensemble_averages_probabilities(name):
     ensemble = build(name)
     start = int(ACTIONS[name].start)
     x, a = sample(VECTOR, 200), sample(ACTIONS[name], 200)
@@ -138,7 +138,7 @@ def test_discrete_acts_by_the_mean_probability(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_continuous_acts_by_the_mean_action(name):
+def test_continuous_ensemble_averages_actions(name):
     ensemble = build(name)
     x = sample(VECTOR)
     with torch.no_grad():
@@ -156,7 +156,7 @@ def test_continuous_acts_by_the_mean_action(name):
 
 
 @pytest.mark.parametrize("members", [3, 5, 7])
-def test_the_mean_of_actions_at_a_bound_is_in_the_box(members):
+def test_mean_of_bound_actions_stays_in_box(members):
     """The float32 mean of equal numbers may be the next number up."""
     rng = np.random.default_rng(0)
     high = rng.uniform(0.1, 3, 200).astype(np.float32)
@@ -172,7 +172,7 @@ def test_the_mean_of_actions_at_a_bound_is_in_the_box(members):
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_disagreement_is_the_jensen_shannon_divergence(name):
+def test_discrete_disagreement_is_jensen_shannon(name):
     """The same number the other way: the mean Kullback–Leibler divergence from the members to their mean."""
     ensemble = build(name)
     x = sample(VECTOR)
@@ -183,7 +183,7 @@ def test_discrete_disagreement_is_the_jensen_shannon_divergence(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_continuous_disagreement_is_the_deviation_of_the_actions(name):
+def test_continuous_disagreement_is_standard_deviation(name):
     ensemble = build(name)
     x = sample(VECTOR)
     each = np.stack([policy(x).numpy().reshape(9, -1) for policy in separate(ensemble)])
@@ -199,7 +199,7 @@ def say(policy, heads):
         policy.network.biases[-1].copy_(torch.tensor(heads))
 
 
-def test_disagreement_in_closed_form():
+def test_disagreement_matches_closed_form():
     x = sample(VECTOR)
     two = EnsemblePolicy(VECTOR, Discrete(3), members=2, hidden_sizes=(8,))
     say(two, [[500.0, 0, 0], [0, 500.0, 0]])  # certain of different actions: even log 0 does no harm
@@ -229,7 +229,7 @@ def test_equal_members_agree(name):
 # Construction.
 
 
-def test_members_start_as_single_networks_would_and_differ():
+def test_members_start_with_different_weights():
     torch.manual_seed(5)
     ensemble = EnsembleMLP(4, [3, 16, 8, 2], "gelu")
     torch.manual_seed(5)
@@ -242,7 +242,7 @@ def test_members_start_as_single_networks_would_and_differ():
             assert len({tuple(member.flatten().tolist()) for member in parameter}) == 4
 
 
-def test_what_it_cannot_be_is_named():
+def test_invalid_ensembles_raise():
     with pytest.raises(ConfigError, match="members is 1"):
         EnsemblePolicy(VECTOR, Discrete(2), members=1)
     with pytest.raises(UnsupportedSpaceError, match=r"MultiBinary\(3\)"):
@@ -255,7 +255,7 @@ def test_what_it_cannot_be_is_named():
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("observation_space", [VECTOR, IMAGE], ids=["vector", "image"])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_actor_is_act(name, observation_space, deterministic):
+def test_actor_matches_act(name, observation_space, deterministic):
     policy = build(name, observation_space, dropout=0.5)
     actor = policy.actor(deterministic)
     x = sample(observation_space)
@@ -273,7 +273,7 @@ def test_actor_is_act(name, observation_space, deterministic):
     assert policy(x[0]).shape == ACTIONS[name].shape
 
 
-def test_dropout_is_each_members_own():
+def test_members_have_separate_dropout():
     network = EnsembleMLP(2, [4, 400, 400], dropout=0.5)
     with torch.no_grad():
         network.weights[0].zero_()

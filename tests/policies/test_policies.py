@@ -106,7 +106,7 @@ def test_gaussian_density_integrates_to_one(std, box):
 
 @pytest.mark.parametrize("box", [(-0.5, 3.0), (-0.5, np.inf), (-np.inf, np.inf)], ids=["bounded", "below", "unbounded"])
 @pytest.mark.parametrize("log_std", [-1.0, 1.5])
-def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_bounds(box, log_std):
+def test_executed_log_prob_is_censored_gaussian(box, log_std):
     torch.manual_seed(2)
     policy = GaussianPolicy(VECTOR, Box(*box, (1,), np.float32), hidden_sizes=(8,)).double()
     policy.log_std.data.fill_(log_std)
@@ -132,7 +132,7 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
 
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
-def test_gaussian_against_torch_distributions(name):
+def test_gaussian_matches_torch_distributions(name):
     policy = build(name).double()
     space = policy.action_space
     observation, action = torch.from_numpy(observations(VECTOR)), actions(space).double()
@@ -157,7 +157,7 @@ def test_gaussian_against_torch_distributions(name):
 
 
 @pytest.mark.parametrize("std", ["free", "state"])
-def test_gaussian_draws_have_the_mean_and_deviation_of_the_density(std):
+def test_gaussian_samples_match_density(std):
     policy = build("gaussian-unbounded", std=std)
     observation = torch.from_numpy(observations(VECTOR, 1)).expand(40_000, -1)
     draws = policy.act(observation, deterministic=False).detach().double()
@@ -168,7 +168,7 @@ def test_gaussian_draws_have_the_mean_and_deviation_of_the_density(std):
     assert ((draws.std(0) - sigma).abs() < 4.5 * error).all()
 
 
-def test_gaussian_deviation_stays_in_its_range():
+def test_gaussian_std_stays_in_range():
     free, state = build("gaussian-free"), build("gaussian-state", gain=50.0)
     observation = torch.from_numpy(observations(VECTOR)) * 100
     for value, wanted in ((-50.0, LOG_STD_MIN), (50.0, LOG_STD_MAX)):
@@ -187,7 +187,7 @@ def test_gaussian_deviation_stays_in_its_range():
 
 @pytest.mark.parametrize("raw", [-300.0, -50.0, -9.0, -5.0, -4.0, 0.0, 1.0, 2.0, 3.0, 60.0])
 @pytest.mark.parametrize("name", ["gaussian-free", "gaussian-state", "squashed"])
-def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
+def test_std_gradient_never_vanishes(name, raw):
     policy = build(name).double()
 
     def log_std(value):
@@ -218,7 +218,7 @@ def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
     assert float(gradient) > 1e-7
 
 
-def test_a_frozen_sigma_widens_again():
+def test_saturated_std_recovers():
     """Cloning demonstrations without noise takes σ to its bound; noisy ones afterwards have to bring it back."""
     torch.manual_seed(0)
     policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), hidden_sizes=(8,))
@@ -239,14 +239,14 @@ def test_a_frozen_sigma_widens_again():
 
 
 @pytest.mark.parametrize("std", [0.0068, 0.01, 0.2, 1.0, 3.0, 7.38])
-def test_sigma_can_be_set(std):
+def test_std_can_be_set(std):
     policy = build("gaussian-free")
     policy.set_std(std)
     np.testing.assert_allclose(policy.free_log_std().exp().detach(), std, rtol=1e-4)
 
 
 @pytest.mark.parametrize("std", [0.0, 0.0067, 7.4, math.inf, math.nan])
-def test_a_sigma_out_of_range_is_named(std):
+def test_out_of_range_std_raises(std):
     with pytest.raises(ConfigError, match=r"standard deviation .* is outside its range"):
         build("gaussian-free").set_std(std)
     with pytest.raises(ConfigError, match="std: state"):
@@ -256,7 +256,7 @@ def test_a_sigma_out_of_range_is_named(std):
 # The units of actions.
 
 
-def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
+def test_ordinary_bounds_define_units():
     space = Box(np.float32([-2.0, 0.0, -1.0, 5.0]), np.float32([2.0, 10.0, 1.0, 5.0]))
     used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # little, much, one value only, no choice
     for units in (action_units(space), action_units(space, used)):
@@ -265,7 +265,7 @@ def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
         assert units.bounded.all()
 
 
-def test_bounds_that_say_nothing_have_unit_scale_inside_them():
+def test_huge_bounds_have_unit_scale():
     top = np.finfo(np.float32).max
     space = Box(np.float32([-np.inf, 0.0, -np.inf, -top, 0.0, 1e8]), np.float32([np.inf, np.inf, -7.0, top, 1e10, top]))
     units = action_units(space)
@@ -275,7 +275,7 @@ def test_bounds_that_say_nothing_have_unit_scale_inside_them():
 
 
 @pytest.mark.parametrize("bound", [1e4, 1e7, 1e20, float(np.finfo(np.float32).max), math.inf])
-def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
+def test_demonstrations_define_units_in_wide_bounds(bound):
     space = Box(-bound, bound, (2,), np.float32)
     used = np.float32([[1.0, 7.0], [3.0, 7.0], [2.0, 7.0]])
     units = action_units(space, used)
@@ -285,7 +285,7 @@ def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
 
 
 @pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
-def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
+def test_cloning_does_not_depend_on_wide_bounds(name):
     cls = {"ensemble": EnsemblePolicy, "mse": DeterministicPolicy, "squashed": SquashedGaussianPolicy}.get(
         name, GaussianPolicy
     )
@@ -311,7 +311,7 @@ def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
         assert error(bound) < 1.5 * ordinary + 0.02
 
 
-def test_units_of_actions_come_back_from_a_checkpoint():
+def test_action_units_round_trip():
     space = Box(-1e6, 1e6, (2,), np.float32)
     policy = GaussianPolicy(VECTOR, space)
     policy.fit_normalizer(torch.randn(50, 4), torch.randn(50, 2))
@@ -323,7 +323,7 @@ def test_units_of_actions_come_back_from_a_checkpoint():
 
 
 @pytest.mark.parametrize("bound", [math.inf, 1e30])
-def test_a_squashed_gaussian_needs_a_box_that_it_can_fill(bound):
+def test_squashed_gaussian_needs_bounded_box(bound):
     with pytest.raises(UnsupportedSpaceError, match=r"finite bounds.*use GaussianPolicy, or rescale"):
         SquashedGaussianPolicy(VECTOR, Box(-bound, bound, (2,), np.float32))
 
@@ -332,7 +332,7 @@ def test_a_squashed_gaussian_needs_a_box_that_it_can_fill(bound):
 
 
 @pytest.mark.parametrize("name", ["categorical", "categorical-start"])
-def test_categorical_against_plain_softmax_and_torch_distributions(name):
+def test_categorical_matches_torch_distributions(name):
     policy = build(name, gain=3.0).double()
     space = policy.action_space
     observation, action = torch.from_numpy(observations(VECTOR, 30)), actions(space, 30)
@@ -347,7 +347,7 @@ def test_categorical_against_plain_softmax_and_torch_distributions(name):
     assert policy.act(observation).tolist() == (logits.argmax(1) + space.start).tolist()
 
 
-def test_categorical_draws_have_the_probabilities_of_the_softmax():
+def test_categorical_samples_match_softmax():
     policy = build("categorical-start", gain=2.0)
     observation = torch.from_numpy(observations(VECTOR, 1)).expand(20_000, -1)
     probability = policy.head(observation[:1]).softmax(-1)[0].detach().numpy()
@@ -369,7 +369,7 @@ def residuals(policy, observation, action):
 
 
 @pytest.mark.parametrize("space", [ASYMMETRIC, UNBOUNDED], ids=["bounded", "unbounded"])
-def test_regression_losses_against_plain_formulas(space):
+def test_regression_losses_match_formulas(space):
     observation = torch.from_numpy(observations(VECTOR, 40))
     for regression in ("mse", "huber", "log_cosh"):
         torch.manual_seed(0)
@@ -390,7 +390,7 @@ def test_regression_losses_against_plain_formulas(space):
 
 
 @pytest.mark.parametrize("name", ["multi-categorical", "multi-categorical-start"])
-def test_several_categoricals_are_their_product(name):
+def test_multi_categorical_is_product_of_categoricals(name):
     policy, other = build(name, gain=4.0).double(), build(name, seed=1, gain=4.0).double()
     space = policy.action_space
     x = torch.randn(30, 4, dtype=torch.float64)
@@ -423,7 +423,7 @@ DENSITIES = [name for name, (cls, *_) in POLICIES.items() if cls is not Determin
 
 
 @pytest.mark.parametrize("name", DENSITIES)
-def test_what_the_head_says_is_what_the_policy_says(name):
+def test_head_methods_match_policy_methods(name):
     policy = build(name, gain=2.0)
     x = torch.randn(40, 4)
     head = policy.head(x)
@@ -447,7 +447,7 @@ def test_what_the_head_says_is_what_the_policy_says(name):
     np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(drawn).detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_log_cosh_at_its_ends():
+def test_log_cosh_limits():
     policy = DeterministicPolicy(VECTOR, UNBOUNDED, regression="log_cosh", hidden_sizes=())
     for parameter in policy.parameters():
         nn.init.zeros_(parameter)
@@ -478,7 +478,7 @@ class Call(nn.Module):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_gradients(name):
+def test_gradients_match_finite_differences(name):
     policy = build(name, hidden_sizes=(5,), activation="tanh").double()
     policy.fit_normalizer(torch.from_numpy(observations(VECTOR)))
     observation, action = torch.from_numpy(observations(VECTOR, 4, seed=1)), actions(policy.action_space, 4, seed=1)
@@ -504,7 +504,7 @@ def test_gradients(name):
 
 
 @pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
-def test_the_box_is_the_unit_cube_inside(cls):
+def test_box_maps_to_unit_cube(cls):
     policy = cls(VECTOR, ASYMMETRIC)
     u = torch.tensor([[-1.0, -1, -1], [1, 1, 1], [0, 0, 0], [-5, 5, 0.5]])
     action = policy.to_action(u)
@@ -515,7 +515,7 @@ def test_the_box_is_the_unit_cube_inside(cls):
     torch.testing.assert_close(policy.from_action(action), u.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
-def test_matrices_keep_their_order():
+def test_matrix_actions_keep_their_order():
     space = Box(np.float32([[0, 10, 20], [30, 40, 50]]), np.float32([[1, 11, 21], [31, 41, 51]]))
     policy = GaussianPolicy(VECTOR, space)
     torch.testing.assert_close(policy.to_action(torch.zeros(2, 6))[1], torch.from_numpy(space.low + 0.5))
@@ -536,7 +536,7 @@ bounds = st.tuples(
     dtype=st.sampled_from([np.float32, np.float64]),
     seed=st.integers(0, 99),
 )
-def test_actions_lie_in_the_box(cls, limits, dtype, seed):
+def test_actions_lie_in_box(cls, limits, dtype, seed):
     low = np.array([low for low, _ in limits], dtype)
     high = np.where(np.isinf(low), 0, low) + np.array([width for _, width in limits], dtype)
     space = Box(low, high, dtype=dtype)
@@ -553,7 +553,7 @@ def test_actions_lie_in_the_box(cls, limits, dtype, seed):
     assert loss.isfinite().all()
 
 
-def test_bounds_that_float32_cannot_hold_are_kept():
+def test_float64_bounds_are_respected_in_float32():
     """float32(0.1) > 0.1: an action clipped to it would be refused by a float64 box."""
     space = Box(-0.1, 0.1, (2,), np.float64)
     policy = GaussianPolicy(VECTOR, space)
@@ -563,7 +563,7 @@ def test_bounds_that_float32_cannot_hold_are_kept():
     assert np.abs(drawn).max() == pytest.approx(0.1, rel=1e-6)
 
 
-def test_a_dimension_with_one_value_does_no_harm():
+def test_single_valued_dimension_is_harmless():
     policy = GaussianPolicy(VECTOR, Box(np.float32([0, 1]), np.float32([1, 1])))
     action = policy(np.zeros((9, 4), np.float32), deterministic=False)
     assert (action[:, 1] == 1).all()
@@ -574,7 +574,7 @@ def test_a_dimension_with_one_value_does_no_harm():
 
 
 @pytest.mark.parametrize("name", ["categorical", "categorical-start"])
-def test_discrete_actions_lie_in_the_space(name):
+def test_discrete_actions_lie_in_space(name):
     policy = build(name, gain=5.0)
     for deterministic in (True, False):
         drawn = policy(observations(VECTOR, 300), deterministic)
@@ -583,7 +583,7 @@ def test_discrete_actions_lie_in_the_space(name):
         assert len(set(drawn.tolist())) > 1
 
 
-def test_the_wrong_kind_of_actions_is_named():
+def test_wrong_action_space_raises():
     with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs a Discrete action space.*Box"):
         CategoricalPolicy(VECTOR, ASYMMETRIC)
     for space in (Discrete(3), MultiDiscrete([[2, 3]])):
@@ -596,7 +596,7 @@ def test_the_wrong_kind_of_actions_is_named():
             cls(VECTOR, Discrete(3))
 
 
-def test_networks_that_cannot_be_are_named():
+def test_invalid_networks_raise():
     for sizes in ([0], [8, -3]):
         with pytest.raises(ConfigError, match=r"CategoricalPolicy: hidden_sizes is \["):
             CategoricalPolicy(VECTOR, Discrete(3), hidden_sizes=sizes)
@@ -605,7 +605,7 @@ def test_networks_that_cannot_be_are_named():
             GaussianPolicy(VECTOR, ASYMMETRIC, dropout=dropout)
 
 
-def test_default_policy_follows_the_action_space():
+def test_default_policy_follows_action_space():
     assert type(default_policy(VECTOR, Discrete(2))) is CategoricalPolicy
     assert type(default_policy(VECTOR, MultiDiscrete([2, 3]))) is MultiCategoricalPolicy
     assert type(default_policy(VECTOR, ASYMMETRIC)) is GaussianPolicy
@@ -616,7 +616,7 @@ def test_default_policy_follows_the_action_space():
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
-def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
+def test_call_accepts_numpy_and_torch_single_and_batched(name, space_name):
     space = OBSERVATIONS[space_name]
     policy = build(name, space)
     batch = observations(space)
@@ -641,7 +641,7 @@ def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
     assert policy(batch[:0]).shape == (0, *shape)
 
 
-def test_views_and_other_dtypes_are_taken():
+def test_call_accepts_views_and_other_dtypes():
     policy = build("mse")
     batch = observations(VECTOR)
     acted = policy(batch)
@@ -650,7 +650,7 @@ def test_views_and_other_dtypes_are_taken():
     np.testing.assert_allclose(policy(batch.astype(np.float64)), acted, rtol=1e-5)
 
 
-def test_what_comes_out_may_go_into_a_loss():
+def test_result_of_call_can_enter_a_loss():
     teacher, pupil = build("categorical"), build("categorical", seed=1)
     observation = torch.from_numpy(observations(VECTOR))
     target = teacher(observation)
@@ -671,7 +671,7 @@ def test_what_comes_out_may_go_into_a_loss():
         ("image-last", (3, 32, 30)),
     ],
 )
-def test_a_wrong_shape_is_named(space_name, shape):
+def test_wrong_shape_raises(space_name, shape):
     policy = build("mse", OBSERVATIONS[space_name])
     dtype = OBSERVATIONS[space_name].dtype
     for observation in (np.zeros(shape, dtype), torch.from_numpy(np.zeros(shape, dtype))):
@@ -682,7 +682,7 @@ def test_a_wrong_shape_is_named(space_name, shape):
 
 
 @pytest.mark.parametrize("name", ["categorical", "gaussian-free", "mse"])
-def test_dropout_is_off_in_use_and_on_in_training(name):
+def test_dropout_is_active_only_in_training(name):
     policy = build(name, dropout=0.5).train()
     observation, action = torch.from_numpy(observations(VECTOR)), actions(policy.action_space)
     losses = [policy.loss(observation, action) for _ in range(2)]
@@ -713,7 +713,7 @@ def assert_actor_is_act(policy, actor, deterministic):
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
-def test_actor_is_act(space_name, name, deterministic):
+def test_actor_matches_act(space_name, name, deterministic):
     space = OBSERVATIONS[space_name]
     policy = build(name, space).eval()
     policy.fit_normalizer(torch.from_numpy(observations(space, 50, seed=9)))
@@ -722,14 +722,14 @@ def test_actor_is_act(space_name, name, deterministic):
 
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_actor_is_act_for_every_activation(activation, hidden_sizes):
+def test_actor_matches_act_for_every_activation(activation, hidden_sizes):
     for name in ("categorical", "gaussian-state", "mse"):
         policy = build(name, gain=2.0, activation=activation, hidden_sizes=hidden_sizes)
         policy.fit_normalizer(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
         assert_actor_is_act(policy, policy.actor(), True)
 
 
-def test_activations_are_the_ones_named():
+def test_activations_match_their_names():
     modules = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.ELU(), nn.LeakyReLU()]
     x = torch.from_numpy(observations(VECTOR))
     for activation, module in zip(ACTIVATIONS, modules, strict=True):
@@ -739,7 +739,7 @@ def test_activations_are_the_ones_named():
         torch.testing.assert_close(policy.head(x), plain(x))
 
 
-def test_actor_sees_what_training_does_afterwards():
+def test_actor_sees_later_training():
     policy = build("gaussian-free")
     actor = policy.actor()
     batch = observations(VECTOR, 5)
@@ -752,7 +752,7 @@ def test_actor_sees_what_training_does_afterwards():
     assert_actor_is_act(policy, actor, True)
 
 
-def test_actor_leaves_its_input_alone():
+def test_actor_does_not_change_its_input():
     batch = observations(VECTOR, 5)
     copy = batch.copy()
     for name in POLICIES:
@@ -765,7 +765,7 @@ def test_actor_leaves_its_input_alone():
 # Standardized inputs.
 
 
-def test_standardizer_takes_the_statistics_of_the_data():
+def test_standardize_fits_mean_and_std():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(500, 4)) * [1, 0.01, 300, 2] + [0, 5, -40, 0.1]).astype(np.float32)
     policy = build("mse")
@@ -777,7 +777,7 @@ def test_standardizer_takes_the_statistics_of_the_data():
     np.testing.assert_allclose(policy.encoder(torch.from_numpy(x)).numpy(), (x - mean) / std, rtol=1e-4, atol=1e-4)
 
 
-def test_constant_features_are_centered_and_not_blown_up():
+def test_constant_features_are_only_centered():
     x = torch.randn(100, 4)
     x[:, 1] = 0.1
     x[:, 2] = -3e8
@@ -795,7 +795,7 @@ def test_constant_features_are_centered_and_not_blown_up():
     assert standardize.inverse_std.item() == 1
 
 
-def test_small_deviation_about_a_large_mean():
+def test_small_deviation_around_large_mean():
     """In float32 the sum of squares would lose it all: 1e6² + 25 = 1e6² there."""
     x = (1e6 + 5 * np.random.default_rng(0).normal(size=(1000, 1))).astype(np.float32)
     standardize = Standardize(1)
@@ -823,7 +823,7 @@ def test_nearly_constant_inputs_are_not_blown_up(std):
     assert standardize(torch.tensor([[1.0], [-1e9], [1e30]])).abs().max() <= 10.0
 
 
-def test_standardized_inputs_are_clipped_in_use_and_training_alike():
+def test_standardized_inputs_are_always_clipped():
     policy = build("mse")
     far = 1e4 * np.float32([[1, -1, 1, -1]])
     plain = policy.encoder(torch.from_numpy(far))
@@ -838,7 +838,7 @@ def test_standardized_inputs_are_clipped_in_use_and_training_alike():
 
 
 @pytest.mark.parametrize("name", ["discrete", "discrete-start", "image-last", "image-first"])
-def test_images_and_discrete_observations_have_no_statistics(name):
+def test_images_and_discrete_inputs_are_not_standardized(name):
     space = OBSERVATIONS[name]
     policy = build("mse", space)
     before = {key: value.clone() for key, value in policy.state_dict().items()}
@@ -852,7 +852,7 @@ def test_discrete_observations_are_one_hot():
     assert torch.equal(features, torch.eye(4))
 
 
-def test_matrices_are_flattened_before_their_statistics():
+def test_matrices_are_flattened_before_standardization():
     space = OBSERVATIONS["matrix"]
     x = torch.from_numpy(observations(space, 40))
     policy = build("mse", space)
@@ -860,7 +860,7 @@ def test_matrices_are_flattened_before_their_statistics():
     np.testing.assert_allclose(policy.encoder.standardize.mean, x.double().mean(0).flatten(), rtol=1e-5, atol=1e-7)
 
 
-def test_image_encoder_reads_channels_first_and_last_alike():
+def test_image_encoder_reads_both_channel_orders():
     last, first = build("mse", OBSERVATIONS["image-last"]), build("mse", OBSERVATIONS["image-first"])
     first.load_state_dict(last.state_dict())
     images = observations(OBSERVATIONS["image-last"])
@@ -869,7 +869,7 @@ def test_image_encoder_reads_channels_first_and_last_alike():
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (9, 9, 1), (5, 4, 3), (84, 84, 4), (210, 160, 3)], ids=str)
-def test_image_encoder_takes_any_size(shape):
+def test_image_encoder_accepts_any_size(shape):
     policy = build("categorical", Box(0, 255, shape, np.uint8), encoder="image")
     assert policy(np.zeros((2, *shape), np.uint8)).shape == (2,)
 
@@ -877,7 +877,7 @@ def test_image_encoder_takes_any_size(shape):
 @pytest.mark.parametrize(
     ("low", "high", "dtype"), [(0, 255, np.uint8), (0, 1, np.float32), (0, 255, np.float64), (-1, 1, np.float32)]
 )
-def test_images_are_scaled_to_one(low, high, dtype):
+def test_images_are_scaled_to_unit_range(low, high, dtype):
     policy = build("mse", Box(low, high, (3, 32, 30), dtype))
     for value, wanted in ((high, 1.0), (low, 0.0)):
         image = torch.from_numpy(np.full((1, 3, 32, 30), value, dtype))
@@ -907,7 +907,7 @@ VECTORS = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_images_and_stacks_of_them_are_read_by_convolutions(name):
+def test_images_and_stacks_use_convolutions(name):
     space = IMAGES[name]
     policy = build("categorical", space)
     assert policy.encoder.standardize is None
@@ -921,7 +921,7 @@ def test_images_and_stacks_of_them_are_read_by_convolutions(name):
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
+def test_grid_codes_and_tables_are_vectors(name):
     space = VECTORS[name]
     policy = build("categorical", space)
     x = torch.from_numpy(observations(space, 50))
@@ -933,7 +933,7 @@ def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
         assert build("categorical", space, encoder="image")(x.numpy()).shape == (50,)
 
 
-def test_a_stack_of_colors_is_the_same_channels_first_and_last():
+def test_color_stack_reads_both_channel_orders():
     first = build("mse", Box(0, 255, (2, 3, 32, 30), np.uint8))
     last = build("mse", Box(0, 255, (2, 32, 30, 3), np.uint8))
     first.load_state_dict(last.state_dict())
@@ -949,12 +949,12 @@ def test_a_stack_of_colors_is_the_same_channels_first_and_last():
         (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
     ],
 )
-def test_an_encoder_that_cannot_be_is_named(space, kind, text):
+def test_invalid_encoder_raises(space, kind, text):
     with pytest.raises(ConfigError, match=text):
         build("mse", space, encoder=kind)
 
 
-def test_several_discrete_observations_are_one_hot_each():
+def test_multi_discrete_observations_are_one_hot():
     policy = build("mse", MultiDiscrete([2, 3], start=[0, -1]))
     features = policy.encoder(torch.tensor([[0, -1], [1, 1]]))
     assert features.tolist() == [[1, 0, 1, 0, 0], [0, 1, 0, 0, 1]]
@@ -984,7 +984,7 @@ def stacked(space, samples):
 
 
 @pytest.mark.parametrize("original", [PARTS, Tuple([PARTS, Discrete(2)])], ids=["dict", "tuple"])
-def test_raw_observations_are_flattened_as_the_environment_would(original):
+def test_raw_observations_are_flattened_like_make(original):
     policy = build("gaussian-free", FlatBox(original))
     original.seed(0)
     samples = [original.sample() for _ in range(5)]
@@ -995,7 +995,7 @@ def test_raw_observations_are_flattened_as_the_environment_would(original):
         np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
 
 
-def test_raw_observations_that_do_not_fit_are_named():
+def test_invalid_raw_observations_raise():
     policy = build("gaussian-free", FlatBox(Dict(a=Box(-1, 1, (2,)), b=Discrete(3))))
     for observation, text in (
         ({"a": np.zeros(2)}, "has no 'b'"),

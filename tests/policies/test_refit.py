@@ -34,7 +34,7 @@ def others():
     return 5.0 + 2.0 * SCALE * torch.randn(300, 4)
 
 
-def test_other_statistics_leave_the_function_as_it_is(policy):
+def test_refit_does_not_change_the_function(policy):
     x, seen = 4.0 + SCALE * torch.randn(100, 4), others()
     before, standardized = policy.head(x).detach(), policy.encoder(x)
     policy.refit_normalizer(seen)
@@ -45,7 +45,7 @@ def test_other_statistics_leave_the_function_as_it_is(policy):
     torch.testing.assert_close(fitted.std(0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
 
 
-def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
+def test_refit_converts_adam_moments(policy):
     """At a learning rate of 0 both are gradients at one point, which autograd takes on either side."""
     x, action = 4.0 + SCALE * torch.randn(50, 4), torch.randint(3, (50,))
     if isinstance(policy.action_space, Box):
@@ -71,7 +71,7 @@ def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
     assert float(second.sqrt().mean()) < 10 * float((0.001**0.5) * weight.grad.abs().mean())
 
 
-def test_inputs_that_are_not_standardized_have_nothing_to_refit():
+def test_refit_without_standardization_does_nothing():
     policy = CategoricalPolicy(Discrete(5), BUTTONS, hidden_sizes=[8])
     before = [parameter.clone() for parameter in policy.parameters()]
     policy.refit_normalizer(torch.arange(5))

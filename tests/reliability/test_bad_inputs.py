@@ -129,12 +129,12 @@ def bad_arguments():
 
 
 @pytest.mark.parametrize(("cls", "arguments", "name"), list(bad_arguments()))
-def test_argument(cls, arguments, name):
+def test_invalid_argument_raises(cls, arguments, name):
     with refused("hidden_sizes" if "hidden_sizes" in name else name):
         cls(**arguments)
 
 
-def test_the_working_arguments_work():
+def test_valid_arguments_work():
     for name, working in WORKING.items():
         (VideoLogger if name == "VideoLogger" else getattr(lit_imitation, name))(**working)
 
@@ -191,7 +191,7 @@ def bad_files():
 
 
 @pytest.mark.parametrize(("key", "how"), list(bad_files()))
-def test_demonstration_file(tmp_path, key, how):
+def test_invalid_demonstration_file_raises(tmp_path, key, how):
     arrays = columns()
     if how is None:
         del arrays[key]
@@ -221,7 +221,7 @@ def test_demonstration_file(tmp_path, key, how):
         )
     ],
 )
-def test_demonstration_source(tmp_path, name, content):
+def test_invalid_demonstration_source_raises(tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with refused(name):
@@ -264,7 +264,7 @@ def network():
         pytest.param("output", "linear", id="expert-npz output of another environment"),
     ],
 )
-def test_expert_file(tmp_path, key, value):
+def test_invalid_expert_file_raises(tmp_path, key, value):
     arrays = {name: array for name, array in {**network(), key: value}.items() if array is not None}
     np.savez(tmp_path / "e.npz", **arrays)
     with refused("e.npz", key):
@@ -294,7 +294,7 @@ def test_expert_file(tmp_path, key, value):
         )
     ],
 )
-def test_expert_name(spec, named, tmp_path, monkeypatch):
+def test_invalid_expert_name_raises(spec, named, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with refused(named):
         load_expert(spec, "any", OBSERVATION, DISCRETE)
@@ -330,7 +330,7 @@ def raising(error):
         pytest.param(dict, id="expert-class"),
     ],
 )
-def test_expert_answer(expert):
+def test_invalid_expert_action_raises(expert):
     with refused("expert mine"):
         checked(expert, DISCRETE, "mine")(np.zeros((3, 3), np.float32))
 
@@ -432,14 +432,14 @@ def registered():
 
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"environment-{what}") for what in ENVIRONMENTS])
 @pytest.mark.filterwarnings("ignore")
-def test_environment(what, registered):
+def test_invalid_environment_raises(what, registered):
     cls, named = ENVIRONMENTS[what]
     env_id = registered(cls)
     with refused(*(() if what == "reset fails" else ("Bad-v0",)), named):
         collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)
 
 
-def test_the_environment_behind_the_cases_works(registered):
+def test_valid_environment_works(registered):
     assert len(collect(make(registered(changed()), 2, 0), lambda observation: np.zeros(2, int), 2, 0)) == 10
 
 
@@ -490,14 +490,14 @@ VECTORS = {
 
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"batched environment-{what}") for what in VECTORS])
 @pytest.mark.filterwarnings("ignore")
-def test_vector_environment(what, registered):
+def test_invalid_vector_environment_raises(what, registered):
     cls, named = VECTORS[what]
     env_id = registered(Fine, cls)
     with refused("Bad-v0", named):
         collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)
 
 
-def test_the_batched_environment_behind_the_cases_works(registered):
+def test_valid_vector_environment_works(registered):
     env_id = registered(Fine, changed_vector())
     assert len(collect(make(env_id, 2, 0), lambda observation: np.zeros(2, int), 2, 0)) == 10
 
@@ -522,7 +522,7 @@ def test_the_batched_environment_behind_the_cases_works(registered):
         )
     ],
 )
-def test_environment_id(env_id, named):
+def test_invalid_environment_id_raises(env_id, named):
     with refused(named):
         make(env_id, 1, 0)
 
@@ -536,7 +536,7 @@ def test_environment_id(env_id, named):
         pytest.param("1 / 0", "ZeroDivisionError", id="module-error"),
     ],
 )
-def test_environment_module(source, named, tmp_path, monkeypatch):
+def test_failing_environment_module_raises(source, named, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "bad_module_of_mine.py").write_text(source)
     sys.modules.pop("bad_module_of_mine", None)
@@ -563,7 +563,7 @@ def test_environment_module(source, named, tmp_path, monkeypatch):
         )
     ],
 )
-def test_checkpoint(load, content, tmp_path):
+def test_invalid_checkpoint_raises(load, content, tmp_path):
     if content is not None:
         (tmp_path / "c.ckpt").write_bytes(content)
     with refused("c.ckpt"):
@@ -657,7 +657,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"option-{what}") for what in OPTIONS])
-def test_option(what, tmp_path, monkeypatch, capsys):
+def test_invalid_option_ends_in_one_line(what, tmp_path, monkeypatch, capsys):
     arguments, named = OPTIONS[what]
     arguments = ["fit", *arguments] if arguments[0].startswith("-") else arguments
     ends_in_one_line(arguments, named, tmp_path, monkeypatch, capsys)
@@ -712,7 +712,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"recipe-{what}") for what in RECIPES])
-def test_recipe(what, tmp_path, monkeypatch, capsys):
+def test_invalid_recipe_ends_in_one_line(what, tmp_path, monkeypatch, capsys):
     content, named = RECIPES[what]
     (tmp_path / "recipe.yaml").write_text(content)
     ends_in_one_line(["fit", "--config", "recipe.yaml"], named, tmp_path, monkeypatch, capsys)

@@ -190,7 +190,7 @@ def product(phases, faults, quick) -> list:
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(PHASES, {**STEP, **RESET, **MAKING}, QUICK))
-def test_a_broken_environment_is_named(phase, fault, request, monkeypatch, tmp_path, capfd):
+def test_failing_environment_error_names_copy(phase, fault, request, monkeypatch, tmp_path, capfd):
     error = fails(capfd, phase, fault, request, monkeypatch, tmp_path)
     if fault in MAKING:
         assert re.search(rf"{ENV} cannot be made.*{MAKING[fault]}", error), error
@@ -205,7 +205,7 @@ def test_a_broken_environment_is_named(phase, fault, request, monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize("phase", [pytest.param(p, marks=() if p == "collect" else pytest.mark.slow) for p in PHASES])
-def test_an_interrupt_from_within_is_no_success(phase, request, monkeypatch, tmp_path, capfd):
+def test_keyboard_interrupt_from_environment_fails(phase, request, monkeypatch, tmp_path, capfd):
     fails(capfd, phase, "interrupts", request, monkeypatch, tmp_path, code=(1, 130))
     check_left(tmp_path)
 
@@ -214,7 +214,7 @@ QUICK_ASYNC = {("collect", "killed"), ("collect", "exits"), ("round", "gone"), (
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(PHASES, ASYNC, QUICK_ASYNC))
-def test_a_broken_process_is_named_and_none_is_left(phase, fault, request, monkeypatch, tmp_path, capfd):
+def test_failing_worker_error_names_copy_and_all_workers_end(phase, fault, request, monkeypatch, tmp_path, capfd):
     error = fails(capfd, phase, fault, request, monkeypatch, tmp_path, "--data.backend=async")
     assert re.search(rf"environment [01]\b.* at step {faulty.AT} since the last reset", error), error
     assert re.search(ASYNC[fault], error), error
@@ -223,7 +223,7 @@ def test_a_broken_process_is_named_and_none_is_left(phase, fault, request, monke
 
 
 @pytest.mark.parametrize("fault", MAKING)
-def test_a_process_that_cannot_make_its_environment_is_an_error(fault, request, monkeypatch, tmp_path, capfd):
+def test_worker_without_environment_raises(fault, request, monkeypatch, tmp_path, capfd):
     """Whose own copy, which tells the spaces, could be made."""
     made = faulty.FaultyEnv.__init__
 
@@ -257,7 +257,7 @@ QUICK_EXPERT = {*(("collect", fault) for fault in EXPERT), ("dagger", "expert-ex
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(("collect", "demonstrations", "dagger"), EXPERT, QUICK_EXPERT))
-def test_a_broken_expert_is_named(phase, fault, request, monkeypatch, tmp_path, capfd):
+def test_failing_expert_error_names_expert(phase, fault, request, monkeypatch, tmp_path, capfd):
     error = fails(capfd, phase, fault, request, monkeypatch, tmp_path)
     assert re.search(EXPERT[fault], error), error
     assert "expert" in error
@@ -306,7 +306,7 @@ def fill_the_disk(monkeypatch, pattern: str, spared: int = 0) -> list[str]:
         for n in WRITES
     ],
 )
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, monkeypatch, tmp_path, capfd):
+def test_full_disk_keeps_last_checkpoint(name, request, monkeypatch, tmp_path, capfd):
     phase, pattern, spared = WRITES[name]
     fill_the_disk(monkeypatch, pattern, spared)
     error = fails(capfd, phase, "", request, monkeypatch, tmp_path)
@@ -323,7 +323,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, mo
     [("random-return", r"Faulty-v0-.*\.json"), ("demonstrations", r".*\.npz")],
     ids=["cached-return-full", "cached-demonstrations-full"],
 )
-def test_a_full_disk_costs_a_cache_but_not_the_run(phase, pattern, request, monkeypatch, tmp_path, capfd):
+def test_full_disk_skips_cache_but_not_run(phase, pattern, request, monkeypatch, tmp_path, capfd):
     tried = fill_the_disk(monkeypatch, pattern)
     run(phase, "", request, monkeypatch, tmp_path)
     assert tried
@@ -332,7 +332,7 @@ def test_a_full_disk_costs_a_cache_but_not_the_run(phase, pattern, request, monk
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_device_that_is_full_names_the_file(tmp_path):
+def test_full_device_error_names_file(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     with (

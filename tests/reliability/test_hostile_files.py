@@ -20,7 +20,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hostile import ACTIONS, OBSERVATIONS, SECRET, Stage, flipped, good_columns, make_stage, rewritten, special
+from hostile import (
+    ACTIONS,
+    OBSERVATIONS,
+    SECRET,
+    Stage,
+    flip_bit,
+    good_columns,
+    make_special,
+    make_stage,
+    rewrite_archive,
+)
 
 from lit_imitation import load_policy, load_reward
 from lit_imitation.cli import main
@@ -415,19 +425,19 @@ for _member in ("data.pkl", "version", "data/0", "data/1", "data/2", "data/3"):
     for _bit in (0, 7):
         add(
             f"checkpoint_bit_flip-{_member}, bit {_bit}",
-            lambda stage, member=_member, bit=_bit: lambda: load_policy(flipped(stage.checkpoint(), member, bit)),
+            lambda stage, member=_member, bit=_bit: lambda: load_policy(flip_bit(stage.checkpoint(), member, bit)),
         )
 add(
     "checkpoint_bit_flip-through Lightning",
-    lambda stage: lambda: AtomicCheckpointIO().load_checkpoint(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: lambda: AtomicCheckpointIO().load_checkpoint(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 add(
     "checkpoint_bit_flip-through the command line",
-    lambda stage: through_the_command_line(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: through_the_command_line(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 add(
     "checkpoint_bit_flip-load_from_checkpoint",
-    lambda stage: lambda: BC.load_from_checkpoint(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: lambda: BC.load_from_checkpoint(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 
 
@@ -459,22 +469,22 @@ def traversing(members: list[Any]) -> None:
     members.append(("../../outside/written", b"x", zipfile.ZIP_STORED))
 
 
-add("checkpoint_archive-compressed", lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), compressed)))
-add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), inflating)))
+add("checkpoint_archive-compressed", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), compressed)))
+add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), inflating)))
 add(
     "checkpoint_archive-a member outside",
-    lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), traversing)),
+    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), traversing)),
 )
 for _kind in ("directory", "fifo", "socket", "device", "loop", "empty"):
     add(
         f"checkpoint_special-{_kind}",
-        lambda stage, kind=_kind: lambda: load_policy(special(stage.inside / "x.ckpt", kind)),
+        lambda stage, kind=_kind: lambda: load_policy(make_special(stage.inside / "x.ckpt", kind)),
     )
 add(
     "checkpoint_special-fifo in a run",
     lambda stage: (
         lambda: load_policy(
-            special(Path(os.makedirs("run/checkpoints") or "run/checkpoints/best.ckpt"), "fifo").parent.parent
+            make_special(Path(os.makedirs("run/checkpoints") or "run/checkpoints/best.ckpt"), "fifo").parent.parent
         )
     ),
 )
@@ -592,7 +602,7 @@ for _name, _value in {
         ),
     )
 add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(stage)))
-add("checkpoint_resume-bit flip", lambda stage: resumed(flipped(stage.checkpoint(), "data/2")))
+add("checkpoint_resume-bit flip", lambda stage: resumed(flip_bit(stage.checkpoint(), "data/2")))
 
 
 def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
@@ -650,7 +660,7 @@ RECIPES = {
 }
 for _name, _text in RECIPES.items():
     add(f"recipe-{_name}", recipe(_text))
-add("recipe-fifo", lambda stage: lambda: main(["fit", "--config", str(special(stage.inside / "r.yaml", "fifo"))]))
+add("recipe-fifo", lambda stage: lambda: main(["fit", "--config", str(make_special(stage.inside / "r.yaml", "fifo"))]))
 
 # Demonstrations: npz and npy.
 
@@ -683,7 +693,7 @@ def member(content: bytes, key: str = "observations", method: int = zipfile.ZIP_
         def change(members: list[Any]) -> None:
             members[:] = [one for one in members if one[0] != f"{key}.npy"] + [(f"{key}.npy", content, method)]
 
-        return rewritten(stage.demonstrations(), change)
+        return rewrite_archive(stage.demonstrations(), change)
 
     return make
 
@@ -714,22 +724,26 @@ def declaring(stage: Stage, size: int) -> Path:
 
 
 add("npz-declared size of 4 GB", lambda stage: lambda: read(declaring(stage, 2**32 - 2)))
-add("npz-bit flip", lambda stage: lambda: read(flipped(stage.demonstrations(), "observations.npy")))
+add("npz-bit flip", lambda stage: lambda: read(flip_bit(stage.demonstrations(), "observations.npy")))
 add("npz-cut", lambda stage: lambda: read(cut(stage.demonstrations(), 0.7)))
-add("npz-a member outside", lambda stage: lambda: read(rewritten(stage.demonstrations(), traversing)), harmless=True)
+add(
+    "npz-a member outside",
+    lambda stage: lambda: read(rewrite_archive(stage.demonstrations(), traversing)),
+    harmless=True,
+)
 add("npz-metadata that is code", columns(metadata=np.array("__import__('os').system('touch marker')")))
 add("npz-metadata nested", columns(metadata=np.array("[" * 100_000)))
 for _kind in ("directory", "fifo", "socket", "device", "loop", "empty"):
-    add(f"npz-{_kind}", lambda stage, kind=_kind: lambda: read(special(stage.inside / "x.npz", kind)))
+    add(f"npz-{_kind}", lambda stage, kind=_kind: lambda: read(make_special(stage.inside / "x.npz", kind)))
     add(
         f"npz-{_kind} as an expert",
         lambda stage, kind=_kind: (
-            lambda: load_expert(f"npz:{special(stage.inside / 'x.npz', kind)}", "any", OBSERVATIONS, ACTIONS)
+            lambda: load_expert(f"npz:{make_special(stage.inside / 'x.npz', kind)}", "any", OBSERVATIONS, ACTIONS)
         ),
     )
 add(
     "npz-fifo as trajectories",
-    lambda stage: lambda: read_trajectories(str(special(stage.inside / "x.npz", "fifo"))),
+    lambda stage: lambda: read_trajectories(str(make_special(stage.inside / "x.npz", "fifo"))),
 )
 
 
@@ -763,7 +777,7 @@ add("npz-NaN in an expert", expert_arrays(lambda stage: np.full((3, 2), np.nan))
 
 def flipped_expert(stage: Stage) -> Attempt:
     attempt = expert_arrays(lambda _: np.zeros((3, 2)))(stage)
-    flipped(stage.inside / "e.npz", "W0.npy")
+    flip_bit(stage.inside / "e.npz", "W0.npy")
     return attempt
 
 
@@ -841,7 +855,7 @@ for _name in ("external_link", "virtual_dataset", "external_storage"):
     add(f"hdf5-{_name} for next_observations", hdf5(FOREIGN[_name], "next_observations"))
 add("hdf5-cut", lambda stage: lambda: read(cut(stage.demonstrations("x.hdf5"), 0.6)))
 for _kind in ("fifo", "device", "socket", "empty"):
-    add(f"hdf5-{_kind}", lambda stage, kind=_kind: lambda: read(special(stage.inside / "x.hdf5", kind)))
+    add(f"hdf5-{_kind}", lambda stage, kind=_kind: lambda: read(make_special(stage.inside / "x.hdf5", kind)))
 
 # Zips of Stable-Baselines3.
 
@@ -873,7 +887,7 @@ add("zip-nested JSON, trusted", lambda stage: sb3(sb3_zip(stage, data=b"[" * 100
 add("zip-bomb, trusted", lambda stage: sb3(sb3_zip(stage, data=bytes(2**26 + 1)), True))
 add("zip-a member outside, not trusted", lambda stage: sb3(sb3_zip(stage, **{"../../outside/written": b"x"})))
 for _kind in ("directory", "fifo", "device", "empty"):
-    add(f"zip-{_kind}, trusted", lambda stage, kind=_kind: sb3(special(stage.inside / "m.zip", kind), True))
+    add(f"zip-{_kind}, trusted", lambda stage, kind=_kind: sb3(make_special(stage.inside / "m.zip", kind), True))
 
 # Minari.
 
@@ -955,7 +969,7 @@ add("minari-metadata nested", minari(metadata_text("[" * 100_000)))
 add("minari-metadata no JSON", minari(metadata_text("hello")))
 add(
     "minari-metadata fifo",
-    minari(lambda stage, data, metadata: special(data / "metadata.json", "fifo") and None),
+    minari(lambda stage, data, metadata: make_special(data / "metadata.json", "fifo") and None),
 )
 
 # Hugging Face.
@@ -1001,11 +1015,11 @@ add("hf-a path in state.json", hugging_face(data_file(lambda stage: str(stage.ou
 add("hf-a URL in state.json", hugging_face(data_file("http://127.0.0.1:9/x.arrow")))
 add("hf-a number in state.json", hugging_face(data_file(7)))
 add("hf-link for the file", hugging_face(linked))
-add("hf-fifo for the file", hugging_face(lambda stage, arrow, state: special(arrow, "fifo") and None))
+add("hf-fifo for the file", hugging_face(lambda stage, arrow, state: make_special(arrow, "fifo") and None))
 add("hf-no format", hugging_face(lambda stage, arrow, state: state.update(_format_type="hostile_module")))
 add(
     "hf-state.json a fifo",
-    hugging_face(lambda stage, arrow, state: special(stage.inside / "hf/state.json", "fifo") and None),
+    hugging_face(lambda stage, arrow, state: make_special(stage.inside / "hf/state.json", "fifo") and None),
 )
 for _file in ("state.json", "dataset_info.json"):
     for _name, _text in {"no JSON": "hello", "nested": "[" * 100_000, "a list": "[]"}.items():
@@ -1085,10 +1099,10 @@ LABELS: dict[str, Callable[[Stage, Path], None]] = {
     "a pickle for states": lambda stage, folder: states(observations=objects(stage))(stage, folder),
     "link for the states": linked_states,
     "link for the table": linked_table,
-    "fifo for the states": lambda stage, folder: special(folder / "states.npz", "fifo") and None,
-    "fifo for the table": lambda stage, folder: special(folder / "labels.csv", "fifo") and None,
-    "device for the table": lambda stage, folder: special(folder / "labels.csv", "device") and None,
-    "directory for the table": lambda stage, folder: special(folder / "labels.csv", "directory") and None,
+    "fifo for the states": lambda stage, folder: make_special(folder / "states.npz", "fifo") and None,
+    "fifo for the table": lambda stage, folder: make_special(folder / "labels.csv", "fifo") and None,
+    "device for the table": lambda stage, folder: make_special(folder / "labels.csv", "device") and None,
+    "directory for the table": lambda stage, folder: make_special(folder / "labels.csv", "directory") and None,
     "a formula": table("row,action\n0,=cmd|'/c calc'!A1\n1,0\n2,1\n3,0\n"),
     "code": table("row,action\n0,__import__('os').system('touch marker')\n1,0\n2,1\n3,0\n"),
     "a number without end": table(f"row,action\n0,{'9' * 5000}\n1,0\n2,1\n3,0\n"),
@@ -1135,13 +1149,13 @@ for _name, _text in SUMMARIES.items():
 for _kind in ("fifo", "device", "directory", "empty"):
     add(
         f"summary-{_kind}",
-        lambda stage, kind=_kind: lambda: _read_summary(special(stage.inside / "summary.json", kind).parent, 0),
+        lambda stage, kind=_kind: lambda: _read_summary(make_special(stage.inside / "summary.json", kind).parent, 0),
     )
 
 NAMES.extend(TRIALS)
 
 
-def test_the_traps_spring(tmp_path, monkeypatch):
+def test_traps_detect_harm(tmp_path, monkeypatch):
     """What the trials would miss if the traps were dead: unpickling, importing, connecting, starting a process."""
     import socket
     import subprocess

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import finish, start
+from fork_server import finish, start
 from suites import arguments
 from test_resume import EPOCHS, RESUME, outcome
 
@@ -84,13 +84,13 @@ def left_alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("method", "name", "moment"), cases())
-def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment, left_alone, tmp_path):
+def test_killed_run_resumes_bit_identical(method, name, moment, left_alone, tmp_path):
     expected, rng = left_alone(method), random.Random(f"{method} {name} {moment}")
     directory, said = tmp_path / "run", tmp_path / "said.txt"
     phase, number = moment.split("-")
     step = int(expected["last step"] * (int(number) - rng.random()) / 6)
     ends = [
-        "--trainer.callbacks+=alone.Ends",
+        "--trainer.callbacks+=signals.SendSignal",
         f"--trainer.callbacks.name={name}",
         f"--trainer.callbacks.step={step}",
         f"--trainer.callbacks.delay={rng.uniform(0.0, 0.03)}",
@@ -112,7 +112,7 @@ def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment,
         assert actual[key] == value, key
 
 
-def test_a_signal_in_the_middle_of_a_long_round_is_heard(tmp_path):
+def test_signal_during_long_round_stops_run(tmp_path):
     """A round of a hundred seconds of gradient steps, and of a rollout as long."""
     for number, more in enumerate((["--model.learner.epochs=100000"], ["--data.steps_per_round=10000000"])):
         directory, said = tmp_path / str(number), tmp_path / f"said_{number}.txt"

@@ -99,16 +99,16 @@ def error(seed, state_only, expected=True):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_reward_of_the_state_is_recovered_up_to_a_constant(seed):
+def test_state_reward_is_recovered_up_to_a_constant(seed):
     assert error(seed, state_only=True) < 1e-3
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_reward_of_state_and_action_is_not(seed):
+def test_state_action_reward_is_not_recovered(seed):
     """It imitates as well: potential and reward have changed places."""
     assert error(seed, state_only=False) > 0.1
 
 
-def test_single_successors_of_random_dynamics_bias_it():
+def test_sampled_successors_bias_recovered_reward():
     """f stands for the advantage, which is a mean over successors; the derivation takes there to be one only."""
     assert 0.1 < error(0, state_only=True, expected=False) < 0.5

@@ -47,7 +47,7 @@ def built(cls=Discriminator, action=ARM, **arguments):
     return cls(STATE, action, **arguments)
 
 
-def test_the_signs_of_the_rewards():
+def test_reward_signs():
     """As σ(ℓ) = D is the probability of the expert, each is a growing function of ℓ, of the sign in its name."""
     data = transitions()
     model = built()
@@ -61,7 +61,7 @@ def test_the_signs_of_the_rewards():
 
 
 @pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
-def test_rewards_stay_finite_where_the_probability_is_not_a_float_any_more(cls):
+def test_rewards_are_finite_for_extreme_logits(cls):
     data = transitions()
     model = built(cls)
     for network in model.modules():
@@ -73,7 +73,7 @@ def test_rewards_stay_finite_where_the_probability_is_not_a_float_any_more(cls):
     assert statistics.isfinite().all()
 
 
-def test_training_finds_the_ratio_of_the_occupancies():
+def test_training_recovers_occupancy_ratio():
     """Two states, seen by the expert ¾ and ¼ and by the learner ½ and ½ of the time: ℓ* = log(3/2) and log(1/2)."""
     torch.manual_seed(0)
     space = Discrete(2)
@@ -94,7 +94,7 @@ def test_training_finds_the_ratio_of_the_occupancies():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_cross_entropy_is_torchs(smoothing):
+def test_cross_entropy_matches_torch(smoothing):
     model = built(label_smoothing=smoothing)
     given = columns()
     logit = model.logit(Samples(*given[:5]))
@@ -102,7 +102,7 @@ def test_the_cross_entropy_is_torchs(smoothing):
     torch.testing.assert_close(model(*given)[0], F.binary_cross_entropy_with_logits(logit, label))
 
 
-def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
+def test_wasserstein_loss_needs_logit_reward():
     model = built(loss="wasserstein", reward="logit", spectral_norm=True)
     given = columns()
     logit = model.logit(Samples(*given[:5]))
@@ -111,7 +111,7 @@ def test_the_wasserstein_loss_and_what_it_wants_for_a_reward():
         built(loss="wasserstein")
 
 
-def test_accuracies_count_each_side_and_a_logit_of_zero_is_right_of_neither():
+def test_accuracies_count_each_side_separately():
     model = built()
     logit = model.logit(Samples(*columns()[:-2])).detach().numpy()
     found = dict(zip(STATISTICS, model(*columns())[1].tolist(), strict=True))
@@ -124,7 +124,7 @@ def test_accuracies_count_each_side_and_a_logit_of_zero_is_right_of_neither():
 
 
 @pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
-def test_the_gradient_penalty_is_taken_between_the_pairs(cls):
+def test_gradient_penalty_is_taken_between_pairs(cls):
     """By autograd with a graph, at the points that one place on each line gives."""
     model = built(cls, gradient_penalty=3.0)
     given = columns()
@@ -142,7 +142,7 @@ def test_the_gradient_penalty_is_taken_between_the_pairs(cls):
 
 
 @pytest.mark.parametrize("arguments", [{"gradient_penalty": 3.0}, {"spectral_norm": True}, {"max_logit": 1.0}])
-def test_both_ways_to_the_gradient_agree_with_finite_differences(arguments):
+def test_gradients_agree_with_finite_differences(arguments):
     model = built(**arguments).double()
     given = [x.double() if x.is_floating_point() else x for x in columns()]
     descent = Descent(model, model.parameters(), 0.01)
@@ -160,7 +160,7 @@ def test_both_ways_to_the_gradient_agree_with_finite_differences(arguments):
         assert float(eager[i]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
-def test_a_spectrally_normalized_network_is_1_lipschitz():
+def test_spectral_network_is_1_lipschitz():
     torch.manual_seed(0)
     network = SpectralMLP([5, 32, 32, 1], "tanh")
     for layer in network.layers:
@@ -175,7 +175,7 @@ def test_a_spectrally_normalized_network_is_1_lipschitz():
 
 @pytest.mark.parametrize("learning_rate", [3e-4, 0.05])
 @pytest.mark.parametrize("by", ["step", "steps"])
-def test_spectral_norms_stay_one_while_the_weights_move(learning_rate, by):
+def test_spectral_norms_stay_one_during_training(learning_rate, by):
     """By the singular values of what the layers multiply with, after a hundred steps between whichever rounds."""
     model = built(spectral_norm=True, hidden_sizes=(64, 64))
     descent = Descent(model, model.parameters(), learning_rate)
@@ -195,13 +195,13 @@ def test_spectral_norms_stay_one_while_the_weights_move(learning_rate, by):
 
 
 @pytest.mark.parametrize("cure", [{"gradient_penalty": 10.0}, {"spectral_norm": True}])
-def test_a_wasserstein_critic_without_a_bounded_slope_is_refused(cure):
+def test_wasserstein_without_bounded_slope_raises(cure):
     with pytest.raises(ConfigError, match=r"set discriminator.gradient_penalty .* or discriminator.spectral_norm true"):
         built(loss="wasserstein", reward="logit", max_logit=2.0)
     built(loss="wasserstein", reward="logit", **cure)
 
 
-def test_rewards_under_autocast_are_those_of_float32():
+def test_rewards_under_autocast_match_float32():
     data = transitions(64)
     data.log_prob = torch.randn(64)
     for model in (built(), built(spectral_norm=True, reward="logit"), built(AIRLDiscriminator, absorbing=True)):
@@ -219,7 +219,7 @@ def test_spectral_normalization_in_half_precision():
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "wasserstein"])
-def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wrong_side_have(loss):
+def test_max_logit_stops_gradient_of_correct_pairs_only(loss):
     model = built(max_logit=2.0, loss=loss, reward="logit", spectral_norm=True)
     given = columns()
     for values, moves in (((3.0, -3.0), False), ((1.0, -1.0), True), ((-3.0, 3.0), True)):
@@ -231,7 +231,7 @@ def test_pairs_told_by_more_than_max_logit_have_no_gradient_and_those_on_the_wro
 
 
 @pytest.mark.parametrize("discrete", [False, True])
-def test_after_a_terminated_episode_the_absorbing_state_is_paid_for_ever(discrete):
+def test_terminal_step_receives_absorbing_reward(discrete):
     model = built(action=BUTTONS if discrete else ARM, absorbing=True, gamma=0.9, reward="logit")
     data = transitions(discrete=discrete)
     after = Samples.from_transitions(data, absorbing=True)
@@ -245,7 +245,7 @@ def test_after_a_terminated_episode_the_absorbing_state_is_paid_for_ever(discret
 
 @pytest.mark.parametrize("cls", [Discriminator, AIRLDiscriminator])
 @pytest.mark.parametrize("action", [Discrete(3, start=1), MultiDiscrete([2, 3], start=[1, 4]), ARM])
-def test_the_absorbing_state_needs_no_zero_among_the_choices(cls, action):
+def test_absorbing_state_works_for_shifted_discrete_spaces(cls, action):
     space = Discrete(4, start=2)
     model = cls(space, action, absorbing=True)
     arms = torch.as_tensor(np.stack([action.sample() for _ in range(5)]))
@@ -261,7 +261,7 @@ def test_the_absorbing_state_needs_no_zero_among_the_choices(cls, action):
     assert model.reward(data).isfinite().all()
 
 
-def test_in_the_absorbing_state_airl_knows_of_no_action():
+def test_airl_ignores_action_in_absorbing_state():
     """What the policy would do there, it is never asked: ℓ is f, and the reward that is kept pays for it at the end."""
     model = built(AIRLDiscriminator, absorbing=True, gamma=0.9)
     data = transitions()
@@ -276,7 +276,7 @@ def test_in_the_absorbing_state_airl_knows_of_no_action():
     torch.testing.assert_close(model.recovered_reward(data), expected)
 
 
-def test_airls_logit():
+def test_airl_logit_matches_definition():
     """ℓ = r(s) + γ Φ(s′) − Φ(s) − log π, without Φ(s′) where there is no future."""
     model = built(AIRLDiscriminator, gamma=0.9)
     data = transitions()
@@ -296,7 +296,7 @@ def test_airls_logit():
     assert torch.equal(model.recovered_reward(data), model.recovered_reward(moved))
 
 
-def test_the_entropy_weight_is_of_what_is_paid_alone():
+def test_entropy_weight_changes_reward_only():
     """The discriminator goes on telling expert from learner by f − log π."""
     data, given, weighted = transitions(), columns(), built(AIRLDiscriminator, absorbing=True, entropy_weight=0.1)
     data.log_prob = torch.randn(6)
@@ -308,7 +308,7 @@ def test_the_entropy_weight_is_of_what_is_paid_alone():
         built(AIRLDiscriminator, entropy_weight=float("nan"))
 
 
-def test_the_decay_is_of_the_rewards_weights_alone():
+def test_reward_decay_covers_reward_weights_only():
     model, given = built(AIRLDiscriminator, reward_decay=0.1), columns()
     plain, _ = built(AIRLDiscriminator)(*given)
     squares = sum(layer.weight.square().sum() for layer in model.reward_network.layers)
@@ -317,7 +317,7 @@ def test_the_decay_is_of_the_rewards_weights_alone():
         built(AIRLDiscriminator, reward_decay=-1.0)
 
 
-def test_airls_probability_is_the_papers():
+def test_airl_probability_matches_paper():
     model = built(AIRLDiscriminator, action=BUTTONS)
     data = transitions(discrete=True)
     log_prob = torch.randn(6)
@@ -326,7 +326,7 @@ def test_airls_probability_is_the_papers():
     torch.testing.assert_close(torch.sigmoid(model.logit(samples, log_prob)), f / (f + log_prob.exp()))
 
 
-def test_shapes_of_rewards_are_those_of_the_transitions():
+def test_reward_shapes_match_transitions():
     data = transitions().view(2, 3)
     for cls in (Discriminator, AIRLDiscriminator):
         assert built(cls).reward(data).shape == (2, 3)
@@ -343,6 +343,6 @@ def test_shapes_of_rewards_are_those_of_the_transitions():
         ({"absorbing": True, "gamma": 1.0}, "never ends"),
     ],
 )
-def test_what_makes_no_sense_is_refused(arguments, message):
+def test_invalid_options_raise(arguments, message):
     with pytest.raises(ConfigError, match=message):
         built(**arguments)

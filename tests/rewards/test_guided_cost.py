@@ -53,7 +53,7 @@ def by_hand(reward, one):
     return costs, torch.stack(returns)
 
 
-def test_loss_and_gradient_are_those_of_the_closed_form():
+def test_loss_and_gradient_match_closed_form():
     reward, expert, samples = model(min_share=0.0), paths(4, 6, 1), paths(7, 5, 2)
     log_q = torch.linspace(-6.0, 1.0, 7)
     loss, statistics = reward(*expert, *samples, log_q)
@@ -71,7 +71,7 @@ def test_loss_and_gradient_are_those_of_the_closed_form():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_regularizers_are_those_of_the_paper_along_each_trajectory():
+def test_regularizers_match_paper():
     expert, samples = paths(4, 6, 1), paths(7, 5, 2)
     log_q = torch.zeros(7)
     reward = model(local_constancy=0.3, monotonicity=0.7)
@@ -95,7 +95,7 @@ def test_regularizers_are_those_of_the_paper_along_each_trajectory():
     assert local_constancy(torch.tensor([[0.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).item() == 0.0
 
 
-def test_effective_sample_size_and_its_guard():
+def test_tempering_keeps_effective_sample_size():
     weight = torch.tensor([1.0, 2.0, 5.0, 0.1])
     expected = weight.sum() ** 2 / weight.pow(2).sum()
     torch.testing.assert_close(effective_sample_size(weight.log() + 300.0), expected, rtol=1e-4, atol=0.0)
@@ -108,7 +108,7 @@ def test_effective_sample_size_and_its_guard():
     assert effective_sample_size(exponent * log_weight).item() == pytest.approx(10.0, rel=1e-3)
 
 
-def test_what_is_tempered_is_a_lower_bound_that_ends_in_the_evidence_bound():
+def test_tempered_estimate_is_lower_bound():
     log_weight = 3.0 * torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     bounds = [float(log_partition_estimate(log_weight, exponent)) for exponent in (1e-7, 0.1, 0.5, 1.0)]
     assert bounds == sorted(bounds)
@@ -116,7 +116,7 @@ def test_what_is_tempered_is_a_lower_bound_that_ends_in_the_evidence_bound():
     assert bounds[-1] == pytest.approx(math.log(float(log_weight.exp().mean())))
 
 
-def test_the_mixture_is_weighted_by_what_came_from_each():
+def test_mixture_is_weighted_by_sample_counts():
     log_prob = torch.tensor([[-1.0, -2.0], [-30.0, -0.5]])
     expected = (0.25 * log_prob[:, 0].exp() + 0.75 * log_prob[:, 1].exp()).log()
     torch.testing.assert_close(log_mixture(log_prob, torch.tensor([5.0, 15.0])), expected)
@@ -183,7 +183,7 @@ def drawn(dynamics, policies, each, seed):
     return samples, torch.stack([samples.log_prob(one) for one in policies], 1)
 
 
-def test_from_samples_of_several_policies_the_gradient_comes_to_the_exact_one(exact):
+def test_gradient_from_several_policies_converges_to_exact(exact):
     reward, value, gradient = exact
     dynamics, _ = world()
     policies, errors = [sampler(seed) for seed in (0, 1, 2)], []
@@ -200,7 +200,7 @@ def test_from_samples_of_several_policies_the_gradient_comes_to_the_exact_one(ex
     assert float(estimated) == pytest.approx(float(value), abs=0.01)
 
 
-def test_without_the_weights_or_with_those_of_one_sampler_alone_it_is_biased(exact):
+def test_gradient_without_mixture_weights_is_biased(exact):
     reward, _, gradient = exact
     dynamics, _ = world()
     samples, log_prob = drawn(dynamics, [sampler(seed) for seed in (0, 1, 2)], 25600, 0)
@@ -215,7 +215,7 @@ def test_without_the_weights_or_with_those_of_one_sampler_alone_it_is_biased(exa
     assert error(log_prob[:, 0]) > 0.1
 
 
-def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monkeypatch):
+def test_gradient_with_fused_demonstrations_is_exact(exact, monkeypatch):
     reward, _, gradient = exact
     dynamics, _ = world()
     expert, learner = sampler(7), sampler(1)
@@ -256,7 +256,7 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
     assert error(torch.cat([first + 2.0, second])) > 0.1  # the halves weighed unequally
 
 
-def test_the_reward_of_transitions_is_that_of_trajectories():
+def test_transition_rewards_sum_to_trajectory_rewards():
     reward, one = model(), paths(3, 4, 0)
     total = reward.trajectory_costs(*one)[1]
     steps = Transitions(
@@ -284,6 +284,6 @@ def test_the_reward_of_transitions_is_that_of_trajectories():
         ({"hidden_sizes": [64, 0]}, r"hidden_sizes is \[64, 0\]; each must be at least 1"),
     ],
 )
-def test_what_cannot_work_is_named(arguments, text):
+def test_invalid_options_raise(arguments, text):
     with pytest.raises(ConfigError, match=text):
         model(**arguments)

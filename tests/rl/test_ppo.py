@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 
-import lamps
+import multi_discrete
 import numpy as np
 import pytest
 import torch
@@ -327,7 +327,7 @@ def test_a_compiled_gradient_is_the_eager_one(kind):
 
 
 def test_it_learns_several_discrete_actions_at_once():
-    envs = make("Lamps-v0", 8, 0, "sync")
+    envs = make("MatchTargets-v0", 8, 0, "sync")
     torch.manual_seed(0)
     settings = {"gamma": 0.0, "learning_rate": 3e-3, "batch_size": 128}
     learner = PPO(envs.single_observation_space, envs.single_action_space, hidden_sizes=[32], **settings)
@@ -337,7 +337,7 @@ def test_it_learns_several_discrete_actions_at_once():
         learner.update(one, 0.0)
     record = collect(envs, learner.policy.actor(), 16, seed=1)
     envs.close()
-    chance = np.mean([1 / n for n in lamps.CHOICES])
+    chance = np.mean([1 / n for n in multi_discrete.CHOICES])
     assert chance < 0.4
     assert float(record.reward.mean()) > 0.95
 

@@ -69,7 +69,7 @@ def shown(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectories:
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize(("masked", "ends"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("horizon", [None, 700])
-def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, masked, ends, horizon):
+def test_step_likelihood_and_gradient_match_dense_form(inputs, masked, ends, horizon):
     """Of trajectories of up to 680 steps; the gradient by finite differences of Σ log π_t(a_t | s_t)."""
     mdp, gamma = world(masked, ends), 0.95
     planning = Planning(horizon, gamma, tolerance=1e-12)
@@ -106,7 +106,7 @@ def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, 
             assert float(gradient[at]) == pytest.approx(slope, abs=1e-3, rel=1e-5)
 
 
-def test_an_unknown_action_counts_by_the_state_that_was_seen():
+def test_unknown_action_counts_observed_state():
     p = np.zeros((3, 2, 3))
     p[:, :, [1, 2, 0]] = np.eye(3)[:, None].repeat(2, 1)  # either action does the same
     mdp, planning = TabularMDP(p), Planning(gamma=0.5, tolerance=1e-12)
@@ -117,7 +117,7 @@ def test_an_unknown_action_counts_by_the_state_that_was_seen():
     assert baselines(mdp, chosen, chosen) == (0, 0, 0)
 
 
-def test_baselines_are_counted():
+def test_baselines_match_counts():
     mdp = world(True, False)
     chosen = shown(mdp, [30, 20]).check(mdp, "state", None)
     fitted = shown(mdp, [40], seed=1).check(mdp, "state", None)
@@ -135,7 +135,7 @@ def test_baselines_are_counted():
 
 @pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_actions_that_are_not_available_are_never_taken(entropy, ends):
+def test_unavailable_actions_are_never_taken(entropy, ends):
     mdp = world(True, ends)
     assert mdp.count_actions().tolist() == [3, 2, 1, 2, 3, 1 if ends else 2]
     reward = RewardTable(
@@ -156,7 +156,7 @@ def test_actions_that_are_not_available_are_never_taken(entropy, ends):
         assert (gradient[never] == 0).all()
 
 
-def test_acting_at_random_is_uniform_over_what_is_available():
+def test_random_actions_are_uniform_over_available():
     mdp = world(True, False)
     at = TabularMDP(dense(), np.eye(STATES)[1], reward=np.arange(STATES), available=AVAILABLE)
     drawn = sample_trajectories(
@@ -177,7 +177,7 @@ def test_acting_at_random_is_uniform_over_what_is_available():
     assert np.isfinite(random_return("lit_imitation/Tabular-v0", world=at))
 
 
-def test_a_table_without_some_actions_says_that_they_are_not_available():
+def test_missing_table_actions_are_unavailable():
     class Table:
         P = {0: {0: [(1.0, 1, 0.0, False)], 2: [(1.0, 0, 1.0, False)]}, 1: {1: [(1.0, 0, 0.0, False)], 2: []}}  # noqa: RUF012
         initial_state_distrib = np.array([1.0, 0.0])
@@ -188,7 +188,7 @@ def test_a_table_without_some_actions_says_that_they_are_not_available():
     assert solve(mdp, mdp.reward, Planning(gamma=0.5, entropy="none")).policy.argmax(1).tolist() == [2, 1]
 
 
-def test_what_availability_cannot_be():
+def test_invalid_availability_raises():
     p = dense()
     with pytest.raises(ConfigError, match=r"available has shape \[6, 2\]; expected \[6, 3\]"):
         TabularMDP(p, available=AVAILABLE[:, :2])

@@ -28,7 +28,7 @@ def dense(mdp):
     return found.reshape(mdp.num_actions, mdp.num_states, mdp.num_states).swapaxes(0, 1)
 
 
-def test_ways_to_write_the_same_transitions():
+def test_transition_formats_agree():
     successors = np.array([[[1, 0, 0, 0], [0, 1, 2, 1]], [[2, 0, 0, 0], [0, 0, 0, 0]], [[2, 2, -1, 9], [2, 2, 2, 2]]])
     probabilities = np.array(
         [[[1, 0, 0, 0], [0.25, 0.2, 0.25, 0.3]], [[1, 0, 0, 0], [0.5, 0.5, 0, 0]], [[1, 0, 0, 0], [0.25] * 4]]
@@ -47,7 +47,7 @@ def test_ways_to_write_the_same_transitions():
         np.testing.assert_allclose(mdp.start, np.full(3, 1 / 3))
 
 
-def test_rewards_of_transitions_follow_them_and_mean_over_a_successor_named_twice():
+def test_rewards_of_repeated_successors_are_averaged():
     successors = np.array([[[0, 1, 1]], [[0, 0, 0]]])
     mdp = TabularMDP((successors, [[[0.5, 0.125, 0.375]], [[1, 0, 0]]]), reward=[[[7, 1, 5]], [[2, 99, 99]]])
     assert mdp.reward.inputs == "transition"
@@ -96,19 +96,19 @@ def broken(place, value, array=P):
         ({"grid": (2, 2)}, "a grid of 2 × 2 does not have 3 states"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(arguments, text):
+def test_invalid_arguments_raise(arguments, text):
     with pytest.raises(ConfigError, match=text):
         TabularMDP(**{"transitions": P, **arguments})
 
 
-def test_rows_of_terminal_states_are_not_read():
+def test_rows_of_terminal_states_are_ignored():
     mdp = TabularMDP(broken((2,), 0.0), terminal=[False, False, True], reward=broken((2,), 5.0, np.zeros((3, 2, 3))))
     assert not (mdp.row % 3 == 2).any()
     assert len(mdp.reward.values) == len(mdp.successor)
     assert mdp.start.tolist() == [0.5, 0.5, 0.0]
 
 
-def test_find_reach_and_move():
+def test_find_reachable_and_to():
     mdp = TabularMDP(P, [0, 1, 0], reward=[1.0, 2.0, 3.0], features=np.eye(3))
     s, a, z = (torch.tensor(x) for x in ([0, 0, 1, 2], [1, 0, 1, 0], [2, 2, 0, 2]))
     place = mdp.find(s, a, z)
@@ -124,7 +124,7 @@ def test_find_reach_and_move():
     assert repr(TabularMDP(P, [0, 1, 0], reward=[1.0, 2.0, 4.0])) != repr(mdp)
 
 
-def test_estimated_from_trajectories():
+def test_estimate_from_trajectories():
     mdp = TabularMDP.estimate([[[0, 1, 1], [1, 0, 0], [0, 1, 2]], [[0, 1, 1], [1, 1, 2]], [[1, 0, 0]]])
     expected = np.zeros((3, 2, 3))
     expected[0, 1, 1], expected[0, 1, 2] = 2 / 3, 1 / 3
@@ -153,7 +153,7 @@ GOOD = [[0, 0, 1], [1, 0, 0]]
         ([GOOD, [[0, 0, 1], [1, 0]]], {}, r"trajectory 1: .*expected integers \[n, 3\]"),
     ],
 )
-def test_what_no_world_is_estimated_from(trajectories, sizes, text):
+def test_invalid_trajectories_raise(trajectories, sizes, text):
     with pytest.raises(ConfigError, match=text):
         TabularMDP.estimate(trajectories, **sizes)
 
@@ -168,7 +168,7 @@ def test_what_no_world_is_estimated_from(trajectories, sizes, text):
         ("CliffWalking-v1", {}),
     ],
 )
-def test_toy_text(env_id, arguments):
+def test_toy_text_worlds_match_environments(env_id, arguments):
     """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
     env = gymnasium.make(env_id, **arguments)
     mdp = TabularMDP.from_env(env)
@@ -185,19 +185,19 @@ def test_toy_text(env_id, arguments):
         state = env.reset()[0] if terminated or truncated else following
 
 
-def test_taxi_is_solved_as_well_as_it_can_be():
+def test_taxi_is_solved_optimally():
     """The mean return of the optimal policy over all starts is known: 7.93."""
     mdp = TabularMDP.from_env(gymnasium.make("Taxi-v4"))
     value, _ = solve(mdp, mdp.reward, Planning(200, 1.0, entropy="none"))
     assert float(mdp.start @ value[0]) == pytest.approx(7.93, abs=0.01)
 
 
-def test_an_environment_that_does_not_tell():
+def test_environment_without_table_raises():
     with pytest.raises(ConfigError, match="CartPoleEnv has no transition table"):
         TabularMDP.from_env(gymnasium.make("CartPole-v1"))
 
 
-def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
+def test_fickle_passenger_raises():
     env = gymnasium.make("Taxi-v4", fickle_passenger=True, fickle_probability=1.0).unwrapped
     env.reset(seed=0)
     env.s = env.encode(2, 2, 4, 0)  # in the taxi, going to the first place
@@ -207,7 +207,7 @@ def test_a_passenger_who_changes_the_destination_is_not_in_the_table():
         TabularMDP.from_env(env)
 
 
-def test_acting_in_one(recwarn):
+def test_single_environment_steps(recwarn):
     ends = TabularMDP(P, [1, 0, 0], reward=[1.0, 2.0, 40.0], terminal=[False, False, True])
     env = TabularEnv(ends, max_episode_steps=5)
     check_env(env, skip_render_check=True)
@@ -229,7 +229,7 @@ def test_acting_in_one(recwarn):
         ([0, 1], r"actions are int64 \[1, 2\]"),
     ],
 )
-def test_what_is_no_action_is_not_played(action, text):
+def test_invalid_actions_raise(action, text):
     env = TabularEnv(TabularMDP(P))
     env.reset(seed=0)
     with pytest.raises(gymnasium.error.InvalidAction, match=text):
@@ -247,12 +247,12 @@ def test_what_is_no_action_is_not_played(action, text):
         ),
     ],
 )
-def test_a_world_that_there_is_not_or_is_already(world, arguments, text):
+def test_invalid_world_arguments_raise(world, arguments, text):
     with pytest.raises(ConfigError, match=text):
         TabularVectorEnv(2, world=world, **arguments)
 
 
-def test_an_action_that_is_ignored_may_be_anything():
+def test_ignored_actions_are_not_checked():
     envs = gymnasium.make_vec(
         "lit_imitation/Tabular-v0", 2, "vector_entry_point", world=TabularMDP(P, [1, 0, 0]), max_episode_steps=1
     )
@@ -264,7 +264,7 @@ def test_an_action_that_is_ignored_may_be_anything():
         envs.step(np.array([0, 99]))
 
 
-def test_many_at_once_visit_what_the_probabilities_say():
+def test_batched_visits_match_probabilities():
     ends = TabularMDP(P, [0.3, 0.7, 0], reward=[[0, 1], [2, 3], [4, 5]])
     envs = gymnasium.make_vec("lit_imitation/Tabular-v0", 4000, "vector_entry_point", world=ends, max_episode_steps=2)
     first, _ = envs.reset(seed=0)
@@ -280,7 +280,7 @@ def test_many_at_once_visit_what_the_probabilities_say():
 
 
 @pytest.mark.parametrize("world", [GridWorld, ObjectWorld, BinaryWorld])
-def test_worlds_of_the_literature(world):
+def test_literature_worlds_have_expected_structure(world):
     one, same, other = world(size=7, seed=3), world(size=7, seed=3), world(size=7, seed=4)
     assert repr(one) == repr(same)
     assert torch.equal(one.features, same.features)
@@ -300,7 +300,7 @@ def test_worlds_of_the_literature(world):
         world(size=0)
 
 
-def test_rewards_of_worlds_are_as_their_papers_say():
+def test_world_rewards_match_papers():
     grid = BinaryWorld(size=9, seed=1)
     around = grid.features.reshape(9, 9, 9)
     blue = around[..., 4]
@@ -329,7 +329,7 @@ def test_rewards_of_worlds_are_as_their_papers_say():
 
 
 @pytest.mark.parametrize("world", [GridWorld, ObjectWorld, BinaryWorld])
-def test_the_reward_of_a_world_is_a_function_of_its_features(world):
+def test_world_rewards_are_functions_of_features(world):
     """Else no reward of the features is the true one, however much is demonstrated."""
     mdp = world(size=32)
     _, kind = np.unique(mdp.features.numpy(), axis=0, return_inverse=True)

@@ -74,7 +74,7 @@ def chance(mdp, one):
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_of_trajectories_partition_function_policy_and_occupancy_are_sums_over_all(inputs, ends):
+def test_trajectory_entropy_matches_enumeration(inputs, ends):
     mdp = world(ends)
     reward, planning = table(mdp, inputs), Planning(HORIZON, 1.0, entropy="trajectory")
     solution = solve(mdp, reward, planning)
@@ -96,7 +96,7 @@ def test_of_trajectories_partition_function_policy_and_occupancy_are_sums_over_a
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_causal_policy_is_the_best_of_all_for_return_and_causal_entropy(inputs, ends):
+def test_causal_policy_maximizes_return_plus_entropy(inputs, ends):
     """V_0 is what the policy gets, enumerated over all trajectories, and no other policy gets more."""
     mdp, gamma = world(ends), 0.9
     reward, planning = table(mdp, inputs), Planning(HORIZON, gamma)
@@ -121,7 +121,7 @@ def test_causal_policy_is_the_best_of_all_for_return_and_causal_entropy(inputs, 
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_occupancy_is_a_sum_over_all_trajectories(ends):
+def test_occupancy_matches_enumeration(ends):
     mdp, gamma = world(ends), 0.8
     planning = Planning(HORIZON, gamma)
     policy = solve(mdp, table(mdp, "state"), planning).policy
@@ -135,7 +135,7 @@ def test_occupancy_is_a_sum_over_all_trajectories(ends):
     torch.testing.assert_close(occupancy(mdp, policy, {0: mdp.start}, planning), visits, rtol=1e-12, atol=1e-14)
 
 
-def test_both_entropies_agree_where_chance_has_no_say_and_differ_where_it_has():
+def test_entropies_agree_only_for_deterministic_dynamics():
     for deterministic in (True, False):
         mdp = world(deterministic=deterministic)
         reward = table(mdp, "state_action")
@@ -144,7 +144,7 @@ def test_both_entropies_agree_where_chance_has_no_say_and_differ_where_it_has():
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_without_end_the_values_are_those_of_the_fixed_point(ends):
+def test_infinite_horizon_values_are_fixed_point(ends):
     mdp = world(ends)
     reward, planning = table(mdp, "state"), Planning(gamma=0.9, tolerance=1e-5)
     value, policy = solve(mdp, reward, planning)
@@ -159,7 +159,7 @@ def test_without_end_the_values_are_those_of_the_fixed_point(ends):
     assert float((flow.sum(1) - state).abs().sum()) < 1e-5
 
 
-def test_the_optimal_policy_is_the_best_of_all_that_there_are():
+def test_optimal_policy_beats_all_policies():
     mdp, gamma = world(), 0.9
     reward = table(mdp, "state_action")
     value, policy = solve(mdp, reward, Planning(gamma=gamma, tolerance=1e-10, entropy="none"))
@@ -205,7 +205,7 @@ def likelihood(mdp, values, inputs, chosen, planning):
 )
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
+def test_gradient_matches_finite_differences(planning, inputs, ends):
     mdp = everywhere(ends)
     values = table(mdp, inputs).values.requires_grad_()
     chosen = cut(2, ends).check(mdp, inputs, planning.horizon)
@@ -217,7 +217,7 @@ def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("length", [1, 3, HORIZON])
-def test_likelihood_of_trajectories_is_that_of_the_enumeration(length, ends, inputs):
+def test_trajectory_likelihood_matches_enumeration(length, ends, inputs):
     """log P(ζ | s_0) of 2008, with what a cut trajectory does not tell summed over, less the dynamics' own."""
     mdp, planning = everywhere(ends), Planning(HORIZON, 1.0, entropy="trajectory")
     reward = table(mdp, inputs)
@@ -235,7 +235,7 @@ def test_likelihood_of_trajectories_is_that_of_the_enumeration(length, ends, inp
 
 
 @pytest.mark.parametrize("planning", [Planning(HORIZON, 0.9), Planning(gamma=0.9, tolerance=1e-13)])
-def test_causal_likelihood_is_that_of_the_actions_where_chance_has_no_say(planning):
+def test_causal_likelihood_matches_action_likelihood(planning):
     p = np.zeros((4, 2, 4))
     p[np.arange(4), 0, [1, 2, 3, 0]] = p[np.arange(4), 1, [2, 3, 0, 1]] = 1
     mdp = TabularMDP(p)
@@ -250,7 +250,7 @@ def test_causal_likelihood_is_that_of_the_actions_where_chance_has_no_say(planni
     assert float(likelihood(mdp, reward.values, "state_action", chosen, planning)) == pytest.approx(total / 2, rel=1e-9)
 
 
-def test_causal_gradient_is_that_of_the_expected_likelihood_of_actions():
+def test_causal_gradient_matches_expected_likelihood():
     """Of all trajectories of an expert, weighed by their probability; by finite differences of Σ γᵗ log π_t."""
     mdp, planning = world(False), Planning(3, 0.9)
     expert = solve(mdp, table(mdp, "state_action", seed=5), planning).policy
@@ -274,7 +274,7 @@ def test_causal_gradient_is_that_of_the_expected_likelihood_of_actions():
         assert slope == pytest.approx(float(demonstrated[s, a] - learner[s, a]), abs=1e-7)
 
 
-def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
+def test_potential_shaping_does_not_change_policies():
     mdp, gamma = world(False), 0.9
     reward = table(mdp, "transition")
     potential = torch.randn(4, generator=torch.Generator().manual_seed(3)).double() * 5
@@ -287,7 +287,7 @@ def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
         torch.testing.assert_close(shaped_value, value - potential, rtol=0, atol=1e-10)
 
 
-def test_on_devices_that_scipy_does_not_know_it_is_the_same(monkeypatch):
+def test_torch_and_scipy_operations_agree(monkeypatch):
     mdp = world()
     value, flow = (torch.randn(shape, dtype=torch.float64) for shape in ((4,), (2, 4)))
     expected = mdp.expectation(value), mdp.push(flow)
@@ -295,7 +295,7 @@ def test_on_devices_that_scipy_does_not_know_it_is_the_same(monkeypatch):
     torch.testing.assert_close((mdp.expectation(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
 
 
-def test_rewards_of_any_size_neither_overflow_nor_vanish():
+def test_extreme_rewards_neither_overflow_nor_vanish():
     mdp = world().to(dtype=torch.float32)
     for size in (1e3, 1e6):
         reward = RewardTable(torch.tensor([size, -size, size / 2, 0.0]))
@@ -318,13 +318,13 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
         ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "set model.horizon, and model.gamma to 1"),
     ],
 )
-def test_what_cannot_be_planned_is_said(arguments, text):
+def test_invalid_planning_raises(arguments, text):
     with pytest.raises(ConfigError, match=text):
         Planning(**arguments)
 
 
 @pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
-def test_of_a_large_world_q_is_computed_twice(monkeypatch, entropy):
+def test_large_world_recomputes_q(monkeypatch, entropy):
     """What is kept of a small one only saves time."""
     mdp, planning = world(), Planning(HORIZON, 1.0, entropy=entropy)
     reward = table(mdp, "transition")

@@ -32,7 +32,7 @@ WORLD = TabularMDP(P, [0.5, 0.5, 0, 0, 0], terminal=[False, False, False, True, 
         ([[0, 1], [0] * 12], "trajectory 1: 11 steps exceed model.horizon 10"),
     ],
 )
-def test_what_is_wrong_is_named_with_trajectory_and_step(trajectories, text, tmp_path):
+def test_errors_name_trajectory_and_step(trajectories, text, tmp_path):
     with pytest.raises(DemonstrationError, match=f"data.demonstrations, {text}"):
         Trajectories.from_arrays(trajectories).check(WORLD, "state_action", 10)
     file = tmp_path / "mine.npz"
@@ -60,12 +60,12 @@ def test_what_is_wrong_is_named_with_trajectory_and_step(trajectories, text, tmp
         ([[0, 1], 3], r"trajectory 1: states are int64 \[\]"),
     ],
 )
-def test_what_is_no_trajectory(trajectories, text):
+def test_invalid_trajectory_raises(trajectories, text):
     with pytest.raises(DemonstrationError, match=text):
         Trajectories.from_arrays(trajectories)
 
 
-def test_tuples_and_lists_are_told_apart_by_what_is_in_them():
+def test_pairs_and_state_lists_are_distinguished():
     expected = Trajectories.from_arrays(
         [(np.array([0, 1, 2]), np.array([0, 0])), np.array([1, 2]), (np.array([1, 2]), None)]
     )
@@ -81,7 +81,7 @@ def test_tuples_and_lists_are_told_apart_by_what_is_in_them():
     assert Trajectories.from_arrays([(0, 1, 2)]).next_state.tolist() == [1, 2]
 
 
-def test_a_single_action_may_be_unknown():
+def test_single_action_may_be_unknown():
     found = Trajectories.from_arrays([([0, 1, 1, 2], [UNKNOWN, 1, UNKNOWN])]).check(WORLD, "state_action", None)
     assert found.action.tolist() == [0, 1, 0]
     text = "trajectory 0, step 1: action -2 does not exist; valid are 0 to 1, and -1 for an unknown one"
@@ -89,7 +89,7 @@ def test_a_single_action_may_be_unknown():
         Trajectories.from_arrays([([0, 1, 1], [0, -2])]).check(WORLD, "state_action", None)
 
 
-def test_actions_are_told_by_the_transitions_where_they_can_be():
+def test_unknown_actions_are_inferred_if_unambiguous():
     found = Trajectories.from_arrays([[0, 0, 1, 2, 3], ([1, 2], [0])])
     assert found.check(WORLD, "state", None).action.tolist() == [1, 0, 0, UNKNOWN, 0]
     with pytest.raises(DemonstrationError, match="step 3: several actions"):
@@ -100,7 +100,7 @@ def test_actions_are_told_by_the_transitions_where_they_can_be():
     assert (chosen.state.tolist(), chosen.length.tolist()) == ([1], [1])
 
 
-def test_as_many_states_as_actions_leave_the_last_step_out():
+def test_last_action_without_successor_is_dropped():
     found = Trajectories.from_arrays([([0, 1, 2], [0, 0, 1])])
     assert (found.state.tolist(), found.next_state.tolist(), found.action.tolist()) == ([0, 1], [1, 2], [0, 0])
 
@@ -120,7 +120,7 @@ def test_visits_and_inflow():
     np.testing.assert_allclose(flows[2], [0, 0, 0, -0.25, 0])
 
 
-def test_sampled_trajectories_visit_what_the_occupancy_says():
+def test_sampled_trajectories_match_occupancy():
     mdp = GridWorld(4)
     planning = Planning(12, 1.0)
     policy = solve(mdp, mdp.reward, planning).policy
@@ -134,7 +134,7 @@ def test_sampled_trajectories_visit_what_the_occupancy_says():
     assert (ending.length.min() < 5) & WORLD.terminal[last].all()
 
 
-def test_demonstration_files_of_the_other_methods_are_read(tmp_path):
+def test_demonstration_files_are_read(tmp_path):
     rows = {"observations": [0, 1, 2, 1, 2], "actions": [0, 0, 0, 0, 0], "next_observations": [1, 2, 3, 2, 3]}
     ends = {"terminals": [0, 0, 1, 0, 0], "timeouts": [0, 0, 0, 0, 1], "rewards": np.zeros(5)}
     np.savez(tmp_path / "all.npz", **rows, **ends)
@@ -155,7 +155,7 @@ def test_demonstration_files_of_the_other_methods_are_read(tmp_path):
         ([0, 0, 1, 0, 1, 2], 1, "trajectory 2: 2 steps exceed model.horizon 1"),
     ],
 )
-def test_trajectories_are_numbered_as_in_the_file(states, horizon, text, tmp_path):
+def test_trajectories_are_numbered_as_in_file(states, horizon, text, tmp_path):
     """The first is one state, which tells nothing and is left out."""
     ends = {"terminals": [0] * 6, "timeouts": [1, 0, 1, 0, 0, 1], "rewards": np.zeros(6)}
     np.savez(tmp_path / "some.npz", observations=states, actions=[0] * 6, **ends)
@@ -179,7 +179,7 @@ def test_trajectories_are_numbered_as_in_the_file(states, horizon, text, tmp_pat
         ({"states": [0.0, 1.0], "lengths": [1]}, "'states' is float64"),
     ],
 )
-def test_files_that_do_not_fit(columns, text, tmp_path):
+def test_invalid_files_raise(columns, text, tmp_path):
     np.savez(tmp_path / "mine.npz", **columns)
     with pytest.raises(DemonstrationError, match=f"mine.npz: .*{text}"):
         read_trajectories(str(tmp_path / "mine.npz"))

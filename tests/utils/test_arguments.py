@@ -33,11 +33,11 @@ DATA = {"env_id": "CartPole-v1", "expert": "scripted"}
         (DAggerCallback, {"expert": np.sign, "beta": LinearBeta(3)}),
     ],
 )
-def test_arguments_that_work_are_let_through(cls, arguments):
+def test_valid_arguments_pass(cls, arguments):
     cls(*((OBSERVATION, ACTION) if cls is CategoricalPolicy else ()), **arguments)
 
 
-def test_a_class_without_all_of_its_methods_is_named():
+def test_abstract_class_raises():
     class Half(Policy):
         def decode(self, head, deterministic):
             return head

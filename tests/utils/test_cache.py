@@ -24,7 +24,7 @@ from lit_imitation.utils.cache import Key, Store, cache_dir, load_or_make
 SPACE = gymnasium.spaces.Discrete(2)
 
 
-def test_the_variable_wins_then_the_desktops_then_the_home(monkeypatch, tmp_path):
+def test_cache_dir_precedence(monkeypatch, tmp_path):
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_dir() == tmp_path / "own"
@@ -35,7 +35,7 @@ def test_the_variable_wins_then_the_desktops_then_the_home(monkeypatch, tmp_path
         assert cache_dir() == Path.home() / ".cache" / "lit_imitation"
 
 
-def test_tilde_in_the_variable_means_the_home(monkeypatch, tmp_path):
+def test_tilde_in_cache_variable_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LIT_IMITATION_CACHE", "~/own")
     assert cache_dir() == tmp_path / "own"
@@ -96,7 +96,7 @@ def test_expert_key_follows_every_source(beside, spec, files, changed):
     assert "cannot" not in before
 
 
-def test_declared_cache_key_counts_and_allows_caching(beside):
+def test_declared_cache_key_enables_caching(beside):
     text = "class Act:\n cache_key = {}\n def __call__(self, o): return o\nact = Act()"
     found = []
     for value in ("'one'", "'two'", "lambda self: 'one'"):
@@ -140,7 +140,7 @@ def test_source_edited_after_import_is_not_cached(beside, tmp_path):
     assert "edited" not in digest("own_old:act")
 
 
-def test_files_read_while_it_was_made_count(beside, tmp_path, capsys):
+def test_changed_input_file_invalidates_entry(beside, tmp_path, capsys):
     """Under whatever name: no source tells this one."""
     (tmp_path / "weights.bin").write_text("1")
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
@@ -159,7 +159,7 @@ def test_files_read_while_it_was_made_count(beside, tmp_path, capsys):
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_key_tells_settings_apart_by_content():
+def test_key_distinguishes_settings_by_content():
     values = [1, 1.5, "a", None, (1, 2), [1, 2], {"a": 1}, np.zeros(2000), np.eye(50)[:40].ravel(), torch.zeros(2000)]
     digests = [Key(value=value).digest() for value in values]
     assert len(set(digests)) == len(values)
@@ -182,7 +182,7 @@ gymnasium.register("Own-v0", "own_env:Env")
 
 
 @pytest.mark.filterwarnings("ignore:.*Overriding environment")
-def test_environment_and_random_return_follow_the_source(beside, capsys):
+def test_changed_environment_source_invalidates_entry(beside, capsys):
     beside("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1.0")
     beside("own_env.py", ENVIRONMENT)
     assert [random_return("own_env:Own-v0") for _ in range(2)] == [5.0, 5.0]
@@ -195,7 +195,7 @@ def test_environment_and_random_return_follow_the_source(beside, capsys):
     assert len(list(cache_dir().rglob("*.json"))) == 2
 
 
-def test_environment_key_has_wrappers_and_registration():
+def test_environment_key_covers_wrappers_and_registration():
     clip = gymnasium.envs.registration.WrapperSpec("Clip", "gymnasium.wrappers:ClipReward", {"min_reward": 0.0})
     digests = set()
     for more in (
@@ -221,7 +221,7 @@ def test_demonstrations_are_checked_before_they_are_cached(beside):
     assert not list(cache_dir().rglob("*.npz"))  # 1e39 is too much for the float32 of a record
 
 
-def test_refresh_redoes_what_is_cached(beside):
+def test_refresh_makes_result_again(beside):
     beside("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
 
     def touched(**more: bool) -> list[str]:
@@ -238,7 +238,7 @@ def test_refresh_redoes_what_is_cached(beside):
     assert touched(refresh=True) == []
 
 
-def test_unwritable_cache_keeps_nothing_and_goes_on(monkeypatch, tmp_path, capsys):
+def test_unwritable_cache_does_not_stop_run(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "file" / "below"))
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])

@@ -58,7 +58,7 @@ def a_function(x):
         ({np.str_("a"): np.int64(1)}, {"a": 1}),
     ],
 )
-def test_numbers_of_numpy_and_torch_become_pythons(value, wanted):
+def test_numpy_and_torch_numbers_become_python(value, wanted):
     def same(found):
         assert found == wanted
         assert str(found) == str(wanted)  # 3 and not 3.0, and no np.float64(0.1)
@@ -93,7 +93,7 @@ def test_numbers_of_numpy_and_torch_become_pythons(value, wanted):
     ],
     ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
 )
-def test_values_come_back_from_a_file(value):
+def test_values_round_trip(value):
     with trust_scope(False, [f"{__name__}.a_function"]):
         found = decode(through_a_file(encode(value)))
     assert found == value
@@ -101,14 +101,14 @@ def test_values_come_back_from_a_file(value):
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "g", "i2", "u4", "?", "c16", "U3"])
-def test_arrays_come_back_from_a_file(dtype):
+def test_arrays_round_trip(dtype):
     array = np.array([[0, 1], [1, 0]]).astype(dtype)
     found = decode(through_a_file(encode({"x": [array]})))["x"][0]
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
 
-def test_factories_come_back_from_a_file():
+def test_factories_round_trip():
     found = decode(through_a_file(encode(partial(GaussianPolicy, hidden_sizes=np.array([4]), dropout=np.float32(0.5)))))
     assert found.func is GaussianPolicy
     assert list(found.keywords["hidden_sizes"]) == [4]
@@ -137,12 +137,12 @@ def test_factories_come_back_from_a_file():
     ],
     ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
 )
-def test_a_description_calls_no_code_of_others(value):
+def test_description_runs_no_foreign_code(value):
     with pytest.raises(ConfigError):
         decode(value)
 
 
-def test_what_cannot_be_described_is_named_and_asked_for():
+def test_undescribed_settings_are_reported():
     class Odd:
         pass
 
@@ -170,7 +170,7 @@ class MixedPolicy(Mixin, CategoricalPolicy):
     """Without a constructor of its own."""
 
 
-def test_what_the_outermost_constructor_was_given_is_noted():
+def test_outermost_constructor_arguments_are_recorded():
     policy = OwnPolicy(*SPACES, shift=np.float32(0.5), hidden_sizes=np.array([4]), odd="x")
     again = build(through_a_file(describe(policy)), Policy, named=[partial(OwnPolicy)])
     assert type(again) is OwnPolicy
@@ -182,7 +182,7 @@ def test_what_the_outermost_constructor_was_given_is_noted():
     assert MixedPolicy(observation_space=SPACES[0], action_space=SPACES[1]).arguments == {"shift": 0.0}
 
 
-def test_defaults_are_described_and_differences_named():
+def test_differences_include_defaults():
     one, other = PPO(*SPACES), PPO(*SPACES, gamma=0.9, hidden_sizes=[64, 64])
     assert describe(one)["arguments"]["gae_lambda"] == 0.95
     assert differences(describe(one), describe(other)) == [("gamma", 0.99, 0.9)]
@@ -192,7 +192,7 @@ def test_defaults_are_described_and_differences_named():
     ]
 
 
-def test_states_of_others_lose_what_cannot_be_loaded_and_keep_tensors():
+def test_to_plain_keeps_tensors_and_converts_numpy():
     state = {"a": np.float64(0.5), "b": [np.arange(3)], "c": torch.tensor(2.0), "d": Path("x"), "e": np.bool_(True)}
     found = through_a_file(to_plain(state))
     assert (found["a"], found["d"], found["e"]) == (0.5, "x", True)

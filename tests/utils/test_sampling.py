@@ -12,7 +12,7 @@ from lit_imitation.utils.sampling import rank_generator, sample_rank_rows, sampl
 CPU = torch.device("cpu")
 
 
-def test_rows_are_drawn_in_proportion_to_their_weights():
+def test_rows_are_sampled_by_weight():
     torch.manual_seed(0)
     weight = torch.tensor([0.0, 1.0, 0.0, 5.0, 2.0, 0.0])
     share = np.bincount(sample_rows(6, 40_000, CPU, weight), minlength=6) / 40_000
@@ -22,7 +22,7 @@ def test_rows_are_drawn_in_proportion_to_their_weights():
     np.testing.assert_allclose(uniform, 0.25, atol=0.01)
 
 
-def test_small_weights_among_a_million_rows_are_not_lost():
+def test_small_weights_are_not_lost():
     weight = torch.ones(1_000_000)
     weight[500_000:] = 1e-3
     torch.manual_seed(0)
@@ -31,7 +31,7 @@ def test_small_weights_among_a_million_rows_are_not_lost():
 
 
 @pytest.mark.parametrize("weight", [None, torch.arange(1000.0)])
-def test_processes_together_draw_what_one_would(monkeypatch, weight):
+def test_processes_together_sample_like_one(monkeypatch, weight):
     torch.manual_seed(0)
     alone = sample_rows(1000, 60, CPU, weight)
     parts = []
@@ -44,7 +44,7 @@ def test_processes_together_draw_what_one_would(monkeypatch, weight):
     assert not torch.equal(parts[0], parts[1])
 
 
-def test_own_streams_differ_and_leave_the_common_one_alike(monkeypatch):
+def test_rank_generators_differ_and_keep_shared_stream(monkeypatch):
     torch.manual_seed(0)
     assert rank_generator(CPU) is None
     after, drawn = [], []

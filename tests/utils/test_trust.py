@@ -30,7 +30,7 @@ gymnasium.register("Mine-v0", CartPoleEnv, max_episode_steps=30)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_what_our_recipes_say_is_accepted_from_a_checkpoint(path):
+def test_recipe_classes_are_accepted_from_checkpoint(path):
     recipe = yaml.safe_load(path.read_text())
     expected = {key: recipe[key] for key in ("seed_everything", "model", "data") if key in recipe}
     for part in ("model", "data"):
@@ -75,7 +75,7 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "own.ckpt"
 
 
-def test_own_classes_load_in_python_where_trusted(own):
+def test_trusted_user_classes_load_in_python(own):
     with pytest.raises(
         ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not part of this package.*trust=T"
     ):
@@ -84,7 +84,7 @@ def test_own_classes_load_in_python_where_trusted(own):
     assert type(load_policy(own, trust=True)).__name__ == "MyPolicy"
 
 
-def test_own_classes_are_tested_where_trusted_or_named(own, capsys):
+def test_user_classes_need_trust_or_explicit_name(own, capsys):
     command = ["test", f"--ckpt_path={own}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
     with pytest.raises(SystemExit):
         main(command)
@@ -100,7 +100,7 @@ def test_own_classes_are_tested_where_trusted_or_named(own, capsys):
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "collect", "repeat"])
-def test_trust_takes_true_or_false(command, capsys):
+def test_trust_option_accepts_true_or_false(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--trust", "maybe"])
     assert "true" in capsys.readouterr().err

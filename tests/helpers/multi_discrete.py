@@ -11,7 +11,7 @@ from gymnasium.spaces import Box, MultiDiscrete
 CHOICES, FIRST = (3, 2, 4), (0, -1, 5)
 
 
-class LampsEnv(gymnasium.Env):
+class MatchTargetsEnv(gymnasium.Env):
     """Three lamps each ask for one of their choices; the reward of a step is the share of them that got it.
 
     The observation has an indicator for each choice. An episode is cut after 8 steps.
@@ -41,4 +41,4 @@ def expert(observation: np.ndarray) -> np.ndarray:
     return np.stack([part.argmax(1) for part in parts], 1) + FIRST
 
 
-gymnasium.register("Lamps-v0", "lamps:LampsEnv")
+gymnasium.register("MatchTargets-v0", "multi_discrete:MatchTargetsEnv")

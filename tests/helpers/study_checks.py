@@ -13,7 +13,7 @@ def rows(out, name):
         return list(csv.DictReader(file))
 
 
-def goes_on(out, again, summary, count, parts, without=()):
+def check_resume(out, again, summary, count, parts, without=()):
     """Of `count` runs those whose names hold `parts` are lost: the study trains them alone, and tells the same.
 
     Arrays named in `without` are not compared.

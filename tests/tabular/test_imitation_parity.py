@@ -31,7 +31,7 @@ def all_visits(mdp, policy, planning):
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("name", ["true", "recovered"])
-def test_values_policy_and_occupancy_are_the_same(recorded, name, gamma):
+def test_values_policy_and_occupancy_match_imitation(recorded, name, gamma):
     mdp = TabularMDP(recorded["transitions"].astype(np.float64), recorded["start"])
     planning = Planning(len(recorded["true_value_1.0"]), gamma)
     reward = RewardTable(torch.from_numpy(recorded["reward" if name == "true" else "recovered_reward"]).double())
@@ -42,7 +42,7 @@ def test_values_policy_and_occupancy_are_the_same(recorded, name, gamma):
     np.testing.assert_allclose(all_visits(mdp, policy, planning), expected["visits"], rtol=0, atol=TOLERANCE)
 
 
-def test_the_recovered_rewards_lead_to_the_same_visits(recorded):
+def test_recovered_rewards_give_same_visits(recorded):
     """Both are to match the true reward's; theirs was trained until it did, to 2e-5."""
     mdp = TabularMDP(recorded["transitions"].astype(np.float64), recorded["start"])
     horizon = len(recorded["true_value_1.0"])

@@ -11,7 +11,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 
-class Ends(Callback):
+class SendSignal(Callback):
     """Sends this process a signal.
 
     Args:

@@ -51,7 +51,7 @@ def _rank(function: Callable[[], dict[str, torch.Tensor]], rank: int, world: int
     dist.destroy_process_group()
 
 
-def together(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
+def run_ranks(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
     """What a function of the test's module returns on each of `world` processes that know of one another."""
     files = [directory / f"rank_{rank}.pt" for rank in range(world)]
     processes = [
