@@ -122,9 +122,9 @@ class Transitions(TensorClass):
         `next_observation` is unchanged: still the true successor. Trajectories without a selected row disappear.
         """
         episode = self.episode_index()
-        kept = rows.nonzero().squeeze(-1)
-        last = torch.ones_like(kept, dtype=torch.bool)
-        last[:-1] = episode[kept[1:]] != episode[kept[:-1]]
-        result: Transitions = self[kept]
+        index = rows.nonzero().squeeze(-1)
+        last = torch.ones_like(index, dtype=torch.bool)
+        last[:-1] = episode[index[1:]] != episode[index[:-1]]
+        result: Transitions = self[index]
         result.truncated = result.truncated | (last & ~result.done)
         return result

@@ -256,9 +256,9 @@ def _choose_backend(env_id: str, spec: EnvSpec, env_kwargs: dict[str, Any]) -> B
             from lit_imitation.envs.envpool import observation_space
         except MissingExtraError:
             return "sync"
-        if (theirs := observation_space(spec.id)) is not None:
+        if (envpool_space := observation_space(spec.id)) is not None:
             own = _gymnasium_observation_space(env_id)
-            if own is None or _shape_key(own) == _shape_key(theirs):
+            if own is None or _shape_key(own) == _shape_key(envpool_space):
                 return "envpool"
     return "sync"
 

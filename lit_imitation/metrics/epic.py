@@ -86,8 +86,8 @@ class EPIC(Metric):
         if len(s) < 2:
             raise ValueError(f"{len(s)} transitions are too few to compare two rewards; at least 2 are needed")
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = [torch.randint(len(s), (self.samples,), generator=generator).to(s.device) for _ in range(3)]
-        sample = (s[drawn[0]], a[drawn[1]], following[drawn[2]])
+        indices = [torch.randint(len(s), (self.samples,), generator=generator).to(s.device) for _ in range(3)]
+        sample = (s[indices[0]], a[indices[1]], following[indices[2]])
         left = [self._canonical(reward, (s, a, following), sample) for reward in self.rewards]
         return pearson_distance(*left)
 

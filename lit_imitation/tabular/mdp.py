@@ -451,11 +451,11 @@ class _Entries(NamedTuple):
         """Remove transitions out of terminal states or by unavailable actions."""
         if not terminal.any() and available is None:
             return self
-        kept = ~terminal[self.row % self.shape[0]]
+        keep = ~terminal[self.row % self.shape[0]]
         if available is not None:
-            kept &= available.T.reshape(-1)[self.row]
+            keep &= available.T.reshape(-1)[self.row]
         row, successor, probability, place, shape = self
-        return _Entries(row[kept], successor[kept], probability[kept], place[kept], shape)
+        return _Entries(row[keep], successor[keep], probability[keep], place[keep], shape)
 
 
 def _read_entries(transitions: TransitionInput) -> _Entries:

@@ -111,11 +111,11 @@ class Trajectories(NamedTuple):
 
     def select(self, chosen: Tensor) -> Trajectories:
         """Select the trajectories with indices `chosen: [n]`, in their original order."""
-        kept = torch.zeros(len(self.length), dtype=torch.bool, device=self.length.device)
-        kept[chosen] = True
-        steps = kept.repeat_interleave(self.length)
+        selected = torch.zeros(len(self.length), dtype=torch.bool, device=self.length.device)
+        selected[chosen] = True
+        steps = selected.repeat_interleave(self.length)
         state, action, following = (column[steps] for column in (self.state, self.action, self.next_state))
-        return Trajectories(state, action, following, self.length[kept], self.origin[kept], self.source)
+        return Trajectories(state, action, following, self.length[selected], self.origin[selected], self.source)
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Trajectories, Trajectories | None]:
         """Split into training trajectories and a random `fraction` (rounded, at least one) that is held out.
@@ -298,12 +298,12 @@ class Trajectories(NamedTuple):
         """`[N]` undiscounted return of each trajectory, including the reward of a terminal state."""
         values = reward.values
         if reward.inputs == "state":
-            paid = values[self.state] + torch.where(mdp.terminal[self.next_state], values[self.next_state], 0.0)
+            rewards = values[self.state] + torch.where(mdp.terminal[self.next_state], values[self.next_state], 0.0)
         elif reward.inputs == "state_action":
-            paid = values[self.state, self.action]
+            rewards = values[self.state, self.action]
         else:
-            paid = values[mdp.find(self.state, self.action, self.next_state)]
-        return values.new_zeros(len(self.length)).index_add_(0, self.number, paid)
+            rewards = values[mdp.find(self.state, self.action, self.next_state)]
+        return values.new_zeros(len(self.length)).index_add_(0, self.number, rewards)
 
 
 def _is_pair(one: Any) -> TypeGuard[tuple[Any, Any]]:

@@ -148,10 +148,10 @@ class Key:
                     continue
                 path = Path(name)
             absolute = path.absolute()
-            ours = absolute.is_relative_to(here) and path.suffix == ".py"
+            own_source = absolute.is_relative_to(here) and path.suffix == ".py"
             system = any(absolute.is_relative_to(root) for root in ("/proc", "/sys", "/dev"))
             cached = absolute.is_relative_to(cache_dir().absolute())
-            if not (ours or system or cached or _is_installed(absolute)) and path.is_file():
+            if not (own_source or system or cached or _is_installed(absolute)) and path.is_file():
                 found.append(name)
         return found
 

@@ -22,5 +22,5 @@ def versions() -> dict[str, str]:
     """Versions of Python, this package and its main dependencies, and the name of the device."""
     found = {name: installed_version(name) for name in PACKAGES}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    ours = {"python": platform.python_version(), "lit_imitation": version("lit-imitation"), "device": device}
-    return ours | {name: number for name, number in found.items() if number}
+    base = {"python": platform.python_version(), "lit_imitation": version("lit-imitation"), "device": device}
+    return base | {name: number for name, number in found.items() if number}

@@ -1,4 +1,4 @@
-"""The ants of the transfer study: what MuJoCo makes of their models."""
+"""Ants of the transfer study, as compiled by MuJoCo."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_crippled_back_legs_have_gear_1(models):
 
 
 def test_crippled_back_legs_are_half_as_long(models):
-    """Lengths along x and y: of the upper segment the offset of the ankle's body, of both those of their capsules."""
+    """Lengths along x and y: the ankle body's offset for the upper segment, and the capsules of both."""
     usual, weak, crippled = (models[env_id] for env_id in ("Ant-v5", ENV, CRIPPLED))
     np.testing.assert_array_equal(weak.body_pos, usual.body_pos)
     np.testing.assert_array_equal(weak.geom_size, usual.geom_size)
@@ -43,7 +43,7 @@ def test_crippled_back_legs_are_half_as_long(models):
                 assert abs(crippled.geom_pos[i, axis]) == pytest.approx(back[name] / 2)
                 assert abs(usual.geom_pos[i, axis]) == pytest.approx(back[name])
         if name in back:
-            assert crippled.geom_size[i, 1] == pytest.approx(back[name] / np.sqrt(2))  # half of the diagonal
+            assert crippled.geom_size[i, 1] == pytest.approx(back[name] / np.sqrt(2))  # half the diagonal
         else:
             np.testing.assert_array_equal(crippled.geom_pos[i], usual.geom_pos[i])
             np.testing.assert_array_equal(crippled.geom_size[i], usual.geom_size[i])

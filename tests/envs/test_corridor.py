@@ -1,4 +1,4 @@
-"""Corridor against a plain loop over its rules, and against the closed forms of what errors cost."""
+"""Corridor against a plain loop over its rules, and the closed forms of the cost of errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def situation(uniform, situations, probability):
     return 2 + int(uniform / probability * situations) if uniform < probability else 1
 
 
-def plain(seed, actions, horizon, situations, probability, recoverable):
-    """Every step of one copy, with a reset after each episode: observation, reward, truncated, next observation."""
+def step_plain_loop(seed, actions, horizon, situations, probability, recoverable):
+    """Observation, reward, truncated and next observation of every step of one copy, with resets between episodes."""
     rng, rows, actions = np.random.default_rng(seed), [], list(actions)
     while True:
         state = situation(rng.random(), situations, probability)
@@ -45,7 +45,7 @@ def plain(seed, actions, horizon, situations, probability, recoverable):
 def test_steps_match_plain_loop(backend, recoverable):
     rules = {"horizon": 7, "situations": 6, "probability": 0.4, "recoverable": recoverable}
     actions = np.random.default_rng(1).choice(5, 3000, p=[0.4, 0.15, 0.15, 0.15, 0.15])
-    wanted = plain(5, actions, **rules)
+    wanted = step_plain_loop(5, actions, **rules)
     assert {row[0] for row in wanted} == set(range(8))
     assert {row[1] for row in wanted} == {0.0, -1.0}
     single = make_single(ENV, **rules)
@@ -122,7 +122,7 @@ def test_situations_are_independent_with_stated_probabilities():
 
 @pytest.mark.parametrize(("returns", "recoverable"), [(False, False), (False, True), (True, False)])
 def test_cost_of_errors_matches_closed_form(returns, recoverable):
-    """A learner that knows all but one in four of the rare situations, by the law of the two-state chain."""
+    """A learner that knows three in four rare situations, by the law of the two-state chain."""
     horizon, epsilon = 40, 0.08 / 4
     envs = make(ENV, 20_000, 0, horizon=horizon, situations=4, probability=0.08, recoverable=recoverable)
 

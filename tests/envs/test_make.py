@@ -1,4 +1,4 @@
-"""`make`: which backend, what comes out, and what is said when it cannot."""
+"""`make`: choice of the backend, results and errors."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ def no_envpool(monkeypatch):
     )
 
 
-def kind(envs):
+def backend_of(envs):
     name = type(envs.unwrapped).__name__
     envs.close()
     return name
 
 
-# Which backend.
+# Backends.
 
 
 def test_auto_prefers_batched_version():
-    assert kind(make("CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
-    assert kind(make("CartPole-v1", 2, 0, sutton_barto_reward=True)) == "CartPoleVectorEnv"
-    assert kind(make("gymnasium:CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+    assert backend_of(make("CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+    assert backend_of(make("CartPole-v1", 2, 0, sutton_barto_reward=True)) == "CartPoleVectorEnv"
+    assert backend_of(make("gymnasium:CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
 
 
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "Pendulum-v1", "gymnasium.envs.classic_control:Pendulum-v1"])
 def test_auto_uses_envpool_if_installed(env_id):
     pytest.importorskip("envpool")
     pytest.importorskip("Box2D")
-    assert kind(make(env_id, 2, 0)) == "EnvPoolVectorEnv"
+    assert backend_of(make(env_id, 2, 0)) == "EnvPoolVectorEnv"
 
 
 def test_auto_uses_sync_without_envpool(no_envpool):
     pytest.importorskip("Box2D")
-    assert kind(make("LunarLander-v3", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("LunarLander-v3", 2, 0)) == "SyncVectorEnv"
 
 
 def test_auto_uses_sync_if_envpool_is_broken(monkeypatch):
@@ -66,12 +66,12 @@ def test_auto_uses_sync_if_envpool_is_broken(monkeypatch):
     monkeypatch.setitem(sys.modules, "envpool", None)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name == "envpool" or real(name, *a))
-    assert kind(make("Pendulum-v1", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Pendulum-v1", 2, 0)) == "SyncVectorEnv"
 
 
 def test_auto_uses_sync_for_gymnasium_only_features():
-    assert kind(make("Spaces-v0", 2, 0)) == "SyncVectorEnv"
-    assert kind(make("Pendulum-v1", 2, 0, g=5.0)) == "SyncVectorEnv"
+    assert backend_of(make("Spaces-v0", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Pendulum-v1", 2, 0, g=5.0)) == "SyncVectorEnv"
 
 
 @pytest.mark.parametrize(("backend", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
@@ -130,7 +130,7 @@ def test_arguments_reach_single_environment():
     assert make("Pendulum-v1", 1, 0, "sync", max_episode_steps=7).envs[0].spec.max_episode_steps == 7
 
 
-# What comes out.
+# Observations.
 
 
 def test_dict_and_tuple_observations_are_flattened():
@@ -143,7 +143,7 @@ def test_dict_and_tuple_observations_are_flattened():
     assert envs.single_observation_space.shape == (6 + 4 + 1,)
     observation, _ = envs.reset(seed=0)
     assert observation.shape == (3, 11)
-    np.testing.assert_array_equal(observation[:, 6:10].sum(1), 1)  # the discrete one, one-hot
+    np.testing.assert_array_equal(observation[:, 6:10].sum(1), 1)  # the one-hot Discrete part
     record = collect(envs, default_policy(envs.single_observation_space, envs.single_action_space).actor(), 4, 0)
     assert record.observation.shape == (12, 11)
     assert record.observation.dtype == torch.float32
@@ -171,7 +171,7 @@ def test_batched_dict_observations_are_flattened():
 
 @pytest.mark.parametrize("backend", ["auto", "sync", "async"])
 def test_discrete_observations(backend):
-    """FrozenLake, where the cells of a walk to the goal are known."""
+    """FrozenLake: the cells on a path to the goal are known."""
     fixed = {} if backend == "auto" else {"is_slippery": False}
     envs = make("FrozenLake-v1", 2, 0, backend, **fixed)
     space = envs.single_observation_space
@@ -208,7 +208,7 @@ def test_uint8_images_reach_the_convolutions(shape):
 
 
 def test_recipe_spaces_agree_across_backends():
-    """A policy trained on one backend is used on another."""
+    """A policy trained on one backend has to work on another."""
     pytest.importorskip("envpool")
     for env_id in (
         "CartPole-v1",
@@ -222,18 +222,19 @@ def test_recipe_spaces_agree_across_backends():
         if env_id.startswith(("Lunar", "Hopper", "Ant")):
             pytest.importorskip("Box2D" if env_id.startswith("Lunar") else "mujoco")
         single, envs = make_single(env_id), make(env_id, 2, 0, "envpool")
-        ours, theirs = single.observation_space, envs.single_observation_space
-        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), env_id
-        assert envs.reset(seed=0)[0].dtype == ours.dtype, env_id
-        ours, theirs = single.action_space, envs.single_action_space
-        assert ours == theirs or (
-            np.array_equal(ours.low, theirs.low) and np.array_equal(ours.high, theirs.high)  # float64 there
+        single_space, theirs = single.observation_space, envs.single_observation_space
+        assert (single_space.shape, single_space.dtype) == (batched_space.shape, batched_space.dtype), env_id
+        assert envs.reset(seed=0)[0].dtype == single_space.dtype, env_id
+        single_space, theirs = single.action_space, envs.single_action_space
+        assert single_space == batched_space or (
+            np.array_equal(single_space.low, batched_space.low)
+            and np.array_equal(single_space.high, batched_space.high)  # float64 there
         ), env_id
         envs.close()
         single.close()
 
 
-# What is said when it cannot.
+# Errors.
 
 ODD = {
     "Text": spaces.Text(5),
@@ -255,7 +256,7 @@ def test_unsupported_observations_raise(name, backend):
 def test_unsupported_actions_raise(name):
     more = {"Dict": spaces.Dict(a=spaces.Discrete(2)), "Tuple": spaces.Tuple([spaces.Discrete(2)])}
     more["MultiBinary"] = spaces.MultiBinary(3)
-    more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only a vector of them will do
+    more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only vectors are supported
     with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the action space {name}"):
         make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
 
@@ -273,7 +274,7 @@ def test_observation_space_agrees_across_backends(env_id):
 
 def test_envpool_with_other_observations_is_not_used():
     pytest.importorskip("envpool")
-    assert kind(make("Blackjack-v1", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Blackjack-v1", 2, 0)) == "SyncVectorEnv"
     with pytest.raises(ConfigError, match=r"Blackjack-v1: EnvPool's observations are .*use backend sync"):
         make("Blackjack-v1", 2, 0, "envpool")
 
@@ -295,7 +296,7 @@ def test_integer_box_actions_are_rejected():
 
 
 @pytest.mark.parametrize(
-    ("env_id", "says"),
+    ("env_id", "message"),
     [
         ("NoSuchThing-v0", "NoSuchThing"),
         ("LunarLander-v99", "v99"),
@@ -308,10 +309,10 @@ def test_integer_box_actions_are_rejected():
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_unknown_ids_raise(env_id, says):
+def test_unknown_ids_raise(env_id, message):
     if env_id.startswith("Hopper"):
         pytest.importorskip("mujoco")
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         make(env_id, 2, 0)
 
 
@@ -359,7 +360,7 @@ def test_missing_envpool_error_gives_pip_command(monkeypatch):
         make("CartPole-v1", 2, 0, "envpool")
 
 
-# The return of acting at random.
+# Return of random actions.
 
 
 @pytest.fixture
@@ -369,7 +370,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_random_return_is_measured_once(cache, monkeypatch):
-    # Published estimates lie near 22: 100 episodes with standard deviation 12 are within 4 standard errors.
+    # Published estimates are close to 22; 4 standard errors of 100 episodes with standard deviation 12.
     value = random_return("CartPole-v1")
     assert value == pytest.approx(22.2, abs=4 * 1.2)
     (file,) = cache.rglob("*.json")
@@ -381,10 +382,10 @@ def test_random_return_is_measured_once(cache, monkeypatch):
     with monkeypatch.context() as patch:
         module = importlib.import_module(
             "lit_imitation.rollout.random_return"
-        )  # its name is the function's in the room
+        )  # the function of this name in the package
         patch.setattr(module, "make", broken)
         assert random_return("CartPole-v1") == value
-        with pytest.raises(AssertionError):  # another environment is another value
+        with pytest.raises(AssertionError):  # another environment needs another measurement
             random_return("CartPole-v1", sutton_barto_reward=True)
     file.unlink()
     torch.manual_seed(5)
@@ -411,7 +412,7 @@ def test_random_return_matches_independent_measurement(cache):
     assert abs(random_return("CartPole-v1") - np.mean(returns)) < 4 * error
 
 
-# --- ids ------------------------------------------------------------------------------------------------------------
+# Ids.
 
 
 @pytest.mark.parametrize(

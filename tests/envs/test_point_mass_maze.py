@@ -1,4 +1,4 @@
-"""PointMassMaze against its rules, one point at a time, and against what has to be possible in it."""
+"""PointMassMaze against its rules, one point at a time, and what is possible in it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ ENV, MIRRORED = "lit_imitation/PointMassMaze-v0", "lit_imitation/PointMassMazeMi
 BARRIERS = {ENV: (0.2, 0.6), MIRRORED: (-0.1, 0.4)}
 
 
-def plain(position, action, barrier):
-    """The next position and the reward, in words of one point."""
+def move_one_point(position, action, barrier):
+    """Next position and reward of a single point, by plain rules."""
     x, y = position
-    paid = -math.hypot(x - 0.3, y - 0.5)
+    expected = -math.hypot(x - 0.3, y - 0.5)
     ax, ay = (min(max(a, -1.0), 1.0) for a in action)
-    paid -= 0.001 * (ax**2 + ay**2)
+    expected -= 0.001 * (ax**2 + ay**2)
     to_x, to_y = min(max(x + 0.02 * ax, -0.1), 0.6), min(max(y + 0.02 * ay, -0.1), 0.6)
     if (y < 0.3) != (to_y < 0.3):
         at = x + (0.3 - y) / (to_y - y) * (to_x - x)
         if barrier[0] <= at <= barrier[1]:
             to_y = 0.299 if y < 0.3 else 0.301
-    return (to_x, to_y), paid
+    return (to_x, to_y), expected
 
 
 @pytest.mark.parametrize("env_id", [ENV, MIRRORED])
@@ -47,7 +47,7 @@ def test_steps_match_rules(env_id, batched):
         for t in range(100):
             action = np.clip(rng.normal((drift, 0.5 if t < 60 else -0.5), 1.0), -1.5, 1.5)
             before = position
-            position, paid = plain(position, action, BARRIERS[env_id])
+            position, paid = move_one_point(position, action, BARRIERS[env_id])
             blocked += abs(position[1] - 0.3) < 0.0011
             passed += (before[1] < 0.3) != (position[1] < 0.3)
             if batched:
@@ -55,7 +55,7 @@ def test_steps_match_rules(env_id, batched):
             else:
                 state, reward, terminated, truncated, _ = env.step(action)
             np.testing.assert_allclose(state, position, atol=1e-6)
-            assert reward == pytest.approx(paid, abs=1e-9)
+            assert reward == pytest.approx(expected, abs=1e-9)
             assert (terminated, truncated) == (False, t == 99)
     assert blocked > 50
     assert passed >= 5
@@ -85,7 +85,7 @@ def test_without_barrier_the_way_is_free():
 
 @pytest.mark.parametrize(("env_id", "corner", "wrong"), [(ENV, 0.19, 0.41), (MIRRORED, 0.41, 0.19)])
 def test_only_the_way_around_reaches_the_goal(env_id, corner, wrong):
-    """At the speed at which that pays a little more than the paper's −8.45, where a point has inertia."""
+    """At a speed that gives slightly more than the paper's −8.45 for a point with inertia."""
 
     def driver(corner):
         def act(position):

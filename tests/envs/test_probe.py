@@ -1,4 +1,4 @@
-"""Checks on the first reset and step of an environment."""
+"""Checks of the first reset and step of an environment."""
 
 import copy
 
@@ -12,7 +12,7 @@ from lit_imitation.errors import ConfigError
 
 
 class Counter(gym.Env):
-    """Observes the number of its step; from the second one on its answers are nonsense."""
+    """Environment that observes its step number; from the second step on its results are invalid."""
 
     observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
 

@@ -1,4 +1,4 @@
-"""EPIC: what it must not see, what it must, and its value in closed form."""
+"""EPIC: its invariances, and its value in closed form."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_epic_is_zero_for_equivalent_rewards():
         return 0.2 * reward(t) + GAMMA * potential(t.next_observation) - potential(t.observation)
 
     assert distance(reward, shaped) == pytest.approx(0, abs=1e-6)
-    # What looks like shaping, by another discount, is not.
+    # Shaping with another discount factor does change the distance.
     assert distance(reward, lambda t: shaped(t) + 0.1 * potential(t.next_observation)) > 0.01
 
 
@@ -82,9 +82,9 @@ def test_canonical_reward_matches_definition():
 
     for i in range(5):
         s, a, following = (x[i].tolist() for x in (data.observation, data.action, data.next_observation))
-        drawn = list(zip(*(x.tolist() for x in sample), strict=True))
-        mean = [np.mean([r(x, b, z) for _, b, z in drawn]) for x in (following, s)]
-        everywhere = np.mean([r(x, b, z) for x, _, _ in drawn for _, b, z in drawn])
+        triples = list(zip(*(x.tolist() for x in sample), strict=True))
+        mean = [np.mean([r(x, b, z) for _, b, z in triples]) for x in (following, s)]
+        everywhere = np.mean([r(x, b, z) for x, _, _ in triples for _, b, z in triples])
         assert float(found[i]) == pytest.approx(r(s, a, following) + GAMMA * mean[0] - mean[1] - GAMMA * everywhere)
 
 

@@ -43,14 +43,14 @@ def test_sliced_wasserstein_in_one_dimension_is_exact():
     np.testing.assert_allclose(
         float(sliced_wasserstein(x, y)), wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy()), rtol=1e-9
     )
-    # Of counts that divide each other too.
+    # Includes sample sizes that divide each other.
     np.testing.assert_allclose(
         float(sliced_wasserstein(x[:20], y)), wasserstein_distance(x[:20, 0].numpy(), y[:, 0].numpy()), rtol=1e-9
     )
 
 
 def test_sliced_wasserstein_of_a_shift():
-    """W₁ of a shift by m along u is |uᵀm|, whose mean over the sphere in the plane is 2‖m‖/π."""
+    """W₁ of a shift by m along u is |uᵀm|; its mean over directions in the plane is 2‖m‖/π."""
     x = normal(500, 2)
     shifted = x + torch.tensor([3.0, 4.0])
     assert float(sliced_wasserstein(x, shifted, projections=4096)) == pytest.approx(5 * 2 / np.pi, rel=0.02)

@@ -1,4 +1,4 @@
-"""How near a recovered reward is to the true one: by what it is worth, and whatever way either is written down."""
+"""Metrics of a recovered reward against the true one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
 def test_expected_value_difference_matches_definition():
     world, planning = GridWorld(4, seed=1), Planning(gamma=0.9, tolerance=1e-9)
     metric = ExpectedValueDifference(planning)
-    metric.update(world, RewardTable(3 * world.reward.values + 2))  # the same, said otherwise
+    metric.update(world, RewardTable(3 * world.reward.values + 2))  # equivalent to the true reward
     assert float(metric.compute()["expected_value_difference"]) == pytest.approx(0, abs=1e-5)
     metric.reset()
     metric.update(world, RewardTable(-world.reward.values))
@@ -71,14 +71,14 @@ def test_reward_table_and_function_agree():
     assert to_transitions(world, world.reward).tolist() == [0, 1, 5]
     by_action = RewardTable(torch.tensor([[3.0], [4.0], [9.0]]).double(), "state_action")
     torch.testing.assert_close(reward_function(world, by_action)(transitions), (3 + s).double())
-    paid = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
-    torch.testing.assert_close(paid, torch.where(z == 2, 12.0, 1.0).double())
+    rewards = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
+    torch.testing.assert_close(rewards, torch.where(z == 2, 12.0, 1.0).double())
     assert re.match(r"TabularMDP\(3 states, 1 actions, 3 transitions", repr(world))
 
 
 @pytest.mark.parametrize(("env_id", "inputs"), [("FrozenLake8x8-v1", "state"), ("Taxi-v4", "state_action")])
 def test_transition_reward_is_simplified(env_id, inputs):
-    """Toy-text tables pay for transitions; what they pay is of the state, or of state and action."""
+    """Toy-text tables have transition rewards that depend on the state, or on state and action, alone."""
     world = TabularMDP.from_env(gymnasium.make(env_id))
     assert world.reward.inputs == "transition"
     if inputs == "state":

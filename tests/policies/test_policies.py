@@ -1,4 +1,4 @@
-"""Policies against the mathematics they claim, and through every door a user comes in by."""
+"""Policies against their mathematical definitions, and through every public interface."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def build(name, observation_space=VECTOR, seed=0, gain=1.0, **more):
     torch.manual_seed(seed)
     policy = cls(observation_space, action_space, **({"hidden_sizes": (16, 8)} | arguments | more))
     with torch.no_grad():
-        for parameter in policy.parameters():  # away from the symmetry of a fresh network
+        for parameter in policy.parameters():  # breaks the symmetry of a fresh network
             parameter.mul_(gain).add_(0.1 * torch.randn_like(parameter))
     return policy
 
@@ -90,7 +90,7 @@ def actions(space, n=7, seed=0):
     return torch.from_numpy(np.stack([space.sample() for _ in range(n)]))
 
 
-# The Gaussian.
+# Gaussian.
 
 
 @pytest.mark.parametrize("std", ["free", "state"])
@@ -139,13 +139,13 @@ def test_gaussian_matches_torch_distributions(name):
     head = policy.head(observation)
     if policy.log_std is None:
         mean, raw = head[:, : policy.act_dim], head[:, policy.act_dim :]
-        assert raw.abs().max() < 2.0  # beyond, it is no longer tanh
+        assert raw.abs().max() < 2.0  # beyond, soft_tanh differs from tanh
         log_std = (torch.tanh(raw) + 1) / 2 * (LOG_STD_MAX - LOG_STD_MIN) + LOG_STD_MIN
     else:
         mean, log_std = head, policy.log_std.expand_as(head)
     low, high = (torch.from_numpy(bound.astype(np.float64).ravel()) for bound in (space.low, space.high))
     bounded = low.isfinite() & high.isfinite()
-    inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the bounds that there are
+    inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the finite bounds
     center = torch.where(bounded, (low + high) / 2, inside)
     scale = torch.where(bounded, (high - low) / 2, 1.0)
     reference = Independent(Normal(center + scale * mean, scale * log_std.exp()), 1)
@@ -176,13 +176,13 @@ def test_gaussian_std_stays_in_range():
         log_std = free.mean_and_log_std(free.head(observation))[1]
         assert ((log_std - wanted).abs() < 0.025).all()
         assert ((log_std > LOG_STD_MIN) & (log_std < LOG_STD_MAX)).all()
-    for value in (-3.9, 0.0, 0.9):  # the normal range is as it is
+    for value in (-3.9, 0.0, 0.9):  # the usual range is unchanged
         nn.init.constant_(free.log_std, value)
         assert torch.equal(free.mean_and_log_std(observation)[1], free.log_std)
     log_std = state.mean_and_log_std(state.head(observation))[1]
     assert log_std.min() >= LOG_STD_MIN
     assert log_std.max() <= LOG_STD_MAX
-    assert log_std.max() - log_std.min() > 6  # the state does reach both ends
+    assert log_std.max() - log_std.min() > 6  # both ends are reached
 
 
 @pytest.mark.parametrize("raw", [-300.0, -50.0, -9.0, -5.0, -4.0, 0.0, 1.0, 2.0, 3.0, 60.0])
@@ -209,7 +209,7 @@ def test_std_gradient_never_vanishes(name, raw):
         (gradients,) = torch.autograd.grad(policy.mean_and_log_std(torch.zeros(1))[1][0], policy.log_std)
         gradient = gradients[0]
     assert float(gradient) == pytest.approx(slope, rel=1e-4)
-    # In float32 too, where tanh itself has none from 9 on.
+    # In float32 too, where tanh has no gradient beyond 9.
     single = torch.tensor(raw, requires_grad=True)
     bound = (
         soft_tanh(single) if getattr(policy, "log_std", None) is None else soft_bound(single, LOG_STD_MIN, LOG_STD_MAX)
@@ -219,7 +219,7 @@ def test_std_gradient_never_vanishes(name, raw):
 
 
 def test_saturated_std_recovers():
-    """Cloning demonstrations without noise takes σ to its bound; noisy ones afterwards have to bring it back."""
+    """Demonstrations without noise drive σ to its bound; noisy ones have to move it back."""
     torch.manual_seed(0)
     policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), hidden_sizes=(8,))
     optimizer = torch.optim.Adam(policy.parameters(), 0.02)
@@ -253,12 +253,12 @@ def test_out_of_range_std_raises(std):
         build("gaussian-state").set_std(1.0)
 
 
-# The units of actions.
+# Action units.
 
 
 def test_ordinary_bounds_define_units():
     space = Box(np.float32([-2.0, 0.0, -1.0, 5.0]), np.float32([2.0, 10.0, 1.0, 5.0]))
-    used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # little, much, one value only, no choice
+    used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # narrow, wide, constant, single-valued
     for units in (action_units(space), action_units(space, used)):
         np.testing.assert_array_equal(units.center, [0.0, 5.0, 0.0, 5.0])
         np.testing.assert_array_equal(units.scale, [2.0, 5.0, 1.0, 1.0])
@@ -328,7 +328,7 @@ def test_squashed_gaussian_needs_bounded_box(bound):
         SquashedGaussianPolicy(VECTOR, Box(-bound, bound, (2,), np.float32))
 
 
-# The categorical.
+# Categorical.
 
 
 @pytest.mark.parametrize("name", ["categorical", "categorical-start"])
@@ -357,7 +357,7 @@ def test_categorical_samples_match_softmax():
     assert ((counts - wanted) ** 2 / wanted).sum() < 24  # χ² with 4 degrees of freedom: 1 in 10⁴
 
 
-# The regression losses.
+# Regression losses.
 
 
 def residuals(policy, observation, action):
@@ -396,26 +396,26 @@ def test_multi_categorical_is_product_of_categoricals(name):
     x = torch.randn(30, 4, dtype=torch.float64)
     head, sizes = policy.head(x), space.nvec.tolist()
     parts = [Categorical(logits=logits) for logits in head.split(sizes, -1)]
-    others = [Categorical(logits=logits) for logits in other.head(x).split(sizes, -1)]
+    other_parts = [Categorical(logits=logits) for logits in other.head(x).split(sizes, -1)]
     action = torch.from_numpy(np.stack([space.sample() for _ in range(30)]))
     index = action - torch.from_numpy(space.start)
     log_prob = sum(part.log_prob(index[:, i]) for i, part in enumerate(parts))
     torch.testing.assert_close(policy.log_prob(x, action), log_prob)
     torch.testing.assert_close(policy.loss(x, action), -log_prob)
     torch.testing.assert_close(policy.entropy(x), sum(part.entropy() for part in parts))
-    divergence = sum(kl_divergence(p, q) for p, q in zip(parts, others, strict=True))
+    divergence = sum(kl_divergence(p, q) for p, q in zip(parts, other_parts, strict=True))
     torch.testing.assert_close(policy.head_kl(head, other, other.head(x)), divergence)
-    # The probabilities of all actions there are sum to one.
+    # The probabilities of all actions sum to one.
     every = torch.cartesian_prod(*(torch.arange(n) for n in sizes)) + torch.from_numpy(space.start)
     total = policy.head_log_prob(head[:1].expand(len(every), -1), every).exp().sum()
     assert float(total.detach()) == pytest.approx(1.0)
     mode = policy.act(x)
     assert all(space.contains(action) for action in mode.numpy())
     assert (policy.log_prob(x, mode) >= policy.log_prob(x, action)).all()
-    drawn = policy.sample(head[:1].expand(20_000, -1))
-    assert all(space.contains(action) for action in drawn[:50].numpy())
+    samples = policy.sample(head[:1].expand(20_000, -1))
+    assert all(space.contains(action) for action in samples[:50].numpy())
     for i, part in enumerate(parts):
-        share = torch.bincount(drawn[:, i] - int(space.start[i]), minlength=sizes[i]) / len(drawn)
+        share = torch.bincount(samples[:, i] - int(space.start[i]), minlength=sizes[i]) / len(samples)
         np.testing.assert_allclose(share, part.probs[0].detach(), atol=0.015)
 
 
@@ -436,15 +436,15 @@ def test_head_methods_match_policy_methods(name):
     torch.testing.assert_close(policy.head_kl(head, policy, head), torch.zeros(40), atol=1e-6, rtol=0)
     assert (policy.head_kl(head, policy, head.roll(1, 0)) >= -1e-6).all()
     torch.manual_seed(3)
-    drawn = policy.sample(head)
+    samples = policy.sample(head)
     torch.manual_seed(3)
-    torch.testing.assert_close(policy.clip(drawn), policy.act(x, deterministic=False))
+    torch.testing.assert_close(policy.clip(samples), policy.act(x, deterministic=False))
     assert all(
         policy.action_space.contains(one)
-        for one in policy.clip(drawn).detach().numpy().astype(policy.action_space.dtype)
+        for one in policy.clip(samples).detach().numpy().astype(policy.action_space.dtype)
     )
     torch.manual_seed(3)
-    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(drawn).detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(samples).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_log_cosh_limits():
@@ -454,7 +454,7 @@ def test_log_cosh_limits():
     action = torch.tensor([[0.0, 0.0], [1e-2, 0.0], [1e5, 0.0], [-1e30, 1e30]])
     loss = policy.loss(torch.zeros(4, 4), action)
     assert loss[0].item() == pytest.approx(0, abs=1e-7)
-    assert loss[1].item() == pytest.approx(0.5e-4, abs=2e-7)  # float32 subtracts log 2
+    assert loss[1].item() == pytest.approx(0.5e-4, abs=2e-7)  # tolerance for subtracting log 2 in float32
     assert loss[2].item() == pytest.approx(1e5 - math.log(2))
     assert loss[3].item() == pytest.approx(2e30)
     loss.sum().backward()
@@ -466,8 +466,8 @@ def test_deterministic_policy_has_no_distribution():
         build("mse").entropy(torch.zeros(1, 4))
 
 
-class Call(nn.Module):
-    """A method of a policy as a module's forward, for `functional_call`."""
+class MethodModule(nn.Module):
+    """Module whose forward calls a method of a policy, for `functional_call`."""
 
     def __init__(self, policy, method):
         super().__init__()
@@ -486,7 +486,7 @@ def test_gradients_match_finite_differences(name):
     parameters = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters)
 
     def of(method, *inputs):
-        module = Call(policy, method)
+        module = MethodModule(policy, method)
 
         def function(*values):
             state = {f"policy.{name}": value for name, value in zip(names, values, strict=True)}
@@ -523,7 +523,7 @@ def test_matrix_actions_keep_their_order():
     torch.testing.assert_close(policy.from_action(policy.to_action(u)), u, atol=1e-4, rtol=0)
 
 
-# Of float64 bounds, such as leave float32 some room between them.
+# Float64 bounds with float32 numbers between them.
 bounds = st.tuples(
     st.just(-np.inf) | st.floats(-1e4, 1e4, allow_subnormal=False), st.just(np.inf) | st.floats(0.01, 1e4)
 )
@@ -554,13 +554,13 @@ def test_actions_lie_in_box(cls, limits, dtype, seed):
 
 
 def test_float64_bounds_are_respected_in_float32():
-    """float32(0.1) > 0.1: an action clipped to it would be refused by a float64 box."""
+    """float32(0.1) > 0.1: a float64 box would reject an action clipped to it."""
     space = Box(-0.1, 0.1, (2,), np.float64)
     policy = GaussianPolicy(VECTOR, space)
     nn.init.constant_(policy.log_std, 2.0)
-    drawn = policy(np.zeros((200, 4), np.float32), deterministic=False)
-    assert all(space.contains(action) for action in drawn)
-    assert np.abs(drawn).max() == pytest.approx(0.1, rel=1e-6)
+    samples = policy(np.zeros((200, 4), np.float32), deterministic=False)
+    assert all(space.contains(action) for action in samples)
+    assert np.abs(samples).max() == pytest.approx(0.1, rel=1e-6)
 
 
 def test_single_valued_dimension_is_harmless():
@@ -577,10 +577,10 @@ def test_single_valued_dimension_is_harmless():
 def test_discrete_actions_lie_in_space(name):
     policy = build(name, gain=5.0)
     for deterministic in (True, False):
-        drawn = policy(observations(VECTOR, 300), deterministic)
-        assert drawn.dtype == np.int64
-        assert all(policy.action_space.contains(action) for action in drawn)
-        assert len(set(drawn.tolist())) > 1
+        samples = policy(observations(VECTOR, 300), deterministic)
+        assert samples.dtype == np.int64
+        assert all(policy.action_space.contains(action) for action in samples)
+        assert len(set(samples.tolist())) > 1
 
 
 def test_wrong_action_space_raises():
@@ -611,7 +611,7 @@ def test_default_policy_follows_action_space():
     assert type(default_policy(VECTOR, ASYMMETRIC)) is GaussianPolicy
 
 
-# Doors: policy(observation), act, actor.
+# Interfaces: policy(observation), act, actor.
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -699,7 +699,7 @@ def test_dropout_is_active_only_in_training(name):
     assert torch.equal(policy.loss(observation, action), policy.loss(observation, action))
 
 
-def assert_actor_is_act(policy, actor, deterministic):
+def assert_actor_matches_act(policy, actor, deterministic):
     batch = observations(policy.observation_space, 5)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -717,7 +717,7 @@ def test_actor_matches_act(space_name, name, deterministic):
     space = OBSERVATIONS[space_name]
     policy = build(name, space).eval()
     policy.fit_normalizer(torch.from_numpy(observations(space, 50, seed=9)))
-    assert_actor_is_act(policy, policy.actor(deterministic), deterministic)
+    assert_actor_matches_act(policy, policy.actor(deterministic), deterministic)
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
@@ -726,7 +726,7 @@ def test_actor_matches_act_for_every_activation(activation, hidden_sizes):
     for name in ("categorical", "gaussian-state", "mse"):
         policy = build(name, gain=2.0, activation=activation, hidden_sizes=hidden_sizes)
         policy.fit_normalizer(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
-        assert_actor_is_act(policy, policy.actor(), True)
+        assert_actor_matches_act(policy, policy.actor(), True)
 
 
 def test_activations_match_their_names():
@@ -749,7 +749,7 @@ def test_actor_sees_later_training():
     optimizer.step()
     policy.fit_normalizer(torch.randn(30, 4) * 4 + 2)
     assert not np.allclose(actor(batch), before)
-    assert_actor_is_act(policy, actor, True)
+    assert_actor_matches_act(policy, actor, True)
 
 
 def test_actor_does_not_change_its_input():
@@ -762,7 +762,7 @@ def test_actor_does_not_change_its_input():
         np.testing.assert_array_equal(batch, copy)
 
 
-# Standardized inputs.
+# Input standardization.
 
 
 def test_standardize_fits_mean_and_std():
@@ -788,7 +788,7 @@ def test_constant_features_are_only_centered():
     assert out[:, 0].std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
     assert out[:, 1:].abs().max() < 1e-6
     assert (standardize.inverse_std[1:] == 1).all()
-    # What varies only by float32's rounding of a large number is no signal either.
+    # Variation from float32 rounding of a large number is not a signal either.
     nearly = torch.full((100, 1), 1e7).add_(torch.randint(0, 2, (100, 1)))
     standardize = Standardize(1)
     standardize.fit(nearly)
@@ -796,14 +796,14 @@ def test_constant_features_are_only_centered():
 
 
 def test_small_deviation_around_large_mean():
-    """In float32 the sum of squares would lose it all: 1e6² + 25 = 1e6² there."""
+    """The float32 sum of squares would lose it: 1e6² + 25 = 1e6²."""
     x = (1e6 + 5 * np.random.default_rng(0).normal(size=(1000, 1))).astype(np.float32)
     standardize = Standardize(1)
     standardize.fit(torch.from_numpy(x))
     std = x.astype(np.float64).std()
     assert standardize.inverse_std.item() == pytest.approx(1 / std, rel=1e-6)
     out = standardize(torch.from_numpy(x)).double()
-    assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32's step at 1e6
+    assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32 spacing at 1e6
     assert out.std(unbiased=False).item() == pytest.approx(1, rel=1e-5)
 
 
@@ -827,7 +827,7 @@ def test_standardized_inputs_are_always_clipped():
     policy = build("mse")
     far = 1e4 * np.float32([[1, -1, 1, -1]])
     plain = policy.encoder(torch.from_numpy(far))
-    assert torch.equal(plain, torch.from_numpy(far))  # nothing is, as long as there are no statistics
+    assert torch.equal(plain, torch.from_numpy(far))  # not clipped before statistics are fitted
     policy.fit_normalizer(torch.randn(100, 4))
     assert policy.encoder(torch.from_numpy(far)).tolist() == [[10, -10, 10, -10]]
     np.testing.assert_array_equal(policy.encoder.inference()(far), [[10, -10, 10, -10]])
@@ -865,7 +865,7 @@ def test_image_encoder_reads_both_channel_orders():
     first.load_state_dict(last.state_dict())
     images = observations(OBSERVATIONS["image-last"])
     np.testing.assert_allclose(last(images), first(images.transpose(0, 3, 1, 2)), rtol=1e-5, atol=1e-6)
-    assert np.ptp(last(images), axis=0).min() > 0  # and do see them
+    assert np.ptp(last(images), axis=0).min() > 0  # and depends on them
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (9, 9, 1), (5, 4, 3), (84, 84, 4), (210, 160, 3)], ids=str)
@@ -965,7 +965,7 @@ def test_binary_observations_are_0_and_1():
     assert policy.encoder(torch.tensor([[[0, 1], [1, 0]]])).tolist() == [[0, 1, 1, 0]]
 
 
-# Dictionaries and tuples.
+# Dict and Tuple observations.
 
 PARTS = Dict(
     place=Box(-1, 1, (2, 2), np.float32),
@@ -975,11 +975,11 @@ PARTS = Dict(
 )
 
 
-def stacked(space, samples):
+def stack_samples(space, samples):
     if isinstance(space, Dict):
-        return {key: stacked(inner, [one[key] for one in samples]) for key, inner in space.spaces.items()}
+        return {key: stack_samples(inner, [one[key] for one in samples]) for key, inner in space.spaces.items()}
     if isinstance(space, Tuple):
-        return tuple(stacked(inner, [one[i] for one in samples]) for i, inner in enumerate(space.spaces))
+        return tuple(stack_samples(inner, [one[i] for one in samples]) for i, inner in enumerate(space.spaces))
     return np.stack([np.asarray(one) for one in samples])
 
 
@@ -990,7 +990,7 @@ def test_raw_observations_are_flattened_like_make(original):
     samples = [original.sample() for _ in range(5)]
     flat = np.stack([flatten(original, one) for one in samples])
     wanted = policy(flat)
-    np.testing.assert_allclose(policy(stacked(original, samples)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(policy(stack_samples(original, samples)), wanted, rtol=1e-5)
     for one, action in zip(samples, wanted, strict=True):
         np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""A policy into a checkpoint and out again, and nothing else out of one."""
+"""Policies in checkpoints: round trips, broken files and malicious files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POLICIES = {
 
 
 class OwnPolicy(DeterministicPolicy):
-    """A user's own, with a hyper-parameter more."""
+    """User-defined policy with an additional hyper-parameter."""
 
     def __init__(self, observation_space, action_space, *, shift=0.0, **arguments):
         super().__init__(observation_space, action_space, **arguments)
@@ -75,10 +75,10 @@ def test_round_trip(name, tmp_path):
     assert loaded.action_space == policy.action_space
     np.testing.assert_array_equal(loaded(x), policy(x))
     torch.manual_seed(0)
-    drawn = policy(x, deterministic=False)
+    sampled = policy(x, deterministic=False)
     torch.manual_seed(0)
-    np.testing.assert_array_equal(loaded(x, deterministic=False), drawn)
-    action = torch.from_numpy(sample(policy.action_space, 30)).to(torch.from_numpy(drawn).dtype)
+    np.testing.assert_array_equal(loaded(x, deterministic=False), sampled)
+    action = torch.from_numpy(sample(policy.action_space, 30)).to(torch.from_numpy(sampled).dtype)
     x = torch.from_numpy(x)
     assert torch.equal(loaded.loss(x, action), policy.eval().loss(x, action))
     assert describe(loaded) == describe(policy)
@@ -114,7 +114,7 @@ def test_trusted_user_class_round_trips(tmp_path):
     np.testing.assert_array_equal(loaded(x), policy(x))
 
 
-# Which file is meant.
+# Choice of the file.
 
 
 def test_run_directory_gives_best_last_then_newest(tmp_path):
@@ -148,7 +148,7 @@ def test_missing_checkpoint_raises(tmp_path):
         load_policy(tmp_path)
 
 
-# Files that are not what they should be.
+# Broken files.
 
 
 def broken_files():
@@ -200,11 +200,11 @@ def test_truncated_checkpoint_raises_config_error(fraction, tmp_path):
         load_policy(path)
 
 
-# Files that mean harm.
+# Malicious files.
 
 
 class Harm:
-    """Unpickled, it makes a file."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, target):
         self.target = target
@@ -232,8 +232,8 @@ def test_malicious_checkpoint_runs_no_code(place, tmp_path):
         with pytest.raises(ConfigError, match=r"harm\.ckpt cannot be read as a checkpoint of tensors and primitives"):
             read(path)
     assert not target.exists()
-    with contextlib.suppress(RuntimeError):  # what came out may be no checkpoint, after the harm is done
-        torch.load(path, weights_only=False)  # the harm is real: this is what must not be done
+    with contextlib.suppress(RuntimeError):  # loading may fail after the harm is done
+        torch.load(path, weights_only=False)  # shows that the harm is real
     assert target.exists()
 
 
@@ -255,7 +255,7 @@ def test_checkpoint_cannot_import_modules(name, tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-# What it costs to import.
+# Import time.
 
 HEAVY = ("lightning", "pytorch_lightning", "lightning_fabric", "wandb", "matplotlib", "envpool", "stable_baselines3")
 

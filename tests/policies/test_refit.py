@@ -1,4 +1,4 @@
-"""A policy whose inputs are standardized by other statistics, and which stays the function that it was."""
+"""Refitting the input standardization without changing the policy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def policy(request):
     return policy
 
 
-def others():
+def new_statistics():
     return 5.0 + 2.0 * SCALE * torch.randn(300, 4)
 
 
 def test_refit_does_not_change_the_function(policy):
-    x, seen = 4.0 + SCALE * torch.randn(100, 4), others()
+    x, seen = 4.0 + SCALE * torch.randn(100, 4), new_statistics()
     before, standardized = policy.head(x).detach(), policy.encoder(x)
     policy.refit_normalizer(seen)
     torch.testing.assert_close(policy.head(x).detach(), before, rtol=1e-5, atol=1e-5)
@@ -46,7 +46,7 @@ def test_refit_does_not_change_the_function(policy):
 
 
 def test_refit_converts_adam_moments(policy):
-    """At a learning rate of 0 both are gradients at one point, which autograd takes on either side."""
+    """At learning rate 0 both gradients are at the same point, so autograd gives them before and after."""
     x, action = 4.0 + SCALE * torch.randn(50, 4), torch.randint(3, (50,))
     if isinstance(policy.action_space, Box):
         action = torch.rand(50, 2) - 0.5
@@ -59,9 +59,11 @@ def test_refit_converts_adam_moments(policy):
 
     step()
     weight, bias = policy.network.first_layer
-    shift = ((others().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std).abs()
+    shift = (
+        (new_statistics().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std
+    ).abs()
     assert float(shift.min()) > 0.1
-    policy.refit_normalizer(others(), [optimizer])
+    policy.refit_normalizer(new_statistics(), [optimizer])
     first, second = (optimizer.state[weight][name].clone() for name in ("exp_avg", "exp_avg_sq"))
     of_bias = optimizer.state[bias]["exp_avg"].clone()
     step()

@@ -1,4 +1,4 @@
-"""The squashed Gaussian against numerical integration and torch's own transformed distribution."""
+"""Squashed Gaussian against numerical integration and torch's transformed distribution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build(space=BOX):
     return SquashedGaussianPolicy(OBSERVATION, space, hidden_sizes=[8]).double()
 
 
-def transformed(policy, head):
+def reference_distribution(policy, head):
     mean, log_std = policy.mean_and_log_std(head)
     transforms = [TanhTransform(), AffineTransform(policy.center, policy.scale)]
     return Independent(TransformedDistribution(Normal(mean, log_std.exp()), transforms), 1)
@@ -36,10 +36,10 @@ def transformed(policy, head):
 def test_squashed_density_is_normalized_and_matches_samples(mean, log_std):
     policy = build(Box(np.float32([-1]), np.float32([3])))
     head = torch.tensor([[mean, log_std]], dtype=torch.float64)
-    edges = torch.linspace(-12, 12, 40_001, dtype=torch.float64).tanh() * 2 + 1  # dense where the density may be steep
+    edges = torch.linspace(-12, 12, 40_001, dtype=torch.float64).tanh() * 2 + 1  # dense where the density is steep
     middle = 0.5 * (edges[1:] + edges[:-1])
     mass = policy.head_log_prob(head.expand(len(middle), -1), middle[:, None]).exp() * edges.diff()
-    inside = (middle - 1).abs() < 2 * (1 - 2e-6)  # behind that it is constant
+    inside = (middle - 1).abs() < 2 * (1 - 2e-6)  # beyond, it is constant
     assert float(mass[inside].sum()) == pytest.approx(1.0, abs=1e-4)
     draws = policy.sample(head.expand(20_000, -1)).squeeze(-1)
     for level in (0.1, 0.5, 0.9):
@@ -54,11 +54,11 @@ def test_squashed_gaussian_matches_torch_distributions(space):
     head = 0.5 * torch.randn(50, 2 * flat, dtype=torch.float64)
     action, log_prob = policy.rsample_with_log_prob(head)
     assert action.shape == (50, *space.shape)
-    theirs = transformed(policy, head).log_prob(action.flatten(1))
-    torch.testing.assert_close(log_prob, theirs)
-    torch.testing.assert_close(policy.head_log_prob(head, action), theirs)
+    expected = reference_distribution(policy, head).log_prob(action.flatten(1))
+    torch.testing.assert_close(log_prob, expected)
+    torch.testing.assert_close(policy.head_log_prob(head, action), expected)
     units = AffineTransform(-policy.center / policy.scale, 1 / policy.scale)
-    halves = TransformedDistribution(transformed(policy, head).base_dist, [units])
+    halves = TransformedDistribution(reference_distribution(policy, head).base_dist, [units])
     torch.testing.assert_close(
         policy.executed_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
     )
@@ -112,7 +112,7 @@ def test_kl_matches_gaussians_and_samples():
     found = policy.head_kl(heads[0], other, heads[1])
     gaussians = [Independent(Normal(m, s.exp()), 1) for m, s in map(policy.mean_and_log_std, heads)]
     torch.testing.assert_close(found, kl(*gaussians))
-    p, q = (transformed(policy, head[:1].expand(100_000, -1)) for head in heads)
+    p, q = (reference_distribution(policy, head[:1].expand(100_000, -1)) for head in heads)
     draws = p.sample()
     assert float(found[0]) == pytest.approx(float((p.log_prob(draws) - q.log_prob(draws)).mean()), rel=0.05)
 

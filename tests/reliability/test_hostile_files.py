@@ -1,7 +1,7 @@
-"""Files that try to run code, to read other files, or to reach the network; one file is one trial.
+"""Files that try to run code, read other files, or reach the network; each file is one trial.
 
-A trial holds if no code of the file's choosing ran (there is no marker), no process was started and no socket opened,
-the secret outside never arrived, and the answer was one message of this package (or the file was harmless as data).
+A trial holds if no code chosen by the file ran (no marker exists), no process was started and no socket opened, the
+secret outside was not read, and the result was one message of this package, or the file was harmless data.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ from lit_imitation.transitions import Transitions
 Attempt = Callable[[], Any]
 TRIALS: dict[str, Callable[[Stage], Attempt]] = {}
 NAMES: list[str] = []
-"""Those of `TRIALS`, filled in below, before pytest collects them."""
+"""Parameters of all `TRIALS`, filled below before pytest collects them."""
 HARMLESS: set[str] = set()
-"""Trials whose file is accepted, as the data that it is."""
+"""Trials whose file is accepted as harmless data."""
 
 
 def add(name: str, trial: Callable[[Stage], Attempt], harmless: bool = False) -> None:
@@ -72,7 +72,7 @@ def test_hostile_file(name, tmp_path, monkeypatch, capsys):
     except LitImitationError as error:
         message = str(error)
     except SystemExit:
-        message = capsys.readouterr().err.rpartition("error: ")[2]  # after lines on what was cached
+        message = capsys.readouterr().err.rpartition("error: ")[2]  # skip lines about the cache
         assert "Traceback" not in message
     assert not stage.marker.exists(), "it ran"
     assert stage.events == [], "it started a process or opened a socket"
@@ -91,7 +91,7 @@ def expert(spec: str) -> Any:
     return load_expert(spec, "any", OBSERVATIONS, ACTIONS)
 
 
-def through_the_command_line(path: Path, command: str = "test", *more: str) -> Attempt:
+def run_command(path: Path, command: str = "test", *more: str) -> Attempt:
     return lambda: main([command, "--ckpt_path", str(path), *more])
 
 
@@ -162,31 +162,29 @@ def bomb() -> dict[str, Any]:
 
 
 for _name, _change in CONFIGS.items():
-    add(f"checkpoint_config-{_name}", lambda stage, change=_change: through_the_command_line(stage.configured(change)))
+    add(f"checkpoint_config-{_name}", lambda stage, change=_change: run_command(stage.configured(change)))
 for _command in ("validate", "predict"):
     add(
         f"checkpoint_config-policy, {_command}",
-        lambda stage, command=_command: through_the_command_line(stage.configured(CONFIGS["policy"]), command),
+        lambda stage, command=_command: run_command(stage.configured(CONFIGS["policy"]), command),
     )
 
 
-def _beside(name: str, key: str) -> Callable[[Stage], Attempt]:
+def _module_in_folder(name: str, key: str) -> Callable[[Stage], Attempt]:
     def trial(stage: Stage) -> Attempt:
         (stage.inside / name).write_text("class_path: hostile_module.Policy\n")
         change = (set_data if key in ("demonstrations", "env_id", "expert") else set_model)(**{key: name})
-        return through_the_command_line(stage.configured(change))
+        return run_command(stage.configured(change))
 
     return trial
 
 
 for _key in ("policy", "start", "reward", "demonstrations", "env_id", "expert"):
-    add(f"checkpoint_config-{_key} is a recipe beside it", _beside("other.yaml", _key))
-add("checkpoint_config-a word is a recipe beside it", _beside("other", "policy"))
+    add(f"checkpoint_config-{_key} is a recipe beside it", _module_in_folder("other.yaml", _key))
+add("checkpoint_config-a word is a recipe beside it", _module_in_folder("other", "policy"))
 add(
     "checkpoint_config-its own name allows it",
-    lambda stage: through_the_command_line(
-        stage.checkpoint("hostile_module.Policy", config=yaml_of(CONFIGS["policy in short"]))
-    ),
+    lambda stage: run_command(stage.checkpoint("hostile_module.Policy", config=yaml_of(CONFIGS["policy in short"]))),
 )
 CONFIG_TEXTS: dict[str, Any] = {
     "python tag": "model: !!python/object/apply:os.system ['touch marker']",
@@ -214,17 +212,15 @@ def yaml_of(change: Callable[[dict[str, Any]], None]) -> str:
 for _name, _text in CONFIG_TEXTS.items():
     add(
         f"checkpoint_config-{_name}",
-        lambda stage, text=_text: through_the_command_line(stage.checkpoint(**{"config": 0} | {"config": text or 0})),
+        lambda stage, text=_text: run_command(stage.checkpoint(**{"config": 0} | {"config": text or 0})),
     )
 add(
     "checkpoint_config-class in the environment's arguments",
-    lambda stage: through_the_command_line(stage.configured(set_data(env_kwargs={"a": POPEN}))),
+    lambda stage: run_command(stage.configured(set_data(env_kwargs={"a": POPEN}))),
 )
 add(
     "checkpoint_config-it vouches for its own zip",
-    lambda stage: through_the_command_line(
-        stage.configured(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"
-    ),
+    lambda stage: run_command(stage.configured(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"),
 )
 
 # Pickles inside checkpoints.
@@ -327,7 +323,7 @@ for _name, _arguments in {
         ),
     )
 
-# Descriptions of methods inside checkpoints: what `decode` turns into objects.
+# Descriptions of methods inside checkpoints, the input of `decode`.
 
 KIND = "__kind__"
 SYSTEM = {KIND: "function", "module": "torch", "name": "os.system"}
@@ -356,7 +352,7 @@ DESCRIPTIONS: dict[str, Any] = {
     "an object of a module beside it": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
     "an object of the system": {KIND: "object", "class": "subprocess.Popen", "arguments": {"args": ["touch", "x"]}},
     "an object of torch": {KIND: "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
-    "a schedule that is none": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
+    "not a schedule": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
     "a factory of a module beside it": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
     "a factory of a private class": {
         KIND: "factory", "class": "lit_imitation.policies.continuous._ContinuousPolicy", "arguments": {},
@@ -384,7 +380,7 @@ DESCRIPTIONS: dict[str, Any] = {
 
 def method(stage: Stage, description: Any, argument: str = "policy") -> Path:
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(10**5)  # to write what is nested more deeply than the victim can follow
+    sys.setrecursionlimit(10**5)  # allows writing data nested too deeply to be read
     try:
         return stage.checkpoint(method={"class": "lit_imitation.methods.bc.BC", "arguments": {argument: description}})
     finally:
@@ -416,7 +412,7 @@ for _name, _method in {
     )
     add(
         f"checkpoint_description-a method {_name}, tested",
-        lambda stage, described=_method: through_the_command_line(stage.checkpoint(method=described)),
+        lambda stage, described=_method: run_command(stage.checkpoint(method=described)),
     )
 
 # Damaged archives.
@@ -433,7 +429,7 @@ add(
 )
 add(
     "checkpoint_bit_flip-through the command line",
-    lambda stage: through_the_command_line(flip_bit(stage.checkpoint(), "data/1", 3)),
+    lambda stage: run_command(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 add(
     "checkpoint_bit_flip-load_from_checkpoint",
@@ -441,7 +437,7 @@ add(
 )
 
 
-def cut(path: Path, share: float) -> Path:
+def truncate(path: Path, share: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
@@ -449,31 +445,35 @@ def cut(path: Path, share: float) -> Path:
 
 for _share in (0.01, 0.5, 0.9, 0.999):
     add(
-        f"checkpoint_archive-cut at {_share}", lambda stage, at=_share: lambda: load_policy(cut(stage.checkpoint(), at))
+        f"checkpoint_archive-cut at {_share}",
+        lambda stage, at=_share: lambda: load_policy(truncate(stage.checkpoint(), at)),
     )
 
 
-def compressed(members: list[Any]) -> None:
+def compress_members(members: list[Any]) -> None:
     members[:] = [(name, content, zipfile.ZIP_DEFLATED) for name, content, _ in members]
 
 
-def inflating(members: list[Any]) -> None:
+def add_bomb(members: list[Any]) -> None:
     members[-1] = (members[-1][0], bytes(2**24), zipfile.ZIP_DEFLATED)
 
 
-def twice(members: list[Any]) -> None:
+def duplicate_member(members: list[Any]) -> None:
     members.append(members[0])
 
 
-def traversing(members: list[Any]) -> None:
+def add_traversal(members: list[Any]) -> None:
     members.append(("../../outside/written", b"x", zipfile.ZIP_STORED))
 
 
-add("checkpoint_archive-compressed", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), compressed)))
-add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), inflating)))
+add(
+    "checkpoint_archive-compressed",
+    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), compress_members)),
+)
+add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), add_bomb)))
 add(
     "checkpoint_archive-a member outside",
-    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), traversing)),
+    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), add_traversal)),
 )
 for _kind in ("directory", "fifo", "socket", "device", "loop", "empty"):
     add(
@@ -509,7 +509,7 @@ for _option in ("--config", "--data", "--model", "--model.policy", "--data.demon
         lambda stage, option=_option: lambda: main(["fit", f"{option}=http://127.0.0.1:9/x.yaml"]),
     )
 
-# Values of weights.
+# Weight values.
 
 
 def weights(change: Callable[[dict[str, Any]], None]) -> Callable[[Stage], Path]:
@@ -576,7 +576,7 @@ STATES: dict[str, dict[str, Any]] = {
     "clock as text": {"callbacks": {"RunDirectory": "x"}},
 }
 for _name, _fields in STATES.items():
-    add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resumed(stage.checkpoint(**fields)))
+    add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resume(stage.checkpoint(**fields)))
 MOMENTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "moment as text": lambda state: state["state"][0].update(exp_avg="import os"),
     "moment as a list": lambda state: state["state"][0].update(exp_avg=[1.0]),
@@ -597,16 +597,16 @@ for _name, _value in {
 }.items():
     add(
         f"checkpoint_data-expert's return is {_name}",
-        lambda stage, value=_value: through_the_command_line(
+        lambda stage, value=_value: run_command(
             stage.checkpoint(DemonstrationDataModule={**STATE, "expert_return": value})
         ),
     )
-add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(stage)))
-add("checkpoint_resume-bit flip", lambda stage: resumed(flip_bit(stage.checkpoint(), "data/2")))
+add("checkpoint_resume-NaN", lambda stage: resume(weights(one(float("nan")))(stage)))
+add("checkpoint_resume-bit flip", lambda stage: resume(flip_bit(stage.checkpoint(), "data/2")))
 
 
-def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
-    """Go on from a run of one epoch, of which the optimizer's state was changed."""
+def change_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
+    """Resume a run of one epoch whose optimizer state was changed."""
     recipe = trained_recipe(stage.inside)
     main([*recipe, "--trainer.max_epochs=1"])
     held = torch.load(stage.inside / "out/checkpoints/last.ckpt", weights_only=True)
@@ -617,16 +617,16 @@ def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None])
 
 
 for _name, _change in MOMENTS.items():
-    add(f"checkpoint_resume-{_name}", lambda stage, change=_change: with_changed_moments(stage, change))
+    add(f"checkpoint_resume-{_name}", lambda stage, change=_change: change_moments(stage, change))
 
 
-def resumed(path: Path) -> Attempt:
-    """As a person goes on with a run: with a recipe of their own."""
+def resume(path: Path) -> Attempt:
+    """Resume a run as a user would, with their own recipe."""
     return lambda: main([*trained_recipe(path.parent), "--trainer.max_epochs=2", f"--ckpt_path={path}"])
 
 
 def trained_recipe(directory: Path) -> list[str]:
-    """The start of a command that trains a small clone."""
+    """Start of a command that trains a small clone."""
     recipe = "model: lit_imitation.BC\ndata: " + DATA % ", expert_trajectories: 1, eval_episodes: 1, num_envs: 1"
     (directory / "r.yaml").write_text(recipe)
     more = ["--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
@@ -713,8 +713,8 @@ for _name, _content in NPY.items():
     add(f"npz-{_name}", lambda stage, content=_content: lambda: read(member(content)(stage)))
 
 
-def declaring(stage: Stage, size: int) -> Path:
-    """An archive whose directory says that a member has `size` bytes."""
+def declare_size(stage: Stage, size: int) -> Path:
+    """Archive whose directory declares `size` bytes for a member."""
     path = member(NPY["absurd shape"], method=zipfile.ZIP_DEFLATED)(stage)
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\x01\x02", 0, content.rindex(b"observations.npy"))
@@ -723,12 +723,12 @@ def declaring(stage: Stage, size: int) -> Path:
     return path
 
 
-add("npz-declared size of 4 GB", lambda stage: lambda: read(declaring(stage, 2**32 - 2)))
+add("npz-declared size of 4 GB", lambda stage: lambda: read(declare_size(stage, 2**32 - 2)))
 add("npz-bit flip", lambda stage: lambda: read(flip_bit(stage.demonstrations(), "observations.npy")))
-add("npz-cut", lambda stage: lambda: read(cut(stage.demonstrations(), 0.7)))
+add("npz-cut", lambda stage: lambda: read(truncate(stage.demonstrations(), 0.7)))
 add(
     "npz-a member outside",
-    lambda stage: lambda: read(rewrite_archive(stage.demonstrations(), traversing)),
+    lambda stage: lambda: read(rewrite_archive(stage.demonstrations(), add_traversal)),
     harmless=True,
 )
 add("npz-metadata that is code", columns(metadata=np.array("__import__('os').system('touch marker')")))
@@ -775,13 +775,13 @@ add("npz-complex weights of an expert", expert_arrays(lambda stage: np.zeros((3,
 add("npz-NaN in an expert", expert_arrays(lambda stage: np.full((3, 2), np.nan)))
 
 
-def flipped_expert(stage: Stage) -> Attempt:
+def flip_expert(stage: Stage) -> Attempt:
     attempt = expert_arrays(lambda _: np.zeros((3, 2)))(stage)
     flip_bit(stage.inside / "e.npz", "W0.npy")
     return attempt
 
 
-add("npz-bit flip of an expert", flipped_expert)
+add("npz-bit flip of an expert", flip_expert)
 
 
 def alone(content: Callable[[Stage], bytes], name: str) -> Callable[[Stage], Attempt]:
@@ -853,7 +853,7 @@ for _name, _plant in FOREIGN.items():
     add(f"hdf5-{_name}", hdf5(_plant))
 for _name in ("external_link", "virtual_dataset", "external_storage"):
     add(f"hdf5-{_name} for next_observations", hdf5(FOREIGN[_name], "next_observations"))
-add("hdf5-cut", lambda stage: lambda: read(cut(stage.demonstrations("x.hdf5"), 0.6)))
+add("hdf5-cut", lambda stage: lambda: read(truncate(stage.demonstrations("x.hdf5"), 0.6)))
 for _kind in ("fifo", "device", "socket", "empty"):
     add(f"hdf5-{_kind}", lambda stage, kind=_kind: lambda: read(make_special(stage.inside / "x.hdf5", kind)))
 
@@ -925,7 +925,7 @@ def minari(change: Callable[[Stage, Path, dict[str, Any]], None]) -> Callable[[S
     return trial
 
 
-def planted(name: str, key: str = "observations") -> Callable[[Stage, Path, dict[str, Any]], None]:
+def plant_link(name: str, key: str = "observations") -> Callable[[Stage, Path, dict[str, Any]], None]:
     def change(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
         with h5py.File(data / "main_data.hdf5", "a") as file:
             del file["episode_0"][key]
@@ -934,12 +934,12 @@ def planted(name: str, key: str = "observations") -> Callable[[Stage, Path, dict
     return change
 
 
-def moved(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
+def move_file(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
     (data / "main_data.hdf5").rename(stage.outside / "main_data.hdf5")
     (data / "main_data.hdf5").symlink_to(stage.outside / "main_data.hdf5")
 
 
-def noted(**changes: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
+def set_metadata(**changes: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
     def change(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
         metadata.update(changes)
         for key, value in changes.items():
@@ -953,18 +953,21 @@ def metadata_text(text: str) -> Callable[[Stage, Path, dict[str, Any]], None]:
     return lambda stage, data, metadata: (data / "metadata.json").write_text(text) and None
 
 
-add("minari-an environment that is code", minari(noted()), harmless=True)
+add("minari-an environment that is code", minari(set_metadata()), harmless=True)
 for _name in ("external_link", "virtual_dataset", "external_storage", "soft_link", "absurd shape"):
-    add(f"minari-{_name}", minari(planted(_name)))
-add("minari-link for the file", minari(moved))
-add("minari-no action space", minari(noted(action_space=None)))
-add("minari-no observation space", minari(noted(observation_space=None)))
-add("minari-a space of an unknown type", minari(noted(action_space=json.dumps({"type": "hostile_module.Policy"}))))
-add("minari-a space without end", minari(noted(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
-add("minari-a format that is a path", minari(noted(data_format="../../outside")))
-add("minari-a version that is none", minari(noted(minari_version="hostile")))
-add("minari-episodes without end", minari(noted(total_episodes=10**12)))
-add("minari-episodes below 0", minari(noted(total_episodes=-1)))
+    add(f"minari-{_name}", minari(plant_link(_name)))
+add("minari-link for the file", minari(move_file))
+add("minari-no action space", minari(set_metadata(action_space=None)))
+add("minari-no observation space", minari(set_metadata(observation_space=None)))
+add(
+    "minari-a space of an unknown type",
+    minari(set_metadata(action_space=json.dumps({"type": "hostile_module.Policy"}))),
+)
+add("minari-a space without end", minari(set_metadata(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
+add("minari-a format that is a path", minari(set_metadata(data_format="../../outside")))
+add("minari-a version that is none", minari(set_metadata(minari_version="hostile")))
+add("minari-episodes without end", minari(set_metadata(total_episodes=10**12)))
+add("minari-episodes below 0", minari(set_metadata(total_episodes=-1)))
 add("minari-metadata nested", minari(metadata_text("[" * 100_000)))
 add("minari-metadata no JSON", minari(metadata_text("hello")))
 add(
@@ -1000,7 +1003,7 @@ def data_file(name: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
     return change
 
 
-def linked(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
+def link_arrow(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
     arrow.unlink()
     arrow.symlink_to(stage.outside / "secret.arrow")
 
@@ -1014,7 +1017,7 @@ add("hf-../ in state.json", hugging_face(data_file("../../outside/secret.arrow")
 add("hf-a path in state.json", hugging_face(data_file(lambda stage: str(stage.outside / "secret.arrow"))))
 add("hf-a URL in state.json", hugging_face(data_file("http://127.0.0.1:9/x.arrow")))
 add("hf-a number in state.json", hugging_face(data_file(7)))
-add("hf-link for the file", hugging_face(linked))
+add("hf-link for the file", hugging_face(link_arrow))
 add("hf-fifo for the file", hugging_face(lambda stage, arrow, state: make_special(arrow, "fifo") and None))
 add("hf-no format", hugging_face(lambda stage, arrow, state: state.update(_format_type="hostile_module")))
 add(
@@ -1025,11 +1028,11 @@ for _file in ("state.json", "dataset_info.json"):
     for _name, _text in {"no JSON": "hello", "nested": "[" * 100_000, "a list": "[]"}.items():
         add(
             f"hf-{_file} is {_name}",
-            lambda stage, file=_file, text=_text: overwritten(stage, file, text),
+            lambda stage, file=_file, text=_text: overwrite(stage, file, text),
         )
 
 
-def overwritten(stage: Stage, file: str, text: str) -> Attempt:
+def overwrite(stage: Stage, file: str, text: str) -> Attempt:
     attempt = hugging_face(lambda *_: None)(stage)
     (stage.inside / "hf" / file).write_text(text)
     return attempt
@@ -1049,7 +1052,7 @@ add("hf-a path for a split", splits("/etc"))
 add("hf-the name of a file", lambda stage: lambda: read("hf:hostile_module.py"))
 add("hf-a name with ../", lambda stage: lambda: read("hf:../outside/none"))
 
-# Labels of a person.
+# Human labels.
 
 
 def labels(change: Callable[[Stage, Path], None]) -> Callable[[Stage], Attempt]:
@@ -1156,7 +1159,7 @@ NAMES.extend(TRIALS)
 
 
 def test_traps_detect_harm(tmp_path, monkeypatch):
-    """What the trials would miss if the traps were dead: unpickling, importing, connecting, starting a process."""
+    """The traps detect unpickling, importing, connecting and starting a process."""
     import socket
     import subprocess
 

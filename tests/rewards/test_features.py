@@ -1,4 +1,4 @@
-"""What a discriminator reads."""
+"""Feature vectors of discriminators."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_unbounded_actions_are_unchanged():
 
 
 def test_half_bounded_actions_are_clipped():
-    """With a range, with none, with a lower bound alone, and with one value."""
+    """Dimensions with two bounds, none, a lower bound only, and a single value."""
     low, high = np.array([[-1, -np.inf, 2, 4], [3, np.inf, np.inf, 4]], np.float32)
     found = ActionFeatures(Box(low, high))(torch.tensor([[9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, -9.0]]))
-    assert found.tolist() == [[1, 9, 6, 0], [-1, -9, -1, 0]]  # from one unit inside the lower bound, from the one value
+    assert found.tolist() == [[1, 9, 6, 0], [-1, -9, -1, 0]]  # one unit inside the lower bound; the single value
 
 
 def test_demonstrations_define_action_units_in_wide_bounds():
@@ -80,14 +80,14 @@ def test_features_contain_named_inputs(inputs, absorbing):
     assert found.shape == (len(samples.absorbing), features.out_features)
     state = data.observation
     if absorbing:
-        assert len(found) == 4  # one episode of the two was terminated
+        assert len(found) == 4  # one of two episodes terminated
         state = torch.cat([state, torch.zeros(3, 1)], 1)
         assert found[3, :3].tolist() == [0, 0, 1]
     assert torch.equal(found[:3, : state.shape[1]], state)
     rest = found[:, state.shape[1] :]
     if inputs == "state_action":
         assert torch.equal(rest[:3], ActionFeatures(ARM)(data.action))
-        assert not rest[3:].any()  # nothing to choose after the end
+        assert not rest[3:].any()  # no action after the end
     elif inputs == "transition":
         following = data.next_observation.clone()
         if absorbing:
@@ -112,12 +112,12 @@ def test_guided_cost_rejects_transition_inputs(inputs):
 
 def test_sample_indices_with_replacement():
     samples = Samples.from_transitions(transitions())
-    drawn = samples.rows(samples.sample_indices(1000))
-    assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
+    selected = samples.rows(samples.sample_indices(1000))
+    assert {tuple(row) for row in selected.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
 
 
 def test_processes_sample_different_rows(monkeypatch):
-    """Their streams are the same: together they have what one process draws of twice as many."""
+    """Their streams are equal; together they get what one process samples of twice as many."""
     never = torch.zeros(1000, dtype=torch.bool)
     samples = Samples(*torch.zeros(3, 1000, 1), never, never)
     torch.manual_seed(0)

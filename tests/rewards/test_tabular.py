@@ -1,4 +1,4 @@
-"""Rewards as tables of a world."""
+"""Tabular rewards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worlds as arrays: what is kept, what is refused, where they come from, and how one acts in them."""
+"""`TabularMDP`: construction, validation, sources and environments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ P[0, 0, 1] = P[1, 0, 2] = P[2, :, 2] = P[1, 1, 0] = 1.0
 P[0, 1] = [0.25, 0.5, 0.25]
 
 
-def dense(mdp):
+def to_dense(mdp):
     found = np.zeros((mdp.num_actions * mdp.num_states, mdp.num_states))
     found[mdp.row, mdp.successor] = mdp.probability
     return found.reshape(mdp.num_actions, mdp.num_states, mdp.num_states).swapaxes(0, 1)
@@ -42,7 +42,7 @@ def test_transition_formats_agree():
     zeros_stored = [coo_array((rows.ravel(), np.indices((6, 3)).reshape(2, -1))), tensor.to_sparse_bsr((2, 3))]
     for given in (P, torch.from_numpy(P), (successors, probabilities), *of_scipy, *of_torch, *zeros_stored):
         mdp = TabularMDP(given)
-        np.testing.assert_allclose(dense(mdp), P, atol=1e-15)
+        np.testing.assert_allclose(to_dense(mdp), P, atol=1e-15)
         assert len(mdp.successor) == 8
         np.testing.assert_allclose(mdp.start, np.full(3, 1 / 3))
 
@@ -63,7 +63,7 @@ def test_rewards_of_repeated_successors_are_averaged():
     assert of_dense.reward.values.tolist() == (6 * s + 3 * a + z).tolist()
 
 
-def broken(place, value, array=P):
+def replace_entry(place, value, array=P):
     array = array.copy()
     array[place] = value
     return array
@@ -72,10 +72,10 @@ def broken(place, value, array=P):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"transitions": broken((0, 1, 2), 0.2)}, r"state 0, action 1 sum to 0\.95; they must sum to 1"),
-        ({"transitions": broken((1, 0), 0)}, r"state 1, action 0 sum to 0; they must"),
-        ({"transitions": broken((2, 1, 0), -0.5)}, r"state 2, action 1: successor 0 has probability -0\.5"),
-        ({"transitions": broken((2, 1, 0), np.nan)}, r"state 2, action 1: successor 0 has probability nan"),
+        ({"transitions": replace_entry((0, 1, 2), 0.2)}, r"state 0, action 1 sum to 0\.95; they must sum to 1"),
+        ({"transitions": replace_entry((1, 0), 0)}, r"state 1, action 0 sum to 0; they must"),
+        ({"transitions": replace_entry((2, 1, 0), -0.5)}, r"state 2, action 1: successor 0 has probability -0\.5"),
+        ({"transitions": replace_entry((2, 1, 0), np.nan)}, r"state 2, action 1: successor 0 has probability nan"),
         ({"transitions": (np.full((3, 2, 1), 3), np.ones((3, 2, 1)))}, "successor 3 is not a state; states are 0 to 2"),
         ({"transitions": (np.zeros((3, 2, 1)), np.ones((3, 2, 1)))}, "successors are float64"),
         ({"transitions": np.ones((3, 2))}, r"transitions have shape \[3, 2\]; expected \[S, A, S\]"),
@@ -90,7 +90,7 @@ def broken(place, value, array=P):
         ({"start": [0, 0, 1], "terminal": [False, False, True]}, "start has positive probability in state 2, which is"),
         ({"terminal": [True, True, True]}, "every state is terminal"),
         ({"features": np.ones((2, 5))}, r"features have shape \[2, 5\]; expected \[3, F\]"),
-        ({"features": broken((1, 0), np.inf, np.ones((3, 2)))}, r"features\[1, 0\] is inf"),
+        ({"features": replace_entry((1, 0), np.inf, np.ones((3, 2)))}, r"features\[1, 0\] is inf"),
         ({"reward": np.ones((3, 4))}, r"reward has shape \[3, 4\]"),
         ({"reward": [0, np.nan, 0]}, r"reward\[1\] is nan"),
         ({"grid": (2, 2)}, "a grid of 2 × 2 does not have 3 states"),
@@ -102,7 +102,9 @@ def test_invalid_arguments_raise(arguments, text):
 
 
 def test_rows_of_terminal_states_are_ignored():
-    mdp = TabularMDP(broken((2,), 0.0), terminal=[False, False, True], reward=broken((2,), 5.0, np.zeros((3, 2, 3))))
+    mdp = TabularMDP(
+        replace_entry((2,), 0.0), terminal=[False, False, True], reward=replace_entry((2,), 5.0, np.zeros((3, 2, 3)))
+    )
     assert not (mdp.row % 3 == 2).any()
     assert len(mdp.reward.values) == len(mdp.successor)
     assert mdp.start.tolist() == [0.5, 0.5, 0.0]
@@ -129,7 +131,7 @@ def test_estimate_from_trajectories():
     expected = np.zeros((3, 2, 3))
     expected[0, 1, 1], expected[0, 1, 2] = 2 / 3, 1 / 3
     expected[1, 0, 0] = expected[1, 1, 2] = expected[0, 0, 0] = expected[2, :, 2] = 1
-    np.testing.assert_allclose(dense(mdp), expected)
+    np.testing.assert_allclose(to_dense(mdp), expected)
     np.testing.assert_allclose(mdp.start, [2 / 3, 1 / 3, 0])
 
 
@@ -169,7 +171,7 @@ def test_invalid_trajectories_raise(trajectories, sizes, text):
     ],
 )
 def test_toy_text_worlds_match_environments(env_id, arguments):
-    """A random walk in the environment itself goes only where the table says, is paid what it says, and ends there."""
+    """A random walk in the environment follows the table's transitions, rewards and ends."""
     env = gymnasium.make(env_id, **arguments)
     mdp = TabularMDP.from_env(env)
     env.action_space.seed(0)
@@ -200,7 +202,7 @@ def test_environment_without_table_raises():
 def test_fickle_passenger_raises():
     env = gymnasium.make("Taxi-v4", fickle_passenger=True, fickle_probability=1.0).unwrapped
     env.reset(seed=0)
-    env.s = env.encode(2, 2, 4, 0)  # in the taxi, going to the first place
+    env.s = env.encode(2, 2, 4, 0)  # passenger in the taxi, first destination
     moved, *_ = env.step(2)
     assert moved not in [successor for _, successor, *_ in env.P[env.encode(2, 2, 4, 0)][2]]
     with pytest.raises(ConfigError, match="TaxiEnv with fickle_passenger is not an MDP in its states"):
@@ -258,7 +260,7 @@ def test_ignored_actions_are_not_checked():
     )
     envs.reset(seed=0)
     envs.step(np.zeros(2, np.int32))
-    observations, rewards, *_ = envs.step(np.array([-1, 99]))  # the next episodes begin
+    observations, rewards, *_ = envs.step(np.array([-1, 99]))  # starts the next episodes
     assert (observations.tolist(), rewards.tolist()) == ([0, 0], [0.0, 0.0])
     with pytest.raises(gymnasium.error.InvalidAction, match="action 99"):
         envs.step(np.array([0, 99]))
@@ -286,10 +288,10 @@ def test_literature_worlds_have_expected_structure(world):
     assert torch.equal(one.features, same.features)
     assert not torch.equal(one.features, other.features)
     assert (one.num_states, one.num_actions, one.grid) == (49, 5, (7, 7))
-    probability = dense(one)
+    probability = to_dense(one)
     assert probability[8, 2, 9] == pytest.approx(0.7 + 0.3 / 5)  # one to the right
     assert probability[8, 2, [8, 1, 15, 7]].tolist() == pytest.approx([0.3 / 5] * 4)
-    assert probability[0, 1, 0] == pytest.approx(0.7 + 3 * 0.3 / 5)  # up, left and staying all stay in a corner
+    assert probability[0, 1, 0] == pytest.approx(0.7 + 3 * 0.3 / 5)  # in a corner, up, left and staying have no effect
     envs = make(f"lit_imitation/{world.__name__}-v0", 2, seed=0, size=7, world_seed=3)
     assert torch.equal(TabularMDP.from_env(envs).features, one.features)
     assert envs.single_observation_space.n == 49
@@ -311,7 +313,7 @@ def test_world_rewards_match_papers():
     objects = ObjectWorld(size=12, seed=0)
     rng = np.random.default_rng(0)
     place, (inner, outer) = rng.choice(144, 7, replace=False), rng.integers(2, size=(2, 7))
-    features = objects.features.reshape(144, 4, 12).bool()  # inner colors, then outer; distances up to 1 … 12
+    features = objects.features.reshape(144, 4, 12).bool()  # inner, then outer colors; distances up to 1 … 12
     for state in range(144):
         distance = [math.hypot(state // 12 - other // 12, state % 12 - other % 12) for other in place]
         nearest = [
@@ -330,8 +332,8 @@ def test_world_rewards_match_papers():
 
 @pytest.mark.parametrize("world", [GridWorld, ObjectWorld, BinaryWorld])
 def test_world_rewards_are_functions_of_features(world):
-    """Else no reward of the features is the true one, however much is demonstrated."""
+    """Otherwise no reward of the features could be the true one."""
     mdp = world(size=32)
     _, kind = np.unique(mdp.features.numpy(), axis=0, return_inverse=True)
-    for paid in np.split(mdp.reward.values.numpy()[kind.argsort()], np.cumsum(np.bincount(kind))[:-1]):
-        assert len(set(paid.tolist())) == 1
+    for rewards in np.split(mdp.reward.values.numpy()[kind.argsort()], np.cumsum(np.bincount(kind))[:-1]):
+        assert len(set(rewards.tolist())) == 1

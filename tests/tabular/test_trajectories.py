@@ -1,4 +1,4 @@
-"""Demonstrations as indices: what is read, and what is wrong with it."""
+"""Tabular demonstrations: input formats and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_imitation.errors import DemonstrationError
 from lit_imitation.tabular import Planning, Trajectories, occupancy, solve
 from lit_imitation.tabular.trajectories import UNKNOWN, sample_trajectories
 
-# 0 → 1 → 2 → 3 (terminal) by action 0; action 1 stays, but in 2 it goes on as well. Nothing leads to 4.
+# 0 → 1 → 2 → 3 (terminal) by action 0; action 1 stays, except in 2, where it also leads to 3. Nothing leads to 4.
 P = np.zeros((5, 2, 5))
 P[[0, 1, 2], 0, [1, 2, 3]] = P[[0, 1], 1, [0, 1]] = P[2, 1, 3] = P[4, :, 0] = 1
 WORLD = TabularMDP(P, [0.5, 0.5, 0, 0, 0], terminal=[False, False, False, True, False])
@@ -116,7 +116,7 @@ def test_visits_and_inflow():
     (inflow,) = found.inflow(WORLD, Planning(gamma=0.5)).values()
     np.testing.assert_allclose(inflow, [1, 1, -0.125, -0.25, 0])
     flows = found.inflow(WORLD, Planning(3, 0.5))
-    assert sorted(flows) == [0, 2]  # at the horizon nothing is left to take off
+    assert sorted(flows) == [0, 2]  # at the horizon nothing is subtracted
     np.testing.assert_allclose(flows[2], [0, 0, 0, -0.25, 0])
 
 
@@ -124,10 +124,10 @@ def test_sampled_trajectories_match_occupancy():
     mdp = GridWorld(4)
     planning = Planning(12, 1.0)
     policy = solve(mdp, mdp.reward, planning).policy
-    drawn = sample_trajectories(mdp, policy, 4000, 12, torch.Generator().manual_seed(0), "soft")
-    drawn.check(mdp, "state_action", 12)
-    assert drawn.length.tolist() == [12] * 4000
-    visits = drawn.visits(mdp, "state_action", 1.0) / 4000
+    samples = sample_trajectories(mdp, policy, 4000, 12, torch.Generator().manual_seed(0), "soft")
+    samples.check(mdp, "state_action", 12)
+    assert samples.length.tolist() == [12] * 4000
+    visits = samples.visits(mdp, "state_action", 1.0) / 4000
     torch.testing.assert_close(visits, occupancy(mdp, policy, {0: mdp.start}, planning), rtol=0, atol=0.06)
     ending = sample_trajectories(WORLD, torch.full((5, 2), 0.5), 50, 30, torch.Generator().manual_seed(0), "random")
     last = ending.next_state[ending.length.cumsum(0) - 1]
@@ -156,7 +156,7 @@ def test_demonstration_files_are_read(tmp_path):
     ],
 )
 def test_trajectories_are_numbered_as_in_file(states, horizon, text, tmp_path):
-    """The first is one state, which tells nothing and is left out."""
+    """The first trajectory is a single state and is therefore dropped."""
     ends = {"terminals": [0] * 6, "timeouts": [1, 0, 1, 0, 0, 1], "rewards": np.zeros(6)}
     np.savez(tmp_path / "some.npz", observations=states, actions=[0] * 6, **ends)
     found = read_trajectories(str(tmp_path / "some.npz"))

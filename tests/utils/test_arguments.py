@@ -1,4 +1,4 @@
-"""Types of constructor arguments: what works is let through."""
+"""Type checks of constructor arguments."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an object was built from, as plain data and back."""
+"""Serialization of objects and reconstruction from it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from lit_imitation.utils.trust import trust_scope
 SPACES = Box(-1, 1, (3,), np.float32), Discrete(2)
 
 
-def through_a_file(value):
+def round_trip(value):
     file = io.BytesIO()
     torch.save(value, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def a_function(x):
+def square(x):
     return x
 
 
@@ -64,7 +64,7 @@ def test_numpy_and_torch_numbers_become_python(value, wanted):
         assert str(found) == str(wanted)  # 3 and not 3.0, and no np.float64(0.1)
 
     same(plain_numbers(value))
-    same(decode(through_a_file(encode(value))))
+    same(decode(round_trip(encode(value))))
 
 
 @pytest.mark.parametrize(
@@ -86,16 +86,16 @@ def test_numpy_and_torch_numbers_become_python(value, wanted):
         torch.float64,
         GaussianPolicy,
         torch.nn.GELU,
-        a_function,
+        square,
         torch.tanh,
         torch.nn.functional.gelu,
         LinearBeta(4),
     ],
-    ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
+    ids=lambda value: getattr(value, "__name__", repr(value)),  # the repr of a function contains its address
 )
 def test_values_round_trip(value):
     with trust_scope(False, [f"{__name__}.a_function"]):
-        found = decode(through_a_file(encode(value)))
+        found = decode(round_trip(encode(value)))
     assert found == value
     assert type(found) is type(value)
 
@@ -103,13 +103,13 @@ def test_values_round_trip(value):
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "g", "i2", "u4", "?", "c16", "U3"])
 def test_arrays_round_trip(dtype):
     array = np.array([[0, 1], [1, 0]]).astype(dtype)
-    found = decode(through_a_file(encode({"x": [array]})))["x"][0]
+    found = decode(round_trip(encode({"x": [array]})))["x"][0]
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
 
 def test_factories_round_trip():
-    found = decode(through_a_file(encode(partial(GaussianPolicy, hidden_sizes=np.array([4]), dropout=np.float32(0.5)))))
+    found = decode(round_trip(encode(partial(GaussianPolicy, hidden_sizes=np.array([4]), dropout=np.float32(0.5)))))
     assert found.func is GaussianPolicy
     assert list(found.keywords["hidden_sizes"]) == [4]
     assert found.keywords["dropout"] == 0.5
@@ -132,10 +132,10 @@ def test_factories_round_trip():
         {"__kind__": "class", "class": "subprocess.Popen"},
         {"__kind__": "object", "class": "subprocess.Popen", "arguments": {"args": ["true"]}},
         {"__kind__": "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
-        {"__kind__": "partial", "of": encode(a_function), "args": [1], "keywords": {}},
+        {"__kind__": "partial", "of": encode(square), "args": [1], "keywords": {}},
         {"__kind__": "partial", "of": {"__kind__": "class", "class": "torch.nn.modules.linear.Linear"}, "args": []},
     ],
-    ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
+    ids=lambda value: getattr(value, "__name__", repr(value)),  # the repr of a function contains its address
 )
 def test_description_runs_no_foreign_code(value):
     with pytest.raises(ConfigError):
@@ -147,7 +147,7 @@ def test_undescribed_settings_are_reported():
         pass
 
     policy = OwnPolicy(*SPACES, odd=Odd(), deep={"f": [lambda x: x]})
-    description = through_a_file(describe(policy))
+    description = round_trip(describe(policy))
     assert [name.split(" ")[0] for name in find_undescribed(description)] == ["odd", "deep.f"]
     with pytest.raises(ConfigError, match=r"could not store a .*Odd.*: pass it by keyword"):
         build(description, Policy, named=[OwnPolicy])
@@ -160,19 +160,19 @@ class Mixin:
 
 
 class OwnPolicy(Mixin, CategoricalPolicy):
-    """Built by a constructor of somebody else's, with arguments of its own and any further ones."""
+    """User-defined policy with its own argument and further keyword arguments."""
 
     def __init__(self, *spaces, odd=None, deep=None, **more):
         super().__init__(*spaces, **more)
 
 
 class MixedPolicy(Mixin, CategoricalPolicy):
-    """Without a constructor of its own."""
+    """User-defined policy that inherits its constructor."""
 
 
 def test_outermost_constructor_arguments_are_recorded():
     policy = OwnPolicy(*SPACES, shift=np.float32(0.5), hidden_sizes=np.array([4]), odd="x")
-    again = build(through_a_file(describe(policy)), Policy, named=[partial(OwnPolicy)])
+    again = build(round_trip(describe(policy)), Policy, named=[partial(OwnPolicy)])
     assert type(again) is OwnPolicy
     assert (again.shift, again.arguments["odd"]) == (0.5, "x")
     assert again.network.layers[0].weight.shape == (4, 3)
@@ -194,7 +194,7 @@ def test_differences_include_defaults():
 
 def test_to_plain_keeps_tensors_and_converts_numpy():
     state = {"a": np.float64(0.5), "b": [np.arange(3)], "c": torch.tensor(2.0), "d": Path("x"), "e": np.bool_(True)}
-    found = through_a_file(to_plain(state))
+    found = round_trip(to_plain(state))
     assert (found["a"], found["d"], found["e"]) == (0.5, "x", True)
     assert torch.equal(found["b"][0], torch.arange(3))
-    assert torch.equal(found["c"], torch.tensor(2.0))  # such as `EarlyStopping` has
+    assert torch.equal(found["c"], torch.tensor(2.0))  # as in the state of `EarlyStopping`

@@ -51,9 +51,9 @@ def test_old_file_remains_until_new_one_is_synced(tmp_path, monkeypatch):
 
 def test_new_file_follows_umask(tmp_path):
     (tmp_path / "ordinary").touch()
-    atomic_write(tmp_path / "ours", "")
-    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours")}
-    assert modes["ours"] == modes["ordinary"]
+    atomic_write(tmp_path / "atomic", "")
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "atomic")}
+    assert modes["atomic"] == modes["ordinary"]
 
 
 def test_expand_user(tmp_path, monkeypatch):
@@ -66,17 +66,17 @@ def test_expand_user(tmp_path, monkeypatch):
 
 
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
-    """Those of living processes, of other machines and of other programs stay."""
+    """Files of live processes, other machines and other programs stay."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    ours = files.temporary_name(tmp_path / "a.json")
-    left = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+    own = files.temporary_name(tmp_path / "a.json")
+    left = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
     elsewhere = left.with_name(left.name.replace(left.name.split(".")[3].split("-")[0], "00000000"))
-    others = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, ours]
-    for path in (left, *others):
+    remaining = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, own]
+    for path in (left, *remaining):
         path.touch()
     remove_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(others)
+    assert sorted(tmp_path.iterdir()) == sorted(remaining)
 
 
 def test_lock_excludes_other_processes(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows drawn by weight, and by several processes."""
+"""Weighted row sampling, on one process and several."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_rows_are_sampled_by_weight():
     weight = torch.tensor([0.0, 1.0, 0.0, 5.0, 2.0, 0.0])
     share = np.bincount(sample_rows(6, 40_000, CPU, weight), minlength=6) / 40_000
     np.testing.assert_allclose(share, weight / weight.sum(), atol=0.01)
-    assert not share[[0, 2, 5]].any()  # not even by rounding
+    assert not share[[0, 2, 5]].any()  # zero weights stay zero under rounding
     uniform = np.bincount(sample_rows(4, 40_000, CPU), minlength=4) / 40_000
     np.testing.assert_allclose(uniform, 0.25, atol=0.01)
 
@@ -47,13 +47,13 @@ def test_processes_together_sample_like_one(monkeypatch, weight):
 def test_rank_generators_differ_and_keep_shared_stream(monkeypatch):
     torch.manual_seed(0)
     assert rank_generator(CPU) is None
-    after, drawn = [], []
+    after, samples = [], []
     for rank in range(2):
         monkeypatch.setattr(sampling, "world_size", lambda: 2)
         monkeypatch.setattr(sampling, "rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        drawn.append([torch.randn(5, generator=rank_generator(CPU)) for _ in range(2)])
+        samples.append([torch.randn(5, generator=rank_generator(CPU)) for _ in range(2)])
         after.append(torch.get_rng_state())
     assert torch.equal(*after)
-    assert not torch.equal(drawn[0][0], drawn[1][0])
-    assert not torch.equal(drawn[0][0], drawn[0][1])
+    assert not torch.equal(samples[0][0], samples[1][0])
+    assert not torch.equal(samples[0][0], samples[0][1])

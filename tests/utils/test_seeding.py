@@ -1,4 +1,4 @@
-"""Random streams: independent ones from one seed, and a block of code with its own."""
+"""Seed derivation and isolated random streams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed, get_states, s
 
 
 def draw(n=3):
-    """From each stream, in both of the kinds of draw that keep a state besides (Gaussian pairs)."""
+    """Draw from each stream, including Gaussian pairs, which keep a second value as state."""
     return [
         (random.random(), random.gauss(0, 1), np.random.random(), np.random.normal(), torch.rand(()).item())
         for _ in range(n)
@@ -50,7 +50,7 @@ def test_derived_seeds_are_uniform():
 
 
 def test_derived_seeds_agree_across_processes():
-    """Python's `hash` of a string is not."""
+    """Unlike Python's `hash` of a string."""
     code = "from lit_imitation.utils.seeding import derive_seed; print(derive_seed(7, 'split', 2))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == derive_seed(7, "split", 2)
@@ -115,7 +115,7 @@ def test_random_streams_nest():
 def test_random_states_round_trip(tmp_path):
     reseed(3)
     draw(1)
-    random.gauss(0, 1)  # leaves the second of a pair in store, in Python as in NumPy
+    random.gauss(0, 1)  # stores the second value of a pair, in Python as in NumPy
     np.random.normal()
     torch.save(get_states(), tmp_path / "states.pt")
     wanted = draw()
@@ -125,7 +125,7 @@ def test_random_states_round_trip(tmp_path):
 
 
 def test_states_of_missing_gpus_are_ignored(monkeypatch):
-    """The checkpoint of a machine with two; here is one, or none."""
+    """A checkpoint from a machine with two GPUs, loaded on one with fewer."""
     reseed(3)
     states = get_states() | {"cuda": [torch.tensor([1]), torch.tensor([2])]}
     wanted = draw()

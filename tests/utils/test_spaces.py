@@ -1,4 +1,4 @@
-"""Spaces as primitives, and back."""
+"""Serialization and checks of spaces."""
 
 from __future__ import annotations
 

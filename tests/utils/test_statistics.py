@@ -44,19 +44,19 @@ def test_interval_of_many_values_is_normal():
 @pytest.mark.parametrize("statistic", [np.mean, interquartile_mean])
 def test_interval_matches_scipy(statistic):
     values = np.random.default_rng(1).exponential(size=40)
-    theirs = scipy.stats.bootstrap(
+    scipy_interval = scipy.stats.bootstrap(
         (values,), statistic, n_resamples=20000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
-    ours = bootstrap_interval(values, statistic, resamples=20000)
-    width = theirs.high - theirs.low
-    np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=0.03 * width)
+    interval = bootstrap_interval(values, statistic, resamples=20000)
+    width = scipy_interval.high - scipy_interval.low
+    np.testing.assert_allclose(interval, (scipy_interval.low, scipy_interval.high), atol=0.03 * width)
 
 
 def test_interval_has_nominal_coverage():
     rng = np.random.default_rng(3)
     intervals = np.array([bootstrap_interval(rng.normal(size=50), np.mean, seed=trial) for trial in range(1000)])
     covered = ((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean()
-    # 94 % is what the percentile interval reaches at 50 values; the tolerance is three standard errors.
+    # At 50 values the percentile interval covers 94 %; the tolerance is three standard errors.
     assert covered == pytest.approx(0.94, abs=0.023)
 
 
@@ -81,7 +81,7 @@ def test_differences_between_strata_are_not_resampled():
 
 
 def test_strata_keep_their_sizes():
-    # Pooled mean (3·0 + 1·8) / 4 in every resample, whatever the sizes' own means.
+    # The pooled mean is (3·0 + 1·8) / 4 in every resample.
     assert stratified_bootstrap_interval([[0.0] * 3, [8.0]], np.mean) == (2.0, 2.0)
 
 

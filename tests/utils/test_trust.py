@@ -1,4 +1,4 @@
-"""What a file may name, and what the person who runs it may allow."""
+"""Code that files may name, and permissions of the user."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_recipe_classes_are_accepted_from_checkpoint(path):
     recipe = yaml.safe_load(path.read_text())
     expected = {key: recipe[key] for key in ("seed_everything", "model", "data") if key in recipe}
     for part in ("model", "data"):
-        if isinstance(expected.get(part), str):  # a run writes it out
+        if isinstance(expected.get(part), str):  # a run expands it
             expected[part] = {"class_path": expected[part]}
     assert read_config(yaml.safe_dump(expected), "x.ckpt") == expected
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A checkpoint of a policy class and of an environment that lie in a module beside it."""
+def user_checkpoint(tmp_path, monkeypatch):
+    """Checkpoint of a policy class and an environment from a module in its folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_module", raising=False)
@@ -75,17 +75,17 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "own.ckpt"
 
 
-def test_trusted_user_classes_load_in_python(own):
+def test_trusted_user_classes_load_in_python(user_checkpoint):
     with pytest.raises(
         ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not part of this package.*trust=T"
     ):
-        load_policy(own)
+        load_policy(user_checkpoint)
     assert "own_module" not in sys.modules
-    assert type(load_policy(own, trust=True)).__name__ == "MyPolicy"
+    assert type(load_policy(user_checkpoint, trust=True)).__name__ == "MyPolicy"
 
 
-def test_user_classes_need_trust_or_explicit_name(own, capsys):
-    command = ["test", f"--ckpt_path={own}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
+def test_user_classes_need_trust_or_explicit_name(user_checkpoint, capsys):
+    command = ["test", f"--ckpt_path={user_checkpoint}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
     with pytest.raises(SystemExit):
         main(command)
     error = capsys.readouterr().err
