@@ -222,10 +222,10 @@ def test_recipe_spaces_agree_across_backends():
         if env_id.startswith(("Lunar", "Hopper", "Ant")):
             pytest.importorskip("Box2D" if env_id.startswith("Lunar") else "mujoco")
         single, envs = make_single(env_id), make(env_id, 2, 0, "envpool")
-        single_space, theirs = single.observation_space, envs.single_observation_space
+        single_space, batched_space = single.observation_space, envs.single_observation_space
         assert (single_space.shape, single_space.dtype) == (batched_space.shape, batched_space.dtype), env_id
         assert envs.reset(seed=0)[0].dtype == single_space.dtype, env_id
-        single_space, theirs = single.action_space, envs.single_action_space
+        single_space, batched_space = single.action_space, envs.single_action_space
         assert single_space == batched_space or (
             np.array_equal(single_space.low, batched_space.low)
             and np.array_equal(single_space.high, batched_space.high)  # float64 there

@@ -47,7 +47,7 @@ def test_steps_match_rules(env_id, batched):
         for t in range(100):
             action = np.clip(rng.normal((drift, 0.5 if t < 60 else -0.5), 1.0), -1.5, 1.5)
             before = position
-            position, paid = move_one_point(position, action, BARRIERS[env_id])
+            position, expected = move_one_point(position, action, BARRIERS[env_id])
             blocked += abs(position[1] - 0.3) < 0.0011
             passed += (before[1] < 0.3) != (position[1] < 0.3)
             if batched:

@@ -356,7 +356,7 @@ class ValidEnv(gym.Env):
 
 
 def replace_methods(**replaced):
-    return type("Bad", (ValidEnv,), {"__module__": "somebody", **replaced})
+    return type("Bad", (ValidEnv,), {"__module__": "third_party", **replaced})
 
 
 def raise_error(*args, **kwargs):
@@ -366,7 +366,7 @@ def raise_error(*args, **kwargs):
 ENVIRONMENTS = {
     "no observation space": (replace_methods(observation_space=None), "observation_space"),
     "no action space": (replace_methods(action_space=None), "action_space"),
-    "space of its own kind": (replace_methods(observation_space=(3,)), "observation_space"),
+    "unknown type of space": (replace_methods(observation_space=(3,)), "observation_space"),
     "text as observations": (replace_methods(observation_space=spaces.Text(3)), "Text"),
     "graphs as observations": (replace_methods(observation_space=spaces.Graph(OBSERVATION, None)), "Graph"),
     "dicts as actions": (replace_methods(action_space=spaces.Dict(a=DISCRETE)), "action space"),
@@ -479,7 +479,7 @@ class ValidVectorEnv(gym.vector.VectorEnv):
 
 
 def replace_vector_methods(**replaced):
-    return type("BadVector", (ValidVectorEnv,), {"__module__": "somebody", **replaced})
+    return type("BadVector", (ValidVectorEnv,), {"__module__": "third_party", **replaced})
 
 
 VECTORS = {
@@ -595,14 +595,14 @@ OPTIONS = {
     "no model": (["fit", *DATA, *EXPERT], "model is missing"),
     "no data": (["fit", *MODEL], "data is missing"),
     "no env_id": (["fit", *MODEL, "--data", "DemonstrationDataModule"], "data.env_id: missing"),
-    "class that is near": (["fit", "--model", "BCC", *DATA], "did you mean BC?"),
+    "misspelled class": (["fit", "--model", "BCC", *DATA], "did you mean BC?"),
     "class of another case": (["fit", "--model", "bc", *DATA], "did you mean BC?"),
-    "data class that is near": ([*MODEL, "--data", "DemonstrationDataModul"], "did you mean DemonstrationDataModule?"),
+    "misspelled data class": ([*MODEL, "--data", "DemonstrationDataModul"], "did you mean DemonstrationDataModule?"),
     "class without module": (["fit", "--model", "no_such_module.A", *DATA], "no module 'no_such_module'"),
     "class that is not in its module": (["fit", "--model", "lit_imitation.Nope", *DATA], "Nope"),
-    "class that is none": (["fit", "--model", "os.path", *DATA], "os.path"),
+    "not a class": (["fit", "--model", "os.path", *DATA], "os.path"),
     "class of another kind": (["fit", "--model", "lit_imitation.PPO", *DATA], "lit_imitation.PPO"),
-    "policy that is near": ([*FIT, "--model.policy", "Gausian"], "model.policy: there is no class 'Gausian'"),
+    "misspelled policy": ([*FIT, "--model.policy", "Gausian"], "model.policy: there is no class 'Gausian'"),
     "policy of another kind": ([*FIT, "--model.policy", "lit_imitation.BC"], "model.policy: lit_imitation.BC"),
     "policy that is abstract": (
         [*FIT, "--model.policy", "lit_imitation.policies.Policy"],
@@ -624,49 +624,49 @@ OPTIONS = {
         [*FIT, "--model.policy", "CategoricalPolicy", "--model.policy.hidden_sizes", "abc"],
         "model.policy.hidden_sizes is abc; it must be a list",
     ),
-    "learner that is near": ([*RL, "--model.learner", "PPOO"], "did you mean PPO?"),
+    "misspelled learner": ([*RL, "--model.learner", "PPOO"], "did you mean PPO?"),
     "option of a learner without class": (
         [*RL, "--model.learner.gamma", "1"],
         "--model.learner CLASS",
     ),
     "option of a learner": ([*RL, "--model.learner", "PPO", "--model.learner.gama", "1"], "did you mean gamma?"),
     "reward without class": ([*RL, "--model.reward.gamma", "1"], "model.reward"),
-    "option that is near": ([*FIT, "--model.learningrate", "1"], "did you mean learning_rate?"),
+    "misspelled option": ([*FIT, "--model.learningrate", "1"], "did you mean learning_rate?"),
     "option without its prefix": ([*FIT, "--learning_rate", "1"], "did you mean model.learning_rate"),
     "data option without its prefix": ([*FIT, "--env_id", "X"], "did you mean data.env_id?"),
-    "trainer option that is near": ([*FIT, "--trainer.mx_epochs", "3"], "did you mean trainer.max_epochs?"),
+    "misspelled trainer option": ([*FIT, "--trainer.mx_epochs", "3"], "did you mean trainer.max_epochs?"),
     "abbreviated option": ([*FIT, "--trainer.max_epoch", "1"], "did you mean trainer.max_epochs?"),
-    "option that nothing is near": ([*FIT, "--qqqq", "3"], "there is no option qqqq"),
+    "unknown option": ([*FIT, "--qqqq", "3"], "there is no option qqqq"),
     "word without option": ([*FIT, "word"], "'word' belongs to no option"),
     "option without value": ([*FIT, "--data.env_id"], "expected one argument"),
     "text for a number": ([*FIT, "--model.learning_rate", "abc"], "model.learning_rate is abc; it must be a number"),
     "fraction for a whole number": ([*FIT, "--data.num_envs", "1.5"], "data.num_envs is 1.5; it must be a whole"),
     "text for a flag": ([*FIT, "--data.expert_deterministic", "maybe"], "it must be true or false"),
     "text for a mapping": ([*FIT, "--data.env_kwargs", "abc"], "data.env_kwargs is abc; it must be a mapping"),
-    "choice that is none": ([*FIT, "--data.backend", "warp"], "one of auto, vector, envpool, sync, async"),
+    "unknown choice": ([*FIT, "--data.backend", "warp"], "one of auto, vector, envpool, sync, async"),
     "text for epochs": ([*FIT, "--trainer.max_epochs", "x"], "trainer.max_epochs is x; it must be a whole number"),
-    "precision that is none": ([*FIT, "--trainer.precision", "12"], "trainer.precision is 12; it must be one of 64"),
-    "accelerator that is none": ([*FIT, "--trainer.accelerator", "tpuu"], "trainer: "),
-    "strategy that is none": ([*FIT, "--trainer.strategy", "foo"], "strategy='foo'"),
-    "devices that are none": ([*FIT, "--trainer.accelerator", "cpu", "--trainer.devices", "x"], "devices"),
-    "callback that is near": ([*FIT, "--trainer.callbacks", "EarlyStoping"], "did you mean EarlyStopping?"),
-    "callback without what it needs": ([*FIT, "--trainer.callbacks", "EarlyStopping"], "callbacks.monitor: missing"),
+    "unknown precision": ([*FIT, "--trainer.precision", "12"], "trainer.precision is 12; it must be one of 64"),
+    "unknown accelerator": ([*FIT, "--trainer.accelerator", "tpuu"], "trainer: "),
+    "unknown strategy": ([*FIT, "--trainer.strategy", "foo"], "strategy='foo'"),
+    "unknown devices": ([*FIT, "--trainer.accelerator", "cpu", "--trainer.devices", "x"], "devices"),
+    "misspelled callback": ([*FIT, "--trainer.callbacks", "EarlyStoping"], "did you mean EarlyStopping?"),
+    "callback without required option": ([*FIT, "--trainer.callbacks", "EarlyStopping"], "callbacks.monitor: missing"),
     "logger that is near": ([*FIT, "--trainer.logger", "CSVLoger"], "did you mean CSVLogger?"),
     "seed that is text": ([*FIT, "--seed_everything", "x"], "seed_everything is x"),
     "seed below 0": ([*FIT, "--seed_everything", "-1"], "seed_everything is -1"),
-    "checkpoint that is not there": ([*FIT, "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
-    "home of nobody": ([*FIT, "--trainer.default_root_dir=~nobody-here/x"], "~nobody-here/x"),
-    "recipe that is not there": (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    "missing checkpoint": ([*FIT, "--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
+    "home of unknown user": ([*FIT, "--trainer.default_root_dir=~nobody-here/x"], "~nobody-here/x"),
+    "missing recipe": (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
     "recipe without name": (["fit", "--config"], "expected one argument"),
     "nothing": (["fit"], "fit needs a recipe"),
-    "test of nothing": (["test"], "test needs a trained policy"),
-    "test of what is not there": (["test", "--ckpt_path", "nowhere"], "nowhere does not exist"),
+    "test without checkpoint": (["test"], "test needs a trained policy"),
+    "test of missing run": (["test", "--ckpt_path", "nowhere"], "nowhere does not exist"),
     "collect into text": (["collect", "--env_id", "CartPole-v1", "--out", "x.txt"], "x.txt"),
     "collect no episodes": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--episodes", "0"], "--episodes"),
     "collect an unknown id": (["collect", "--env_id", "CartPol-v1", "--out", "x.npz"], "CartPole-v1"),
     "collect of an unknown expert": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--expert", "q"], "'q'"),
     "repeat no seeds": (["repeat", "--config", "bc/cartpole", "--seeds", "0"], "--seeds 0"),
-    "repeat of what is not there": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
+    "repeat of missing recipe": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
     "study without jobs": (["study", "horizon", "--out", "out", "--jobs", "0"], "--jobs"),
 }
 

@@ -116,8 +116,8 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "data": set_class("data", "hostile_module.Policy"),
     "model of the standard library": set_class("model", "subprocess.Popen"),
     "a private class": set_class("model", "lit_imitation.training.lightning_cli.CLI"),
-    "a function of ours": set_class("model", "lit_imitation.cli.main"),
-    "a module through ours": set_class("model", "lit_imitation.cli.os.system"),
+    "a function of this package": set_class("model", "lit_imitation.cli.main"),
+    "a module through this package": set_class("model", "lit_imitation.cli.os.system"),
     "policy": set_model(policy={"class_path": "hostile_module.Policy"}),
     "policy in short": set_model(policy="hostile_module.Policy"),
     "policy by a function": set_model(policy="hostile_module.factory"),
@@ -147,7 +147,7 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "demonstrations by s3": set_data(demonstrations="s3://bucket/x.npz"),
     "demonstrations by memory": set_data(demonstrations="memory://x.npz"),
     "demonstrations by file": set_data(demonstrations="file:///etc/passwd"),
-    "demonstrations from the hub": set_data(demonstrations="hf:somebody/something"),
+    "demonstrations from the hub": set_data(demonstrations="hf:user/dataset"),
     "environment that reads a file": set_data(env_kwargs={"xml_file": "/etc/passwd"}),
     "environment that reads a parent": set_data(env_kwargs={"map": ["../../secret.txt"]}),
     "aliases": lambda config: config["data"]["init_args"].update(bomb()),
@@ -180,8 +180,8 @@ def _module_in_folder(name: str, key: str) -> Callable[[Stage], Attempt]:
 
 
 for _key in ("policy", "start", "reward", "demonstrations", "env_id", "expert"):
-    add(f"checkpoint_config-{_key} is a recipe beside it", _module_in_folder("other.yaml", _key))
-add("checkpoint_config-a word is a recipe beside it", _module_in_folder("other", "policy"))
+    add(f"checkpoint_config-{_key} is a recipe in its folder", _module_in_folder("other.yaml", _key))
+add("checkpoint_config-a word is a recipe in its folder", _module_in_folder("other", "policy"))
 add(
     "checkpoint_config-its own name allows it",
     lambda stage: run_command(stage.checkpoint("hostile_module.Policy", config=yaml_of(CONFIGS["policy in short"]))),
@@ -226,7 +226,7 @@ add(
 # Pickles inside checkpoints.
 
 PLACES: dict[str, Callable[[Stage], dict[str, Any]]] = {
-    "an entry more": lambda stage: {"extra": stage.harm},
+    "an extra entry": lambda stage: {"extra": stage.harm},
     "the configuration": lambda stage: {"config": stage.harm},
     "the policy": lambda stage: {"policy": stage.harm},
     "its class": lambda stage: {"policy": {"class": stage.harm}},
@@ -260,13 +260,13 @@ def old_format(stage: Stage) -> Attempt:
     return lambda: load_policy(path)
 
 
-add("checkpoint_pickle-a raw one", raw_pickle)
+add("checkpoint_pickle-a raw pickle", raw_pickle)
 add("checkpoint_pickle-of torch's old format", old_format)
 
 # Classes named by checkpoints.
 
 CLASSES: dict[str, Any] = {
-    "a module beside it": "hostile_module.Policy",
+    "a module in its folder": "hostile_module.Policy",
     "a function": "os.system",
     "of torch": "torch.nn.modules.linear.Linear",
     "a reward": "lit_imitation.rewards.guided_cost.GuidedCost",
@@ -289,7 +289,7 @@ for _name, _class in CLASSES.items():
     add(f"checkpoint_class-{_name}", lambda stage, name=_class: lambda: load_policy(described(stage, name)))
 for _loader in (load_reward, BC.load_from_checkpoint):
     add(
-        f"checkpoint_class-a module beside it, {_loader.__name__}",
+        f"checkpoint_class-a module in its folder, {_loader.__name__}",
         lambda stage, load=_loader: lambda: load(described(stage, "hostile_module.Policy")),
     )
 add(
@@ -339,21 +339,21 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 DESCRIPTIONS: dict[str, Any] = {
-    "a function of a module beside it": {KIND: "function", "module": "hostile_module", "name": "act"},
+    "a function of a module in its folder": {KIND: "function", "module": "hostile_module", "name": "act"},
     "a function of the system": {KIND: "function", "module": "os", "name": "system"},
     "the system through torch": SYSTEM,
     "eval through torch": {KIND: "function", "module": "torch", "name": "builtins.eval"},
     "a file through torch": {KIND: "function", "module": "torch", "name": "from_file"},
     "the hub through torch": {KIND: "function", "module": "torch", "name": "hub.load"},
     "a module of torch": {KIND: "function", "module": "torch.nn.functional", "name": "torch"},
-    "a class of a module beside it": HOSTILE_CLASS,
+    "a class of a module in its folder": HOSTILE_CLASS,
     "a class of the system": {KIND: "class", "class": "subprocess.Popen"},
     "a class that is a number": {KIND: "class", "class": 7},
-    "an object of a module beside it": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
+    "an object of a module in its folder": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
     "an object of the system": {KIND: "object", "class": "subprocess.Popen", "arguments": {"args": ["touch", "x"]}},
     "an object of torch": {KIND: "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
     "not a schedule": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
-    "a factory of a module beside it": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
+    "a factory of a module in its folder": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
     "a factory of a private class": {
         KIND: "factory", "class": "lit_imitation.policies.continuous._ContinuousPolicy", "arguments": {},
     },
@@ -363,14 +363,14 @@ DESCRIPTIONS: dict[str, Any] = {
     "a partial of torch": {
         KIND: "partial", "of": {KIND: "class", "class": "torch.nn.modules.linear.Linear"}, "args": [], "keywords": {},
     },
-    "partials without end": nested(3000),
+    "endless partials": nested(3000),
     "an unknown kind": {KIND: "reduce", "class": "os.system", "text": "touch marker"},
     "an unknown kind that is a list": {KIND: ["object"], "class": "os.system"},
     "an object that was not described": {KIND: "unknown", "class": "os.system", "text": "x"},
     "an array of objects": {KIND: "array", "dtype": "O", "shape": [1], "values": [SYSTEM]},
     "an array of another shape": {KIND: "array", "dtype": "<f4", "shape": [10**12], "values": [1.0]},
-    "an array of no type": {KIND: "array", "dtype": "hostile_module", "shape": [1], "values": [1.0]},
-    "a space of no kind": {KIND: "space", "space": {"type": "hostile_module.Policy"}},
+    "an array of unknown type": {KIND: "array", "dtype": "hostile_module", "shape": [1], "values": [1.0]},
+    "a space of unknown kind": {KIND: "space", "space": {"type": "hostile_module.Policy"}},
     "a set of lists": {KIND: "set", "values": [[1]]},
     "a dictionary of lists": {KIND: "dict", "values": [[[1], 2]]},
     "a path out": {KIND: "path", "path": "../outside/secret.npz"},
@@ -396,7 +396,7 @@ for _name, _description in DESCRIPTIONS.items():
             ),
         )
 for _name, _method in {
-    "of a module beside it": {"class": "hostile_module.Policy", "arguments": {}},
+    "of a module in its folder": {"class": "hostile_module.Policy", "arguments": {}},
     "of the system": {"class": "subprocess.Popen", "arguments": {"args": ["touch", "marker"]}},
     "that is a policy": {"class": POLICY, "arguments": {}},
     "without arguments": {"class": "lit_imitation.methods.bc.BC"},
@@ -556,7 +556,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "no epoch": {"epoch": None},
     "steps as text": {"env_steps": "many"},
     "steps below 0": {"env_steps": -1},
-    "steps without end": {"global_step": 10**40},
+    "endless steps": {"global_step": 10**40},
     "evaluation of lists": {"evaluation": {"return_mean": [1]}},
     "random states of another kind": {"random_states": [1]},
     "weights as a list": {"state_dict": [1]},
@@ -700,7 +700,7 @@ def member(content: bytes, key: str = "observations", method: int = zipfile.ZIP_
 
 NPY = {
     "absurd shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }"),
-    "shape without end": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"0" * 40 + b",), }"),
+    "endless shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"0" * 40 + b",), }"),
     "negative shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 3), }"),
     "code in the header": header(b"{'descr': __import__('os').system('touch marker'), 'shape': (4,)}"),
     "pickle in the header": header(b"{'descr': 'O', 'fortran_order': False, 'shape': (4,), }"),
@@ -796,8 +796,8 @@ for _suffix in ("npz", "hdf5"):
     add(f"npy-in an {_suffix}", alone(lambda stage: NPY["pickle in the header"], f"x.{_suffix}"))
     add(f"npy-pickle in an {_suffix}", alone(lambda stage: pickle.dumps(stage.harm), f"x.{_suffix}"))
     add(f"npy-text in an {_suffix}", alone(lambda stage: b"hello", f"x.{_suffix}"))
-add("npy-of its own name", alone(lambda stage: NPY["pickle in the header"], "x.npy"))
-add("npy-pickle of its own name", alone(lambda stage: pickle.dumps(stage.harm), "x.pkl"))
+add("npy-under its own name", alone(lambda stage: NPY["pickle in the header"], "x.npy"))
+add("npy-pickle under its own name", alone(lambda stage: pickle.dumps(stage.harm), "x.pkl"))
 
 # Demonstrations: HDF5.
 
@@ -963,10 +963,10 @@ add(
     "minari-a space of an unknown type",
     minari(set_metadata(action_space=json.dumps({"type": "hostile_module.Policy"}))),
 )
-add("minari-a space without end", minari(set_metadata(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
+add("minari-an endless space", minari(set_metadata(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
 add("minari-a format that is a path", minari(set_metadata(data_format="../../outside")))
-add("minari-a version that is none", minari(set_metadata(minari_version="hostile")))
-add("minari-episodes without end", minari(set_metadata(total_episodes=10**12)))
+add("minari-an unknown version", minari(set_metadata(minari_version="hostile")))
+add("minari-endless episodes", minari(set_metadata(total_episodes=10**12)))
 add("minari-episodes below 0", minari(set_metadata(total_episodes=-1)))
 add("minari-metadata nested", minari(metadata_text("[" * 100_000)))
 add("minari-metadata no JSON", minari(metadata_text("hello")))
@@ -1012,7 +1012,7 @@ def script(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
     (stage.inside / "hf/hf.py").write_text((stage.inside / "hostile_module.py").read_text())
 
 
-add("hf-a script beside it", hugging_face(script), harmless=True)
+add("hf-a script in its folder", hugging_face(script), harmless=True)
 add("hf-../ in state.json", hugging_face(data_file("../../outside/secret.arrow")))
 add("hf-a path in state.json", hugging_face(data_file(lambda stage: str(stage.outside / "secret.arrow"))))
 add("hf-a URL in state.json", hugging_face(data_file("http://127.0.0.1:9/x.arrow")))
@@ -1108,7 +1108,7 @@ LABELS: dict[str, Callable[[Stage, Path], None]] = {
     "directory for the table": lambda stage, folder: make_special(folder / "labels.csv", "directory") and None,
     "a formula": table("row,action\n0,=cmd|'/c calc'!A1\n1,0\n2,1\n3,0\n"),
     "code": table("row,action\n0,__import__('os').system('touch marker')\n1,0\n2,1\n3,0\n"),
-    "a number without end": table(f"row,action\n0,{'9' * 5000}\n1,0\n2,1\n3,0\n"),
+    "an endless number": table(f"row,action\n0,{'9' * 5000}\n1,0\n2,1\n3,0\n"),
     "a row far away": table("row,action\n99999999999999999999,1\n"),
     "null bytes": table("row,action\n0,\x00\n"),
 }
@@ -1132,7 +1132,7 @@ SUMMARIES: dict[str, str] = {
     "method as a list": json.dumps({**GOOD, "method": ["bc"]}),
     "versions as a list": json.dumps({**GOOD, "versions": ["x"]}),
     "nested": "[" * 100_000,
-    "digits without end": '{"return_mean": ' + "9" * 10_000 + "}",
+    "endless digits": '{"return_mean": ' + "9" * 10_000 + "}",
     "no JSON": "hello",
     "a list of them": json.dumps([GOOD]),
     "large": json.dumps({**GOOD, "more": "x" * 2**24}),

@@ -75,7 +75,7 @@ def uninterrupted(tmp_path_factory):
     def result(method: str) -> dict[str, object]:
         if method not in found:
             directory = tmp_path_factory.mktemp(method)
-            finish(command(method, directory), directory / "said.txt")
+            finish(command(method, directory), directory / "log.txt")
             found[method] = outcome(directory)
         return found[method]
 
@@ -85,7 +85,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize(("method", "name", "moment"), cases())
 def test_killed_run_resumes_bit_identical(method, name, moment, uninterrupted, tmp_path):
     expected, rng = uninterrupted(method), random.Random(f"{method} {name} {moment}")
-    directory, said = tmp_path / "run", tmp_path / "said.txt"
+    directory, log = tmp_path / "run", tmp_path / "log.txt"
     phase, number = moment.split("-")
     step = int(expected["last step"] * (int(number) - rng.random()) / 6)
     ends = [
@@ -114,7 +114,7 @@ def test_killed_run_resumes_bit_identical(method, name, moment, uninterrupted, t
 def test_signal_during_long_round_stops_run(tmp_path):
     """A round with a hundred seconds of gradient steps, and one with as long a rollout."""
     for number, more in enumerate((["--model.learner.epochs=100000"], ["--data.steps_per_round=10000000"])):
-        directory, said = tmp_path / str(number), tmp_path / f"said_{number}.txt"
+        directory, log = tmp_path / str(number), tmp_path / f"log_{number}.txt"
         process = start(command("ppo-discrete", directory, *more), log)
         while not (directory / "config.yaml").exists():
             time.sleep(0.05)

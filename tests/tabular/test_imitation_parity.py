@@ -64,5 +64,5 @@ def test_recovered_rewards_give_same_visits(fixture_data):
     policy = solve(mdp, RewardTable((features @ weights).detach()), planning).policy
     visits = all_visits(mdp, policy, planning)
     np.testing.assert_allclose(visits, fixture_data["recovered_visits"], rtol=0, atol=TOLERANCE)
-    recorded, ours = fixture_data["recovered_reward"], (features @ weights).detach().numpy()
+    recorded, recovered = fixture_data["recovered_reward"], (features @ weights).detach().numpy()
     assert np.corrcoef(recorded, recovered)[0, 1] > 0.999
