@@ -1,8 +1,8 @@
 """What goes wrong between a discriminator and its learner, and which option cures it.
 
-`python -m experiments.scores.failures [--seeds 4]` trains GAIL on the two small tasks of `tests/helpers/goals.py`, with nothing against
-each failure and with each option alone. It writes `experiments/results/failures.json`, and puts the tables into
-docs/adversarial.md.
+`python -m experiments.scores.failures [--seeds 4]` trains GAIL on the two small tasks of `tests/helpers/goals.py`, with
+nothing against each failure and with each option alone. It writes `experiments/results/failures.json`, and puts the
+tables into docs/adversarial.md.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What each of GAIL's rewards does where ending an episode is success, and where it is failure.
 
 `python -m experiments.scores.termination [--seeds 3] [--jobs 2]` trains GAIL with each reward, with and without absorbing
-states, on the two small tasks of `tests/helpers/early_termination.py`, whose experts finish after 5.5 steps and never fall in 60. It writes
-`experiments/results/termination.json`, and puts the table into docs/adversarial.md.
+states, on the two small tasks of `tests/helpers/early_termination.py`, whose experts finish after 5.5 steps and never
+fall in 60. It writes `experiments/results/termination.json`, and puts the table into docs/adversarial.md.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class CheckpointedModule(Describable, LightningModule):
                 strictly = module.strict_loading if strict is None else strict
                 if misfit := module._misfit(checkpoint["state_dict"], strictly):
                     raise ConfigError(
-                        f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                        f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: "
+                        f"{misfit}"
                     )
                 module.on_load_checkpoint(checkpoint)
                 module.load_state_dict(checkpoint["state_dict"], strictly)
@@ -137,8 +138,8 @@ class CheckpointedModule(Describable, LightningModule):
         trained = find_class(described["class"], CheckpointedModule, file)
         if not issubclass(trained, cls) and not issubclass(cls, trained):
             raise ConfigError(
-                f"{file} is of {describe_checkpoint(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, not "
-                f"{cls.__name__}'s"
+                f"{file} is of {describe_checkpoint(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, "
+                f"not {cls.__name__}'s"
             )
         given = {name: decode(value) for name, value in described["arguments"].items() if name not in arguments}
         chosen: Any = trained if issubclass(trained, cls) else cls

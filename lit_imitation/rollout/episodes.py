@@ -126,8 +126,8 @@ class _FiniteCheck:
         """Check `values: [B, *obs]` of the step `number`."""
         if values.shape != self.shape:
             raise TrainingError(
-                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} is "
-                f"right at step {number} since the last reset"
+                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} "
+                f"is right at step {number} since the last reset"
             )
         if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:
             self._fail(values, good, number, what)
