@@ -31,7 +31,7 @@ def study(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
-    from lit_imitation.utils.files import check_local, expanded
+    from lit_imitation.utils.files import check_local, expand_user
 
     check_local(options.out, "--out")
     module = import_module(f"experiments.studies.{options.name}")
@@ -42,7 +42,7 @@ def study(arguments: Sequence[str]) -> None:
         if options.name != "transfer":
             raise ConfigError(f"the study {options.name} has no --tasks to choose from")
         settings = settings.with_tasks(options.tasks)
-    module.run(expanded(options.out), settings, options.jobs)
+    module.run(expand_user(options.out), settings, options.jobs)
     print(f"{options.out}: {options.name}.md, {options.name}.json, and the figures with their numbers")
 
 

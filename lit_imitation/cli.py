@@ -143,11 +143,11 @@ def collect(arguments: Sequence[str]) -> None:
     from lit_imitation.experts import load_expert
     from lit_imitation.rollout import collect as roll_out
     from lit_imitation.rollout.progress import EpisodeProgress
-    from lit_imitation.utils.files import Hold, check_local, expanded
+    from lit_imitation.utils.files import FileLock, check_local, expand_user
     from lit_imitation.utils.seeding import derive_seed
 
     check_local(options.out, "--out")
-    out = expanded(options.out)
+    out = expand_user(options.out)
     if out.suffix not in (".npz", ".hdf5", ".h5"):
         raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
@@ -156,7 +156,7 @@ def collect(arguments: Sequence[str]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
     with ExitStack() as stack:
         advice = "let that process end or end it, or name another --out"
-        stack.callback(Hold(out.with_name(f".{out.name}.lock"), str(out), advice).release)
+        stack.callback(FileLock(out.with_name(f".{out.name}.lock"), str(out), advice).release)
         num_envs = min(options.num_envs, options.episodes)
         envs = make(options.env_id, num_envs, options.seed, options.backend, **env_kwargs)
         stack.callback(envs.close)

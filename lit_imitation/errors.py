@@ -1,4 +1,4 @@
-"""The errors a user can mend: each says what was wrong, where, and what to do."""
+"""Errors a user can fix: each says what was wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,47 +7,53 @@ from types import ModuleType
 
 
 class LitImitationError(Exception):
-    """Every error that this package raises on purpose; the command line prints its text without a traceback."""
+    """Base class of the package's own errors; the command line prints the text without a traceback."""
 
 
 class DemonstrationError(LitImitationError):
-    """A demonstration file or array is not what it should be; the text names file, key and row."""
+    """Invalid demonstration file or array; the text names file, key and row."""
 
 
 class ExpertError(LitImitationError):
-    """An expert cannot be found, cannot be loaded, or answered with something that is not an action."""
+    """An expert cannot be found or loaded, or returned something other than an action."""
 
 
 class UnsupportedSpaceError(LitImitationError):
-    """An observation or action space that no policy here can read or write."""
+    """Observation or action space that no policy in this package supports."""
 
 
 class ConfigError(LitImitationError):
-    """A setting of a recipe or of the command line that cannot work."""
+    """Invalid setting in a recipe or on the command line."""
 
 
 class UsageError(ConfigError):
-    """A command line or a recipe that cannot be understood."""
+    """Command line or recipe that cannot be parsed."""
 
     exit_status = 2
-    """As argparse ends a command."""
+    """Exit status that argparse uses for usage errors."""
 
 
 class TrainingError(LitImitationError):
-    """Training stopped itself: a loss that is not finite, an environment that broke."""
+    """Training had to stop: a loss is not finite, or an environment failed."""
 
 
 class MissingExtraError(LitImitationError, ImportError):
-    """An optional dependency is not installed; the text names the `pip install` that mends it."""
+    """Missing optional dependency; the text gives the `pip install` command that adds it."""
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import `module`, or raise `MissingExtraError` naming the extra that brings it.
+    """Import `module`, or raise `MissingExtraError` with the extra that installs it.
 
     Args:
-        module: dotted name to import.
-        extra: the extra of this package that installs it.
-        purpose: what it is needed for, for the message ("environment LunarLander-v3").
+        module: Dotted name of the module.
+        extra: Extra of this package that installs the module.
+        purpose: Feature that needs the module, for the message ("environment LunarLander-v3").
+
+    Returns:
+        The imported module.
+
+    Raises:
+        MissingExtraError: The module is not installed.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""`Transitions`, the one record that travels between environments, experts, data and methods."""
+"""`Transitions`, the record passed between environments, experts, data and methods."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from tensordict import TensorClass
 from torch import Tensor
 
 Inputs = Literal["state", "state_action", "transition"]
-"""What a reward is a function of: s, (s, a) or (s, s′)."""
+"""Inputs of a reward function: s, (s, a) or (s, s′)."""
 
 
-def as_recorded(observation: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
-    """Observations as `Transitions` holds them: of a Box float32, or uint8 where they are; of other spaces int64."""
+def cast_observation(observation: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
+    """Cast observations to the dtype of `Transitions`: float32 or uint8 for a Box, int64 for other spaces."""
     if not isinstance(space, Box):
         return observation.astype(np.int64, copy=False)
     return observation if observation.dtype == np.uint8 else observation.astype(np.float32, copy=False)
 
 
-def as_played(action: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
-    """Actions in the precision of their Box where that is less than float32; others as they are."""
+def cast_action(action: NDArray[Any], space: Space[Any]) -> NDArray[Any]:
+    """Cast actions to float16 where their Box has that dtype; other actions are returned unchanged."""
     return action.astype(np.float16) if space.dtype == np.float16 and action.dtype != np.float16 else action
 
 
 class Transitions(TensorClass):
-    """Steps of an agent in an environment, `[N]` of them, or `[time, env]` for a round of rollouts.
+    """Environment steps: `[N]`, or `[time, env]` for a round of rollouts.
 
-    A flat record `[N]` holds whole trajectories one after another in time order: an episode ends at each row where
-    `terminated` or `truncated` is true, and the last row ends one.
+    A flat record `[N]` holds whole trajectories one after another, in time order. An episode ends at each row where
+    `terminated` or `truncated` is true, and the last row always ends one.
 
-    `terminated` means that the environment reached a state with no future (value 0); `truncated` that somebody
-    stopped looking (the value of `next_observation` still counts).
+    `terminated` marks a terminal state (value 0). `truncated` marks an episode cut off early, by a time limit for
+    example; the value of `next_observation` still counts.
     """
 
     observation: Tensor
-    """`[N, *obs]`: what the agent saw. float32, uint8 where the space is, int64 for discrete observations."""
+    """`[N, *obs]` observations: float32, uint8 where the space is uint8, int64 for discrete spaces."""
     action: Tensor
-    """`[N, *act]` float32, or `[N]` int64 for a discrete action, in the environment's own values."""
+    """`[N, *act]` float32, or `[N]` int64 for discrete actions, in the environment's own units."""
     reward: Tensor
-    """`[N]` float32: the environment's reward."""
+    """`[N]` float32 reward of the environment."""
     terminated: Tensor
-    """`[N]` bool."""
+    """`[N]` bool: the next state is terminal."""
     truncated: Tensor
-    """`[N]` bool."""
+    """`[N]` bool: the episode was cut off here."""
     next_observation: Tensor | None = None
-    """`[N, *obs]`: the true successor, at an episode's end the final observation and not the next episode's first."""
+    """`[N, *obs]` true successors: at the end of an episode its final observation, not the next episode's first."""
     weight: Tensor | None = None
-    """`[N]` float32: how much a transition counts in a loss; absent means 1."""
+    """`[N]` float32 weight of each transition in a loss; None means 1 for all."""
     log_prob: Tensor | None = None
-    """`[N]` float32: log π(action | observation) of the policy that acted, where a learner wrote it."""
+    """`[N]` float32 log π(action | observation) under the policy that acted, if recorded."""
 
     @property
     def done(self) -> Tensor:
-        """`[N]` bool: an episode ends here, for whichever reason."""
+        """`[N]` bool: the episode ends here, terminated or truncated."""
         return self.terminated | self.truncated
 
     @classmethod
     def from_numpy(cls, arrays: Mapping[str, np.ndarray[Any, Any]], **tensors: Tensor) -> Transitions:
-        """From arrays under this class's names; float64 becomes float32, integers int64 (uint8 observations stay).
+        """Build a record from arrays keyed by field name; float64 becomes float32, integers become int64.
 
-        `tensors` are taken as they are.
+        uint8 observations keep their dtype. `tensors` are stored unchanged.
         """
         for name, array in arrays.items():
             if name in ("terminated", "truncated"):
@@ -79,8 +79,8 @@ class Transitions(TensorClass):
         return cls(**tensors, batch_size=tensors["reward"].shape)  # type: ignore[arg-type]
 
     @classmethod
-    def joined(cls, records: Sequence[Transitions]) -> Transitions:
-        """Flat records one after another, with the optional fields that all of them have."""
+    def concatenate(cls, records: Sequence[Transitions]) -> Transitions:
+        """Concatenate flat records, keeping the optional fields that all of them have."""
         records = [record.clone(recurse=False) for record in records]
         for name in ("next_observation", "weight", "log_prob"):
             if any(getattr(record, name) is None for record in records):
@@ -89,17 +89,17 @@ class Transitions(TensorClass):
         return torch.cat(records)  # type: ignore[arg-type, return-value]
 
     def episode_lengths(self) -> Tensor:
-        """`[episodes]` int64: the number of transitions of each trajectory of a flat record, in order."""
+        """`[episodes]` int64 number of transitions in each trajectory of a flat record."""
         ends = self.done.nonzero().squeeze(-1)
         return torch.diff(ends, prepend=ends.new_tensor([-1]))
 
     def episode_index(self) -> Tensor:
-        """`[N]` int64: which trajectory, from 0, each row of a flat record belongs to."""
+        """`[N]` int64 index of the trajectory, from 0, that each row of a flat record belongs to."""
         done = self.done.long()
         return done.cumsum(0) - done
 
     def episode_returns(self) -> Tensor:
-        """`[episodes]` float64: the sum of rewards of each trajectory of a flat record."""
+        """`[episodes]` float64 sum of rewards of each trajectory of a flat record."""
         episode = self.episode_index()
         count = int(self.done.sum())
         return torch.zeros(count, dtype=torch.float64, device=episode.device).index_add_(
@@ -107,7 +107,7 @@ class Transitions(TensorClass):
         )
 
     def select_episodes(self, episodes: Tensor) -> Transitions:
-        """The trajectories with these indices, in this order, as a new flat record."""
+        """Select trajectories by index, in the given order, as a new flat record."""
         lengths = self.episode_lengths()
         starts = lengths.cumsum(0) - lengths
         rows = [
@@ -117,14 +117,14 @@ class Transitions(TensorClass):
         return self[torch.cat(rows)] if rows else self[:0]
 
     def keep(self, rows: Tensor) -> Transitions:
-        """The rows `[N]` bool of a flat record; where a trajectory loses its end, the last row kept is truncated.
+        """Keep the rows `[N]` bool of a flat record; a trajectory that loses its end is truncated at its last row.
 
-        Successors stay the true ones. A trajectory without a kept row is gone.
+        `next_observation` is unchanged: still the true successor. Trajectories without a selected row disappear.
         """
         episode = self.episode_index()
-        kept = rows.nonzero().squeeze(-1)
-        last = torch.ones_like(kept, dtype=torch.bool)
-        last[:-1] = episode[kept[1:]] != episode[kept[:-1]]
-        result: Transitions = self[kept]
+        index = rows.nonzero().squeeze(-1)
+        last = torch.ones_like(index, dtype=torch.bool)
+        last[:-1] = episode[index[1:]] != episode[index[:-1]]
+        result: Transitions = self[index]
         result.truncated = result.truncated | (last & ~result.done)
         return result

@@ -256,7 +256,7 @@ ERRORS = {
                               "--data.expert=scripted", "--ckpt_path=last"], "no run to continue"),
     "wrong policy for the actions": (["fit", "--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy",
                                       *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
-                                      "--data.num_trajectories=2"], "needs continuous actions"),
+                                      "--data.num_trajectories=2"], "needs a Box action space"),
     "batch that is no number": (["fit", *DATA, "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
     "subsample of nothing": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                               "--data.subsample=0"], "data.subsample is 0"),

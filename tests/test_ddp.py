@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import finish, start
+from fork_server import finish, start
 from suites import METHODS, arguments, every_method
 
 # 7 episodes on 3 environments, so that shares are unequal.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from forked import together
+from fork_server import run_ranks
 from gymnasium.spaces import Box, Discrete
 
 from lit_imitation import PPO, SAC, Discriminator, Transitions
@@ -71,15 +71,15 @@ def by_discriminator():
     learner = Samples(rows[0].flip(0) + 1, rows[1].flip(0), rows[0], never, never)
     size = 16 // world_size()
     for _ in range(10):
-        pairs = [samples.rows(samples.draw(size)) for samples in (expert, learner)]
-        descent.step(*Samples.joined(pairs), torch.zeros(2 * size), torch.zeros(size))
+        pairs = [samples.rows(samples.sample_indices(size)) for samples in (expert, learner)]
+        descent.step(*Samples.concatenate(pairs), torch.zeros(2 * size), torch.zeros(size))
     return dict(model.state_dict())
 
 
 @pytest.mark.parametrize("learned", [by_ppo, by_sac, by_discriminator])
 def test_two_processes_learn_what_one_does_from_both_their_data(learned, tmp_path):
     alone = learned()
-    first, second = together(learned, 2, tmp_path)
+    first, second = run_ranks(learned, 2, tmp_path)
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
@@ -87,7 +87,7 @@ def test_two_processes_learn_what_one_does_from_both_their_data(learned, tmp_pat
 
 def test_each_process_makes_noise_of_its_own(tmp_path):
     """Of one stream all would draw the same for other states."""
-    first, second = together(noises, 2, tmp_path)
+    first, second = run_ranks(noises, 2, tmp_path)
     assert not torch.equal(first["noise"], second["noise"])
     assert not torch.equal(first["index"], second["index"])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import finish, start
+from fork_server import finish, start
 from suites import arguments, every_method
 
 EPOCHS = "--trainer.max_epochs=6"

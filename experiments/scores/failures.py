@@ -1,8 +1,8 @@
 """What goes wrong between a discriminator and its learner, and which option cures it.
 
-`python -m experiments.scores.failures [--seeds 4]` trains GAIL on the two small tasks of `tests/goals.py`, with nothing against
-each failure and with each option alone. It writes `experiments/results/failures.json`, and puts the tables into
-docs/adversarial.md.
+`python -m experiments.scores.failures [--seeds 4]` trains GAIL on the two small tasks of `tests/helpers/goals.py`, with
+nothing against each failure and with each option alone. It writes `experiments/results/failures.json`, and puts the
+tables into docs/adversarial.md.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def fork(learner: str, options: dict[str, Any]) -> dict[str, Any]:
         learner,
         {"hidden_sizes": [32], "gamma": 0.9, **options},
         {"learning_rate": 1e-3, "discriminator_steps": 8, "batch_size": 128},
-        {"expert": "goals:takes_each", "expert_trajectories": 20, "env_steps": 9600, "steps_per_round": 24},
+        {"expert": "goals:fork_expert", "expert_trajectories": 20, "env_steps": 9600, "steps_per_round": 24},
     )
 
 
@@ -137,10 +137,10 @@ def recipe(
 
 def recorded(path: Path, half_way: bool = False) -> Path:
     """Eight demonstrations of `Goal`, of all of the way or of its last half."""
-    from goals import heads_for_it
+    from goals import goal_expert
 
     envs = make("goals:Goal-v0", 4, 0, "sync", half_way=half_way)
-    transitions = collect(envs, heads_for_it, 8, 0)
+    transitions = collect(envs, goal_expert, 8, 0)
     envs.close()
     write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": "Goal-v0"}))
     return path
@@ -161,7 +161,7 @@ def run(config: dict[str, Any], seed: int, out: Path) -> dict[str, float]:
 
 def shares(out: Path, episodes: int = 1000) -> list[float]:
     """Of the sampled policy's episodes, those that end on each arm."""
-    from goals import share_of_modes
+    from goals import arm_shares
 
     policy, envs = load_policy(out), make("goals:Fork-v0", 8, 0, "sync")
 
@@ -171,7 +171,7 @@ def shares(out: Path, episodes: int = 1000) -> list[float]:
 
     transitions = collect(envs, samples, episodes, 0)
     envs.close()
-    return share_of_modes(transitions.next_observation[transitions.done].numpy()).tolist()
+    return arm_shares(transitions.next_observation[transitions.done].numpy()).tolist()
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """What each of GAIL's rewards does where ending an episode is success, and where it is failure.
 
 `python -m experiments.scores.termination [--seeds 3] [--jobs 2]` trains GAIL with each reward, with and without absorbing
-states, on the two small tasks of `tests/ends.py`, whose experts finish after 5.5 steps and never fall in 60. It writes
-`experiments/results/termination.json`, and puts the table into docs/adversarial.md.
+states, on the two small tasks of `tests/helpers/early_termination.py`, whose experts finish after 5.5 steps and never
+fall in 60. It writes `experiments/results/termination.json`, and puts the table into docs/adversarial.md.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def recipe(env_id: str, reward: str, absorbing: bool) -> dict[str, Any]:
         "data": {
             "class_path": "lit_imitation.ImitationDataModule",
             "init_args": {
-                "env_id": f"ends:{env_id}",
-                "expert": f"ends:{TASKS[env_id]}",
+                "env_id": f"early_termination:{env_id}",
+                "expert": f"early_termination:{TASKS[env_id]}",
                 "expert_trajectories": 4,
                 "backend": "sync",
                 "env_steps": 30_720,

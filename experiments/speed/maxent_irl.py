@@ -46,7 +46,7 @@ from experiments.speed.baseline import Worker, baseline_python
 from experiments.speed.common import machine, ratios, save, turns
 from lit_imitation.tabular import TabularMDP
 from lit_imitation.tabular.trajectories import sample_trajectories
-from lit_imitation.training.lightning_cli import FastTrainer
+
 
 HERE = Path(__file__).parent
 ACTIONS, SUCCESSORS, HORIZON, FEATURES, DEMONSTRATIONS = 5, 4, 50, 10, 100
@@ -95,7 +95,7 @@ def ours(mdp: TabularMDP, demonstrated: Any, iterations: int) -> list[float]:
         world=mdp, demonstrations=demonstrated, passes_per_epoch=iterations + 3, eval_episodes=0
     )
     model = lit_imitation.MaxEntIRL(horizon=HORIZON, gamma=1.0, gap_tolerance=0.0)
-    trainer = FastTrainer(
+    trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
         limit_val_batches=0,

@@ -21,7 +21,7 @@ from lit_imitation.data.columns import (
     require_keys,
 )
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, check_npz, check_size
 
 REQUIRED = ("observations", "actions", "terminals", "timeouts")
@@ -31,7 +31,7 @@ FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
 
 def read_file(source: str) -> Columns:
     """Read the columns of an `.npz` or `.hdf5` file."""
-    path = expanded(source)
+    path = expand_user(source)
     if path.is_dir():
         raise DemonstrationError(
             f"{source}: is a directory, not a file. For a Minari dataset write minari:{source}, "

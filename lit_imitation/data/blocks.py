@@ -50,10 +50,10 @@ class Blocks:
             )
         self.data, self.batch_size, self.seed, self.trainer = data, batch_size, seed, trainer
         self.per_pass = len(data) // batch_size
-        limit = trainer.limit_train_batches  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
         whole = passes * self.per_pass
         self.minibatches = min(whole, limit) if isinstance(limit, int) else whole
-        self.accumulate = trainer.lightning_module.accumulate_batches
+        self.accumulate = int(getattr(trainer.lightning_module, "accumulate_batches", 1))
         self.length = self._choose_length()
         self._position = {"epoch": -1, "batches": 0}
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.utils.integrity import check_file, check_inside
+from lit_imitation.utils.integrity import check_file, check_within
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]
@@ -75,7 +75,7 @@ def require_keys(
 
 def read_json(source: str, path: Path) -> dict[str, Any]:
     """A JSON object of bounded size."""
-    check_inside(path, path.parent, DemonstrationError)
+    check_within(path, path.parent, DemonstrationError)
     try:
         held = json.loads(check_file(path, DemonstrationError, LARGEST_JSON).read_bytes())
     except (OSError, ValueError, RecursionError) as error:

@@ -22,8 +22,8 @@ from lit_imitation.data.sources import read_columns
 from lit_imitation.errors import ConfigError, DemonstrationError
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.files import atomic_file, expanded
-from lit_imitation.utils.integrity import check_inside
+from lit_imitation.utils.files import atomic_file, expand_user
+from lit_imitation.utils.integrity import check_within
 
 LEARNER = "learner"
 """`metadata["returns"]` of a file whose actions are the expert's, but whose returns are a learner's."""
@@ -65,10 +65,10 @@ def read_demonstrations(
     """
     if isinstance(source, str | Path):
         source = str(source)
-        folder = expanded(source)
+        folder = expand_user(source)
         inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
         for file in inside:
-            check_inside(file, folder, DemonstrationError)
+            check_within(file, folder, DemonstrationError)
         sources = [str(file) for file in inside]
     else:
         sources = [str(one) for one in source]
@@ -78,7 +78,7 @@ def read_demonstrations(
         parts = [read_demonstrations(one, observation_space, action_space) for one in sources]
         returns = torch.cat([part.episode_returns for part in parts])
         metadata = _joined([part.metadata for part in parts])
-        return Demonstrations(Transitions.joined([part.transitions for part in parts]), returns, metadata)
+        return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
     assert isinstance(source, str)
     columns = read_columns(source, observation_space)
     transitions = transitions_of(columns, observation_space, action_space)
@@ -116,7 +116,7 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
     Raises:
         DemonstrationError: The suffix is unknown, or there is nothing to write.
     """
-    path = expanded(path)
+    path = expand_user(path)
     npz = format_of(path) == "npz"
     transitions = demonstrations.transitions
     if not len(transitions):

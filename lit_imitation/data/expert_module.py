@@ -33,7 +33,7 @@ from lit_imitation.rollout import collect, reference
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.cache import Key, Store, kept, say
+from lit_imitation.utils.cache import Key, Store, load_or_make, print_once
 from lit_imitation.utils.seeding import derive_seed
 
 
@@ -174,7 +174,7 @@ class ExpertDataModule(EnvironmentDataModule):
         recorded = None if self.rolls_out else recorded_return(demonstrations, self.eval_deterministic)
         if recorded is None and self.expert:
             if not self.rolls_out:
-                say(
+                print_once(
                     f"normalized_score is relative to data.expert {self.expert}: the demonstrations contain no "
                     "returns; set data.expert_return to the return of their expert, or data.expert to '' for no score"
                 )
@@ -184,13 +184,13 @@ class ExpertDataModule(EnvironmentDataModule):
         if self._reference is None:
             source = self.demonstrations if isinstance(self.demonstrations, str) else "data.demonstrations"
             reason = "returns of a learner" if demonstrations.metadata.get("returns") == LEARNER else "no rewards"
-            say(f"no normalized_score: {source} records {reason}; set data.expert_return to the expert's return")
+            print_once(f"no normalized_score: {source} records {reason}; set data.expert_return to the expert's return")
         elif (
             "expert_return" not in demonstrations.metadata and self._sampled(demonstrations) is self.eval_deterministic
         ):
             sampled, mode = "sampled", "deterministic"
             used, evaluated = (sampled, mode) if self.eval_deterministic else (mode, sampled)
-            say(
+            print_once(
                 f"normalized_score is relative to the demonstrations' returns, where the expert's actions are {used}, "
                 f"but the learner is evaluated with {evaluated} actions; if you know the expert's return for that, set "
                 "data.expert_return"
@@ -267,7 +267,7 @@ class ExpertDataModule(EnvironmentDataModule):
         )
         add_expert(key, expert, self.env_id, self.action_space, trust=self.trust)
         store = reference.store("expert_returns")
-        return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
+        return load_or_make(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
 
     def _loaded(self, expert: str) -> Expert:
         """The expert, acting the way the learner is evaluated; by its mode if it has no distribution."""
@@ -278,7 +278,9 @@ class ExpertDataModule(EnvironmentDataModule):
             if self.eval_deterministic:
                 raise
             mode = load(deterministic=True)
-            say(f"the expert's return is measured with deterministic actions, because it has no distribution ({error})")
+            print_once(
+                f"the expert's return is measured with deterministic actions, because it has no distribution ({error})"
+            )
             return mode
 
     @property
@@ -319,7 +321,9 @@ class ExpertDataModule(EnvironmentDataModule):
             return Demonstrations(transitions, transitions.episode_returns(), metadata)
 
         store = Store("demonstrations", _write, partial(_read, self.spaces))
-        return kept(store, self._file_name, self._key(), collected, what=what, refresh=self._renews("demonstrations"))
+        return load_or_make(
+            store, self._file_name, self._key(), collected, what=what, refresh=self._renews("demonstrations")
+        )
 
     def _weight(self, demonstrations: Demonstrations) -> Demonstrations:
         """Set weights with mean 1, from returns or from the `weights` column; without either there are none."""

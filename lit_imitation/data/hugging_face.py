@@ -10,8 +10,8 @@ import numpy as np
 
 from lit_imitation.data.columns import FLAT, UNREADABLE, Array, Columns, episode_ends, join, read_json, require_keys
 from lit_imitation.errors import DemonstrationError, require
-from lit_imitation.utils.files import expanded
-from lit_imitation.utils.integrity import check_file, check_inside
+from lit_imitation.utils.files import expand_user
+from lit_imitation.utils.integrity import check_file, check_within
 
 NESTED = FLAT[:3]
 """Hugging Face layout of the `imitation` library: one row per trajectory."""
@@ -20,7 +20,7 @@ NESTED = FLAT[:3]
 def read_hugging_face(source: str) -> Columns:
     """Read the columns of `hf:NAME` or `hf:DIRECTORY`."""
     name = source.removeprefix("hf:")
-    path = expanded(name)
+    path = expand_user(name)
     if path.is_dir():
         _check_saved(source, path)
     elif not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or path.exists():
@@ -73,11 +73,11 @@ def _check_saved(source: str, directory: Path) -> None:
     if (directory / "dataset_dict.json").exists():
         splits = [directory / name for name in _names(source, directory, "dataset_dict.json", "splits")]
     for split in splits:
-        check_inside(split, directory, DemonstrationError)
+        check_within(split, directory, DemonstrationError)
         if not (split / "state.json").exists():
             continue  # the library reports it
         for name in [*_names(source, split, "state.json", "_data_files"), "dataset_info.json"]:
-            check_inside(split / name, directory, DemonstrationError)
+            check_within(split / name, directory, DemonstrationError)
             check_file(split / name, DemonstrationError)
 
 

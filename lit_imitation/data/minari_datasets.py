@@ -13,8 +13,8 @@ import numpy as np
 from lit_imitation.data.array_files import check_tree
 from lit_imitation.data.columns import UNREADABLE, Array, Columns, Metadata, join, last_rows, read_json, require_keys
 from lit_imitation.errors import DemonstrationError, require
-from lit_imitation.utils.files import expanded
-from lit_imitation.utils.integrity import check_file, check_inside
+from lit_imitation.utils.files import expand_user
+from lit_imitation.utils.integrity import check_file, check_within
 
 
 def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
@@ -26,7 +26,7 @@ def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
     """
     name = source.removeprefix("minari:")
     minari = require("minari", "minari", source)
-    directory = expanded(name)
+    directory = expand_user(name)
     if not directory.is_dir():
         directory = require("minari.storage.datasets_root_dir", "minari", source).get_dataset_path(name)
     data = directory / "data" if (directory / "data").is_dir() else directory
@@ -135,9 +135,9 @@ def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) ->
     Raises:
         DemonstrationError: A path is not a file or leads elsewhere, or the number of episodes is impossible.
     """
-    check_inside(data, data.parent, DemonstrationError)
+    check_within(data, data.parent, DemonstrationError)
     for path in data.rglob("*"):
-        check_inside(path, data, DemonstrationError)
+        check_within(path, data, DemonstrationError)
         if not path.is_dir():
             check_file(path, DemonstrationError)
     most = sum(path.is_dir() for path in data.iterdir())

@@ -12,7 +12,7 @@ from gymnasium import Space
 from gymnasium.vector import VectorEnv
 from lightning import LightningDataModule
 
-from lit_imitation.envs import Backend, make, shares_stream
+from lit_imitation.envs import Backend, make, shares_generator
 from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.rollout import Actor, Episode, Episodes, shares
 from lit_imitation.rollout.progress import EpisodeProgress
@@ -20,7 +20,7 @@ from lit_imitation.rollout.random_return import random_reference
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import TypeChecked
-from lit_imitation.utils.cache import say
+from lit_imitation.utils.cache import print_once
 from lit_imitation.utils.seeding import derive_seed
 
 EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
@@ -127,7 +127,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
             try:
                 self.set_reference(self._measure_expert(), comparable=True)
             except LitImitationError as error:  # a missing score must not lose the evaluation
-                say(f"no normalized_score: the expert's return cannot be measured: {error}")
+                print_once(f"no normalized_score: the expert's return cannot be measured: {error}")
                 self._unknown = True
         return self._given or self._reference
 
@@ -221,7 +221,7 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         if same and deterministic in (None, self.eval_deterministic):
             self.set_reference(Reference(**held), comparable=deterministic is not None)
         elif self._reference is None and not self._can_measure:
-            say(
+            print_once(
                 f"no normalized_score: the checkpoint's expert return {held['mean']:.4g} is of another environment, of "
                 "another expert, or of another data.eval_deterministic; set data.expert_return"
             )
@@ -271,7 +271,7 @@ class PolicyEpisodes:
         first, last = total * rank // world, total * (rank + 1) // world
         self.episodes = int(shares(episodes, total)[first:last].sum())
         data = datamodule
-        if world > 1 and shares_stream(data.env_id, data.backend, **data.env_kwargs):
+        if world > 1 and shares_generator(data.env_id, data.backend, **data.env_kwargs):
             self.num_envs, self.played, self.seed, self.own = total, episodes, seed, slice(first, last)
         else:
             self.num_envs, self.played, self.own = last - first, self.episodes, slice(None)

@@ -138,7 +138,7 @@ class TabularDataModule(EnvironmentDataModule):
         elif isinstance(self.demonstrations, str):
             self.trajectories = [read_trajectories(self.demonstrations)]
         else:
-            self.trajectories = [Trajectories.of(self.demonstrations)]
+            self.trajectories = [Trajectories.from_arrays(self.demonstrations)]
         self.held_out = [None] * len(self.trajectories)
         if self.val_fraction:
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "held out"))
@@ -158,7 +158,7 @@ class TabularDataModule(EnvironmentDataModule):
                 f"{_several(self.num_worlds)} asks for several worlds, which differ in an environment's argument "
                 f"world_seed, but {self.env_id} has none: leave data.num_worlds 1 and data.fresh_worlds 0"
             ) from error
-        mdp = TabularMDP.of_env(env)
+        mdp = TabularMDP.from_env(env)
         env.close()
         return mdp
 

@@ -8,7 +8,7 @@ from lit_imitation.data.columns import UNREADABLE, Array
 from lit_imitation.data.sources import read_columns
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.tabular.trajectories import Trajectories
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_npz
 from lit_imitation.utils.trust import refuse_url
 
@@ -43,12 +43,12 @@ def read_trajectories(source: str) -> Trajectories:
         if len(visited) > 1:  # a single state without a successor teaches nothing
             found.append((visited, actions[begin:end]))
             origin.append(number)
-    return Trajectories.of(found, source, origin)
+    return Trajectories.from_arrays(found, source, origin)
 
 
 def _own(source: str) -> dict[str, Array] | None:
     """Arrays of a file with `states`; None for any other file."""
-    path = expanded(source)
+    path = expand_user(source)
     if path.suffix != ".npz" or not path.is_file():
         return None
     try:
@@ -76,8 +76,8 @@ def _of_states(source: str, held: dict[str, Array]) -> Trajectories:
     ends = lengths.cumsum()
     visited = np.split(states, (ends + np.arange(1, len(ends) + 1))[:-1])
     if actions is None:
-        return Trajectories.of(visited, source)
-    return Trajectories.of(list(zip(visited, np.split(actions, ends[:-1]), strict=True)), source)
+        return Trajectories.from_arrays(visited, source)
+    return Trajectories.from_arrays(list(zip(visited, np.split(actions, ends[:-1]), strict=True)), source)
 
 
 def _indices(source: str, key: str, array: Array) -> Array:

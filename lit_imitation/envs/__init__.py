@@ -1,25 +1,24 @@
-"""Environments: from an id to a seeded vector environment on the fastest backend that has it.
+"""Seeded vector environments by id, on the fastest available backend.
 
-Some are our own and registered here under `lit_imitation/`, for `experiments.studies`: `Corridor-v0` and
-`LaneKeeping-v0`; and, each with a twin of other dynamics, `PointMassMaze-v0` and `PointMassMazeMirrored-v0`,
-`WeakAnt-v0` and `CrippledAnt-v0`; `PointMass-v0` is the maze without its barrier. Others are the worlds of
-`lit_imitation.tabular`: `GridWorld-v0`, `ObjectWorld-v0`, `BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is
-any `TabularMDP`.
+The package registers its own environments under `lit_imitation/`. For `experiments.studies`: `Corridor-v0`,
+`LaneKeeping-v0`, `PointMass-v0`, and two pairs with different dynamics, `PointMassMaze-v0` and
+`PointMassMazeMirrored-v0`, `WeakAnt-v0` and `CrippledAnt-v0`. From `lit_imitation.tabular`: `GridWorld-v0`,
+`ObjectWorld-v0`, `BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
 """
 
 from gymnasium import register
 
-from lit_imitation.envs.make import Backend, episode_limit, make, make_single, shares_stream
+from lit_imitation.envs.make import Backend, episode_limit, make, make_single, shares_generator
 
 __all__ = [
     "Backend",
     "episode_limit",
     "make",
     "make_single",
-    "shares_stream",
+    "shares_generator",
 ]
 
-# By name, so that nobody who does not ask for them imports them.
+# Registered by name, so that an environment is imported only when it is made.
 for _module, _name, _id, _arguments in (
     ("corridor", "Corridor", "Corridor", {}),
     ("lane_keeping", "LaneKeeping", "LaneKeeping", {}),

@@ -1,4 +1,4 @@
-"""The ant of the transfer study, and its crippled twin, made from the model that comes with Gymnasium."""
+"""Ant of the transfer study and its crippled variant, made from Gymnasium's model."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from gymnasium.envs.mujoco import ant_v5, mujoco_env  # noqa: E402
 
 GEAR, CRIPPLED_GEAR = 30, 1
 BACK_LEGS = ("aux_3", "aux_4")
-"""Bodies at the hips of the legs that Gymnasium's model calls `back_leg` and `right_back_leg`."""
+"""Hip bodies of the legs that Gymnasium's model calls `back_leg` and `right_back_leg`."""
 BACK_JOINTS = ("hip_3", "ankle_3", "hip_4", "ankle_4")
 
 
 def model_xml(crippled: bool) -> str:
-    """Gymnasium's `ant.xml` with gears of 30; crippled, with back legs half as long and gears of 1 on their motors.
+    """Gymnasium's `ant.xml` with motor gears of 30; if crippled, with back legs half as long and gears of 1.
 
-    A leg has two segments: from hip to ankle, 0.2 along x and y, and from ankle to foot, 0.4. The short stump from the
-    torso's middle to the hip stays.
+    A leg has two segments: hip to ankle, 0.2 along x and y, and ankle to foot, 0.4. The short stump from the middle of
+    the torso to the hip keeps its length.
     """
     tree = ElementTree.parse(Path(mujoco_env.__file__).parent / "assets" / "ant.xml")
     for motor in tree.iterfind("./actuator/motor"):
@@ -42,7 +42,7 @@ def model_xml(crippled: bool) -> str:
 
 
 def model_file(crippled: bool) -> Path:
-    """`model_xml` in a file of the cache, for MuJoCo to read."""
+    """Write `model_xml` to a file in the cache, where MuJoCo can read it."""
     xml = model_xml(crippled)
     path = cache_dir() / "models" / f"ant-{hashlib.sha256(xml.encode()).hexdigest()[:16]}.xml"
     if not path.exists():
@@ -52,17 +52,17 @@ def model_file(crippled: bool) -> Path:
 
 
 class AntEnv(ant_v5.AntEnv):
-    """The ant of Fu, Luo & Levine (2018): motors of gear 30 in place of 150, and no end but that of time.
+    """Ant of Fu, Luo & Levine (2018, arXiv:1710.11248) with motor gears of 30 and episodes of 500 steps.
 
-    The reward is as in Gymnasium's Ant: the torso's velocity along x, less contact forces, less control; but with 0.01
-    ‖a‖² in place of 0.5 ‖a‖², and without what Ant pays for staying upright. The numbers that the paper reports, from
-    −59 for a policy that fails to 315, leave no room for either: random actions alone would cost 667 in 500 steps, and
-    an ant that stands still would earn 500. An episode takes 500 steps. The observation `Box(27)` has no contact
-    forces.
+    Gymnasium's gears are 150, and its Ant can terminate early. The reward is that of Gymnasium's Ant, forward velocity
+    minus contact and control costs, with two changes: the control cost is 0.01 ‖a‖² instead of 0.5 ‖a‖², and there is
+    no reward for staying upright. The paper reports returns between −59 for a failing policy and 315. The original
+    terms do not fit that range: over 500 steps random actions would cost 667, and an ant that does not move would earn
+    500. The observation `Box(27)` excludes contact forces.
 
     Args:
-        crippled: take the model with two short, all but powerless back legs.
-        **arguments: of Gymnasium's `AntEnv`.
+        crippled: Use the model with two short, nearly powerless back legs.
+        **arguments: Arguments of Gymnasium's `AntEnv`.
     """
 
     def __init__(self, crippled: bool = False, **arguments: Any) -> None:

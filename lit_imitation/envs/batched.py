@@ -1,4 +1,4 @@
-"""What our own environments share: many copies as one batch of arrays, a fixed horizon, and one copy alone."""
+"""Base classes of the package's own environments: a batch of copies with a fixed horizon, and a single copy."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from lit_imitation.errors import ConfigError
 
 
 class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
-    """`num_envs` copies that step together; every episode takes `horizon` steps and is then truncated.
+    """`num_envs` copies that step together; every episode is truncated after `horizon` steps.
 
-    As in Gymnasium's own batched environments the copies draw from one generator, and start their next episodes on the
-    step after the end (`AutoresetMode.NEXT_STEP`): that step ignores the actions and gives reward 0. Since all episodes
-    are equally long, all end on the same step.
+    As in Gymnasium's batched environments, all copies share one generator and start the next episode on the step after
+    the end (`AutoresetMode.NEXT_STEP`). That step ignores the actions and gives reward 0. All episodes end together.
 
-    A subclass defines `_begin` and `_advance`.
+    Subclasses define `_begin` and `_advance`.
 
     Args:
-        num_envs: number of copies.
-        horizon: steps of an episode, T.
-        observation_space: of one copy.
-        action_space: of one copy.
+        num_envs: Number of copies.
+        horizon: Number of steps T in an episode.
+        observation_space: Observation space of one copy.
+        action_space: Action space of one copy.
 
     Raises:
         ConfigError: `horizon` is less than 1.
@@ -35,7 +34,7 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     def __init__(self, num_envs: int, horizon: int, observation_space: Space[Any], action_space: Space[Any]) -> None:
         if horizon < 1:
-            raise ConfigError(f"horizon is {horizon}; an episode takes at least 1 step")
+            raise ConfigError(f"horizon is {horizon}; it must be at least 1")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.horizon = num_envs, horizon
         self.single_observation_space, self.single_action_space = observation_space, action_space
@@ -46,20 +45,20 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @abstractmethod
     def _begin(self) -> NDArray[Any]:
-        """`[num_envs, ...]`: states to start from."""
+        """Sample start states `[num_envs, ...]`."""
 
     @abstractmethod
     def _advance(self, state: NDArray[Any], action: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The successors of `state: [num_envs, ...]` under `action: [num_envs, *act]`, and the rewards `[num_envs]`."""
+        """Successors `[num_envs, ...]` and rewards `[num_envs]` of `state` under `action: [num_envs, *act]`."""
 
     def _observe(self, state: NDArray[Any]) -> NDArray[Any]:
-        """`[num_envs, *obs]`, in memory of its own."""
+        """Observations `[num_envs, *obs]` of `state`, as new arrays."""
         return state.copy()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Start all episodes anew."""
+        """Start new episodes in all copies."""
         super().reset(seed=seed, options=options)
         self._state, self._steps = self._begin(), 0
         return self._observe(self._state), {}
@@ -67,7 +66,7 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step all copies, or start their next episodes where these were over."""
+        """Step all copies, or start new episodes if the last ones have ended."""
         assert self._state is not None, "call reset before step"
         if self._steps == self.horizon:
             self._state, self._steps, reward = self._begin(), 0, np.zeros(self.num_envs)
@@ -79,10 +78,10 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
 
 class SingleEnv(Env[Any, Any]):
-    """One copy of a `BatchedEnv` by Gymnasium's ordinary interface.
+    """Single copy of a `BatchedEnv` with Gymnasium's `Env` interface.
 
     Args:
-        batch: the batch of one.
+        batch: Batch of one copy.
     """
 
     def __init__(self, batch: BatchedEnv) -> None:
@@ -96,6 +95,6 @@ class SingleEnv(Env[Any, Any]):
         return observation[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step; after the episode's end `reset` has to come first."""
+        """Take one step; call `reset` after the end of an episode."""
         observation, reward, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info

@@ -1,4 +1,4 @@
-"""What identifies an environment between runs: its settings and its source."""
+"""Cache key of an environment: its settings and source code."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import gymnasium
 from gymnasium.vector import SyncVectorEnv
 
 from lit_imitation.envs.make import Backend, make, make_single
-from lit_imitation.utils.cache import Key, opened_files
+from lit_imitation.utils.cache import Key, record_opened_files
 
 
 def environment_key(env_id: str, backend: Backend, env_kwargs: dict[str, Any], **settings: Any) -> Key:
-    """A `Key` with the environment's specification and the sources of its class, its wrappers, and their packages.
+    """Build a `Key` from an environment's specification and the sources of its class, wrappers and their packages.
 
     Args:
-        env_id: a registered Gymnasium id, or `module:Id-v0`.
-        backend: of `make`.
-        env_kwargs: passed to the environment.
-        **settings: what the result depends on besides.
+        env_id: Registered Gymnasium id, or `module:Id-v0`.
+        backend: Backend, as in `make`.
+        env_kwargs: Arguments of the environment.
+        **settings: Other settings that the result depends on.
+
+    Returns:
+        The key.
     """
     key = Key(env_id=env_id, backend=backend, **settings)
-    with opened_files(key.opened):
+    with record_opened_files(key.opened):
         in_process = backend not in ("sync", "async")
         layer: Any = make(env_id, 1, 0, backend, **env_kwargs) if in_process else make_single(env_id, **env_kwargs)
         outermost = layer
@@ -41,7 +44,7 @@ def environment_key(env_id: str, backend: Backend, env_kwargs: dict[str, Any], *
         key.add_module(module)
     try:
         spec = gymnasium.spec(name)
-    except gymnasium.error.Error:  # an id that only EnvPool has
+    except gymnasium.error.Error:  # EnvPool alone provides this id
         return key
     for field in dataclasses.fields(spec):
         key.add(f"spec.{field.name}", getattr(spec, field.name))

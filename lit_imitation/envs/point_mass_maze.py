@@ -1,4 +1,4 @@
-"""`PointMassMaze`: a point that has to get around a barrier, and the same maze with the barrier's other end open."""
+"""`PointMassMaze`: a point that has to move around a barrier, and variants with a mirrored barrier or none."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from lit_imitation.envs.batched import BatchedEnv, SingleEnv
 from lit_imitation.errors import ConfigError
 
 LOW, HIGH = -0.1, 0.6
-"""The walls, along either axis."""
+"""Positions of the walls along both axes."""
 START, GOAL = (0.3, 0.0), (0.3, 0.5)
 BARRIER_HEIGHT = 0.3
 BARRIERS = {"right": (0.2, 0.6), "left": (-0.1, 0.4), "none": (np.inf, -np.inf)}
-"""From where to where the barrier reaches, by the wall that it stands against; the other end is open."""
+"""Extent of the barrier along x, by the wall it is attached to; the other end is open."""
 SPEED = 0.02
-"""Length of a step along one axis under the action 1."""
+"""Distance moved along an axis by the action 1."""
 START_NOISE = 0.01
-"""Half-width of the uniform draw of each coordinate about the start."""
+"""Half-width of the uniform distribution of each start coordinate."""
 GAP = 1e-3
-"""What is left between the barrier and a point that runs into it."""
+"""Distance kept between the barrier and a point that hits it."""
 
 
 def reward(position: NDArray[Any], action: NDArray[Any]) -> NDArray[Any]:
-    """R(s, a) = −‖s − goal‖ − 0.001 ‖a‖² `[...]`, of positions and actions `[..., 2]`."""
+    """Reward R(s, a) = −‖s − goal‖ − 0.001 ‖a‖² `[...]` of positions and actions `[..., 2]`."""
     distance = np.linalg.norm(position - np.asarray(GOAL), axis=-1)
     return np.asarray(-distance - 1e-3 * np.square(np.clip(action, -1.0, 1.0)).sum(-1))
 
 
 def move(position: NDArray[Any], action: NDArray[Any], barrier: str) -> NDArray[Any]:
-    """The positions `[..., 2]` one step after `position: [..., 2]`; along walls and barrier a point slides.
+    """Positions `[..., 2]` after one step; points slide along walls and barrier.
 
     Args:
-        position: where the points are.
-        action: `[..., 2]`, clipped to [−1, 1].
-        barrier: a key of `BARRIERS`.
+        position: `[..., 2]` positions.
+        action: `[..., 2]` actions, clipped to [−1, 1].
+        barrier: Key of `BARRIERS`.
+
+    Returns:
+        `[..., 2]` next positions.
     """
     following = np.clip(position + SPEED * np.clip(action, -1.0, 1.0), LOW, HIGH)
     x, y = following[..., 0], following[..., 1]
@@ -52,35 +55,35 @@ def move(position: NDArray[Any], action: NDArray[Any], barrier: str) -> NDArray[
 
 
 class PointMassMazeVectorEnv(BatchedEnv):
-    """The point-mass maze of Fu, Luo & Levine (2018): a box with a barrier between start and goal, open at one end.
+    """Point-mass maze of Fu, Luo & Levine (2018, arXiv:1710.11248): a barrier with one open end between start and goal.
 
-    A point moves by 0.02 a, a in [−1, 1]², a step, in the box [−0.1, 0.6]². It starts within 0.01 of (0.3, 0), the goal
-    is (0.3, 0.5), and at y = 0.3 a barrier stands over x in [0.2, 0.6] (`barrier` right), or mirrored, against the
-    other wall, in [−0.1, 0.4] (left); with `none` the box is empty. The reward is −‖s − goal‖ − 0.001 ‖a‖², of the
-    position before the step; an episode is truncated after 100 steps.
+    A point moves by 0.02 a per step, a in [−1, 1]², within [−0.1, 0.6]². It starts within 0.01 of (0.3, 0); the goal is
+    (0.3, 0.5). The barrier at y = 0.3 covers x in [0.2, 0.6] (`right`) or, mirrored, [−0.1, 0.4] (`left`); `none`
+    removes it. The reward is −‖s − goal‖ − 0.001 ‖a‖², where s is the position before the step. An episode is truncated
+    after 100 steps.
 
-    The paper's point has mass and is damped; its position alone is observed. Here it moves with the speed to which
-    that damping lets it come, so that the position is the whole state.
+    In the paper the point has mass and damping, but only its position is observed. Here it moves at the speed to which
+    the damped point converges, so the position is the whole state.
 
     The observation `Box(2)` is the position.
 
     Args:
-        num_envs: number of copies.
-        horizon: steps of an episode.
-        barrier: the wall that the barrier stands against, right or left; or none.
+        num_envs: Number of copies.
+        horizon: Number of steps in an episode.
+        barrier: Wall that the barrier is attached to: `right`, `left` or `none`.
 
     Raises:
-        ConfigError: `horizon` is less than 1, or there is no such barrier.
+        ConfigError: `horizon` is less than 1, or `barrier` is unknown.
     """
 
     def __init__(self, num_envs: int = 1, horizon: int = 100, barrier: str = "right") -> None:
         if barrier not in BARRIERS:
-            raise ConfigError(f"barrier is {barrier!r}; it stands against the wall on the right or left, or is none")
+            raise ConfigError(f"barrier is {barrier!r}; choose one of {', '.join(BARRIERS)}")
         super().__init__(num_envs, horizon, Box(LOW, HIGH, (2,)), Box(-1.0, 1.0, (2,)))
         self.barrier = barrier
 
     def _begin(self) -> NDArray[np.float64]:
-        """Positions `[num_envs, 2]`."""
+        """Start positions `[num_envs, 2]`."""
         return np.asarray(START) + self.np_random.uniform(-START_NOISE, START_NOISE, (self.num_envs, 2))
 
     def _advance(self, state: NDArray[Any], action: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -92,7 +95,7 @@ class PointMassMazeVectorEnv(BatchedEnv):
 
 
 class PointMassMazeEnv(SingleEnv):
-    """One `PointMassMazeVectorEnv`, with the same arguments."""
+    """Single copy of `PointMassMazeVectorEnv`, with the same arguments."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(PointMassMazeVectorEnv(1, **arguments))

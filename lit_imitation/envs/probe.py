@@ -1,7 +1,7 @@
-"""Checks of what other people's environments return, on their first reset and step.
+"""Checks of third-party environments on their first reset and step.
 
-Gymnasium's own checker warns about style at every step. These checks refuse what cannot work, name environment and
-method, and cost nothing after the first step.
+Gymnasium's checker warns about style on every step. These checks reject only unusable values, name the environment
+and method, and cost nothing after the first step.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from lit_imitation.errors import ConfigError
 
-OURS = ("gymnasium.", "lit_imitation.")
-"""Packages whose environments need no check."""
+TRUSTED_PACKAGES = ("gymnasium.", "lit_imitation.")
+"""Packages whose environments are not checked."""
 
 _PARTS = ("observation", "reward", "terminated", "truncated", "info")
 
 
 def probe(env: Env[Any, Any], env_id: str) -> None:
-    """Check the environment's spaces now, and its first reset and step when they happen.
+    """Check an environment's spaces now, and its first reset and step when they happen.
 
     Raises:
-        ConfigError: a space is missing; later, from `reset` and `step`, an answer that cannot be used.
+        ConfigError: A space is missing. Later, `reset` and `step` raise it if they return an unusable value.
     """
     for name in ("observation_space", "action_space"):
         _check_space(env, name, env_id)
     layer = env
     while isinstance(layer, Wrapper) and type(layer).__module__.startswith("gymnasium."):
         layer = layer.env
-    if not type(layer).__module__.startswith(OURS):
+    if not type(layer).__module__.startswith(TRUSTED_PACKAGES):
         _Probe(layer, env_id).install()
 
 
 def probe_vector(envs: VectorEnv[Any, Any, Any], env_id: str, num_envs: int) -> None:
-    """As `probe`, for a batched version of an environment."""
-    if type(envs.unwrapped).__module__.startswith(OURS):
+    """Check a batched environment as `probe` does."""
+    if type(envs.unwrapped).__module__.startswith(TRUSTED_PACKAGES):
         return
     for name in ("single_observation_space", "single_action_space", "observation_space", "action_space"):
         _check_space(envs, name, env_id)
     if envs.num_envs != num_envs:
-        raise ConfigError(f"{env_id}: its batched version has num_envs {envs.num_envs}, not the {num_envs} asked for")
+        raise ConfigError(f"{env_id}: its batched version has num_envs {envs.num_envs} instead of {num_envs}")
     if not isinstance((envs.metadata or {}).get("autoreset_mode"), AutoresetMode):
         raise ConfigError(
-            f"{env_id}: its batched version does not say how it starts the next episode: set "
+            f"{env_id}: its batched version does not declare when it starts the next episode: set "
             'metadata["autoreset_mode"] to AutoresetMode.NEXT_STEP or SAME_STEP'
         )
     _VectorProbe(envs, env_id).install()
@@ -65,22 +65,22 @@ def _check_space(env: Any, name: str, env_id: str) -> None:
 
 
 class _Probe:
-    """Stands in for an environment's `reset` and `step` until each was called once. What works is let through."""
+    """Temporary replacement of an environment's `reset` and `step` that checks the first call of each."""
 
     def __init__(self, env: Any, env_id: str) -> None:
         self.env, self.env_id = env, env_id
 
     def install(self) -> None:
-        """Hide the environment's methods behind these; bound methods, so that a deep copy gets its own."""
-        if {"reset", "step"} & set(getattr(self.env, "__dict__", ())):  # it has put its own there
+        """Replace the environment's methods by bound methods of this object, so that deep copies get their own."""
+        if {"reset", "step"} & set(getattr(self.env, "__dict__", ())):
             return
         try:
             self.env.reset, self.env.step = self.reset, self.step
-        except AttributeError:  # it has slots
+        except AttributeError:  # a class with slots
             return
 
     def reset(self, **arguments: Any) -> Any:
-        """The first reset, checked."""
+        """Check the first reset."""
         del self.env.reset
         parameters = inspect.signature(self.env.reset).parameters.values()
         takes = {parameter.name for parameter in parameters}
@@ -91,42 +91,42 @@ class _Probe:
             )
         answer = self.env.reset(**arguments)
         if not isinstance(answer, tuple) or len(answer) != 2 or not isinstance(answer[1], dict):
-            raise self.error("reset", f"returned {_kind(answer)}; it must return (observation, info), info a dict")
+            raise self.error("reset", f"returned {_summarize(answer)}; it must return (observation, info), info a dict")
         self.observation(answer[0], "reset")
         return answer
 
     def step(self, action: Any) -> Any:
-        """The first step, checked."""
+        """Check the first step."""
         del self.env.step
         answer = self.env.step(action)
         if not isinstance(answer, tuple) or len(answer) != 5:
-            old = ", the old Gym's (observation, reward, done, info)" if isinstance(answer, tuple) else ""
-            raise self.error("step", f"returned {_kind(answer)}{old}; it must return ({', '.join(_PARTS)})")
+            old = ", as in the old Gym API" if isinstance(answer, tuple) else ""
+            raise self.error("step", f"returned {_summarize(answer)}{old}; it must return ({', '.join(_PARTS)})")
         self.observation(answer[0], "step")
         for name, value in zip(_PARTS[1:4], answer[1:4], strict=True):
             self.number(name, value)
         if not isinstance(answer[4], dict):
-            raise self.error("step", f"returned {_kind(answer[4])} as info; it must be a dict")
+            raise self.error("step", f"returned {_summarize(answer[4])} as info; it must be a dict")
         return answer
 
     def observation(self, value: Any, method: str) -> None:
-        """One that the environment's space has room for."""
-        if what := _misfit(value, self.env.observation_space):
+        """Check that an observation fits the environment's space."""
+        if what := _find_mismatch(value, self.env.observation_space):
             raise self.error(method, f"returned an observation {what}")
 
     def number(self, name: str, value: Any) -> None:
-        """A reward or a flag."""
+        """Check a reward or flag."""
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in "biuf":
             what = "one number" if name == "reward" else "True or False"
-            raise self.error("step", f"returned {_kind(value)} as {name}; it must be {what}")
+            raise self.error("step", f"returned {_summarize(value)} as {name}; it must be {what}")
 
     def error(self, method: str, what: str) -> ConfigError:
         return ConfigError(f"{self.env_id}: {method}() {what}")
 
 
 class _VectorProbe(_Probe):
-    """The same for a batched environment."""
+    """Probe of a batched environment."""
 
     def observation(self, value: Any, method: str) -> None:
         space, number = self.env.single_observation_space, self.env.num_envs
@@ -136,55 +136,55 @@ class _VectorProbe(_Probe):
         wanted = (number, *(space.shape or ()))
         if array.shape != wanted:
             raise self.error(method, f"returned observations {list(array.shape)}; {space} needs {list(wanted)}")
-        if what := _misfit(array[0], space):
+        if what := _find_mismatch(array[0], space):
             raise self.error(method, f"returned an observation {what}")
 
     def number(self, name: str, value: Any) -> None:
         array, number = np.asarray(value), self.env.num_envs
         if array.shape[:1] != (number,) or array.size != number or array.dtype.kind not in "biuf":
-            raise self.error("step", f"returned {_kind(value)} as {name}; it must be an array [{number}]")
+            raise self.error("step", f"returned {_summarize(value)} as {name}; it must be an array [{number}]")
 
 
-def _misfit(value: Any, space: Space[Any], flattened: bool = False) -> str:
-    """What keeps an observation from being used as one of its space; empty where nothing does.
+def _find_mismatch(value: Any, space: Space[Any], flattened: bool = False) -> str:
+    """Describe why an observation does not fit its space; empty if it fits.
 
     Args:
-        value: the observation.
-        space: the environment's.
-        flattened: whether its numbers are all that counts, as in a dictionary that becomes a vector.
+        value: Observation.
+        space: Observation space of the environment.
+        flattened: Check only the number of elements, for a part of an observation that will be flattened.
     """
     if isinstance(space, Dict):
         if not isinstance(value, Mapping) or not set(space.spaces) <= set(value):
-            keys = f"a dict of {sorted(map(str, value))}" if isinstance(value, Mapping) else _kind(value)
+            keys = f"a dict of {sorted(map(str, value))}" if isinstance(value, Mapping) else _summarize(value)
             return f"that is {keys}; the observation space has {sorted(map(str, space.spaces))}"
-        inner = {key: _misfit(value[key], one, True) for key, one in space.spaces.items()}
+        inner = {key: _find_mismatch(value[key], one, True) for key, one in space.spaces.items()}
         return next((f"whose {key!r} is one {what}" for key, what in inner.items() if what), "")
     if isinstance(space, Tuple):
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
-            return f"that is {_kind(value)}; the observation space has {len(space.spaces)} parts"
-        parts = (_misfit(part, one, True) for one, part in zip(space.spaces, value, strict=True))
+            return f"that is {_summarize(value)}; the observation space has {len(space.spaces)} parts"
+        parts = (_find_mismatch(part, one, True) for one, part in zip(space.spaces, value, strict=True))
         return next((what for what in parts if what), "")
     try:
         array = np.asarray(value)
     except (TypeError, ValueError):
-        return f"that is {_kind(value)} and no array; the observation space is {space}"
+        return f"that is {_summarize(value)}, not an array; the observation space is {space}"
     if isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
         shape = space.shape or ()
         if flattened and array.size == math.prod(shape):
             array = array.reshape(shape)
         if array.dtype.kind not in "biuf" or array.shape != shape:
-            return f"that is {_kind(value)}; the observation space is {space}"
+            return f"that is {_summarize(value)}; the observation space is {space}"
         if flattened and isinstance(space, Box):
             return ""
         if not np.can_cast(array.dtype, space.dtype, "same_kind"):
-            return f"of dtype {array.dtype}, which the observation space {space} has no room for"
+            return f"of dtype {array.dtype}, which does not fit the observation space {space}"
         if not isinstance(space, Box) and not space.contains(array.astype(space.dtype)):
             return f"{array.tolist()}, which is not in the observation space {space}"
     return ""
 
 
-def _kind(value: Any) -> str:
-    """A value in a few words."""
+def _summarize(value: Any) -> str:
+    """Describe a value in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array {list(value.shape)} of {value.dtype}"
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Environments in processes of their own that end with the process that started them."""
+"""Environments in worker processes that end with their parent process."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from lit_imitation.envs.failures import EnvironmentFailure
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.distributed import end_with
+from lit_imitation.utils.distributed import exit_with_parent
 
 GRACE = 5.0
-"""Seconds that the processes have to close their environments, before they are killed."""
+"""Seconds that workers have to close their environments before they are killed."""
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """Gymnasium's `AsyncVectorEnv`, whose processes take no signal handler along and never outlive this one.
+    """Gymnasium's `AsyncVectorEnv` whose workers inherit no signal handlers and never outlive their parent.
 
     Args:
-        factory: makes one environment.
-        num_envs: number of processes.
+        factory: Function that makes one environment.
+        num_envs: Number of worker processes.
 
     Raises:
-        ConfigError: an environment cannot be made in its process.
+        ConfigError: A worker cannot make its environment.
     """
 
     def __init__(self, factory: Callable[[], Env[Any, Any]], num_envs: int) -> None:
-        # Gymnasium warns of an environment's error with all of its traceback, three times; the error itself follows.
+        # Gymnasium warns three times about an error, each time with the whole traceback, and then raises it.
         warnings.filterwarnings("ignore", r".*ERROR: (Received the|Raising the|Traceback)", UserWarning)
         complaints: Any = multiprocessing.SimpleQueue()
         self.processes: list[Any] = []
         self.parent_pipes: list[Any] = []
         try:
-            factories = [partial(_make, factory, os.getpid(), complaints)] * num_envs
+            factories = [partial(_make_in_worker, factory, os.getpid(), complaints)] * num_envs
             super().__init__(factories, autoreset_mode=AutoresetMode.SAME_STEP)
         except (EOFError, ConnectionError) as error:
             self.close()
@@ -52,11 +52,11 @@ class WorkerVectorEnv(AsyncVectorEnv):
             raise
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """End the processes: politely, and after a few seconds by force.
+        """Ask the workers to close, and kill those still alive after the timeout.
 
         Args:
-            timeout: seconds to wait for them; by default `GRACE`.
-            terminate: do not wait.
+            timeout: Seconds to wait, by default `GRACE`.
+            terminate: Kill immediately.
         """
         for pipe in self.parent_pipes:
             if pipe is not None and not terminate:
@@ -64,7 +64,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
                     pipe.send(("close", None))
         deadline = time.monotonic() + (0.0 if terminate else GRACE if timeout is None else timeout)
         while any(process.is_alive() for process in self.processes) and time.monotonic() < deadline:
-            for pipe in self.parent_pipes:  # an answer nobody waits for any more may be what holds a process up
+            for pipe in self.parent_pipes:  # a worker may be blocked on sending an answer that was never read
                 with suppress(OSError, EOFError, ValueError, AttributeError):
                     if pipe.poll(0.01):
                         pipe.recv()
@@ -78,33 +78,33 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 pipe.close()
 
 
-def _make(factory: Callable[[], Env[Any, Any]], parent: int, complaints: Any) -> Env[Any, Any]:
-    """The environment; in a process of its own, that process made ready first.
+def _make_in_worker(factory: Callable[[], Env[Any, Any]], parent: int, complaints: Any) -> Env[Any, Any]:
+    """Make the environment; in a worker, first prepare the process.
 
     Args:
-        factory: makes it.
-        parent: number of the process that steps it.
-        complaints: takes the text of why it cannot be made.
+        factory: Function that makes the environment.
+        parent: PID of the parent process.
+        complaints: Queue for the text of an error.
     """
-    if os.getpid() == parent:  # Gymnasium makes one here, to see its spaces
+    if os.getpid() == parent:  # Gymnasium makes one here to read the spaces
         return factory()
-    # A forked process has the handlers of the one that trains: it would note SIGTERM and go on. A Ctrl-C reaches every
-    # process of the terminal, and the one that trains ends the others.
+    # A forked worker inherits the trainer's handlers and would only record SIGTERM. Ctrl-C reaches every process of the
+    # terminal, and the trainer ends the workers.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with(parent)
+    exit_with_parent(parent)
     try:
-        return _Reported(factory())
+        return _ReportErrors(factory())
     except BaseException as error:
         complaints.put(str(error))
         os._exit(1)
 
 
-class _Reported(Wrapper[Any, Any, Any, Any]):
-    """Raises whatever the environment raises as an `EnvironmentFailure`, which always reaches the other process."""
+class _ReportErrors(Wrapper[Any, Any, Any, Any]):
+    """Wrapper that converts every error of the environment to an `EnvironmentFailure`, which can always be sent."""
 
     def step(self, action: Any) -> Any:
-        """One step."""
+        """Take one step."""
         try:
             return self.env.step(action)
         except BaseException as error:

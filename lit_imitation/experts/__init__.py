@@ -20,8 +20,8 @@ from lit_imitation.experts.arrays import load_arrays
 from lit_imitation.experts.base import Expert, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
-from lit_imitation.utils.cache import Key, opened_files
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.cache import Key, record_opened_files
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.trust import refuse_url
 
 __all__ = ["CONTROLLERS", "Expert", "add_expert", "checked", "load_expert", "shipped_file"]
@@ -80,9 +80,9 @@ def add_expert(key: Key, expert: str | Expert, env_id: str, action_space: Space[
             if not type(module).__module__.startswith("torch."):
                 key.add_code(type(module))
     elif form in ("npz", "sb3"):
-        key.add_file(expanded(rest))
+        key.add_file(expand_user(rest))
     elif re.fullmatch(IMPORTED, expert):
-        with opened_files(key.opened):
+        with record_opened_files(key.opened):
             function = _imported(expert)
         before = key.unreadable
         key.add_module(form)
@@ -149,8 +149,8 @@ def load_expert(
         return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if re.fullmatch(IMPORTED, spec):
         return checked(_imported(spec), action_space, spec)
-    named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expanded(spec).suffix)
-    if named is None and expanded(spec).is_dir():
+    named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expand_user(spec).suffix)
+    if named is None and expand_user(spec).is_dir():
         named = "checkpoint"
     near = f"did you mean {named}:{spec}? " if named and spec and ":" not in spec else ""
     raise ExpertError(

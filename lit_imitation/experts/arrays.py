@@ -25,7 +25,7 @@ from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
 from lit_imitation.experts.base import Array, Expert
-from lit_imitation.utils.files import atomic_write, expanded
+from lit_imitation.utils.files import atomic_write, expand_user
 from lit_imitation.utils.integrity import check_file, check_npz
 from lit_imitation.utils.spaces import float32_bounds
 
@@ -139,8 +139,8 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     if isinstance(policy, CategoricalPolicy):
         arrays["output"] = "argmax"
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
-        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.ranged.all())
-        if isinstance(policy, DeterministicPolicy) and not squashed and policy.ranged.any():
+        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.bounded.all())
+        if isinstance(policy, DeterministicPolicy) and not squashed and policy.bounded.any():
             raise ExpertError(f"{path}: actions of which only some have bounds cannot be written as arrays")
         arrays["output"] = "tanh" if squashed else "linear"
         if isinstance(policy, GaussianPolicy):
@@ -160,14 +160,14 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
         arrays["obs_clip"] = float(standardize.limit)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **notes)  # type: ignore[arg-type]
-    atomic_write(expanded(path), buffer.getvalue())
+    atomic_write(expand_user(path), buffer.getvalue())
 
 
 class _Arrays:
     """The arrays of one file, each fetched with the checks that its use needs."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = expanded(path)
+        self.path = expand_user(path)
         self._arrays: dict[str, Array] = {}
         key = "(the file)"
         try:

@@ -13,9 +13,9 @@ from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, require
 from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file
-from lit_imitation.utils.trust import trusted
+from lit_imitation.utils.trust import is_trusted
 
 UNREADABLE = (
     OSError,
@@ -58,8 +58,8 @@ def load_sb3(
         ExpertError: not trusted, not such a zip, an unknown algorithm, or a model for other spaces.
         MissingExtraError: Stable-Baselines3 is not installed.
     """
-    name, path = f"sb3:{path}", expanded(path)
-    if not (trust or trusted()):
+    name, path = f"sb3:{path}", expand_user(path)
+    if not (trust or is_trusted()):
         raise ExpertError(
             f"expert {name}: a Stable-Baselines3 zip holds pickles, and opening it executes whatever code they name. "
             "If you know where the file comes from, allow it: --trust true on the command line, "

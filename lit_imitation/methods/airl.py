@@ -21,6 +21,6 @@ class AIRL(GAIL):
     """
 
     def __init__(
-        self, discriminator: DiscriminatorFactory = AIRLDiscriminator, replay_rounds: int = 20, **arguments: Any
+        self, discriminator: DiscriminatorFactory = AIRLDiscriminator, *, replay_rounds: int = 20, **arguments: Any
     ) -> None:
         super().__init__(discriminator, replay_rounds=replay_rounds, **arguments)

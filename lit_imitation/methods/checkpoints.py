@@ -20,26 +20,26 @@ from lit_imitation.policies.checkpoints import (
     LOADING_ERRORS,
     check_fields,
     check_weights,
+    describe_checkpoint,
     find_checkpoint,
-    identity,
     read_checkpoint,
 )
 from lit_imitation.rl.normalization import RunningMoments
 from lit_imitation.utils.descriptions import (
     KIND,
     class_name,
+    class_names,
     decode,
     describe,
     differences,
     encode,
     find_class,
-    names_of,
-    plain,
+    find_undescribed,
     subclasses,
-    unknown,
+    to_plain,
 )
 from lit_imitation.utils.spaces import space_from_dict
-from lit_imitation.utils.trust import trusting
+from lit_imitation.utils.trust import trust_scope
 
 if TYPE_CHECKING:
     from lit_imitation.methods.method import Method
@@ -90,13 +90,13 @@ def load_method(
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     check_fields(checkpoint, file)
-    with trusting(trust, names_of([cls, *arguments.values()])):
+    with trust_scope(trust, class_names([cls, *arguments.values()])):
         try:
             method = _rebuild(cls, base, checkpoint, file, arguments)
             strictly = method.strict_loading if strict is None else strict
             if misfit := _misfit(method, checkpoint["state_dict"], strictly):
                 raise ConfigError(
-                    f"{file} is of {identity(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
                 )
             method.on_load_checkpoint(checkpoint)
             method.load_state_dict(checkpoint["state_dict"], strictly)
@@ -111,7 +111,7 @@ def _rebuild(cls: type[M], base: type[Method], checkpoint: dict[str, Any], file:
     trained = find_class(described["class"], base, file)
     if not issubclass(trained, cls) and not issubclass(cls, trained):
         raise ConfigError(
-            f"{file} is of {identity(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, not "
+            f"{file} is of {describe_checkpoint(checkpoint)}; {trained.__name__}.load_from_checkpoint loads it, not "
             f"{cls.__name__}'s"
         )
     given = {name: decode(value) for name, value in described["arguments"].items() if name not in arguments}
@@ -146,7 +146,7 @@ def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
     policy = describe(method.policy)
     changed = differences(_settings(then, checkpoint["policy"]), _settings(now, policy))
     settings = ", ".join(f"{name} {old} -> {new}" for name, old, new in changed)
-    mine = identity({"method": now, "policy": policy, "env_id": env_id})
+    mine = describe_checkpoint({"method": now, "policy": policy, "env_id": env_id})
     pairs = zip(spaces_of(checkpoint), (method.policy.observation_space, method.policy.action_space), strict=True)
     other_spaces = any(space_mismatch(one, other, bounds=i == 1) for i, (one, other) in enumerate(pairs))
     elsewhere = training and checkpoint["env_id"].rpartition("-v")[0] != env_id.rpartition("-v")[0]
@@ -157,12 +157,12 @@ def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
                 if training and settings:
                     rank_zero_info(f"resumed with other settings than the checkpoint's: {settings}")
                 if checkpoint["env_id"] != env_id:
-                    rank_zero_warn(f"{path} is of {identity(checkpoint)}; this run is on {env_id}")
+                    rank_zero_warn(f"{path} is of {describe_checkpoint(checkpoint)}; this run is on {env_id}")
                 return
             detail = f" ({settings or misfit})"
-        elif identity(checkpoint) == mine:
+        elif describe_checkpoint(checkpoint) == mine:
             detail = " with other observations or actions"
-    raise ConfigError(f"{path} is of {identity(checkpoint)}; this run is {mine}{detail}")
+    raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
 
 def _is_kin(method: Method, name: str) -> bool:
@@ -196,7 +196,7 @@ def save(method: Method, checkpoint: dict[str, Any]) -> None:
     checkpoint["optimizer_settings"] = method.memory.optimizer_settings
     _save_averages(method, checkpoint)
     for key in checkpoint.keys() - {"state_dict"}:
-        checkpoint[key] = plain(checkpoint[key])
+        checkpoint[key] = to_plain(checkpoint[key])
 
 
 def _save_averages(method: Method, checkpoint: dict[str, Any]) -> None:
@@ -252,7 +252,7 @@ def settle_settings(method: Method) -> None:
     ]
     checkpoint, memory.resumed_from = memory.resumed_from, None
     if checkpoint is None:
-        if missing := unknown(_settings(method.description(), describe(method.policy))):
+        if missing := find_undescribed(_settings(method.description(), describe(method.policy))):
             rank_zero_warn(f"a checkpoint cannot hold {', '.join(missing)}: to load it, give it once more by keyword")
         return
     if "optimizer_states" in checkpoint:  # not of weights alone, about which Lightning has its own message
@@ -273,7 +273,7 @@ def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
     ):
         for group, old, new in zip(groups, then, now, strict=True):
             for name in new.keys() & old.keys():
-                if plain(new[name]) == old[name]:
+                if to_plain(new[name]) == old[name]:
                     continue
                 if name == "lr" and group["lr"] != old["lr"] and old["lr"]:  # changed on the way, as by annealing
                     group["lr"] = group["lr"] * (new["lr"] / old["lr"])
@@ -290,7 +290,7 @@ def align_progress(trainer: Trainer) -> None:
     loader = trainer.train_dataloader
     if not isinstance(loader, Blocks) or not loader.within_epoch:
         return
-    current = trainer.fit_loop.epoch_loop.batch_progress.current
+    current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     pending = current.processed - current.completed  # 1 where the checkpoint was written after a block, not an epoch
     current.ready = current.started = current.processed = loader.done
     current.completed = loader.done - pending

@@ -49,7 +49,7 @@ class Evaluation(nn.Module):
         """Statistics of the episodes, scored by these returns; empty without episodes."""
         if not self.episodes.update_called:
             return {}
-        self.episodes.measure_by(expert, random)
+        self.episodes.set_references(expert, random)
         return self.episodes.compute()
 
 

@@ -17,7 +17,7 @@ from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, Discriminator, DiscriminatorFactory, RewardModel
-from lit_imitation.rewards.discriminator import OF_PROBABILITIES, STATISTICS
+from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
@@ -90,27 +90,27 @@ class GAIL(RoundMethod):
         metrics = self.update_discriminator(batch)  # tell expert pairs from this round's
         batch = self.relabel_rewards(batch)  # the only reward that the learner sees
         metrics |= self.diagnose(batch)
-        self.alarms.watch(metrics, self.discriminator.classifies)
+        self.alarms.watch(metrics, self.discriminator.is_classifier)
         metrics |= self.update_learner(batch)  # PPO or SAC
         self.log_round(batch, metrics)
 
     def update_discriminator(self, batch: Round) -> dict[str, Tensor]:
         """Take `discriminator_steps` steps, each on as many pairs of the expert as of the learner."""
-        current = Samples.of(batch.rollout[batch.valid], absorbing=self.discriminator.absorbing)
+        current = Samples.from_transitions(batch.rollout[batch.valid], absorbing=self.discriminator.absorbing)
         self.negatives = [*self.negatives, current][-1 - self.replay_rounds :]
         count, size = self.discriminator_steps, self.discriminator_batch_size
         expert = self._draw(self.expert, count * size, self.expert_weight)
-        learner = self._draw(Samples.joined(self.negatives), count * size)
+        learner = self._draw(Samples.concatenate(self.negatives), count * size)
         columns = [
-            torch.cat([column.unflatten(0, (count, size)) for column in both], 1)
+            torch.cat([column.view(count, size, *column.shape[1:]) for column in both], 1)
             for both in zip(expert, learner, strict=True)
         ]
         # Where on the line between an expert and a learner pair a gradient penalty is taken.
         place = torch.rand(count, size * world_size(), device=self.device)[:, rank() :: world_size()]
         means = self.discriminator_descent.steps(*columns, place).mean(0)
         metrics = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
-        if not self.discriminator.classifies:
-            for name in OF_PROBABILITIES:
+        if not self.discriminator.is_classifier:
+            for name in CLASSIFIER_STATISTICS:
                 del metrics[name]
         return metrics
 
@@ -125,7 +125,7 @@ class GAIL(RoundMethod):
 
     def _draw(self, samples: Samples, count: int, weight: Tensor | None = None) -> list[Tensor]:
         """The fields of `count` rows, drawn with replacement and by weight, and log π(a | s) of each."""
-        index = samples.draw(count, weight)
+        index = samples.sample_indices(count, weight)
         rows = samples.rows(index)
         if len(samples.absorbing) < count:  # the policy stands still, so each row is asked about once
             return [*rows, self._log_prob(samples.observation, samples.action)[index]]
@@ -136,7 +136,7 @@ class GAIL(RoundMethod):
         """Log π(a | s) `[N]` of played actions under the current policy, where the discriminator needs it."""
         if not self.discriminator.needs_log_prob:
             return torch.zeros(len(observation), device=self.device)
-        return self.policy.played_log_prob(self.policy.head(observation), action)
+        return self.policy.executed_log_prob(self.policy.head(observation), action)
 
     @torch.no_grad()
     def diagnose(self, batch: Round) -> dict[str, Tensor]:
@@ -144,14 +144,14 @@ class GAIL(RoundMethod):
         reward = self.discriminator.reward(batch.rollout) if self.learner.replays else batch.rollout.reward
         reward = reward[batch.valid]
         metrics = {"reward_mean": reward.mean(), "reward_std": reward.std()}
-        if self.held_out is not None and self.discriminator.classifies:
+        if self.held_out is not None and self.discriminator.is_classifier:
             log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
             right = (self.discriminator.logit(self.held_out, log_prob) > 0).float()
             counts = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
             metrics["discriminator_accuracy_held_out"] = (right * counts).sum() / counts.sum()
         if self.trainer.is_last_batch:
             encode = self.discriminator.features.encoder, self.action_features
-            learner = Samples.of(batch.rollout[batch.valid])
+            learner = Samples.from_transitions(batch.rollout[batch.valid])
             metrics |= occupancy_distances(self.expert, self.expert_weight, learner, *encode)
         return metrics
 
@@ -165,7 +165,7 @@ class GAIL(RoundMethod):
         """Build discriminator, learner and policy, with one discount."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-        if self.attached and self.discriminator.discounts and self.learner.gamma != self.discriminator.gamma:
+        if self.attached and self.discriminator.uses_gamma and self.learner.gamma != self.discriminator.gamma:
             raise ConfigError(
                 f"model.learner discounts by gamma {self.learner.gamma}, model.discriminator by "
                 f"{self.discriminator.gamma}: what comes after a step is worth the same to both; give both the same "
@@ -178,7 +178,7 @@ class GAIL(RoundMethod):
         data, discriminator = self.demonstrations, self.discriminator
         if self._past is None:
             self.action_features.fit(data.train.action)
-        self.expert = Samples.of(data.train, absorbing=discriminator.absorbing)
+        self.expert = Samples.from_transitions(data.train, absorbing=discriminator.absorbing)
         self.expert_weight = data.train.weight
         if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does
             self.expert_weight = torch.cat([self.expert_weight, self.expert_weight[data.train.terminated]])
@@ -189,7 +189,7 @@ class GAIL(RoundMethod):
                 f"lower data.subsample ({data.subsample}), hold out fewer (data.val_fraction), or record "
                 "next_observations, without which last rows are left out"
             )
-        self.held_out = Samples.of(data.held_out[:HELD_OUT]) if len(data.held_out) else None
+        self.held_out = Samples.from_transitions(data.held_out[:HELD_OUT]) if len(data.held_out) else None
         self.held_out_weight = data.held_out.weight[:HELD_OUT] if data.held_out.weight is not None else None
         if (mine := self.resumed()) is not None:
             self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]

@@ -28,9 +28,9 @@ from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.distributed import all_reduce
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import draw_own_rows, draw_rows
+from lit_imitation.utils.sampling import sample_rank_rows, sample_rows
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 CLONE_STEPS, CLONE_BATCH, CLONE_RATE, CLONE_STD = 1000, 256, 1e-3, 0.2
@@ -84,7 +84,7 @@ class Paths(NamedTuple):
         return cls.gathered(batch.rollout.reshape(time * envs), rows) if rows else None
 
     @classmethod
-    def joined(cls, paths: Sequence[Paths]) -> Paths:
+    def concatenate(cls, paths: Sequence[Paths]) -> Paths:
         """One after the other."""
         longest = max(one.alive.shape[1] for one in paths)
 
@@ -100,7 +100,7 @@ class Paths(NamedTuple):
     @torch.no_grad()
     def log_prob(self, policy: Policy) -> Tensor:
         """Σ_t log π(a_t | s_t) `[N]`, of the actions as they were played."""
-        of_step = policy.played_log_prob(policy.head(self.observation.flatten(0, 1)), self.action.flatten(0, 1))
+        of_step = policy.executed_log_prob(policy.head(self.observation.flatten(0, 1)), self.action.flatten(0, 1))
         return torch.where(self.alive, of_step.view_as(self.alive), 0.0).sum(1)
 
 
@@ -121,7 +121,7 @@ class GCL(RoundMethod):
 
     The sampler is the learner's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
     own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
-    probability of what was played under the policy of a round (`Policy.played_log_prob`, in units of half the action
+    probability of what was played under the policy of a round (`Policy.executed_log_prob`, in units of half the action
     range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
     of the `replay_rounds` before it, and with them, as one half of each step's samples, the demonstrations: they come
     from a sampler nobody knows, for whose density a Gaussian or categorical clone stands, fitted once before the
@@ -215,7 +215,7 @@ class GCL(RoundMethod):
             rollout = batch.rollout
             with torch.no_grad():
                 head = self.policy.head(rollout.observation.flatten(0, 1))
-                log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1))
+                log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1))
             rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
         return batch
 
@@ -291,7 +291,7 @@ class GCL(RoundMethod):
             optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
             for _ in range(CLONE_STEPS):
                 count, device = len(demonstrations), demonstrations.observation.device
-                rows = draw_rows(count, CLONE_BATCH, device, demonstrations.weight)
+                rows = sample_rows(count, CLONE_BATCH, device, demonstrations.weight)
                 batch = demonstrations[rows]
                 optimizer.zero_grad()
                 clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]
@@ -326,7 +326,7 @@ class GCL(RoundMethod):
 
     def update_reward(self) -> dict[str, Tensor]:
         """`reward_steps` steps, each on `reward_batch_size` demonstrations and as many samples."""
-        lacking = float(all_reduced(torch.tensor(float(len(self.paths) < 2), device=self.device)))
+        lacking = float(all_reduce(torch.tensor(float(len(self.paths) < 2), device=self.device)))
         if lacking:
             if self.trainer.is_last_batch and not self.learner.acts_at_random:
                 raise TrainingError(
@@ -335,22 +335,22 @@ class GCL(RoundMethod):
                 )
             return {}
         size, expert = self.reward_batch_size, self.paths[0]
-        samples = Paths.joined(self.paths[1:])
+        samples = Paths.concatenate(self.paths[1:])
         counts = torch.tensor([float(len(one.alive)) for one in self.paths], device=self.device)
         demonstrated, played = int(counts[0]), int(counts[1:].sum())
         counts[0] = played  # one half of what is weighed in each step is the demonstrations'
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         for _ in range(self.reward_steps):
-            mine, fused = draw_own_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
-            drawn = draw_own_rows(played, size, self.device)
-            weighed = Paths.joined([expert.rows(fused), samples.rows(drawn)])
+            mine, fused = sample_rank_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
+            drawn = sample_rank_rows(played, size, self.device)
+            weighed = Paths.concatenate([expert.rows(fused), samples.rows(drawn)])
             sums += self.reward_descent.step(
                 *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
             )
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
         with torch.no_grad():
-            total = torch.cat([self.guided_cost.along(*one)[1] for one in (expert, samples)])
+            total = torch.cat([self.guided_cost.trajectory_costs(*one)[1] for one in (expert, samples)])
         log_weight = total - log_q
         log_weight[:demonstrated] += math.log(played / demonstrated)
         if self.weight is not None:

@@ -21,9 +21,9 @@ from lit_imitation.methods.method import Method
 from lit_imitation.metrics.epic import EPIC
 from lit_imitation.metrics.reward_recovery import (
     ExpectedValueDifference,
-    on_transitions,
     reward_function,
-    some_transitions,
+    sample_transitions,
+    to_transitions,
 )
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
@@ -36,8 +36,8 @@ from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Entropy, Inflow, Planning, first_policy, log_partition
 from lit_imitation.tabular.trajectories import UNKNOWN, Trajectories
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.descriptions import Described, decode, describe
-from lit_imitation.utils.distributed import all_reduced, world_size
+from lit_imitation.utils.descriptions import Describable, decode, describe
+from lit_imitation.utils.distributed import all_reduce, world_size
 
 StepWeights = Literal["equal", "discounted"]
 
@@ -192,13 +192,13 @@ class MaxEntIRL(Method):
             raise ConfigError(
                 "several worlds share one reward by their features; these have none, or different numbers"
             )
-        self.reward.remember(first)
+        self.reward.store_features(first)
         self.demonstrations = [
-            one.checked(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
+            one.check(mdp, self.reward.inputs, self.planning.horizon).to(self.trainer.strategy.root_device)
             for one, mdp in zip(data.trajectories, data.worlds, strict=True)
         ]
         self.held_out = [
-            None if one is None else one.checked(mdp, self.reward.inputs, self.planning.horizon)
+            None if one is None else one.check(mdp, self.reward.inputs, self.planning.horizon)
             for one, mdp in zip(data.held_out, data.worlds, strict=True)
         ]
         self._targets: dict[int, tuple[Inflow, Tensor, Tensor]] = {}
@@ -251,7 +251,7 @@ class MaxEntIRL(Method):
         """Take a gradient step of L(θ) on each row of `block: [K, B]`, numbers of trajectories."""
         found = []
         for batch in block:
-            likelihood, *gap = (all_reduced(self.descend(numbers=batch[None])[0, 1:-1]) / world_size()).unbind()
+            likelihood, *gap = (all_reduce(self.descend(numbers=batch[None])[0, 1:-1]) / world_size()).unbind()
             found.append(torch.stack([likelihood, torch.stack(gap).abs().max()]))
             if self.gap_tolerance and float(found[-1][1]) <= self.gap_tolerance:
                 self.trainer.should_stop = True
@@ -405,11 +405,11 @@ class MaxEntIRL(Method):
             return
         self.value_difference.update(mdp, table)
         assert mdp.reward is not None
-        self.correlation.update(on_transitions(mdp, table), on_transitions(mdp, mdp.reward))
+        self.correlation.update(to_transitions(mdp, table), to_transitions(mdp, mdp.reward))
         one, other = reward_function(mdp, table), reward_function(mdp, mdp.reward)
         if one is not None and other is not None:
             epic = EPIC(one, other, self.planning.gamma, samples=64)
-            epic.to(self.device).update(some_transitions(mdp))
+            epic.to(self.device).update(sample_transitions(mdp))
             self._epic.append(epic)
 
     def more_figures(self, prefix: str) -> dict[str, Tensor]:
@@ -445,7 +445,7 @@ class MaxEntIRL(Method):
         checkpoint["reward"] = describe(self.reward)
         super().on_save_checkpoint(checkpoint)
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """The reward; the policy follows from it."""
         return {"reward": self.reward}
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
-import torch
 from lightning import LightningModule
 from torch import Tensor
 
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import TrainingError
-from lit_imitation.methods import checkpoints
 from lit_imitation.methods.evaluation import Evaluation, describe_columns
-from lit_imitation.methods.signals import StopSignal
-from lit_imitation.methods.trainer_options import check_trainer, lower_log_interval
-from lit_imitation.optim.descent import Descent
+from lit_imitation.methods.resumable import Resumable
 from lit_imitation.optim.optimization import Optimization
-from lit_imitation.policies import PolicyFactory, default_policy
+from lit_imitation.policies import Policy, PolicyFactory, default_policy
 from lit_imitation.rollout import Actor, Episode
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.descriptions import Described
-from lit_imitation.utils.seeding import get_states, set_states
+from lit_imitation.utils.descriptions import Describable
 
 Self = TypeVar("Self", bound="Method")
 
 
-class Method(Described, LightningModule):
+class Method(Resumable, Describable, LightningModule):
     """A policy, trained by gradient steps on blocks and judged by rollouts in the environment.
 
     A method defines `training_step`, which turns a block of work into optimizer steps by `descend`, and
@@ -44,31 +37,16 @@ class Method(Described, LightningModule):
     """Values of `trainer.precision` that the method can compute in."""
     shown: ClassVar[tuple[str, ...]] = ("loss", "return_mean")
     """Figures of an evaluation that the progress bar shows."""
-    saves_between_blocks: ClassVar[bool] = True
-    """Whether a checkpoint after any block is exact; that of a round is exact at the end of an epoch only."""
+
+    policy: Policy
+    descent: Descent
 
     def __init__(self, policy: PolicyFactory | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
         self._policy_factory = policy or default_policy
         self.optimization = Optimization()
-        self.env_steps = 0
-        """Environment steps that training has taken, without demonstrations and evaluation."""
-        self.gradient_steps = 0
-        """Optimizer steps behind the policy."""
-        self.evaluation: dict[str, float] = {}
-        """Figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
         self.metrics = Evaluation()
-        self.signals = StopSignal(self)
-        self.memory = checkpoints.Memory()
-
-    @property
-    def attached(self) -> bool:
-        """Whether a Trainer runs the method; without one a checkpoint is being loaded."""
-        try:
-            return self.trainer is not None
-        except RuntimeError:
-            return False
 
     @property
     def optimization_option(self) -> str:
@@ -88,11 +66,6 @@ class Method(Described, LightningModule):
         """Name of the method in summaries and run directories."""
         return type(self).__name__.lower()
 
-    def configure_callbacks(self) -> list[Any]:
-        """Refuse options of the Trainer that the method cannot honor, before anything is computed."""
-        check_trainer(self.trainer, self)
-        return []
-
     def configure_model(self) -> None:
         """Build the policy once the spaces are known; callbacks that copy the model may ask for it early."""
         if not hasattr(self, "policy") and self.attached:
@@ -108,11 +81,6 @@ class Method(Described, LightningModule):
     def accumulate_batches(self) -> int:
         """Minibatches of one optimizer step."""
         return self.optimization.accumulate_batches
-
-    @property
-    def descents(self) -> Sequence[Descent]:
-        """Everything that takes gradient steps, in the order of `configure_optimizers`."""
-        return [self.descent] if hasattr(self, "descent") else []
 
     def descend(self, **columns: Tensor) -> Tensor:
         """Take the optimizer steps of a block `[K, B, …]` by `self.descent`.
@@ -254,125 +222,3 @@ class Method(Described, LightningModule):
             row = {f"{prefix}/{name}": float(value) for name, value in figures.items()}
             for logger in self.trainer.loggers:
                 logger.log_metrics(row | {"epoch": self.current_epoch}, step=self.global_step - 1)
-
-    # Checkpoints
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to use the policy alone, and to go on as if nothing had happened.
-
-        Raises:
-            TrainingError: a weight is not finite; the checkpoint before stays the last good one.
-        """
-        checkpoints.check_finite(self, checkpoint)
-        checkpoint["env_steps"] = self.env_steps
-        checkpoint["gradient_steps"] = self.count_gradient_steps()
-        checkpoint["evaluation"] = self.evaluation  # between a validation and the end of its epoch
-        checkpoint["random_states"] = get_states()
-        checkpoints.save(self, checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back if it is whole, and of this method, policy and environment.
-
-        Raises:
-            ConfigError: it is not, or it holds weights that are not finite.
-        """
-        checkpoints.load(self, checkpoint)
-        self.env_steps = checkpoint["env_steps"]
-        self.evaluation = checkpoint["evaluation"]
-        self.gradient_steps = checkpoint.get("gradient_steps", checkpoint["global_step"])
-        self.memory.random_states = checkpoint["random_states"]
-
-    def parts(self) -> dict[str, Described | None]:
-        """What the factories among the arguments have built, by the argument's name; None where none was given."""
-        return {"policy": self.policy if self.arguments.get("policy") is not None else None}
-
-    def description(self) -> dict[str, Any]:
-        """Class and arguments of the method and of its parts as plain data: everything that shapes results."""
-        return checkpoints.describe_method(self)
-
-    def rebuild(self, checkpoint: dict[str, Any]) -> None:
-        """Build for the spaces of a checkpoint what `configure_model` builds for those of the environment."""
-        self.policy = self._policy_factory(*checkpoints.spaces_of(checkpoint))
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls: type[Self],
-        checkpoint_path: str | Path,
-        map_location: str | torch.device = "cpu",
-        hparams_file: None = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        trust: bool = False,
-        **arguments: Any,
-    ) -> Self:
-        """The method as it was trained: its settings, networks and weights.
-
-        To go on training, give the same file to `Trainer.fit` as `ckpt_path`.
-
-        Args:
-            checkpoint_path: Checkpoint file, or directory of a run (its best checkpoint is taken).
-            map_location: Device of the parameters.
-            hparams_file: Unused; the checkpoint holds the settings.
-            strict: Whether all weights must be there; by default as `strict_loading` says.
-            weights_only: Unused; a checkpoint is never read in another way.
-            trust: Let the file name classes that are not of this package.
-            arguments: Arguments of the constructor in place of those in the checkpoint.
-
-        Raises:
-            ConfigError: there is no checkpoint, it is of another method, or its weights do not fit these arguments.
-        """
-        return checkpoints.load_method(cls, Method, checkpoint_path, map_location, strict, trust, arguments)
-
-    # Start and end of a run
-
-    def on_fit_start(self) -> None:
-        """Put the run's optimizer settings in place of the checkpoint's, and listen to SIGTERM."""
-        checkpoints.settle_settings(self)
-        self.signals.listen()
-
-    def on_train_start(self) -> None:
-        """Put random streams and position where the checkpoint left them."""
-        lower_log_interval(self.trainer)
-        checkpoints.align_progress(self.trainer)
-        for descent in self.descents:
-            descent.resume()
-        if self.memory.random_states is not None:
-            set_states(self.memory.random_states)
-            self.memory.random_states = None
-
-    def on_train_epoch_start(self) -> None:
-        """Stop here if SIGTERM came during the last validation."""
-        self.signals.stop_between_epochs()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop here if SIGTERM came during the block."""
-        if self.saves_between_blocks:
-            self.signals.stop_between_blocks()
-
-    def on_validation_start(self) -> None:
-        """Listen to SIGTERM, and evaluate the moving average of the weights if there is one."""
-        self.signals.listen()
-        self._swap_averages()
-
-    def on_validation_end(self) -> None:
-        """Go on with the last weights."""
-        self._swap_averages()
-
-    def on_test_start(self) -> None:
-        """Listen to SIGTERM."""
-        self.signals.listen()
-
-    on_predict_start = on_test_start
-
-    def _swap_averages(self) -> None:
-        if self.trainer.state.fn == "fit" and not self.trainer.testing:
-            for descent in self.descents:
-                descent.swap_average()
-
-    def teardown(self, stage: str) -> None:
-        """Stop listening."""
-        self.signals.forget()
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches where they are: the DataModule puts them where they are needed."""
-        return batch

@@ -25,8 +25,8 @@ from lit_imitation.policies.checkpoints import check_weights, describe
 from lit_imitation.rewards import LearnableReward, RewardModel
 from lit_imitation.rl import PPO, LearnerFactory
 from lit_imitation.rollout import Round
-from lit_imitation.utils.descriptions import Described, build
-from lit_imitation.utils.distributed import all_reduced, gathered
+from lit_imitation.utils.descriptions import Describable, build
+from lit_imitation.utils.distributed import all_reduce, gather_to_first
 
 
 class RoundMethod(Method):
@@ -198,7 +198,7 @@ class RoundMethod(Method):
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=self.device)
         watched = {name: metrics.get(name, counts.new_zeros(())) for name in self.finite}
         steps = batch.valid.sum()[None]
-        sums = all_reduced(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
+        sums = all_reduce(torch.cat([counts, steps.float(), torch.stack(list(watched.values())).detach().float()]))
         total_return, total_length, episodes, steps, *found = sums.tolist()  # the round's one wait for the device
         self.env_steps += int(steps)
         for name, value in zip(watched, found, strict=True):
@@ -254,8 +254,8 @@ class RoundMethod(Method):
         checkpoint["rounds"] = self.learner.rounds
         checkpoint["learner"] = self.learner.state()
         if self.learns_reward:
-            checkpoint["reward"] = describe(self.reward)  # type: ignore[arg-type]
-            checkpoint["past"] = gathered(self.past())
+            checkpoint["reward"] = describe(self.reward)
+            checkpoint["past"] = gather_to_first(self.past())
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -271,7 +271,7 @@ class RoundMethod(Method):
         if self.learns_reward:
             self._past = checkpoint["past"]
 
-    def parts(self) -> dict[str, Described | None]:
+    def parts(self) -> dict[str, Describable | None]:
         """Learner, reward by any name, and the policy if one was given."""
         learned = {"reward": self.reward, "discriminator": self.reward} if self.learns_reward else {}
         return super().parts() | {"learner": self.learner} | learned

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_imitation.utils import interruption
-from lit_imitation.utils.distributed import all_reduced, world_size
+from lit_imitation.utils.distributed import all_reduce, world_size
 
 if TYPE_CHECKING:
     from lit_imitation.methods.method import Method
@@ -49,19 +49,19 @@ class StopSignal:
         """Take SIGTERM from now on; Lightning restores the former handler at the end of the run."""
         if self.method.trainer.state.fn != "fit" or not self.method.trainer.validating:
             self.told, self._since = False, None
-        interruption.request, interruption.told = self.check, lambda: self.told
+        interruption.raise_if_stopped, interruption.is_requested = self.check, lambda: self.told
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
 
     @staticmethod
     def forget() -> None:
         """Nothing runs that could be stopped."""
-        interruption.request = interruption.told = None
+        interruption.raise_if_stopped = interruption.is_requested = None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         launcher = self.method.trainer.strategy.launcher
         if launcher is not None and not self.told:
-            launcher.kill(signal.Signals(number))  # type: ignore[arg-type]  # the processes that Lightning started
+            launcher.kill(signal.Signals(number))  # the processes that Lightning started
         self.told = True
 
     @contextmanager
@@ -108,4 +108,4 @@ class StopSignal:
         if world_size() == 1:
             return self.told
         told = torch.tensor(float(self.told), device=self.method.device)
-        return bool(all_reduced(told).item())
+        return bool(all_reduce(told).item())

@@ -43,13 +43,13 @@ def check_trainer(trainer: Trainer, method: Method) -> None:
             )
     if not method.saves_between_blocks or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    if trainer.val_check_interval not in (None, 1.0):  # type: ignore[attr-defined]
+    if trainer.val_check_interval not in (None, 1.0):
         raise ConfigError(
             f"{name} is validated at the end of epochs, not by trainer.val_check_interval "
-            f"{trainer.val_check_interval}: make an epoch shorter or longer by data.passes_per_epoch, or set "  # type: ignore[attr-defined]
+            f"{trainer.val_check_interval}: make an epoch shorter or longer by data.passes_per_epoch, or set "
             "trainer.check_val_every_n_epoch"
         )
-    limit = trainer.limit_train_batches  # type: ignore[attr-defined]
+    limit = trainer.limit_train_batches
     if isinstance(limit, float) and limit not in (0.0, 1.0):
         raise ConfigError(f"trainer.limit_train_batches is {limit}; for {name} give a whole number of batches")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -1,1 +1,1 @@
-"""Measures of a policy as `torchmetrics` metrics, so that what several processes saw is counted once."""
+"""`torchmetrics` metrics of policies and rewards; across processes every episode counts once."""

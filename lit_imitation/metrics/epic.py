@@ -1,4 +1,4 @@
-"""How far two rewards are apart, by what they mean and not by how they are written down (Gleave et al. 2021, EPIC)."""
+"""EPIC distance between rewards (Gleave et al. 2021, arXiv:2006.13900)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lit_imitation.transitions import Transitions
 
 
 def pearson_distance(x: Tensor, y: Tensor) -> Tensor:
-    """√((1 − ρ) / 2) of `x: [N]` and `y: [N]`, `[]` in [0, 1]: 0 where one is a growing linear function of the other.
+    """Pearson distance √((1 − ρ) / 2) `[]` of `x: [N]` and `y: [N]`, in [0, 1]; 0 for an increasing linear relation.
 
-    Where one of them does not vary, ρ counts as 0.
+    If either is constant, ρ counts as 0.
     """
     x, y = (column.double() - column.double().mean() for column in (x, y))
     scale = x.norm() * y.norm()
@@ -24,24 +24,26 @@ def pearson_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 class EPIC(Metric):
-    """The equivalent-policy invariant comparison of two rewards: the Pearson distance of what is left of
+    """Equivalent-policy invariant comparison of two rewards (Gleave et al. 2021, section 4, arXiv:2006.13900).
+
+    This is the Pearson distance between the canonically shaped rewards
 
         C(R)(s, a, s′) = R(s, a, s′) + E[γ R(s′, A, S′) − R(s, A, S′) − γ R(S, A, S′)]
 
-    over the transitions given to `update`. No potential γΦ(s′) − Φ(s) that is added to R changes C(R), and no constant
-    or positive factor the distance. S, A and S′ are drawn independently of each other, from the states, actions and
-    successors of the same transitions; the same few `samples` stand for the expectation in every place, so that what
-    cancels in the mean cancels in its estimate too.
+    over the transitions given to `update`. Adding a potential γΦ(s′) − Φ(s) to R does not change C(R), and adding a
+    constant or multiplying by a positive factor does not change the distance. S, A and S′ are sampled independently
+    from the states, actions and successors of the transitions. All expectations use the same `samples`, so terms that
+    cancel in expectation also cancel in the estimate.
 
-    `compute` gives the distance, `[]` in [0, 1].
+    `compute` returns the distance, `[]` in [0, 1].
 
     Args:
-        one: `[N]` rewards of `Transitions` `[N]`, such as `load_reward(DIR).reward`.
-        other: likewise; the true reward of an environment is `lambda transitions: transitions.reward` only on its own
-            transitions, so that here it has to be written as a function of state, action and successor.
-        gamma: γ.
-        samples: draws of (S, A, S′), of which every transition is paired with each.
-        seed: of the draws.
+        one: Function from `Transitions` `[N]` to rewards `[N]`, such as `load_reward(DIR).reward`.
+        other: Second reward function. `lambda transitions: transitions.reward` gives an environment's reward only on
+            its own transitions, so here the true reward has to be a function of state, action and successor.
+        gamma: Discount factor γ.
+        samples: Number of samples (S, A, S′), each paired with every transition.
+        seed: Seed of the samples.
     """
 
     full_state_update = False
@@ -63,7 +65,11 @@ class EPIC(Metric):
             self.add_state(name, [], dist_reduce_fx="cat")
 
     def update(self, transitions: Transitions) -> None:
-        """Take in transitions `[N]`."""
+        """Add transitions `[N]`.
+
+        Raises:
+            ValueError: The transitions have no `next_observation`.
+        """
         if transitions.next_observation is None:
             raise ValueError("EPIC compares rewards of (s, a, s′); these transitions have no next_observation")
         self.observation.append(transitions.observation)
@@ -71,13 +77,17 @@ class EPIC(Metric):
         self.next_observation.append(transitions.next_observation)
 
     def compute(self) -> Tensor:
-        """The distance, `[]`."""
+        """Distance `[]` between the two rewards.
+
+        Raises:
+            ValueError: There are fewer than 2 transitions.
+        """
         s, a, following = (dim_zero_cat(x) for x in (self.observation, self.action, self.next_observation))
         if len(s) < 2:
-            raise ValueError(f"{len(s)} transitions are too few to compare two rewards on; 2 are the least")
+            raise ValueError(f"{len(s)} transitions are too few to compare two rewards; at least 2 are needed")
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = [torch.randint(len(s), (self.samples,), generator=generator).to(s.device) for _ in range(3)]
-        sample = (s[drawn[0]], a[drawn[1]], following[drawn[2]])
+        indices = [torch.randint(len(s), (self.samples,), generator=generator).to(s.device) for _ in range(3)]
+        sample = (s[indices[0]], a[indices[1]], following[indices[2]])
         left = [self._canonical(reward, (s, a, following), sample) for reward in self.rewards]
         return pearson_distance(*left)
 
@@ -88,7 +98,7 @@ class EPIC(Metric):
         coverage: tuple[Tensor, Tensor, Tensor],
         sample: tuple[Tensor, Tensor, Tensor],
     ) -> Tensor:
-        """C(R) `[N]`."""
+        """Canonically shaped reward C(R) `[N]`."""
         s, a, following = coverage
         _, actions, successors = sample
 

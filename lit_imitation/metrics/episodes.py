@@ -1,4 +1,4 @@
-"""What a policy's evaluation episodes amount to."""
+"""Statistics of evaluation episodes."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from lit_imitation.utils.statistics import Scale, bootstrap_interval, interquart
 
 
 class EpisodeStatistics(Metric):
-    """Return, length, success and normalized score over evaluation episodes, wherever they were played.
+    """Return, length, success and normalized score of evaluation episodes, over all processes.
 
-    The episodes themselves are the state. Before computing, the processes' episodes are put together and sorted, and
-    the bootstrap has a fixed seed: the figures do not depend on how evaluation was split.
+    The state is the list of episodes. `compute` first gathers and sorts the episodes of all processes, and the
+    bootstrap has a fixed seed, so the result does not depend on how evaluation was distributed.
 
-    With returns R_1 … R_M, `compute` gives scalars under these names:
+    For returns R_1 … R_M, `compute` gives these scalars:
 
-    - `return_mean`, `return_std` (over these episodes: divided by M), `return_iqm` (interquartile mean);
+    - `return_mean`, `return_std` (of these episodes: divided by M), `return_iqm` (interquartile mean);
     - `return_ci95_low`, `return_ci95_high`: 95 % bootstrap interval of `return_iqm`;
     - `length_mean`, `episodes` (M);
-    - `success_rate`: the mean success over the episodes that reported one; absent where none did;
-    - `normalized_score` = (`return_mean` − random) / (expert − random), with `normalized_score_ci95_low` and `_high`
-      from the 95 % bootstrap interval of the *mean* return, whose scale it is, and from the uncertainty of both
-      reference returns; absent unless they are known, finite and different.
+    - `success_rate`: mean success over the episodes that reported one; missing if none did;
+    - `normalized_score` = (`return_mean` − random) / (expert − random), with `normalized_score_ci95_low` and `_high`.
+        This
+      interval bootstraps the *mean* return and includes the standard errors of both reference returns. The three are
+      missing unless the reference returns are known, finite and different.
 
     Attributes:
-        expert_return: mean return of the expert; may be assigned until `compute`, like the rest.
-        random_return: mean return of uniformly random actions.
-        expert_return_error: standard error of the expert's.
-        random_return_error: standard error of the random one.
+        expert_return: Mean return of the expert. Like the other attributes, it may be assigned until `compute`.
+        random_return: Mean return of uniformly random actions.
+        expert_return_error: Standard error of `expert_return`.
+        random_return_error: Standard error of `random_return`.
     """
 
     is_differentiable = False
@@ -54,17 +55,17 @@ class EpisodeStatistics(Metric):
         for name in ("returns", "lengths", "success"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
-    def measure_by(self, expert: Reference | None, random: Reference) -> None:
-        """Score between these two returns; not at all where the expert's is unknown."""
+    def set_references(self, expert: Reference | None, random: Reference) -> None:
+        """Set the reference returns of the normalized score; without the expert's return there is no score."""
         self.expert_return = None if expert is None else expert.mean
         self.expert_return_error = 0.0 if expert is None else expert.error or 0.0
         self.random_return, self.random_return_error = random.mean, random.error or 0.0
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of every state: float64, which holds any length exactly, save on devices that have none.
+        """Dtype of all states: float64, which represents any length exactly, except on devices without float64.
 
-        torchmetrics sends an empty tensor of this type for a process that played no episode, so all states share it.
+        torchmetrics sends an empty tensor of this dtype for a process without episodes, so all states share it.
         """
         return torch.float32 if self.device.type == "mps" else torch.float64
 
@@ -72,12 +73,12 @@ class EpisodeStatistics(Metric):
         """Add finished episodes.
 
         Args:
-            returns: `[M]`: undiscounted sums of rewards.
-            lengths: `[M]`: numbers of steps.
-            success: `[M]`: 1 for success, 0 for failure, NaN where the environment reports neither.
+            returns: `[M]` undiscounted returns.
+            lengths: `[M]` numbers of steps.
+            success: `[M]` 1 for success, 0 for failure, NaN if the environment does not report it.
 
         Raises:
-            ValueError: the three are not of one shape `[M]`.
+            ValueError: The arguments do not share one shape `[M]`.
         """
         if not (returns.ndim == 1 and returns.shape == lengths.shape == success.shape):
             raise ValueError(
@@ -89,17 +90,17 @@ class EpisodeStatistics(Metric):
         self.success.append(success.detach().to(self.device, self.dtype))
 
     def compute(self) -> dict[str, Tensor]:
-        """The figures over all episodes of all processes.
+        """Statistics over all episodes of all processes.
 
         Raises:
-            ValueError: there was no episode.
+            ValueError: There are no episodes.
         """
         returns, lengths, success = (
             np.sort(dim_zero_cat(state).cpu().numpy().astype(np.float64))
             for state in (self.returns, self.lengths, self.success)
         )
         if returns.size == 0:
-            raise ValueError("no episode was evaluated")
+            raise ValueError("there are no evaluation episodes")
         mean = returns.mean()
         low, high = bootstrap_interval(returns, interquartile_mean)
         figures = {

@@ -1,4 +1,4 @@
-"""How far two occupancies are apart, from samples of state–action pairs: convergence without the true reward."""
+"""Distances between occupancy measures from samples; they show convergence without the true reward."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from torchmetrics.utilities import dim_zero_cat
 
 
 def maximum_mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:
-    """MMD of `x: [N, d]` and `y: [M, d]`, `[]` (Gretton et al. 2012), from the unbiased estimate of its square,
+    """MMD `[]` of `x: [N, d]` and `y: [M, d]` (Gretton et al. 2012), from the unbiased estimate of its square,
 
-        MMD² = E[k(x, x′)] + E[k(y, y′)] − 2 E[k(x, y)],
+        MMD² = E[k(x, x′)] + E[k(y, y′)] − 2 E[k(x, y)].
 
-    under a sum of Gaussian kernels exp(−‖a − b‖² / 2σ²) whose widths σ² are ¼, ½, 1, 2 and 4 times the mean squared
-    distance between different points of both together. Where the estimate is negative, as it is now and then for equal
-    distributions, the result is 0.
+    k is a sum of Gaussian kernels exp(−‖a − b‖² / 2σ²) whose σ² are ¼, ½, 1, 2 and 4 times the mean squared distance
+    between distinct points of both samples. A negative estimate, which occurs for equal distributions, gives 0.
     """
     n, m = len(x), len(y)
     together = torch.cat([x, y])
@@ -23,26 +22,29 @@ def maximum_mean_discrepancy(x: Tensor, y: Tensor) -> Tensor:
     width = (squared.sum() / ((n + m) * (n + m - 1))).clamp(min=torch.finfo(squared.dtype).tiny)
     one = torch.exp(-squared / (2.0 * 4.0 * width))
     kernel = one.clone()
-    for _ in range(4):  # half the width is the square, which is much the cheaper of the two
+    for _ in range(4):  # squaring the kernel halves its width and is cheaper than exp
         one = one.square()
         kernel += one
     kernel /= 5.0
-    within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # without the pairs of a point and itself, where k is 1
+    within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # exclude k(x, x) = 1
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
     return (within_x + within_y - 2.0 * kernel[:n, n:].mean()).clamp(min=0.0).sqrt()
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 128, seed: int = 0) -> Tensor:
-    """The mean over directions u on the sphere of W₁ between uᵀx and uᵀy, `[]` (Bonneel et al. 2015).
+    """Sliced Wasserstein distance `[]` (Bonneel et al. 2015): mean over directions u of W₁ between uᵀx and uᵀy.
 
-    In one dimension W₁ is the mean distance between equal quantiles, which are taken at as many points as the larger of
-    both has.
+    In one dimension W₁ is the mean distance between equal quantiles, taken here at as many points as the larger sample
+    has.
 
     Args:
-        x: `[N, d]`.
-        y: `[M, d]`.
-        projections: number of directions, the same ones for the same `seed`.
-        seed: of the directions.
+        x: `[N, d]` samples.
+        y: `[M, d]` samples.
+        projections: Number of directions.
+        seed: Seed of the directions.
+
+    Returns:
+        The distance, `[]`.
     """
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(x.shape[1], projections, generator=generator).to(x)
@@ -54,20 +56,20 @@ def sliced_wasserstein(x: Tensor, y: Tensor, projections: int = 128, seed: int =
 
 
 def _quantiles(ordered: Tensor, at: Tensor) -> Tensor:
-    """`[len(at), K]` of the columns of `ordered: [N, K]`; that of the empirical distribution, a step function."""
+    """Quantiles `[len(at), K]` of the columns of `ordered: [N, K]`, from the empirical step function."""
     index = (at * len(ordered)).long().clamp(max=len(ordered) - 1)
     return ordered.index_select(0, index)
 
 
 class OccupancyDivergence(Metric):
-    """MMD and sliced Wasserstein distance between an expert's and a learner's state–action pairs.
+    """MMD and sliced Wasserstein distance between state–action pairs of an expert and a learner.
 
-    `update(expert, learner)` takes `[N, d]` and `[M, d]`, as many at a time as there are; `compute` gives both as
-    `{"mmd": [], "sliced_wasserstein": []}` of all pairs, of all processes. Scale the columns alike before: by the
-    expert's standard deviations, say.
+    `update(expert, learner)` takes `[N, d]` and `[M, d]` and may be called repeatedly. `compute` returns
+    `{"mmd": [], "sliced_wasserstein": []}` over all pairs of all processes. Scale the columns first, for example by the
+    expert's standard deviations.
 
     Args:
-        projections: of the sliced distance.
+        projections: Number of directions of the sliced Wasserstein distance.
     """
 
     full_state_update = False
@@ -81,20 +83,28 @@ class OccupancyDivergence(Metric):
         self.add_state("learner", [], dist_reduce_fx="cat")
 
     def update(self, expert: Tensor, learner: Tensor) -> None:
-        """Take in pairs `[N, d]` of the expert and `[M, d]` of the learner."""
+        """Add pairs `[N, d]` of the expert and `[M, d]` of the learner.
+
+        Raises:
+            ValueError: The shapes do not match.
+        """
         if expert.ndim != 2 or learner.ndim != 2 or expert.shape[1] != learner.shape[1]:
             raise ValueError(
-                f"expert {list(expert.shape)} and learner {list(learner.shape)} must be [N, d] and [M, d] of the same d"
+                f"expert {list(expert.shape)} and learner {list(learner.shape)} must be [N, d] and [M, d] with equal d"
             )
         self.expert.append(expert)
         self.learner.append(learner)
 
     def compute(self) -> dict[str, Tensor]:
-        """Both distances, `[]` each."""
+        """Both distances, `[]` each.
+
+        Raises:
+            ValueError: The expert or the learner has fewer than 2 pairs.
+        """
         expert, learner = dim_zero_cat(self.expert), dim_zero_cat(self.learner)
         if min(len(expert), len(learner)) < 2:
             raise ValueError(
-                f"{len(expert)} pairs of the expert and {len(learner)} of the learner; 2 of each are needed"
+                f"{len(expert)} expert pairs and {len(learner)} learner pairs; at least 2 of each are needed"
             )
         return {
             "mmd": maximum_mean_discrepancy(expert, learner),

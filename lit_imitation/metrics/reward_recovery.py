@@ -1,4 +1,4 @@
-"""How good a recovered reward is, where the true one is known."""
+"""Quality of a recovered reward where the true reward is known."""
 
 from __future__ import annotations
 
@@ -15,77 +15,77 @@ from lit_imitation.transitions import Transitions
 
 
 def expected_value(mdp: TabularMDP, policy: Tensor, planning: Planning) -> Tensor:
-    """E[Σ_t γᵗ r_t] `[]` of a policy `[T, S, A]` or `[S, A]` from the start distribution, under the true reward."""
+    """Expected return E[Σ_t γᵗ r_t] `[]` of a policy `[T, S, A]` or `[S, A]` under the true reward."""
     assert mdp.reward is not None
     flow = occupancy(mdp, policy, {0: mdp.start}, planning)
-    return (flow * by_action(mdp, mdp.reward)).sum()
+    return (flow * to_state_action(mdp, mdp.reward)).sum()
 
 
-def by_action(mdp: TabularMDP, reward: RewardTable) -> Tensor:
-    """`[S, A]`: what an action in a state pays, in the mean over where it leads."""
+def to_state_action(mdp: TabularMDP, reward: RewardTable) -> Tensor:
+    """Expected reward `[S, A]` of each action in each state, averaged over successors."""
     if reward.inputs == "state":
         return reward.values[:, None].expand(-1, mdp.num_actions)
     if reward.inputs == "state_action":
         return torch.where(mdp.terminal[:, None], 0.0, reward.values)
-    return mdp.summed(mdp.probability * reward.values).T
+    return mdp.sum_outgoing(mdp.probability * reward.values).T
 
 
-def on_transitions(mdp: TabularMDP, table: RewardTable) -> Tensor:
-    """`[N]`: what each possible transition pays, in the order of `TabularMDP.successor`.
+def to_transitions(mdp: TabularMDP, table: RewardTable) -> Tensor:
+    """Reward `[N]` of each possible transition, in the order of `TabularMDP.successor`.
 
-    What a state pays that is terminal counts as paid on entering it.
+    The reward of a terminal state is added to the transition that enters it.
     """
     if table.inputs == "transition":
         return table.values
     state, action, following = mdp.row % mdp.num_states, mdp.row // mdp.num_states, mdp.successor.long()
-    return _paid(mdp, table, state, action, following)
+    return _look_up(mdp, table, state, action, following)
 
 
 def reward_function(mdp: TabularMDP, table: RewardTable) -> Callable[[Transitions], Tensor] | None:
-    """A table as a function of `Transitions` `[N]`, for `EPIC`, with terminal states as in `on_transitions`.
+    """Convert a table to a function of `Transitions` `[N]`, for `EPIC`; terminal states count as in `to_transitions`.
 
-    EPIC pairs every state with every other one, whether or not an action leads from one to the other. Of such a pair a
-    reward of transitions says something only where it is one of the state, or of state and action, written at length.
-    Where it is not, there is no function to be had: None.
+    EPIC pairs every state with every other one, even where no action leads from one to the other. A reward of
+    transitions is defined for such a pair only if it depends on the state, or the state and action, alone. Otherwise
+    the result is None.
     """
-    plain = _plainly(mdp, table.values) if table.inputs == "transition" else table
+    plain = _simplify(mdp, table.values) if table.inputs == "transition" else table
     if plain is None:
         return None
     if plain.inputs == "state_action":
-        plain = plain._replace(values=by_action(mdp, plain))  # once: EPIC asks often
+        plain = plain._replace(values=to_state_action(mdp, plain))  # once, because EPIC calls `reward` often
 
     def reward(transitions: Transitions) -> Tensor:
         following = transitions.next_observation
         assert following is not None
-        return _paid(mdp, plain, transitions.observation, transitions.action, following)
+        return _look_up(mdp, plain, transitions.observation, transitions.action, following)
 
     return reward
 
 
-def _paid(mdp: TabularMDP, table: RewardTable, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
-    """A reward of state, or of state and action, of each of these `[N]`."""
+def _look_up(mdp: TabularMDP, table: RewardTable, state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+    """Rewards `[N]` of transitions under a table of states, or of states and actions."""
     if table.inputs == "state":
         return table.values[state] + torch.where(mdp.terminal[following], table.values[following], 0.0)
     return table.values[state, action]
 
 
-def _plainly(mdp: TabularMDP, values: Tensor) -> RewardTable | None:
-    """A reward of transitions `[N]` as one of the state, or else of state and action, if it is one."""
+def _simplify(mdp: TabularMDP, values: Tensor) -> RewardTable | None:
+    """Express a reward of transitions `[N]` as one of states, or else of states and actions; None if it is neither."""
     state, following = mdp.row % mdp.num_states, mdp.successor.long()
     over = mdp.terminal[following]
-    # Where the next state goes on, all of it is this state's; where it does not, what this state does not account for.
+    # Transitions into other states give the state's reward; transitions into terminal states give the remainder.
     of_state = values.new_zeros(mdp.num_states)
     of_state[state[~over]] = values[~over]
     of_state[following[over]] = (values - of_state[state])[over]
-    of_action = by_action(mdp, RewardTable(values, "transition"))
+    of_action = to_state_action(mdp, RewardTable(values, "transition"))
     for table in (RewardTable(of_state), RewardTable(of_action, "state_action")):
-        if torch.allclose(on_transitions(mdp, table), values):
+        if torch.allclose(to_transitions(mdp, table), values):
             return table
     return None
 
 
-def some_transitions(mdp: TabularMDP, count: int = 256) -> Transitions:
-    """`count` of the possible transitions at random, the same ones every time."""
+def sample_transitions(mdp: TabularMDP, count: int = 256) -> Transitions:
+    """Sample `count` possible transitions with a fixed seed."""
     generator = torch.Generator().manual_seed(0)
     place = torch.randint(len(mdp.successor), (count,), generator=generator).to(mdp.device)
     row = torch.searchsorted(mdp.row_start, place.to(mdp.row_start.dtype), right=True) - 1
@@ -103,14 +103,14 @@ def some_transitions(mdp: TabularMDP, count: int = 256) -> Transitions:
 
 
 class ExpectedValueDifference(Metric):
-    """E[V*(s_0) − V^π(s_0)] under the true reward (Levine, Popović & Koltun 2011), the mean over worlds.
+    """Expected value difference E[V*(s_0) − V^π(s_0)] under the true reward (Levine, Popović & Koltun 2011).
 
-    π is optimal for the recovered reward, without an entropy: 0 says that nothing is lost by having that one instead of
-    the true one. `compute` gives `expected_value_difference`, and `value_share`, the mean of V^π over the mean of V*,
-    which means something where the latter is positive.
+    π is optimal for the recovered reward, without an entropy term: 0 means that optimizing the recovered reward loses
+    nothing. `compute` returns `expected_value_difference`, the mean over worlds, and `value_share`, the mean of V^π
+    divided by the mean of V*, which is meaningful if the latter is positive.
 
     Args:
-        planning: horizon, discount and tolerance of either policy.
+        planning: Horizon, discount and tolerance of both policies.
     """
 
     full_state_update = False
@@ -125,7 +125,11 @@ class ExpectedValueDifference(Metric):
             self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
 
     def update(self, mdp: TabularMDP, recovered: RewardTable) -> None:
-        """Take in a world with its true reward, and the reward that was recovered for it."""
+        """Add a world with its true reward, and the reward recovered for it.
+
+        Raises:
+            ValueError: The world has no true reward.
+        """
         if mdp.reward is None:
             raise ValueError("the true reward of this world is not known")
         for name, reward in (("optimal", mdp.reward), ("reached", recovered)):

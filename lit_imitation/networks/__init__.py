@@ -1,1 +1,1 @@
-"""Networks: perceptrons, encoders of observations, critics."""
+"""Neural networks: MLPs, observation encoders and critics."""

@@ -1,4 +1,4 @@
-"""Values of observations, and of observations with actions."""
+"""State-value and action-value networks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
 
 
 class Value(nn.Module):
-    """V(s): an encoder and an MLP.
+    """State value V(s): an encoder followed by an MLP.
 
     Args:
-        observation_space: Box or Discrete.
-        hidden_sizes: of the MLP.
-        activation: between its layers.
-        encoder: see `Encoder`.
+        observation_space: Box or Discrete observation space.
+        hidden_sizes: Sizes of the MLP's hidden layers.
+        activation: Activation between the layers.
+        encoder: Kind of encoder, see `Encoder`.
     """
 
     def __init__(
@@ -35,22 +35,22 @@ class Value(nn.Module):
         self.network = MLP([self.encoder.out_features, *hidden_sizes, 1], activation)
 
     def forward(self, observation: Tensor) -> Tensor:
-        """`[B, *obs]` to `[B]`."""
+        """Values `[B]` of observations `[B, *obs]`."""
         value: Tensor = self.network(self.encoder(observation))
         return value.squeeze(-1)
 
 
 class QFunctions(nn.Module):
-    """Q_1 … Q_M: MLPs of one shape in one batched pass, behind one encoder.
+    """M action-value functions of equal shape behind one encoder, evaluated in one batched pass.
 
     Args:
-        observation_space: Box or Discrete.
-        inputs: size of the action as a vector beside the observation; 0 where actions are discrete.
-        outputs: number of discrete actions, whose values come out beside each other; 1 where actions are continuous.
-        hidden_sizes: of each MLP.
-        activation: between its layers.
-        members: M.
-        encoder: see `Encoder`.
+        observation_space: Box or Discrete observation space.
+        inputs: Size of the action vector; 0 for discrete actions.
+        outputs: Number of discrete actions, one value each; 1 for continuous actions.
+        hidden_sizes: Sizes of the hidden layers of each MLP.
+        activation: Activation between the layers.
+        members: Number M of functions.
+        encoder: Kind of encoder, see `Encoder`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class QFunctions(nn.Module):
         self.network = EnsembleMLP(members, sizes, activation)
 
     def forward(self, observation: Tensor, action: Tensor | None = None) -> Tensor:
-        """`[B, *obs]` to `[M, B, outputs]`; with a continuous action `[B, inputs]`, `[M, B, 1]`."""
+        """Values `[M, B, outputs]` of observations `[B, *obs]`; `[M, B, 1]` with continuous actions `[B, inputs]`."""
         features = self.encoder(observation)
         values: Tensor = self.network(features if action is None else torch.cat([features, action], -1))
         return values

@@ -1,4 +1,4 @@
-"""Encoders: from an observation to the features a network reads."""
+"""Encoders from observations to feature vectors."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.networks.mlp import Standardize
 
 EncoderKind = Literal["auto", "image", "vector"]
-"""How observations are read; `auto` decides by their space."""
-SMALLEST_IMAGE, MOST_CHANNELS = 28, 64
-"""Under `auto` an array with shorter sides, or more channels and frames together, is not an image."""
+"""Kind of encoder; `auto` chooses by the observation space."""
+MIN_IMAGE_SIDE, MAX_IMAGE_CHANNELS = 28, 64
+"""Limits for `auto`: an array with a shorter side, or more channels times frames, is not an image."""
 
 
 def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of `[H, W]`, `[H, W, C]`, `[C, H, W]`, or a stack of frames in front of these.
+    """Channels, height and width of `[H, W]`, `[H, W, C]`, `[C, H, W]`, or a stack of such frames.
 
-    The channel axis is the first or the last of a frame, whichever is shorter; frames and channels count together.
+    The channel axis is the shorter one of a frame's first and last axis. Stacked frames count as channels.
     """
     if len(shape) == 2:
         return 1, *shape
@@ -38,7 +38,11 @@ def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 class ImageEncoder(nn.Module):
     """Three strided convolutions (Mnih et al. 2015) on images, scaled to [0, 1] by the bounds of their space.
 
-    Images without bounds are read as they are. See `image_shape` for how the axes may lie.
+    Images without bounds are not scaled. See `image_shape` for the supported axis orders.
+
+    Args:
+        space: Box of images.
+        features: Size of the output.
     """
 
     def __init__(self, space: Box, features: int = 256) -> None:
@@ -52,7 +56,7 @@ class ImageEncoder(nn.Module):
         self.low, self.range = (low, high - low) if scaled else (0.0, 1.0)
         layers: list[nn.Module] = []
         for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            kernel, stride = min(kernel, height, width), min(stride, height, width)  # images smaller than Atari's
+            kernel, stride = min(kernel, height, width), min(stride, height, width)  # smaller than Atari frames
             layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
             channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
         layers += [nn.Flatten(), nn.Linear(channels * height * width, features), nn.ReLU()]
@@ -60,7 +64,7 @@ class ImageEncoder(nn.Module):
         self.out_features = features
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, *shape]` of whichever dtype to `[B, features]`."""
+        """Features `[B, features]` of images `[B, *shape]` of any dtype."""
         if self.channels_last:
             x = x.movedim(-1, -3)
         x = x.unsqueeze(1) if self.frame == 2 else x.flatten(1, -3)
@@ -70,7 +74,11 @@ class ImageEncoder(nn.Module):
 
 
 class OneHot(nn.Module):
-    """Discrete observations `[B]`, or several at once `[B, *components]`, to indicator vectors `[B, Σ n]`."""
+    """One-hot encoder of Discrete `[B]` or MultiDiscrete `[B, *components]` observations.
+
+    Args:
+        space: Observation space.
+    """
 
     start: Tensor
 
@@ -83,22 +91,26 @@ class OneHot(nn.Module):
         self.out_features = sum(self.counts)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B]` or `[B, *components]` to `[B, Σ n]`."""
+        """Indicators `[B, Σ n]` of observations `[B]` or `[B, *components]`."""
         index = x.reshape(len(x), len(self.counts)).long() - self.start
         if len(self.counts) == 1:
             return F.one_hot(index[:, 0], self.counts[0]).float()
         return torch.cat([F.one_hot(index[:, i], n) for i, n in enumerate(self.counts)], -1).float()
 
 
-class Bits(nn.Module):
-    """Binary observations `[B, *components]` to vectors of 0 and 1, `[B, n]`."""
+class BinaryEncoder(nn.Module):
+    """Encoder of MultiBinary observations as vectors of 0 and 1.
+
+    Args:
+        space: Observation space.
+    """
 
     def __init__(self, space: MultiBinary) -> None:
         super().__init__()
         self.out_features = math.prod(space.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, *components]` to `[B, n]`."""
+        """Vectors `[B, n]` of observations `[B, *components]`."""
         return x.reshape(len(x), self.out_features).float()
 
 
@@ -107,7 +119,7 @@ def is_image(space: Space[Any]) -> bool:
     if not isinstance(space, Box) or not 2 <= len(space.shape) <= 4 or space.dtype is None:
         return False
     channels, height, width = image_shape(space.shape)
-    if min(height, width) < SMALLEST_IMAGE or channels > MOST_CHANNELS:
+    if min(height, width) < MIN_IMAGE_SIDE or channels > MAX_IMAGE_CHANNELS:
         return False
     from_zero, tops = bool((space.low == 0).all()), {float(top) for top in (space.high.min(), space.high.max())}
     if space.dtype.kind == "f":
@@ -116,19 +128,19 @@ def is_image(space: Space[Any]) -> bool:
 
 
 class Encoder(nn.Module):
-    """Observations of any supported space to a feature vector.
+    """Encoder of observations from any supported space to a feature vector.
 
-    Discrete ones become indicators, binary ones 0 and 1. A Box is read by convolutions as an image, or flattened and
-    standardized as a vector. Under `auto` it is an image if its sides are at least 28 and it holds integers from 0 to
-    255, or floats with a channel axis or a stack of frames (or from 0 to 1 or 255): the codes of small grids, such as
-    MiniGrid's 7×7×3, are vectors.
+    Discrete observations become one-hot vectors, and binary ones 0 and 1. A Box is either an image for convolutions, or
+    flattened and standardized as a vector. `auto` takes a Box for an image if its sides are at least 28 and it holds
+    integers from 0 to 255, or floats with a channel axis or stacked frames, or floats from 0 to 1 or 0 to 255. Small
+    grids of codes, such as MiniGrid's 7×7×3, are therefore vectors.
 
     Args:
-        space: Box, Discrete, MultiDiscrete or MultiBinary.
-        kind: `image` or `vector` for a Box that `auto` takes for the other.
+        space: Box, Discrete, MultiDiscrete or MultiBinary observation space.
+        kind: `image` or `vector` to override `auto` for a Box.
 
     Raises:
-        ConfigError: no such kind, or an image without two sides.
+        ConfigError: The kind is unknown, or `image` is given for a space that does not hold images.
     """
 
     def __init__(self, space: Space[Any], kind: EncoderKind = "auto") -> None:
@@ -137,8 +149,8 @@ class Encoder(nn.Module):
             raise ConfigError(f"encoder is {kind!r}; choose one of {', '.join(get_args(EncoderKind))}")
         if kind == "image" and not (isinstance(space, Box) and 2 <= len(space.shape) <= 4):
             raise ConfigError(
-                f"encoder is 'image', but observations are {space}; an image is a Box [H, W], [H, W, C], [C, H, W], or "
-                "a stack of such frames"
+                f"encoder is 'image', but the observation space is {space}; an image is a Box [H, W], [H, W, C], "
+                "[C, H, W], or a stack of such frames"
             )
         self.kind: EncoderKind = kind
         self.standardize: Standardize | None = None
@@ -146,7 +158,7 @@ class Encoder(nn.Module):
         if isinstance(space, Discrete | MultiDiscrete):
             self.encode = OneHot(space)
         elif isinstance(space, MultiBinary):
-            self.encode = Bits(space)
+            self.encode = BinaryEncoder(space)
         elif isinstance(space, Box) and (kind == "image" or (kind == "auto" and is_image(space))):
             self.encode = ImageEncoder(space)
         if self.encode is not None:
@@ -156,19 +168,19 @@ class Encoder(nn.Module):
             self.standardize = Standardize(self.out_features)
 
     def fit(self, observation: Tensor) -> None:
-        """Take the statistics of vector observations `[N, *obs]`; nothing to do for others."""
+        """Fit the standardization of vector observations `[N, *obs]`; other observations need none."""
         if self.standardize is not None:
             self.standardize.fit(observation.reshape(len(observation), -1))
 
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-        """`forward` on arrays, as in `MLP.inference`, for observations that are only standardized; else None."""
+        """NumPy version of `forward` for standardized vectors; None for other observations. See `MLP.inference`."""
         if self.standardize is None:
             return None
         own, size = self.standardize, self.out_features
         mean, inverse_std, limit = own.mean.numpy(), own.inverse_std.numpy(), own.limit.numpy()
 
         def forward(observation: NDArray[Any]) -> NDArray[Any]:
-            # As in `forward`: to float32 first.
+            # Cast before subtracting, as `forward` does.
             x: NDArray[Any] = observation.reshape(-1, size).astype(np.float32, copy=False) - mean
             x *= inverse_std
             np.minimum(x, limit, out=x)
@@ -178,7 +190,7 @@ class Encoder(nn.Module):
         return forward
 
     def forward(self, observation: Tensor) -> Tensor:
-        """`[B, *obs]` to `[B, out_features]`."""
+        """Features `[B, out_features]` of observations `[B, *obs]`."""
         if self.standardize is not None:
             vectors = observation.reshape(len(observation), self.out_features).float()
             return self.standardize(vectors)  # type: ignore[no-any-return]

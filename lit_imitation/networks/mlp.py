@@ -1,4 +1,4 @@
-"""Multilayer perceptrons, single and stacked, and the standardization of their inputs."""
+"""Multilayer perceptrons, single and in ensembles, and input standardization."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from lit_imitation.errors import ConfigError
 Activation = Literal["relu", "tanh", "gelu", "silu", "elu", "leaky_relu"]
 
 
-LEAST_STD = 1e-3
-"""Least σ by which inputs are divided, as in TD3+BC (Fujimoto & Gu 2021): nearly constant ones are not blown up."""
+MIN_STD = 1e-3
+"""Smallest σ used as divisor, as in TD3+BC (Fujimoto & Gu 2021): nearly constant inputs are not blown up."""
 CLIP = 10.0
-"""Standardized inputs are clipped to ± this."""
+"""Bound on standardized inputs."""
 UNFITTED = float(torch.finfo(torch.float32).max)
 
 
 class Standardize(nn.Module):
-    """x ↦ clip((x − μ) / max(σ, `LEAST_STD`), ±`CLIP`) with μ, σ from the training data; until then x as it is.
+    """Standardization x ↦ clip((x − μ) / max(σ, `MIN_STD`), ±`CLIP`) with μ and σ of the training data.
 
-    Buffers, so that a checkpoint carries them.
+    Before `fit` it is the identity. The statistics are buffers, so checkpoints contain them.
+
+    Args:
+        size: Number of dimensions.
     """
 
     mean: Tensor
@@ -42,39 +45,39 @@ class Standardize(nn.Module):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Take μ and σ from `x: [N, size]`; a dimension that hardly varies is centered and left unscaled."""
+        """Compute μ and σ from `x: [N, size]`; a nearly constant dimension is centered but not scaled."""
         x = x.double()
-        self.use(x.mean(0), x.std(0, unbiased=False))
+        self.set_statistics(x.mean(0), x.std(0, unbiased=False))
 
     @torch.no_grad()
-    def use(self, mean: Tensor, std: Tensor) -> None:
-        """Take μ and σ, `[size]` each, as they are; but see `fit` for what hardly varies."""
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Set μ and σ, `[size]` each; as in `fit`, nearly constant dimensions are not scaled."""
         varies = std > 1e-6 * mean.abs().clamp(min=1.0)
-        std = torch.where(varies, std.clamp(min=LEAST_STD), torch.ones_like(std))
+        std = torch.where(varies, std.clamp(min=MIN_STD), torch.ones_like(std))
         self.mean.copy_(mean)
         self.inverse_std.copy_(1.0 / std)
         self.limit.fill_(CLIP)
 
     @property
     def fitted(self) -> bool:
-        """Whether somebody has set μ and σ."""
+        """Whether μ and σ have been set."""
         return bool(self.limit < UNFITTED)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, size]` to `[B, size]`."""
+        """Standardized values `[B, size]` of `x: [B, size]`."""
         return ((x - self.mean) * self.inverse_std).clamp(-self.limit, self.limit)
 
 
 class MLP(nn.Module):
-    """Linear layers with an activation (and dropout) after each but the last.
+    """Linear layers with an activation, and optional dropout, after each but the last.
 
     Args:
-        sizes: input, hidden and output sizes.
-        activation: name of the function in `torch.nn.functional`.
-        dropout: probability of zeroing a hidden unit while training.
+        sizes: Input, hidden and output sizes.
+        activation: Name of the activation in `torch.nn.functional`.
+        dropout: Probability of zeroing a hidden unit during training.
 
     Raises:
-        ConfigError: a hidden size below 1.
+        ConfigError: A hidden size is less than 1.
     """
 
     def __init__(self, sizes: Sequence[int], activation: Activation = "relu", dropout: float = 0.0) -> None:
@@ -84,11 +87,11 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = activation
         self.dropout = dropout
-        # The tensor's own method where there is one: one Python call fewer in a step that has fifty.
+        # torch's own function saves a Python call over torch.nn.functional's, which matters in small networks.
         self._activate = getattr(torch, activation, None) or getattr(F, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, sizes[0]]` to `[B, sizes[-1]]`."""
+        """Outputs `[B, sizes[-1]]` of inputs `[B, sizes[0]]`."""
         *hidden, last = self.layers
         for layer in hidden:
             x = self._activate(F.linear(x, layer.weight, layer.bias))  # type: ignore[arg-type]
@@ -98,22 +101,25 @@ class MLP(nn.Module):
 
     @property
     def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Weight `[out, in]` and bias `[out]` of what reads the input."""
+        """Weight `[out, in]` and bias `[out]` of the first layer."""
         return self.layers[0].weight, self.layers[0].bias  # type: ignore[return-value]
 
     @torch.no_grad()
-    def orthogonal(self, last_gain: float) -> None:
-        """Draw orthogonal weights of gain √2, of `last_gain` in the last layer, and zero biases (Andrychowicz 2021)."""
+    def init_orthogonal(self, last_gain: float) -> None:
+        """Initialize orthogonal weights with gain √2, in the last layer `last_gain`, and zero biases.
+
+        Recommended for on-policy learning by Andrychowicz et al. (2021, arXiv:2006.05990).
+        """
         for layer in self.layers:
             gain = last_gain if layer is self.layers[-1] else 2.0**0.5
             nn.init.orthogonal_(layer.weight, gain)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """`forward` on arrays, without dropout or gradients, for batches so small that calls cost more than arithmetic.
+        """NumPy version of `forward`, without dropout or gradients, for batches so small that call overhead dominates.
 
-        NumPy's products with torch's activations are the cheapest of both. Nothing is looked up or allocated but the
-        result. Parameters updated in place are seen.
+        NumPy's matrix products and torch's activations are the fastest combination. The function allocates only the
+        result, and sees parameters that are updated in place.
         """
         *hidden, (last_weight, last) = [
             (layer.weight.detach().numpy().T, layer.bias.detach())  # type: ignore[operator]
@@ -142,20 +148,20 @@ class MLP(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """M MLPs of one shape in one batched pass: the parameters of all have a leading axis, `[M, out, in]`, `[M, out]`.
+    """M MLPs of equal shape, evaluated in one batched pass; parameters are `[M, out, in]` and `[M, out]`.
 
     Args:
-        members: M.
-        sizes: input, hidden and output sizes of each.
-        activation: name of the function in `torch.nn.functional`.
-        dropout: probability of zeroing a hidden unit while training, drawn for each member.
+        members: Number M of networks.
+        sizes: Input, hidden and output sizes of each network.
+        activation: Name of the activation in `torch.nn.functional`.
+        dropout: Probability of zeroing a hidden unit during training, sampled separately for each member.
     """
 
     def __init__(
         self, members: int, sizes: Sequence[int], activation: Activation = "relu", dropout: float = 0.0
     ) -> None:
         super().__init__()
-        networks = [MLP(sizes, activation, dropout) for _ in range(members)]  # drawn as they would be on their own
+        networks = [MLP(sizes, activation, dropout) for _ in range(members)]  # same initialization as separate MLPs
         layers = [nn.ModuleList(layers) for layers in zip(*(network.layers for network in networks), strict=True)]
         self.weights, self.biases = (
             nn.ParameterList(torch.stack([getattr(layer, name).detach() for layer in of_all]) for of_all in layers)
@@ -166,11 +172,11 @@ class EnsembleMLP(nn.Module):
 
     @property
     def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Weight `[M, out, in]` and bias `[M, out]` of what reads the input."""
+        """Weight `[M, out, in]` and bias `[M, out]` of the first layer."""
         return self.weights[0], self.biases[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, sizes[0]]` to `[M, B, sizes[-1]]`."""
+        """Outputs `[M, B, sizes[-1]]` of inputs `[B, sizes[0]]`."""
         x = x.expand(self.members, -1, -1)
         last = len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
@@ -182,7 +188,7 @@ class EnsembleMLP(nn.Module):
         return x
 
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """`forward` on arrays, without dropout or gradients; parameters updated in place are seen."""
+        """NumPy version of `forward`, without dropout or gradients; it sees parameters that are updated in place."""
         *hidden, (last_weight, last_bias) = [
             (weight.detach().mT, bias.detach()[:, None]) for weight, bias in zip(self.weights, self.biases, strict=True)
         ]

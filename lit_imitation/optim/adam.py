@@ -17,7 +17,7 @@ class Moments(NamedTuple):
     """m `[parameters]`: running mean of the gradient."""
     second: Tensor
     """v `[parameters]`: running mean of its square."""
-    count: Tensor
+    steps: Tensor
     """t `[]`: steps so far."""
 
 
@@ -63,7 +63,7 @@ def adam_step(
         θ and the moments after the step.
     """
     beta1, beta2 = betas
-    count = moments.count + 1
+    count = moments.steps + 1
     first = torch.lerp(moments.first, gradient, 1.0 - beta1)
     second = beta2 * moments.second + (1.0 - beta2) * gradient.square()
     deviation = second.sqrt() / (1.0 - beta2**count).sqrt() + eps

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lit_imitation.optim.adam import Moments, adam_step, make_adam, moments_of
 from lit_imitation.optim.optimization import Optimization
-from lit_imitation.utils.distributed import all_reduced, world_size
-from lit_imitation.utils.interruption import check, was_told
+from lit_imitation.utils.distributed import all_reduce, world_size
+from lit_imitation.utils.interruption import check, stop_requested
 
 CHUNK = 2
 """Steps of one call of compiled code. Twice as many are no faster each and take a third longer to compile."""
@@ -119,7 +119,7 @@ class Descent:
         if self.processes > 1:
             # The number of processes that were told to stop travels along, and all stop before the next step: to stop
             # before this one, the host would have to wait for the device.
-            summed = all_reduced(torch.cat([gradient, gradient.new_tensor([float(was_told())])]))
+            summed = all_reduce(torch.cat([gradient, gradient.new_tensor([float(stop_requested())])]))
             gradient, self._told = summed[:-1] / self.processes, summed[-1]
         if not self._clips_alone:
             gradient, norm = self._clip(gradient)

@@ -1,4 +1,4 @@
-"""Policies: observation to action distribution."""
+"""Policies: distributions over actions given observations."""
 
 from lit_imitation.networks.critic import QFunctions, Value
 from lit_imitation.policies.base import Policy, PolicyFactory

@@ -1,4 +1,4 @@
-"""What every policy is: observations in, actions out, and a loss that makes it imitate."""
+"""Base class of policies: actions from observations, and an imitation loss."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
 from lit_imitation.rollout import Actor
-from lit_imitation.transitions import as_played
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.transitions import cast_action
+from lit_imitation.utils.descriptions import Describable
 from lit_imitation.utils.spaces import FlatBox
 
 AdamMoments: TypeAlias = Callable[[nn.Parameter], "tuple[Tensor, Tensor] | None"]
 """First and second moment of a parameter, as views that can be changed."""
 
 
-class Policy(Described, nn.Module, ABC):
-    """π(action | observation): an encoder, an MLP, and a head to which a subclass gives its meaning.
+class Policy(Describable, nn.Module, ABC):
+    """Policy π(action | observation): an encoder, an MLP, and a head that subclasses interpret.
 
-    A subclass defines `decode` and `loss`. Its constructor takes the spaces first, then hyper-parameters by keyword.
+    Subclasses define `decode` and `loss`. Their constructors take the spaces first, then hyper-parameters by keyword.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box or Discrete.
-        outputs: size of the head.
-        hidden_sizes: of the MLP.
-        activation: between its layers.
-        dropout: probability of zeroing a hidden unit while training.
-        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
-        network: builds the MLP from sizes, activation and dropout.
+        observation_space: Box or Discrete observation space.
+        action_space: Action space.
+        outputs: Size of the head.
+        hidden_sizes: Sizes of the MLP's hidden layers.
+        activation: Activation between the layers.
+        dropout: Probability of zeroing a hidden unit during training.
+        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        network: Function that builds the MLP from sizes, activation and dropout.
 
     Raises:
-        ConfigError: a size below 1, or a probability outside [0, 1).
+        ConfigError: A size is less than 1, or `dropout` is outside [0, 1).
     """
 
     trained = False
-    """It comes from a checkpoint: its weights are of use, and with no other normalizer than its own."""
+    """Whether the policy was loaded from a checkpoint; its weights then require its own normalizer."""
     fresh = False
-    """Its weights are known to be those that were drawn: there is nothing in them to hold on to."""
+    """Whether the weights are known to be untrained, so that nothing in them has to be preserved."""
     context = ("observation_space", "action_space")
 
     def __init__(
@@ -74,83 +74,88 @@ class Policy(Described, nn.Module, ABC):
 
     @abstractmethod
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
-        """Actions inside the action space, `[B, outputs]` to `[B, *act]`: the mode, or a draw."""
+        """Actions `[B, *act]` inside the action space from the head `[B, outputs]`: the mode, or a sample."""
 
     @abstractmethod
     def loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: what minimizing makes the policy imitate `action: [B, *act]` at `observation: [B, *obs]`."""
+        """Imitation loss `[B]` of `action: [B, *act]` at `observation: [B, *obs]`."""
 
     def mean_loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[]`: the mean of `loss` over the batch; a subclass may have a kernel that does both at once."""
+        """Mean of `loss` over the batch, `[]`; subclasses may use a fused kernel."""
         return self.loss(observation, action).mean()
 
     def entropy(self, observation: Tensor) -> Tensor:
-        """`[B]`: the entropy of π(· | observation) in nats; raises `TypeError` where π is a function, no density."""
+        """Entropy `[B]` of π(· | observation) in nats.
+
+        Raises:
+            TypeError: The policy has no distribution.
+        """
         return self.head_entropy(self.head(observation))
 
-    # What reinforcement learning asks of the head, once computed. A policy without a distribution cannot answer.
+    # Reinforcement learning computes the head once and calls these. Policies without a distribution raise TypeError.
 
     def sample(self, head: Tensor) -> Tensor:
-        """A draw from π, `[B, outputs]` to `[B, *act]`: the value of which `head_log_prob` is the density.
+        """Sample `[B, *act]` from π for the head `[B, outputs]`, the value whose density is `head_log_prob`.
 
-        It may lie outside the action space; `clip` brings it in.
+        It may lie outside the action space; `clip` projects it back.
         """
         raise self._no_distribution("draws")
 
     def clip(self, action: Tensor) -> Tensor:
-        """The nearest action inside the action space, `[B, *act]` to `[B, *act]`."""
+        """Closest action inside the action space, `[B, *act]`."""
         return action
 
     def head_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: log π(action | observation) from the head `[B, outputs]`."""
+        """Log-probability `[B]` log π(action | observation) from the head `[B, outputs]`."""
         raise self._no_distribution("log-probability")
 
-    def played_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: log of the probability that the environment is made to play `action: [B, *act]`, clipped.
+    def executed_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
+        """Log-probability `[B]` that the environment executes `action: [B, *act]`, after clipping.
 
-        A density where that is continuous, over actions in units of half their range.
+        For continuous actions this is a density in units of half the action range, with point masses at clipping
+        bounds.
         """
         return self.head_log_prob(head, action)
 
     def head_entropy(self, head: Tensor) -> Tensor:
-        """`[B]`: the entropy of π(· | observation) in nats from the head."""
+        """Entropy `[B]` of π(· | observation) in nats from the head."""
         raise self._no_distribution("entropy")
 
     def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
-        """`[B]`: KL(π ‖ π_reference) in nats from the heads of two policies of this class."""
+        """Divergence `[B]` KL(π ‖ π_reference) in nats from the heads of two policies of this class."""
         raise self._no_distribution("divergence")
 
     def _no_distribution(self, what: str) -> TypeError:
         return TypeError(f"{type(self).__name__} has no distribution, so no {what}")
 
     def act(self, observation: Tensor, deterministic: bool = True) -> Tensor:
-        """Actions inside the action space, `[B, *obs]` to `[B, *act]`: the mode of the distribution, or a draw."""
+        """Actions `[B, *act]` inside the action space for observations `[B, *obs]`: the mode, or a sample."""
         return self.decode(self.head(observation), deterministic)
 
     def head(self, observation: Tensor) -> Tensor:
-        """`[B, *obs]` to `[B, outputs]`."""
+        """Head `[B, outputs]` of observations `[B, *obs]`."""
         output: Tensor = self.network(self.encoder(observation))
         return output
 
     def fit_normalizer(self, observation: Tensor, action: Tensor | None = None) -> None:
-        """Standardize inputs by the mean and standard deviation of `observation: [N, *obs]` from now on.
+        """Fit the input standardization to `observation: [N, *obs]`.
 
-        With demonstrated actions, `[N, *act]`, outputs are in the units that `fit_actions` takes from them.
+        With demonstrated actions `[N, *act]`, the units of the outputs are fitted too, see `fit_actions`.
         """
         self.encoder.fit(observation)
         if action is not None:
             self.fit_actions(action)
 
     def fit_actions(self, action: Tensor) -> None:
-        """Take the units of continuous actions from demonstrated ones `[N, *act]`; nothing to do for others."""
+        """Fit the units of continuous actions to demonstrated actions `[N, *act]`; no effect for other actions."""
 
     @torch.no_grad()
     def refit_normalizer(self, observation: Tensor, moments: AdamMoments | None = None) -> None:
         """As `fit_normalizer`, but π stays the function that it is: the first layer takes the change in.
 
         With x̂ = (x − μ) / σ = x̂' r + d, r = σ' / σ and d = (μ' − μ) / σ, W becomes W diag(r) and b becomes b + W d.
-        (Where an input is so far out that it is clipped, the two differ.) The gradients become (∂W − ∂b dᵀ) diag(r)⁻¹,
-        and so does Adam's first moment; the second, which does not follow, becomes the most that it can be.
+        (They differ where an input is clipped.) The gradients become (∂W − ∂b dᵀ) diag(r)⁻¹, and so does Adam's first
+        moment. The second moment is not determined by this, so it becomes its upper bound.
 
         Args:
             observation: `[N, *obs]`.
@@ -180,7 +185,7 @@ class Policy(Described, nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     def actor(self, deterministic: bool = True) -> Actor:
@@ -196,28 +201,27 @@ class Policy(Described, nn.Module, ABC):
         return Explorer(self)
 
     def decode_array(self, head: NDArray[Any], deterministic: bool) -> NDArray[Any]:
-        """`decode` on arrays; a subclass may have a faster way."""
+        """NumPy version of `decode`; subclasses may have a faster one."""
         return self.decode(torch.from_numpy(head), deterministic).detach().numpy()
 
-    @torch.no_grad()  # and not inference mode: what comes out may go into somebody's loss
+    @torch.no_grad()  # inference mode would forbid using the result in a loss
     def forward(self, observation: Any, deterministic: bool = True) -> Any:
-        """The action for one observation or a batch, a NumPy array for a NumPy array and a tensor for a tensor.
+        """Action for one observation or a batch: NumPy arrays for NumPy input, tensors for tensors.
 
-        A single discrete action is an `int`, as `env.step` takes it.
-
-        This is the method for use, `policy(observation)`; training goes through `loss`. Dropout is off.
+        A single discrete action is an `int`, as `env.step` expects. Call `policy(observation)` to use a policy;
+        training calls `loss`. Dropout is off.
 
         Args:
-            observation: `[*obs]` or `[B, *obs]`; a Python number or list counts as NumPy. Of an environment whose
-                observations are dictionaries or tuples, these too, of arrays with or without the leading B.
-            deterministic: the mode of the distribution, else a draw from it.
+            observation: `[*obs]` or `[B, *obs]`; Python numbers and lists count as NumPy. For environments with Dict or
+                Tuple observations also dictionaries or tuples of arrays, with or without the leading B.
+            deterministic: Return the mode of the distribution instead of a sample.
 
         Returns:
-            `[*act]` or `[B, *act]`, in the environment's own values.
+            `[*act]` or `[B, *act]`, in the environment's own units.
 
         Raises:
-            ValueError: the shape is that of neither one observation nor a batch, a part is missing, or there is
-                something else than finite real numbers.
+            ValueError: The shape fits neither one observation nor a batch, a part is missing, or a value is not a
+                finite real number.
         """
         space = self.observation_space
         if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
@@ -250,7 +254,7 @@ class Policy(Described, nn.Module, ABC):
             return action.to(observation.device)
         if single and isinstance(self.action_space, Discrete):
             return int(action)
-        return as_played(action.cpu().numpy(), self.action_space)
+        return cast_action(action.cpu().numpy(), self.action_space)
 
 
 class Explorer:
@@ -282,4 +286,4 @@ class Explorer:
 
 
 PolicyFactory: TypeAlias = Callable[[Space[Any], Space[Any]], Policy]
-"""What builds a policy once the spaces are known: `functools.partial(GaussianPolicy, hidden_sizes=[64, 64])`."""
+"""Function that builds a policy from the spaces: `functools.partial(GaussianPolicy, hidden_sizes=[64, 64])`."""

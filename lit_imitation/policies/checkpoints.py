@@ -1,4 +1,4 @@
-"""A policy as it stands in a checkpoint, and back."""
+"""Loading and validation of policies in checkpoints."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.categorical import CategoricalPolicy, MultiCategoricalPolicy
 from lit_imitation.policies.continuous import GaussianPolicy
-from lit_imitation.utils.descriptions import Described, build, describe
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.descriptions import Describable, build, describe
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, verify_archive
-from lit_imitation.utils.trust import refuse_url, trusting
+from lit_imitation.utils.trust import refuse_url, trust_scope
 
-__all__ = ["build", "describe"]  # beside what is defined here
-Part = TypeVar("Part", bound=Described)
+__all__ = ["build", "describe"]  # re-exported
+Part = TypeVar("Part", bound=Describable)
 
 LOADING_ERRORS = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError, OverflowError, IndexError)
-"""What building from a wrong description raises."""
+"""Errors that building from an invalid description may raise."""
 
 
 def default_policy_class(
     action_space: Space[Any],
 ) -> type[CategoricalPolicy] | type[MultiCategoricalPolicy] | type[GaussianPolicy]:
-    """Categorical for discrete actions, one categorical a component for several at once, Gaussian for continuous."""
+    """Default policy class: categorical for Discrete actions, multi-categorical for MultiDiscrete, Gaussian for Box."""
     if isinstance(action_space, Discrete):
         return CategoricalPolicy
     return MultiCategoricalPolicy if isinstance(action_space, MultiDiscrete) else GaussianPolicy
 
 
 def default_policy(observation_space: Space[Any], action_space: Space[Any]) -> Policy:
-    """One of `default_policy_class` with default hyper-parameters."""
+    """Policy of the `default_policy_class` with default hyper-parameters."""
     return default_policy_class(action_space)(observation_space, action_space)
 
 
-def identity(checkpoint: dict[str, Any]) -> str:
-    """What a checkpoint is of: `GAIL with CategoricalPolicy on CartPole-v1`."""
+def describe_checkpoint(checkpoint: dict[str, Any]) -> str:
+    """Describe a checkpoint: `GAIL with CategoricalPolicy on CartPole-v1`."""
     try:
         method, policy = checkpoint["method"], checkpoint["policy"]["class"].rpartition(".")[2]
         name, learner = method["class"].rpartition(".")[2], method["arguments"].get("learner")
@@ -56,13 +56,13 @@ def identity(checkpoint: dict[str, Any]) -> str:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that a path means: a file itself; of a run's directory the best one, else the last.
+    """Find the checkpoint for a path: the file itself, or the best checkpoint of a run's directory, else the last.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: There is none.
     """
     refuse_url(str(path), "a checkpoint")
-    path = expanded(path)
+    path = expand_user(path)
     if path.exists() and not path.is_dir():
         return check_file(path)
     for candidate in (path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
@@ -70,32 +70,32 @@ def find_checkpoint(path: str | Path) -> Path:
             return candidate
     others = sorted(path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
     if not others:
-        what = "holds no checkpoints/*.ckpt" if path.is_dir() else "does not exist"
+        what = "contains no checkpoints/*.ckpt" if path.is_dir() else "does not exist"
         raise ConfigError(f"{path} {what}; give a checkpoint file or the directory of a finished run")
     return others[-1]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Load a checkpoint onto the CPU without executing anything from it (`weights_only=True`).
+    """Load a checkpoint to the CPU without executing code from it (`weights_only=True`).
 
     Raises:
-        ConfigError: the file is not a checkpoint, is damaged, or holds more than tensors and primitives.
+        ConfigError: The file is not a checkpoint, is damaged, or contains more than tensors and primitives.
     """
     path = check_file(path)
     verify_archive(path, "checkpoint of tensors and primitives")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a different one for each way a file can be bad
+    except Exception as error:  # torch raises many different errors for invalid files
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        if isinstance(error, pickle.UnpicklingError):  # torch's text says how to run it all the same
-            reason = "it holds other objects, which are not opened since they could run code"
+        if isinstance(error, pickle.UnpicklingError):  # torch's text explains how to load it unsafely
+            reason = "it contains other objects, which are not loaded because they could run code"
         raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and primitives: {reason}") from error
     if not isinstance(checkpoint, dict):
-        raise ConfigError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint")
+        raise ConfigError(f"{path} contains a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
-FIELDS: dict[str, type] = {
+REQUIRED_FIELDS: dict[str, type] = {
     "state_dict": dict,
     "method": dict,
     "policy": dict,
@@ -106,34 +106,35 @@ FIELDS: dict[str, type] = {
     "evaluation": dict,
     "random_states": dict,
 }
-"""What every checkpoint of a method holds."""
+"""Fields of every checkpoint of a method, and their types."""
 
 
 def check_fields(checkpoint: Mapping[str, Any], file: object) -> None:
-    """Raise `ConfigError` unless the checkpoint is one that a method of this package wrote."""
-    for key, kind in FIELDS.items():
+    """Raise `ConfigError` unless the checkpoint was written by a method of this package."""
+    for key, kind in REQUIRED_FIELDS.items():
         if key not in checkpoint:
-            raise ConfigError(f"{file} is no checkpoint of a method of this package: it lacks '{key}'")
+            raise ConfigError(f"{file} is not a checkpoint of a method of this package: it lacks '{key}'")
         value = checkpoint[key]
         if not isinstance(value, kind) or (isinstance(value, int) and not 0 <= value < 2**63):
-            raise ConfigError(f"{file} is damaged: its '{key}' is {value!r:.80}, not a sensible {kind.__name__}")
+            raise ConfigError(f"{file} is damaged: its '{key}' is {value!r:.80}, not a valid {kind.__name__}")
     for name, value in checkpoint["evaluation"].items():
         if not isinstance(value, int | float | None):
             raise ConfigError(f"{file} is damaged: its evaluation has {name} {value!r:.80}, not a number")
 
 
 def check_weights(state: Mapping[str, Any], module: nn.Module, where: object) -> None:
-    """Compare weights with the module that they are for.
+    """Compare weights with those of the module they will be loaded into.
 
-    Bounds of a space may be infinite, where the module's own are; nothing else may.
+    Space bounds may be infinite where the module's are; all other values have to be finite.
 
     Args:
-        state: what shall be loaded; keys that `module` lacks are left to `load_state_dict`.
-        module: built for it.
-        where: the file, for messages.
+        state: Weights to load; `load_state_dict` reports missing keys.
+        module: Module for the weights.
+        where: File, for messages.
 
     Raises:
-        ConfigError: not a tensor of the module's shape and dtype, or NaN or infinite; the text names the key.
+        ConfigError: A value is not a tensor of the module's shape and dtype, or is NaN or infinite; the text names the
+            key.
     """
     for key, own in module.state_dict().items():
         if key in state:
@@ -141,69 +142,74 @@ def check_weights(state: Mapping[str, Any], module: nn.Module, where: object) ->
 
 
 def check_tensor(given: Any, own: Tensor, what: str) -> None:
-    """Raise `ConfigError` unless `given` can stand for `own`."""
+    """Raise `ConfigError` unless `given` can replace `own`."""
     if not isinstance(given, Tensor):
         raise ConfigError(f"{what} is a {type(given).__name__}, not a tensor")
     if given.shape != own.shape:
-        raise ConfigError(f"{what} has shape {list(given.shape)}; {list(own.shape)} is needed")
+        raise ConfigError(f"{what} has shape {list(given.shape)}; expected {list(own.shape)}")
     if given.is_sparse or given.layout != own.layout or given.is_quantized or given.is_meta:
         raise ConfigError(f"{what} is not a plain tensor ({given.layout}, {given.dtype}, {given.device})")
     if given.is_complex() or given.is_floating_point() != own.is_floating_point():
-        raise ConfigError(f"{what} holds {given.dtype}; {own.dtype} is needed")
+        raise ConfigError(f"{what} has dtype {given.dtype}; expected {own.dtype}")
     if given.is_floating_point():
         wrong = ~given.isfinite() & (given != own.to(given.device))
         if wrong.any():
             value = given[wrong].flatten()[0].item()
-            raise ConfigError(f"{what} holds {value}, which is no weight; the file is damaged or its training diverged")
+            raise ConfigError(f"{what} contains {value}; the file is damaged, or training diverged")
 
 
 def load_policy(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> Policy:
-    """The trained policy of a run, ready for use: `action = load_policy("runs/…")(observation)`.
+    """Load the trained policy of a run, ready for use: `action = load_policy("runs/…")(observation)`.
 
     Args:
-        path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
-        device: where its parameters shall be.
-        trust: let the file name a policy class that is not of this package, whose module is then imported.
+        path: Checkpoint file, or directory of a run, which stands for its best checkpoint.
+        device: Device of the parameters.
+        trust: Let the file name a policy class from outside this package, and import its module.
+
+    Returns:
+        The policy, in evaluation mode.
 
     Raises:
-        ConfigError: no checkpoint there, or not one of a policy.
+        ConfigError: There is no checkpoint, or it contains no policy.
     """
-    policy = load_described(path, "policy", Policy, trust)  # type: ignore[type-abstract]
+    policy = load_part(path, "policy", Policy, trust)  # type: ignore[type-abstract]
     policy.trained = True
     return policy.to(device).eval()
 
 
 def _check_sizes(description: dict[str, Any], file: Path) -> None:
-    """Raise `ConfigError` for layers and spaces whose weights could not be in the file, before memory is taken."""
+    """Raise `ConfigError` for layers or spaces too large for the file, before memory is allocated."""
     hidden = description["arguments"].get("hidden_sizes") or ()
-    if isinstance(hidden, dict):  # an array's description
+    if isinstance(hidden, dict):  # description of an array
         hidden = np.ravel(hidden.get("values", ())).tolist()
     sizes = [*hidden, *(a * b for a, b in pairwise(hidden))]
     for space in (description["observation_space"], description["action_space"]):
         sizes += [n for key in ("n", "nvec") for n in np.ravel(space.get(key, 0)).tolist()]
     if max(sizes) > file.stat().st_size:
-        raise ConfigError(f"{file} describes layers of {max(sizes)} numbers, more than the file has bytes")
+        raise ConfigError(
+            f"{file} describes layers with {max(sizes)} numbers, more than the file has bytes; it is damaged"
+        )
 
 
-def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -> Part:
-    """The part of a checkpoint that is described under its name: `policy` or `reward`.
+def load_part(path: str | Path, part: str, base: type[Part], trust: bool) -> Part:
+    """Load the part `policy` or `reward` of a checkpoint.
 
     Raises:
-        ConfigError: no checkpoint there, or not one with that part.
+        ConfigError: There is no checkpoint, or it does not contain this part.
     """
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     if part not in checkpoint:
         if part == "reward":
             raise ConfigError(
-                f"{file} is of {identity(checkpoint)}, so it holds no learned reward; GAIL, AIRL, GCL and MaxEntIRL "
-                "learn one"
+                f"{file} is of {describe_checkpoint(checkpoint)} and contains no learned reward; GAIL, AIRL, GCL and "
+                "MaxEntIRL learn one"
             )
-        raise ConfigError(f"{file} holds no policy of this package (no key 'policy')")
+        raise ConfigError(f"{file} contains no policy of this package (no key 'policy')")
     prefix = f"{part}."
     try:
         _check_sizes(checkpoint[part], file)
-        with trusting(trust):
+        with trust_scope(trust):
             module: Any = build(checkpoint[part], base, file)
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
         check_weights(state, module, file)
@@ -211,10 +217,12 @@ def load_described(path: str | Path, part: str, base: type[Part], trust: bool) -
     except ConfigError as error:
         if str(file) in str(error) or "the checkpoint" in str(error):
             raise
-        raise ConfigError(f"{file} holds a damaged or foreign {part}: {error}") from error
+        raise ConfigError(f"{file} contains a damaged or incompatible {part}: {error}") from error
     except LOADING_ERRORS as error:
         reason = (str(error) or "no text").splitlines()[0]
-        raise ConfigError(f"{file} holds a damaged or foreign {part}: {type(error).__name__}: {reason:.300}") from error
-    module.source = f"{file} is of {identity(checkpoint)}"
+        raise ConfigError(
+            f"{file} contains a damaged or incompatible {part}: {type(error).__name__}: {reason:.300}"
+        ) from error
+    module.source = f"{file} is of {describe_checkpoint(checkpoint)}"
     built: Part = module
     return built

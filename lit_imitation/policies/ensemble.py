@@ -1,4 +1,4 @@
-"""Several networks that learn the same and differ where they have not seen enough."""
+"""Ensemble policies, whose members disagree where data is scarce."""
 
 from __future__ import annotations
 
@@ -21,24 +21,31 @@ from lit_imitation.policies.continuous import BoxActions
 
 
 class EnsemblePolicy(BoxActions, Policy):
-    """M policies π_1 … π_M with initial weights of their own, acting as one (Lakshminarayanan et al. 2017).
+    """Ensemble of M policies π_1 … π_M with different initial weights (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 
-    - Discrete: π(a | s) = 1/M Σ_m softmax(z_m(s))_a. Loss: 1/M Σ_m −log π_m(a | s), each member's own cross-entropy and
-      not that of the mixture.
-    - Continuous: a = 1/M Σ_m a_m(s) with a_m as in `DeterministicPolicy`. Loss: 1/M Σ_m of its squared error.
+    - Discrete actions: π(a | s) = 1/M Σ_m softmax(z_m(s))_a. The loss is 1/M Σ_m −log π_m(a | s), the mean
+        cross-entropy of
+      the members, not that of the mixture.
+    - Continuous actions: a = 1/M Σ_m a_m(s) with a_m as in `DeterministicPolicy`. The loss is the mean squared error of
+        the
+      members.
 
-    All see the same data, with one standardization of the inputs (and, for images, one set of convolutions); one
-    batched product per layer trains and asks them all. A member's gradient is 1/M of what it would be alone, which
-    Adam's steps do not depend on (but for its ε).
+    All members see the same data through one input standardization and, for images, one set of convolutions. One
+    batched product per layer evaluates them all. The gradient of a member is 1/M of that of a separate policy; Adam's
+    steps are invariant to this factor, except for its ε.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box or Discrete.
-        members: M, at least 2.
-        hidden_sizes: of each MLP.
-        activation: between its layers.
-        dropout: probability of zeroing a hidden unit while training.
-        encoder: how observations are read: `image`, `vector`, or by their space; see `Encoder`.
+        observation_space: Box or Discrete observation space.
+        action_space: Box or Discrete action space.
+        members: Number M of members, at least 2.
+        hidden_sizes: Sizes of the hidden layers of each MLP.
+        activation: Activation between the layers.
+        dropout: Probability of zeroing a hidden unit during training.
+        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+
+    Raises:
+        ConfigError: `members` is less than 2.
+        UnsupportedSpaceError: The action space is neither Box nor Discrete.
     """
 
     def __init__(
@@ -53,11 +60,9 @@ class EnsemblePolicy(BoxActions, Policy):
         encoder: EncoderKind = "auto",
     ) -> None:
         if members < 2:
-            raise ConfigError(f"EnsemblePolicy: members is {members}; to disagree takes at least 2")
+            raise ConfigError(f"EnsemblePolicy: members is {members}; it must be at least 2")
         if not isinstance(action_space, Box | Discrete):
-            raise UnsupportedSpaceError(
-                f"EnsemblePolicy needs discrete or continuous actions; this environment's are {action_space}"
-            )
+            raise UnsupportedSpaceError(f"EnsemblePolicy needs a Discrete or Box action space, not {action_space}")
         super().__init__(
             observation_space,
             action_space,
@@ -76,13 +81,13 @@ class EnsemblePolicy(BoxActions, Policy):
             self.start = int(action_space.start)
 
     def head(self, observation: Tensor) -> Tensor:
-        """`[B, *obs]` to `[M, B, outputs]`."""
+        """Heads `[M, B, outputs]` of observations `[B, *obs]`."""
         return super().head(observation)
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
-        """`[M, B, outputs]` to actions of the ensemble, `[B]` int64 or `[B, *act]` float32."""
+        """Actions of the ensemble, `[B]` int64 or `[B, *act]` float32, from the heads `[M, B, outputs]`."""
         if not self.discrete:
-            # Clipped once more, for rounding can put the mean of numbers at a bound beyond it.
+            # Clipped again: rounding can move the mean of values at a bound beyond it.
             mean = torch.clamp(self.to_box(self.squash(head)).mean(0), self.low, self.high)
             return mean.reshape(-1, *self.shape)
         probability = head.softmax(-1).mean(0)
@@ -90,7 +95,7 @@ class EnsemblePolicy(BoxActions, Policy):
         return index + self.start if self.start else index
 
     def loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: the members' mean cross-entropy, or their mean squared error summed over action dimensions."""
+        """Mean cross-entropy `[B]` of the members, or their mean squared error summed over action dimensions."""
         head = self.head(observation)
         if not self.discrete:
             return (self.from_action(action) - self.squash(head)).square().sum(-1).mean(0)
@@ -98,47 +103,59 @@ class EnsemblePolicy(BoxActions, Policy):
         return F.cross_entropy(head.flatten(0, 1), target, reduction="none").view(head.shape[:2]).mean(0)
 
     def mean_loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[]`: `loss` averaged over the batch."""
+        """Mean of `loss` over the batch, `[]`."""
         if not self.discrete:
             return super().mean_loss(observation, action)
         return F.cross_entropy(self.head(observation).flatten(0, 1), (action - self.start).repeat(self.members))
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """`[B]`: log π(action | observation) of the mixture; raises `TypeError` for continuous actions."""
+        """Log-probability `[B]` of the mixture.
+
+        Raises:
+            TypeError: Actions are continuous.
+        """
         if not self.discrete:
             raise TypeError("EnsemblePolicy has no density over continuous actions, so no log_prob")
         log_mean = _log_mean(self.head(observation).log_softmax(-1))
         return log_mean.gather(-1, (action - self.start)[:, None]).squeeze(-1)
 
     def entropy(self, observation: Tensor) -> Tensor:
-        """`[B]`: the entropy of the mixture in nats; raises `TypeError` for continuous actions."""
+        """Entropy `[B]` of the mixture in nats.
+
+        Raises:
+            TypeError: Actions are continuous.
+        """
         if not self.discrete:
             return super().entropy(observation)
-        return _entropy(_log_mean(self.head(observation).log_softmax(-1)))
+        return _categorical_entropy(_log_mean(self.head(observation).log_softmax(-1)))
 
     def disagreement(self, observation: Tensor) -> Tensor:
-        """`[B]`: how far the members differ at `observation: [B, *obs]`, 0 where they are of one mind.
+        """Disagreement `[B]` of the members at `observation: [B, *obs]`, 0 if they agree.
 
-        - Discrete: their Jensen–Shannon divergence in nats, at most log M, which is the mutual information of the
-          action and the member (BALD, Houlsby et al. 2011):
+        - Discrete actions: the Jensen–Shannon divergence in nats, at most log M. It is the mutual information of action
+            and
+          member (BALD, Houlsby et al. 2011, arXiv:1112.5745):
 
               H(1/M Σ_m π_m(· | s)) − 1/M Σ_m H(π_m(· | s))
 
-        - Continuous: √( 1/d Σ_i Var_m(a_m(s)_i) ) in the environment's units, the doubt of EnsembleDAgger (Menda et
-          al. 2019), with the members' variance over M.
+        - Continuous actions: √( 1/d Σ_i Var_m(a_m(s)_i) ) in the environment's units, the doubt of EnsembleDAgger
+            (Menda et
+          al. 2019, arXiv:1807.08364), where the variance divides by M.
         """
         head = self.head(observation)
         if not self.discrete:
             return self.to_box(self.squash(head)).var(0, unbiased=False).mean(-1).sqrt()
         log_prob = head.log_softmax(-1)
-        return (_entropy(_log_mean(log_prob)) - _entropy(log_prob).mean(0)).clamp(min=0.0)  # below 0 by rounding only
+        return (_categorical_entropy(_log_mean(log_prob)) - _categorical_entropy(log_prob).mean(0)).clamp(
+            min=0.0
+        )  # negative only by rounding
 
 
 def _log_mean(log_prob: Tensor) -> Tensor:
-    """`[M, B, n]` to `[B, n]`: the log of the mean over members."""
+    """Log of the mean over members, `[M, B, n]` to `[B, n]`."""
     return log_prob.logsumexp(0) - math.log(len(log_prob))
 
 
-def _entropy(log_prob: Tensor) -> Tensor:
-    """`[..., n]` to `[...]`."""
+def _categorical_entropy(log_prob: Tensor) -> Tensor:
+    """Entropy `[...]` of log-probabilities `[..., n]`."""
     return -(log_prob.exp() * log_prob).sum(-1)

@@ -1,4 +1,4 @@
-"""Reward models: what a transition is worth when the environment does not say, or is not asked."""
+"""Reward models: learned rewards that replace the environment's reward."""
 
 from lit_imitation.rewards.airl import AIRLDiscriminator
 from lit_imitation.rewards.base import LearnableReward, RewardFactory, RewardModel

@@ -1,4 +1,4 @@
-"""What every reward model is, and what those have in common that are learned from transitions."""
+"""Base classes of reward models."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.rewards.features import ActionFeatures, Features
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.descriptions import Describable
 
 
-class RewardModel(Described, nn.Module, ABC):
-    """A reward for the learner in place of the environment's own: `model.reward` of a recipe names a subclass."""
+class RewardModel(Describable, nn.Module, ABC):
+    """Reward for the learner in place of the environment's reward; `model.reward` in a recipe names a subclass."""
 
     @abstractmethod
     def reward(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`: the reward of each transition of `transitions: [*batch]`."""
+        """Rewards `[*batch]` of `transitions: [*batch]`."""
 
 
 class LearnableReward(RewardModel):
-    """A network of the features of transitions, trained beside a policy.
+    """Neural network on features of transitions, trained together with a policy.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box, Discrete or MultiDiscrete.
-        inputs: what is read.
-        absorbing: tell the state after an episode's end from the others.
-        encoder: how observations are read, see `Encoder`.
+        observation_space: Box or Discrete observation space.
+        action_space: Box, Discrete or MultiDiscrete action space.
+        inputs: Inputs of the reward.
+        absorbing: Mark the absorbing state after the end of an episode with an extra feature.
+        encoder: Kind of encoder, see `Encoder`.
     """
 
     context = ("observation_space", "action_space")
@@ -49,15 +49,15 @@ class LearnableReward(RewardModel):
         self.features = Features(observation_space, action_space, inputs, absorbing, encoder)
 
     def fit_actions(self, action: Tensor) -> None:
-        """Take the units of continuous actions from demonstrated ones `[N, *act]`, as a policy does."""
+        """Fit the units of continuous actions to demonstrated actions `[N, *act]`, as a policy does."""
         for module in self.modules():
             if isinstance(module, ActionFeatures):
                 module.fit(action)
 
-    def recovered(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`: what is a reward without the learner it was learned beside; here `reward` itself."""
+    def recovered_reward(self, transitions: Transitions) -> Tensor:
+        """Rewards `[*batch]` without policy-dependent terms; by default `reward`."""
         return self.reward(transitions)
 
 
 RewardFactory: TypeAlias = Callable[[Space[Any], Space[Any]], LearnableReward]
-"""Builds a reward from the two spaces."""
+"""Function that builds a reward from observation and action space."""

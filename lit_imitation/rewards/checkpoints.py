@@ -1,4 +1,4 @@
-"""A learned reward out of a checkpoint."""
+"""Learned rewards loaded from checkpoints."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.policies.checkpoints import load_described
+from lit_imitation.policies.checkpoints import load_part
 from lit_imitation.rewards.base import LearnableReward, RewardModel
 from lit_imitation.rewards.tabular import TabularReward
 from lit_imitation.transitions import Transitions
 
 
 class LearnedReward(RewardModel):
-    """What a discriminator, guided cost learning or maximum-entropy IRL has learned, as a reward that stays as it is.
+    """Frozen reward learned by a discriminator, guided cost learning or maximum-entropy IRL.
 
     Args:
-        model: the model that was trained; of it what `recovered` says.
+        model: Trained model; its `recovered_reward` is used.
     """
 
     def __init__(self, model: LearnableReward | TabularReward) -> None:
@@ -28,27 +28,31 @@ class LearnedReward(RewardModel):
 
     @torch.no_grad()
     def reward(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`."""
-        return self.model.recovered(transitions)
+        """Rewards `[*batch]` of `transitions: [*batch]`."""
+        return self.model.recovered_reward(transitions)
 
 
 def load_reward(path: str | Path, device: str | torch.device = "cpu", trust: bool = False) -> LearnedReward:
-    """The reward that a run learned: r_ψ of AIRL, r_θ of GCL and MaxEntIRL; of GAIL, what its last learner was paid.
+    """Load the reward that a run learned.
 
-    `reward(transitions)` gives the reward `[*batch]` of `Transitions`; the path alone serves as a recipe's
-    `model.reward`.
+    This is r_ψ for AIRL and r_θ for GCL and MaxEntIRL. For GAIL it is the reward that the learner received last.
+    `reward(transitions)` maps `Transitions` `[*batch]` to rewards `[*batch]`. In a recipe, `model.reward` accepts the
+    path.
 
     Args:
-        path: a checkpoint file, or the directory of a run (its best checkpoint is taken).
-        device: where its parameters shall be.
-        trust: let the file name a reward class that is not of this package, whose module is then imported.
+        path: Checkpoint file, or directory of a run, which stands for its best checkpoint.
+        device: Device of the parameters.
+        trust: Let the file name a reward class from outside this package, and import its module.
+
+    Returns:
+        The reward.
 
     Raises:
-        ConfigError: no checkpoint there, or none with a reward.
+        ConfigError: There is no checkpoint, or it contains no learned reward.
     """
-    model = load_described(path, "reward", RewardModel, trust)  # type: ignore[type-abstract]
+    model = load_part(path, "reward", RewardModel, trust)  # type: ignore[type-abstract]
     if not isinstance(model, LearnableReward | TabularReward):
-        raise ConfigError(f"{path} holds a {type(model).__name__}, which is not learned from demonstrations")
+        raise ConfigError(f"{path} contains a {type(model).__name__}, which is not learned from demonstrations")
     reward = LearnedReward(model)
     reward.source = model.source
     return reward.to(device)

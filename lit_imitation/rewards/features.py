@@ -1,4 +1,4 @@
-"""From transitions to the vectors that a model of the reward reads."""
+"""Feature vectors of transitions for reward models."""
 
 from __future__ import annotations
 
@@ -15,56 +15,55 @@ from torch import Tensor, nn
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.transitions import Inputs, Transitions
-from lit_imitation.utils.sampling import draw_own_rows
+from lit_imitation.utils.sampling import sample_rank_rows
 from lit_imitation.utils.spaces import float32_bounds
 from lit_imitation.utils.units import action_units
 
 
 def check_inputs(inputs: str) -> None:
-    """Raise a ConfigError unless these are `Inputs`; what is called from Python has no type check before it."""
+    """Raise `ConfigError` unless `inputs` is one of `Inputs`; calls from Python are not type-checked before."""
     if inputs not in get_args(Inputs):
         raise ConfigError(f"inputs is {inputs!r}; choose one of {', '.join(get_args(Inputs))}")
 
 
 class Samples(NamedTuple):
-    """Transitions `[B]` as a discriminator is shown them, one tensor a field."""
+    """Transitions `[B]` as inputs of a discriminator, one tensor per field."""
 
     observation: Tensor
-    """`[B, *obs]`."""
+    """`[B, *obs]` observations."""
     action: Tensor
-    """`[B, *act]`."""
+    """`[B, *act]` actions."""
     next_observation: Tensor
-    """`[B, *obs]`: the true successor."""
+    """`[B, *obs]` true successors."""
     terminated: Tensor
-    """`[B]` bool: the successor is a state without a future."""
+    """`[B]` bool: the successor is terminal."""
     absorbing: Tensor
-    """`[B]` bool: the state itself is the one after an episode's end; the rest of the row, which may be anything, is
-    not read."""
+    """`[B]` bool: the state is the absorbing state after the end of an episode; other fields of the row are ignored."""
 
     def rows(self, index: Tensor) -> Samples:
-        """Those at `index: [N]`."""
+        """Select the rows `index: [N]`."""
         return Samples(*(column.index_select(0, index) for column in self))
 
-    def draw(self, count: int, weight: Tensor | None = None) -> Tensor:
-        """Indices for `rows`, `[count]`, with replacement, by `weight: [B]` if given; on each process others."""
-        return draw_own_rows(len(self.absorbing), count, self.absorbing.device, weight)
+    def sample_indices(self, count: int, weight: Tensor | None = None) -> Tensor:
+        """Sample row indices `[count]` with replacement, by `weight: [B]` if given; different ones on each process."""
+        return sample_rank_rows(len(self.absorbing), count, self.absorbing.device, weight)
 
     @classmethod
-    def joined(cls, samples: Sequence[Samples]) -> Samples:
-        """One after the other."""
+    def concatenate(cls, samples: Sequence[Samples]) -> Samples:
+        """Concatenate samples."""
         return cls(*(torch.cat(columns) for columns in zip(*samples, strict=True)))
 
     @classmethod
-    def of(cls, transitions: Transitions, *, absorbing: bool = False) -> Samples:
-        """Transitions `[N]`, and after them, if asked for, one absorbing row for each episode that was terminated.
+    def from_transitions(cls, transitions: Transitions, *, absorbing: bool = False) -> Samples:
+        """Convert transitions `[N]`; with `absorbing`, append one absorbing row per terminated episode.
 
         Raises:
-            ValueError: without `next_observation`.
+            ValueError: The transitions have no `next_observation`.
         """
         if transitions.next_observation is None:
             raise ValueError(
-                "the transitions have no next_observation, [N, *obs], the true successor of each row: give it; where "
-                "the reward reads none (r(s), D(s, a)) the observation itself will do"
+                "the transitions have no next_observation [N, *obs], the true successor of each row: give it; if the "
+                "reward does not depend on it, as in r(s) or D(s, a), give the observation instead"
             )
         never = torch.zeros_like(transitions.terminated)
         samples = Samples(
@@ -73,14 +72,20 @@ class Samples(NamedTuple):
         if not absorbing:
             return samples
         ends = samples.rows(transitions.terminated.nonzero().squeeze(-1))
-        return cls.joined([samples, ends._replace(absorbing=torch.ones_like(ends.absorbing))])
+        return cls.concatenate([samples, ends._replace(absorbing=torch.ones_like(ends.absorbing))])
 
 
 class ActionFeatures(nn.Module):
-    """Actions as vectors: indicators of discrete ones, continuous ones in the units of `action_units`.
+    """Encoder of actions as vectors: one-hot for discrete actions, the units of `action_units` for continuous ones.
 
-    What a Gaussian draws outside the range counts as the bound, as it does in the environment: an expert's recorded
-    actions all lie inside, and a discriminator would tell the two apart by that alone.
+    A Gaussian sample outside the range counts as the bound, as in the environment. The expert's recorded actions all
+    lie inside, so otherwise a discriminator could separate the two by this alone.
+
+    Args:
+        space: Action space.
+
+    Raises:
+        UnsupportedSpaceError: The space is not Box, Discrete or MultiDiscrete.
     """
 
     middle: Tensor
@@ -103,20 +108,22 @@ class ActionFeatures(nn.Module):
             middle, half = np.asarray(starts).reshape(-1), np.ones(1)
             self.out_features = sum(self.counts)
         else:
-            raise UnsupportedSpaceError(f"a reward of the action reads Box, Discrete or MultiDiscrete, not {space}")
+            raise UnsupportedSpaceError(
+                f"a reward of the action needs a Box, Discrete or MultiDiscrete action space, not {space}"
+            )
         self.register_buffer("middle", torch.as_tensor(middle, dtype=torch.long if self.counts else torch.float32))
         self.register_buffer("half_range", torch.as_tensor(half, dtype=torch.float32))
 
     @torch.no_grad()
     def fit(self, action: Tensor) -> None:
-        """Take the units from demonstrated actions `[N, *act]`, where the bounds give none that fit them."""
+        """Fit the units to demonstrated actions `[N, *act]` where the bounds do not define them."""
         if isinstance(self.space, Box):
             middle, half, _ = action_units(self.space, action.cpu().numpy())
             self.middle.copy_(torch.as_tensor(middle))
             self.half_range.copy_(torch.as_tensor(half))
 
     def forward(self, action: Tensor) -> Tensor:
-        """`[B, *act]` to `[B, out_features]`."""
+        """Vectors `[B, out_features]` of actions `[B, *act]`."""
         flat = action.reshape(len(action), -1)
         if not self.counts:
             return (flat.clamp(self.low, self.high) - self.middle) / self.half_range
@@ -126,16 +133,16 @@ class ActionFeatures(nn.Module):
 
 
 class Features(nn.Module):
-    """(s, a, s′) as one vector: the parts that `inputs` names, one beside the other.
+    """Concatenated features of the parts of (s, a, s′) that `inputs` names.
 
-    With `absorbing`, every state carries one entry more: whether it is the absorbing one, which is 0 elsewhere.
+    With `absorbing`, every state has an extra entry that is 1 for the absorbing state and 0 otherwise.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box, Discrete or MultiDiscrete.
-        inputs: what is read.
-        absorbing: tell the state after an episode's end from the others.
-        encoder: how observations are read, see `Encoder`.
+        observation_space: Box or Discrete observation space.
+        action_space: Box, Discrete or MultiDiscrete action space.
+        inputs: Inputs of the reward.
+        absorbing: Mark the absorbing state.
+        encoder: Kind of encoder, see `Encoder`.
     """
 
     def __init__(
@@ -150,28 +157,28 @@ class Features(nn.Module):
         check_inputs(inputs)
         self.inputs, self.absorbing = inputs, absorbing
         self.encoder = Encoder(observation_space, encoder)
-        self.of_action = ActionFeatures(action_space) if inputs == "state_action" else None
+        self.action_features = ActionFeatures(action_space) if inputs == "state_action" else None
         self.state_features = self.encoder.out_features + absorbing
         more = {"state": 0, "transition": self.state_features}
         self.out_features = self.state_features + (
-            more[inputs] if self.of_action is None else self.of_action.out_features
+            more[inputs] if self.action_features is None else self.action_features.out_features
         )
 
     def state(self, observation: Tensor, absorbing: Tensor) -> Tensor:
-        """`[B, state_features]`."""
+        """State features `[B, state_features]`."""
         features: Tensor = self.encoder(observation)
         if not self.absorbing:
             return features
-        # Not by a product: what stands there may be anything.
+        # A product would not do: the masked values may be NaN or infinite.
         features = torch.where(absorbing[:, None], torch.zeros_like(features), features)
         return torch.cat([features, absorbing[:, None].to(features.dtype)], -1)
 
     def forward(self, samples: Samples) -> Tensor:
-        """`[B, out_features]`."""
+        """Features `[B, out_features]`."""
         parts = [self.state(samples.observation, samples.absorbing)]
-        if self.of_action is not None:
-            action = self.of_action(samples.action)
-            if self.absorbing:  # there is nothing to choose there, and 0 is a discrete action too
+        if self.action_features is not None:
+            action = self.action_features(samples.action)
+            if self.absorbing:  # no action is taken there, and index 0 would be a valid discrete action
                 action = torch.where(samples.absorbing[:, None], torch.zeros_like(action), action)
             parts.append(action)
         elif self.inputs == "transition":

@@ -1,4 +1,4 @@
-"""Rewards of a world whose states can be counted, as tables: linear, by a network, by convolutions on the grid."""
+"""Tabular rewards of finite MDPs: linear, by an MLP, or by convolutions on a grid."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ from lit_imitation.transitions import Inputs, Transitions
 
 
 class TabularReward(RewardModel):
-    """r(s), r(s, a) or r(s, s′) of the features φ of states, for all of them at once.
+    """Reward r(s), r(s, a) or r(s, s′) of state features φ, evaluated for all states at once.
 
-    Where a world has no features, an indicator of each state is meant. A subclass defines `score`.
+    Without features, φ is one-hot. Subclasses define `score`.
 
     Args:
-        observation_space: Discrete: the states.
-        action_space: Discrete.
-        num_features: F; 0 where there are none.
-        grid: rows and columns, where the states are a grid's cells.
-        inputs: `state`: φ(s) is read; `state_action`: likewise, and each action has an output of its own;
-            `transition`: φ(s) and φ(s′).
+        observation_space: Discrete space of the states.
+        action_space: Discrete action space.
+        num_features: Number F of features; 0 for none.
+        inputs: `state` reads φ(s); `state_action` also reads φ(s) and has one output per action; `transition` reads
+            φ(s) and φ(s′).
+
+    Raises:
+        UnsupportedSpaceError: A space is not Discrete.
+        ConfigError: `inputs` is unknown.
     """
 
     features: Tensor
-    """Those of the world that was learned from, `[S, F]`; indices `[S]` where it has none."""
+    """`[S, F]` features of the training world; indices `[S]` if it has none."""
     context = ("observation_space", "action_space")
     factory_context = ("num_features", "grid")
 
@@ -59,15 +62,15 @@ class TabularReward(RewardModel):
 
     @abstractmethod
     def score(self, *features: Tensor) -> Tensor:
-        """`[B, outputs]` of the features `[B, F]` of states, and with `transition` those of their successors too."""
+        """Outputs `[B, outputs]` for state features `[B, F]`; under `transition` also for those of the successors."""
 
-    def remember(self, mdp: TabularMDP) -> None:
-        """Keep the features of the world that is learned from, for `reward`."""
+    def store_features(self, mdp: TabularMDP) -> None:
+        """Store the features of the training world, for `reward`."""
         if mdp.features is not None:
             self.features.copy_(mdp.features)
 
     def table(self, mdp: TabularMDP) -> RewardTable:
-        """The reward of this world or another one with the same features, differentiable, in the model's precision."""
+        """Differentiable reward table of a world with such features, in the model's precision."""
         if mdp.features is None:
             features = torch.arange(mdp.num_states, device=mdp.device)
         else:
@@ -79,7 +82,7 @@ class TabularReward(RewardModel):
         return RewardTable(self.score(features[state], features[mdp.successor.long()]).squeeze(-1), self.inputs)
 
     def reward(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`, of states and actions by their indices; what a terminal state pays is paid on entering it."""
+        """Rewards `[*batch]` for state and action indices; the step into a terminal state also gets its reward."""
         state, following = transitions.observation, transitions.next_observation
         if self.inputs == "transition":
             assert following is not None
@@ -88,23 +91,23 @@ class TabularReward(RewardModel):
         score = self.score(self.features)
         if self.inputs == "state_action":
             return score[state, transitions.action]
-        paid = score[state, 0]
-        return paid if following is None else paid + torch.where(transitions.terminated, score[following, 0], 0.0)
+        reward = score[state, 0]
+        return reward if following is None else reward + torch.where(transitions.terminated, score[following, 0], 0.0)
 
-    def recovered(self, transitions: Transitions) -> Tensor:
-        """`[*batch]`: `reward` itself."""
+    def recovered_reward(self, transitions: Transitions) -> Tensor:
+        """Rewards `[*batch]`; the same as `reward`."""
         return self.reward(transitions)
 
 
 class LinearReward(TabularReward):
-    """r = wᵀφ(s), w_aᵀφ(s), or wᵀφ(s) + uᵀφ(s′), from 0 on.
+    """Linear reward wᵀφ(s), w_aᵀφ(s), or wᵀφ(s) + uᵀφ(s′), initialized to 0.
 
     Args:
-        observation_space: Discrete.
-        action_space: Discrete.
-        num_features: F; 0 where there are none: then r has an entry of its own for each state (and action).
-        grid: not needed.
-        inputs: see `TabularReward`.
+        observation_space: Discrete space of the states.
+        action_space: Discrete action space.
+        num_features: Number F of features; with 0 the reward has one entry for each state (and action).
+        grid: Not used.
+        inputs: Inputs of the reward, see `TabularReward`.
     """
 
     def __init__(
@@ -122,25 +125,25 @@ class LinearReward(TabularReward):
         self.weights = nn.ParameterList(torch.zeros(shape) for _ in range(parts))
 
     def score(self, *features: Tensor) -> Tensor:
-        """`[B, outputs]`."""
+        """Outputs `[B, outputs]`."""
         parts = zip(features, self.weights, strict=True)
         return torch.stack([x @ w if x.is_floating_point() else w[x] for x, w in parts]).sum(0)
 
 
 class MLPReward(TabularReward):
-    """An MLP of φ.
+    """Reward by an MLP of φ.
 
     Args:
-        observation_space: Discrete.
-        action_space: Discrete.
-        num_features: F.
-        grid: not needed.
-        inputs: see `TabularReward`.
-        hidden_sizes: of the MLP.
-        activation: between its layers.
+        observation_space: Discrete space of the states.
+        action_space: Discrete action space.
+        num_features: Number F of features.
+        grid: Not used.
+        inputs: Inputs of the reward, see `TabularReward`.
+        hidden_sizes: Sizes of the MLP's hidden layers.
+        activation: Activation between the layers.
 
     Raises:
-        ConfigError: the world has no features.
+        ConfigError: The world has no features.
     """
 
     def __init__(
@@ -155,30 +158,32 @@ class MLPReward(TabularReward):
         activation: Activation = "tanh",
     ) -> None:
         super().__init__(observation_space, action_space, num_features, inputs)
-        _need_features(self, num_features)
+        _require_features(self, num_features)
         size = num_features * (2 if inputs == "transition" else 1)
         self.network = MLP([size, *hidden_sizes, self.outputs], activation)
 
     def score(self, *features: Tensor) -> Tensor:
-        """`[B, outputs]`."""
+        """Outputs `[B, outputs]`."""
         score: Tensor = self.network(torch.cat(features, -1))
         return score
 
 
 class ConvolutionalReward(TabularReward):
-    """Convolutions on the grid of φ (Wulfmeier, Ondruska & Posner 2015): a cell's reward reads the cells around it too.
+    """Reward by convolutions on the grid of φ, so that it depends on surrounding cells.
+
+    From Wulfmeier, Ondruska & Posner (2015, arXiv:1507.04888).
 
     Args:
-        observation_space: Discrete.
-        action_space: Discrete.
-        num_features: F, the channels that are read.
-        grid: rows and columns.
-        inputs: `state` or `state_action`.
-        channels: of the layers between.
-        kernel_size: of each layer, odd.
+        observation_space: Discrete space of the states.
+        action_space: Discrete action space.
+        num_features: Number F of features, the input channels.
+        grid: Number of rows and columns.
+        inputs: Inputs of the reward, `state` or `state_action`.
+        channels: Channels of the hidden layers.
+        kernel_size: Size of all kernels, odd.
 
     Raises:
-        ConfigError: the world has no features or no grid, a reward of transitions, or an even kernel.
+        ConfigError: The world has no features or no grid, `inputs` is `transition`, or the kernel size is even.
     """
 
     def __init__(
@@ -193,13 +198,15 @@ class ConvolutionalReward(TabularReward):
         kernel_size: int = 3,
     ) -> None:
         super().__init__(observation_space, action_space, num_features, inputs)
-        _need_features(self, num_features)
+        _require_features(self, num_features)
         if grid is None:
             raise ConfigError(
                 "ConvolutionalReward needs a world whose states are the cells of a grid (grid=(rows, columns))"
             )
         if inputs == "transition":
-            raise ConfigError("ConvolutionalReward is of state or state_action; for transitions take MLPReward")
+            raise ConfigError(
+                "ConvolutionalReward supports inputs state and state_action; for transition use MLPReward"
+            )
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ConfigError(f"model.reward.kernel_size is {kernel_size}; it must be odd")
         self.grid = grid
@@ -209,20 +216,20 @@ class ConvolutionalReward(TabularReward):
         self.network = nn.Sequential(*layers[:-1])
 
     def score(self, *features: Tensor) -> Tensor:
-        """`[S, outputs]`: of all the cells, `[S, F]`, which are read as a picture."""
+        """Outputs `[S, outputs]` of all cells `[S, F]`, which are read as an image."""
         (cells,) = features
         picture = cells.T.reshape(1, -1, *self.grid)
         score: Tensor = self.network(picture)
         return score.flatten(2).squeeze(0).T
 
 
-def _need_features(model: TabularReward, num_features: int) -> None:
+def _require_features(model: TabularReward, num_features: int) -> None:
     if not num_features:
         raise ConfigError(
-            f"{type(model).__name__} reads features, and this world has none: give TabularMDP(features=…), or take "
-            "LinearReward, which has an entry of its own for each state"
+            f"{type(model).__name__} needs features, but this world has none: give TabularMDP(features=…), or use "
+            "LinearReward, which has one entry for each state"
         )
 
 
 TabularRewardFactory: TypeAlias = Callable[[Space[Any], Space[Any], int, tuple[int, int] | None], TabularReward]
-"""Builds a reward from the two spaces, the number of features, and the grid."""
+"""Function that builds a reward from observation and action space, number of features, and grid."""

@@ -14,13 +14,13 @@ from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.descriptions import Describable
 
 Experience = TypeVar("Experience")
 _Self = TypeVar("_Self", bound="Learner[Any]")
 
 
-class Learner(Described, nn.Module, ABC, Generic[Experience]):
+class Learner(Describable, nn.Module, ABC, Generic[Experience]):
     """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
 
     argument_owner = "learner"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_imitation.networks.encoders import Encoder
-from lit_imitation.utils.distributed import all_reduced
+from lit_imitation.utils.distributed import all_reduce
 
 
 class RunningMoments(nn.Module):
@@ -35,10 +35,10 @@ class RunningMoments(nn.Module):
         The squares are taken about the batch's own mean: about any other they would cancel where the mean is large.
         """
         x, weight = x.double(), weight.double()
-        sums = all_reduced(torch.cat([weight.sum()[None], weight @ x]))
+        sums = all_reduce(torch.cat([weight.sum()[None], weight @ x]))
         count = sums[0]
         mean = sums[1:] / count
-        squares = all_reduced(weight @ (x - mean).square())
+        squares = all_reduce(weight @ (x - mean).square())
         total = self.count + count
         shift = mean - self.mean
         between = shift.square() * (self.count * count / total)
@@ -52,7 +52,7 @@ def observe(moments: RunningMoments, observation: Tensor, valid: Tensor, *encode
     moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
     for encoder in encoders:
         assert encoder.standardize is not None
-        encoder.standardize.use(moments.mean, moments.variance.sqrt())
+        encoder.standardize.set_statistics(moments.mean, moments.variance.sqrt())
 
 
 class RewardScale(nn.Module):

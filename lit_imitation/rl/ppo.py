@@ -22,9 +22,9 @@ from lit_imitation.rl.advantages import generalized_advantages
 from lit_imitation.rl.learner import Learner
 from lit_imitation.rl.normalization import RewardScale, RunningMoments, observe
 from lit_imitation.rollout import Round
-from lit_imitation.utils.distributed import all_reduced, world_size
+from lit_imitation.utils.distributed import all_reduce, world_size
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.spaces import element
+from lit_imitation.utils.spaces import example_element
 
 STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
 
@@ -135,11 +135,11 @@ class PPO(Learner[Round]):
                 encoder=encoder,
             )
             assert isinstance(policy.network, MLP)
-            policy.network.orthogonal(0.01)
+            policy.network.init_orthogonal(0.01)
         self.policy, self.value = policy, Value(observation_space, hidden_sizes, activation, policy.encoder.kind)
-        self.value.network.orthogonal(1.0)
+        self.value.network.init_orthogonal(1.0)
         try:
-            policy.sample(policy.head(torch.from_numpy(element(observation_space)[None])))
+            policy.sample(policy.head(torch.from_numpy(example_element(observation_space)[None])))
         except TypeError as error:
             raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
         if initial_std is not None:
@@ -246,7 +246,7 @@ class PPO(Learner[Round]):
             sums += statistics.sum(0)
             steps += len(statistics)
             if self.target_kl is not None:
-                kl = all_reduced(statistics[-1, STATISTICS.index("approx_kl")]) / world_size()
+                kl = all_reduce(statistics[-1, STATISTICS.index("approx_kl")]) / world_size()
                 if kl > 1.5 * self.target_kl:
                     break
         self.gradient_steps += steps
@@ -279,7 +279,7 @@ class PPO(Learner[Round]):
         weight = valid.to(reward.dtype)
         # As sums, so that the rounds of several processes are one.
         sums = torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
-        count, first, second = all_reduced(sums.double())
+        count, first, second = all_reduce(sums.double())
         mean = first / count
         std = (second / count - mean.square()).clamp(min=0.0).sqrt()
         standardized = (advantage - mean.to(advantage.dtype)) / (std.to(advantage.dtype) + 1e-8)

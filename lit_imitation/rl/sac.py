@@ -26,9 +26,9 @@ from lit_imitation.rl.normalization import RunningMoments, observe
 from lit_imitation.rl.replay import Replay, Replayed
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.distributed import all_reduced, gathered, rank, world_size
+from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import own_stream
+from lit_imitation.utils.sampling import rank_generator
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
 CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
@@ -326,12 +326,12 @@ class SAC(Learner[Round]):
                 self.moments, rollout.observation, valid, self.policy.encoder, self.critic.encoder, self.target.encoder
             )
         before = self.env_steps
-        self.env_steps += int(all_reduced(valid.sum()))  # every process takes as many gradient steps
+        self.env_steps += int(all_reduce(valid.sum()))  # every process takes as many gradient steps
         steps = self._due(self.env_steps) - self._due(before)
         warm = self.env_steps <= self.learning_starts + self.warmup_steps
         critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
         policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
-        stream = own_stream(valid.device)
+        stream = rank_generator(valid.device)
         indices = self.replay.draw(steps, self.batch_size, generator=stream)
         noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
         for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
@@ -351,7 +351,7 @@ class SAC(Learner[Round]):
 
     def state(self) -> dict[str, Any]:
         """The replay buffer of every process, on the first of them, and the count of steps."""
-        return {"env_steps": self.env_steps, "replay": gathered(self.replay.state())}
+        return {"env_steps": self.env_steps, "replay": gather_to_first(self.replay.state())}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse.

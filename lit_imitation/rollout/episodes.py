@@ -14,9 +14,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_imitation.envs.failures import blame, blaming, describe_error, environment_name, one_of
+from lit_imitation.envs.failures import describe_error, environment_name, raise_failure, report_failures, unknown_copy
 from lit_imitation.errors import ConfigError, ExpertError, TrainingError
-from lit_imitation.transitions import Transitions, as_played, as_recorded
+from lit_imitation.transitions import Transitions, cast_action, cast_observation
 from lit_imitation.utils.distributed import rank
 from lit_imitation.utils.interruption import check
 from lit_imitation.utils.seeding import RandomStream
@@ -79,7 +79,7 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
     next_step = mode == AutoresetMode.NEXT_STEP
     always = np.ones(envs.num_envs, dtype=np.bool_)
     valid = always
-    with blaming(envs, "at a reset"):
+    with report_failures(envs, "at a reset"):
         observation, _ = envs.reset(seed=seed)
     finite = _FiniteCheck(envs, observation)
     finite.observations(observation, 0, "an observation")
@@ -94,7 +94,7 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
             ) from error
         # Spelled out, since a `with` block would take as long as a fast environment's step.
         try:
-            following, reward, terminated, truncated, info = envs.step(as_played(action, envs.single_action_space))
+            following, reward, terminated, truncated, info = envs.step(cast_action(action, envs.single_action_space))
             reward, terminated, truncated = _one_each(reward), _flags(terminated), _flags(truncated)
             done = terminated | truncated
             final = following
@@ -104,7 +104,7 @@ def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None
                 for env in np.flatnonzero(done):
                     final[env] = info["final_obs"][env]
         except BaseException as error:
-            blame(envs, error, f"at step {number} since the last reset")
+            raise_failure(envs, error, f"at step {number} since the last reset")
         finite.rewards(reward, valid, number)
         finite.observations(final, number, "a next_observation")
         if final is not following:
@@ -126,8 +126,8 @@ class _FiniteCheck:
         """Check `values: [B, *obs]` of the step `number`."""
         if values.shape != self.shape:
             raise TrainingError(
-                f"{one_of(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} is "
-                f"right at step {number} since the last reset"
+                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} "
+                f"is right at step {number} since the last reset"
             )
         if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:
             self._fail(values, good, number, what)
@@ -294,7 +294,7 @@ class Episodes:
         taken = live.sum(axis=1)
         last = taken[taken > 0].cumsum() - 1
         for name in ("observation", "next_observation"):
-            arrays[name] = as_recorded(arrays[name], self.envs.single_observation_space)
+            arrays[name] = cast_observation(arrays[name], self.envs.single_observation_space)
         arrays["truncated"][last] |= ~arrays["terminated"][last]
         return Transitions.from_numpy(arrays)
 
@@ -395,7 +395,7 @@ def rounds(
         *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
         columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
         for i in (0, 4):
-            columns[i] = as_recorded(columns[i], envs.single_observation_space)
+            columns[i] = cast_observation(columns[i], envs.single_observation_space)
         action = torch.stack(drawn)
         drawn.clear()
         rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action)

@@ -11,7 +11,7 @@ from lit_imitation.envs.key import environment_key
 from lit_imitation.envs.make import Backend, make
 from lit_imitation.rollout import reference
 from lit_imitation.rollout.reference import Reference
-from lit_imitation.utils.cache import kept
+from lit_imitation.utils.cache import load_or_make
 
 PURPOSE = "acting at random, the zero of the normalized score"
 
@@ -41,7 +41,7 @@ def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = Fa
 
     key = environment_key(env_id, backend, env_kwargs, episodes=reference.EPISODES)
     name = env_id.rpartition(":")[2].replace("/", "_")
-    return kept(reference.store("random_returns"), name, key, measured, what=what, refresh=refresh)
+    return load_or_make(reference.store("random_returns"), name, key, measured, what=what, refresh=refresh)
 
 
 def random_return(env_id: str, **env_kwargs: Any) -> float:

@@ -1,4 +1,4 @@
-"""Worlds whose states can be counted: transitions as sparse arrays, exact planning, demonstrations as indices."""
+"""Finite MDPs: sparse transition arrays, exact planning, and demonstrations as indices."""
 
 from lit_imitation.tabular.env import TabularEnv
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP

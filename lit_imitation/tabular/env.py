@@ -1,4 +1,4 @@
-"""A `TabularMDP` to act in: one environment, and many as one batch of arrays."""
+"""Gymnasium environments of a `TabularMDP`: a single copy, and a batch of copies."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from lit_imitation.tabular.worlds import WORLDS
 
 
 class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
-    """`num_envs` copies of a world that draw from one generator and begin anew on the step after an episode's end.
+    """`num_envs` copies of a world that share one generator; the next episode starts on the step after the end.
 
-    Observations and actions are indices. The reward of a step is the true one, 0 where none is known; on entering a
-    terminal state, what a reward of the state pays there is added. In place of an action that is not available in a
-    state one of those that are is drawn, so that acting at random is uniform over these.
+    Observations and actions are indices. The reward of a step is the true reward, 0 if it is unknown; the step that
+    enters a terminal state also gives that state's reward. An action that is not available is replaced by a random
+    available one, so uniformly random actions are uniform over the available ones.
 
     Args:
-        num_envs: number of copies.
-        world: a `TabularMDP`, or the name of one of ours (`GridWorld`).
-        max_episode_steps: after which an episode is cut.
-        world_seed: from which the world that is named is drawn; what happens in it has seeds of its own.
-        **arguments: further ones of that world.
+        num_envs: Number of copies.
+        world: `TabularMDP`, or the name of a world of this package (`GridWorld`).
+        max_episode_steps: Number of steps after which an episode is truncated.
+        world_seed: Seed from which the named world is generated; `reset` seeds the episodes.
+        **arguments: Further arguments of the named world.
 
     Raises:
-        ConfigError: no such world; `world_seed` or further arguments beside a `TabularMDP`; episodes of no step.
+        ConfigError: The world is unknown, `world_seed` or further arguments are given with a `TabularMDP`, or
+            `max_episode_steps` is less than 1.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         **arguments: Any,
     ) -> None:
         if max_episode_steps < 1:
-            raise ConfigError(f"max_episode_steps is {max_episode_steps}; an episode takes at least 1 step")
+            raise ConfigError(f"max_episode_steps is {max_episode_steps}; it must be at least 1")
         if isinstance(world, str):
             if world not in WORLDS:
                 raise ConfigError(f"world is {world!r}; choose one of {', '.join(WORLDS)}, or give a TabularMDP")
             world = WORLDS[world](**arguments, seed=world_seed)  # type: ignore[call-arg]
         elif world_seed or arguments:
             given = ", ".join([*(["world_seed"] if world_seed else []), *arguments])
-            raise ConfigError(f"{given}: this is for worlds that are named, and world is a TabularMDP, made already")
+            raise ConfigError(f"{given}: only for worlds given by name, but world is a TabularMDP; leave it out")
         self.mdp = mdp = world.to("cpu")
         self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
         self.num_envs, self.max_episode_steps = num_envs, max_episode_steps
@@ -68,7 +69,7 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.int64], dict[str, Any]]:
-        """Start all episodes anew."""
+        """Start new episodes in all copies."""
         super().reset(seed=seed, options=options)
         self._state, self._steps = self._begin(), np.zeros(self.num_envs, np.int64)
         self._over = np.zeros(self.num_envs, bool)
@@ -77,21 +78,21 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
     def step(
         self, actions: NDArray[Any]
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Step all copies, or start the next episode where one was over: there the action is ignored, the reward 0.
+        """Step all copies; a copy whose episode has ended ignores its action, gives reward 0 and starts a new one.
 
         Raises:
-            InvalidAction: an action is no index in the action space.
+            InvalidAction: An action is not an index in the action space.
         """
         begin = self._over
-        # A terminal state has no row to draw from; what is drawn for it is not used.
+        # A terminal state has no successors to sample; the sample for its replacement is not used.
         state = np.where(begin, self._not_terminal, self._state)
-        actions = self._checked(np.asarray(actions), begin)
+        actions = self._check_actions(np.asarray(actions), begin)
         if self._available is not None:
-            actions = self._possible(state, actions)
+            actions = self._replace_unavailable(state, actions)
         uniform = self.np_random.random(self.num_envs)
-        entry = self.mdp.draw(*(torch.from_numpy(x) for x in (state, actions, uniform))).numpy()
+        entry = self.mdp.sample_transition(*(torch.from_numpy(x) for x in (state, actions, uniform))).numpy()
         successor = self._successor[entry].astype(np.int64)
-        reward = np.where(begin, 0.0, self._paid(state, actions, entry, successor))
+        reward = np.where(begin, 0.0, self._look_up_reward(state, actions, entry, successor))
         self._state = np.where(begin, self._begin(), successor) if begin.any() else successor
         self._steps = np.where(begin, 0, self._steps + 1)
         terminated = self._terminal[self._state] & ~begin
@@ -99,8 +100,8 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         self._over = terminated | truncated
         return self._state.copy(), reward, terminated, truncated, {}
 
-    def _checked(self, actions: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Actions `[num_envs]`, 0 where they are ignored."""
+    def _check_actions(self, actions: NDArray[Any], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Validated actions `[num_envs]`, set to 0 where they are ignored."""
         if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iub":
             raise InvalidAction(
                 f"actions are {actions.dtype} {list(actions.shape)}; expected integers [{self.num_envs}]"
@@ -109,24 +110,24 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
         bad = (actions < 0) | (actions >= self.mdp.num_actions)
         if bad.any():
             raise InvalidAction(
-                f"action {actions[bad.argmax()]} does not exist; there are 0 to {self.mdp.num_actions - 1}"
+                f"action {actions[bad.argmax()]} does not exist; actions are 0 to {self.mdp.num_actions - 1}"
             )
         return actions
 
-    def _possible(self, state: NDArray[Any], actions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Actions `[num_envs]`, each that is not available replaced by one that is, all of them equally likely."""
+    def _replace_unavailable(self, state: NDArray[Any], actions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Replace each unavailable action in `actions: [num_envs]` by a uniformly random available one."""
         assert self._available is not None
         available = self._available[state]
         place = (self.np_random.random(self.num_envs) * available.sum(1)).astype(np.int64)
-        drawn = (available.cumsum(1) > place[:, None]).argmax(1)
-        return np.where(available[np.arange(self.num_envs), actions], actions, drawn)
+        sample = (available.cumsum(1) > place[:, None]).argmax(1)
+        return np.where(available[np.arange(self.num_envs), actions], actions, sample)
 
     def _begin(self) -> NDArray[np.int64]:
-        """States `[num_envs]` to start from."""
-        drawn = self.np_random.random(self.num_envs) * self._start[-1]
-        return np.asarray(np.searchsorted(self._start, drawn, side="right"))
+        """Sample start states `[num_envs]`."""
+        sample = self.np_random.random(self.num_envs) * self._start[-1]
+        return np.asarray(np.searchsorted(self._start, sample, side="right"))
 
-    def _paid(
+    def _look_up_reward(
         self, state: NDArray[Any], action: NDArray[Any], entry: NDArray[Any], successor: NDArray[Any]
     ) -> NDArray[np.float64]:
         if self._reward is None or self.mdp.reward is None:
@@ -139,7 +140,7 @@ class TabularVectorEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
 
 
 class TabularEnv(Env[Any, Any]):
-    """One copy, with the same arguments."""
+    """Single copy of `TabularVectorEnv`, with the same arguments."""
 
     def __init__(self, world: TabularMDP | str = "GridWorld", max_episode_steps: int = 100, **arguments: Any) -> None:
         self.batch = TabularVectorEnv(1, world, max_episode_steps, **arguments)
@@ -153,10 +154,10 @@ class TabularEnv(Env[Any, Any]):
         return observation[0], info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take one step; after the episode's end `reset` has to come first.
+        """Take one step; call `reset` after the end of an episode.
 
         Raises:
-            InvalidAction: the action is no index in the action space.
+            InvalidAction: The action is not an index in the action space.
         """
         observation, reward, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
         return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info

@@ -1,4 +1,4 @@
-"""Grid worlds of the literature, drawn from a seed at any size."""
+"""Grid worlds from the literature, generated from a seed at any size."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.tabular.mdp import TabularMDP
 
 MOVES = np.array([[0, 0], [-1, 0], [0, 1], [1, 0], [0, -1]])
-"""The actions: stay, and one cell up, right, down or left."""
+"""Actions: stay, or move one cell up, right, down or left."""
 
 
 def grid_transitions(size: int, slip: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Successors and probabilities `[S, 5, 5]` of `MOVES` on a square grid; past its edge one stays.
+    """Successors and probabilities `[S, 5, 5]` of `MOVES` on a square grid; a move beyond the edge has no effect.
 
-    With probability `slip` one of the five is drawn instead of what was chosen.
+    Args:
+        size: Number of rows and columns.
+        slip: Probability that a uniformly random action replaces the chosen one.
 
     Raises:
-        ConfigError: a size below 1, or a probability outside [0, 1].
+        ConfigError: `size` is less than 1, or `slip` is outside [0, 1].
     """
     if size < 1:
-        raise ConfigError(f"size is {size}; a grid has at least 1 row")
+        raise ConfigError(f"size is {size}; it must be at least 1")
     if not 0.0 <= slip <= 1.0:
         raise ConfigError(f"slip is {slip}; it must lie in [0, 1]")
     cell = np.stack(np.divmod(np.arange(size * size), size), -1)
@@ -35,30 +37,30 @@ def grid_transitions(size: int, slip: float) -> tuple[NDArray[np.int64], NDArray
 
 
 class _Grid(TabularMDP):
-    """A square grid with a reward and features of its cells, which a subclass draws; every cell may be the first."""
+    """Square grid whose subclasses sample reward and features of the cells; every cell may be a start state."""
 
     def __init__(self, size: int, slip: float, seed: int) -> None:
         transitions = grid_transitions(size, slip)
         if seed < 0:
             raise ConfigError(f"world_seed is {seed}; it must be at least 0")
-        reward, features = self.drawn(size, np.random.default_rng(seed))
+        reward, features = self.sample_cells(size, np.random.default_rng(seed))
         super().__init__(transitions, reward=reward, features=features, grid=(size, size))
 
     @abstractmethod
-    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Reward `[S]` and features `[S, F]`."""
+    def sample_cells(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Sample the reward `[S]` and features `[S, F]` of the cells."""
 
 
 class GridWorld(_Grid):
-    """Ground of four kinds: the goal (one cell, 1 for each step there), plain (0), mud (−0.5) and water (−1).
+    """Grid of four kinds of ground: a goal (one cell, reward 1 per step), plain (0), mud (−0.5) and water (−1).
 
-    Mud and water each cover about a sixth of the rest. The features are indicators of the kind, so that the true reward
-    is linear in them.
+    Mud and water each cover about a sixth of the other cells. The features are one-hot, so the true reward is linear in
+    them.
 
     Args:
-        size: rows and columns.
-        slip: probability of a random move.
-        seed: of goal, mud and water.
+        size: Number of rows and columns.
+        slip: Probability of a random move.
+        seed: Seed of the ground.
     """
 
     REWARDS = np.array([0.0, 1.0, -0.5, -1.0])
@@ -66,8 +68,8 @@ class GridWorld(_Grid):
     def __init__(self, size: int = 8, slip: float = 0.3, seed: int = 0) -> None:
         super().__init__(size, slip, seed)
 
-    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The kinds of ground."""
+    def sample_cells(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Sample the kinds of ground."""
         kind = rng.choice([0, 2, 3], size * size, p=[4 / 6, 1 / 6, 1 / 6])
         kind[rng.integers(size * size)] = 1
         return self.REWARDS[kind], np.eye(4)[kind]
@@ -76,31 +78,31 @@ class GridWorld(_Grid):
 class ObjectWorld(_Grid):
     """Colored objects on a grid (Levine, Popović & Koltun 2011, section 7).
 
-    Each object has an inner and an outer color. A cell pays 1 within distance 3 of an object whose outer color is the
-    first and within 2 of one whose outer color is the second, −1 if only the first is so, else 0; inner colors and
-    further outer ones only distract. The features are, for each inner and outer color and each d = 1, …, size, whether
-    an object of it is at most d away: the true reward is made of two of them and their conjunction, so not linear.
+    Each object has an inner and an outer color. A cell has reward 1 within distance 3 of an object with the first outer
+    color and within distance 2 of one with the second, −1 if only the former holds, and 0 otherwise. Inner colors and
+    other outer colors are distractors. For each inner and outer color and each d = 1, …, size, a feature says whether
+    an object of that color is at most d away. The true reward is a conjunction of two features, so it is not linear.
 
     Args:
-        size: rows and columns.
-        slip: probability of a random move.
-        objects: how many; by default one in 20 cells (50 on 32 × 32).
-        colors: of either kind, 2 at least.
-        seed: of the objects.
+        size: Number of rows and columns.
+        slip: Probability of a random move.
+        objects: Number of objects; by default one per 20 cells (51 on 32 × 32).
+        colors: Number of inner and of outer colors, at least 2.
+        seed: Seed of the objects.
     """
 
     def __init__(
         self, size: int = 32, slip: float = 0.3, objects: int | None = None, colors: int = 2, seed: int = 0
     ) -> None:
         if objects is not None and not 1 <= objects <= size * size:
-            raise ConfigError(f"objects is {objects}; there must be 1 at least, and at most one a cell ({size * size})")
+            raise ConfigError(f"objects is {objects}; it must be 1 to {size * size}, at most one per cell")
         if colors < 2:
-            raise ConfigError(f"colors is {colors}; the reward speaks of two")
+            raise ConfigError(f"colors is {colors}; it must be at least 2")
         self.objects, self.colors = objects, colors
         super().__init__(size, slip, seed)
 
-    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The objects."""
+    def sample_cells(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Sample the objects."""
         cells = size * size
         count = max(1, cells // 20) if self.objects is None else self.objects
         place, color = rng.choice(cells, count, replace=False), rng.integers(self.colors, size=(2, count))
@@ -113,22 +115,22 @@ class ObjectWorld(_Grid):
 
 
 class BinaryWorld(_Grid):
-    """Blue and red cells at random (Wulfmeier, Ondruska & Posner 2015, section 4.2).
+    """Random blue and red cells (Wulfmeier, Ondruska & Posner 2015, section 4.2, arXiv:1507.04888).
 
-    A cell pays 1 if exactly four of the nine cells around and under it are blue, −1 if five are, else 0. The features
-    are the colors of the nine (blue is 1, and so nothing beyond the edge is).
+    A cell has reward 1 if exactly four of the nine cells around and including it are blue, −1 if five are, otherwise 0.
+    The features are the colors of the nine cells: blue is 1; red, and cells beyond the edge, are 0.
 
     Args:
-        size: rows and columns.
-        slip: probability of a random move.
-        seed: of the colors.
+        size: Number of rows and columns.
+        slip: Probability of a random move.
+        seed: Seed of the colors.
     """
 
     def __init__(self, size: int = 32, slip: float = 0.3, seed: int = 0) -> None:
         super().__init__(size, slip, seed)
 
-    def drawn(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The colors."""
+    def sample_cells(self, size: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Sample the colors."""
         blue = np.pad(rng.integers(2, size=(size, size)), 1)
         around = np.lib.stride_tricks.sliding_window_view(blue, (3, 3)).reshape(size * size, 9)
         count = around.sum(1)

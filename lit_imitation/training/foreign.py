@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.trust import is_url, public_names, refuse_url, refused, trusted
+from lit_imitation.utils.trust import is_trusted, is_url, public_names, refuse_url, untrusted_error
 
 MOST_NODES, MOST_CHARACTERS, MOST_BRACKETS = 10_000, 2**18, 1_000
 """Size of a configuration inside a checkpoint, in values, characters and brackets; ours have about a hundred values."""
@@ -40,13 +40,13 @@ def read_config(text: object, file: object) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{file} holds a configuration that is a {type(config).__name__}, not a mapping")
     kept = {key: config[key] for key in ("seed_everything", "model", "data") if key in config}
-    if trusted():
+    if is_trusted():
         return kept
     if not isinstance(kept.get("seed_everything", 0), int):
         raise ConfigError(f"{file} holds a seed_everything that is no number")
     for part in ("model", "data"):
         if part in kept and not (isinstance(kept[part], dict) and "class_path" in kept[part]):
-            raise refused(file, repr(kept[part])[:100], part)
+            raise untrusted_error(file, repr(kept[part])[:100], part)
     try:
         return dict(_Reader(file).mapping(kept, ""))
     except RecursionError as error:
@@ -89,16 +89,16 @@ class _Reader:
             return [self.value(key, one, where) for one in value]
         if not isinstance(value, str):
             return self.primitive(value, where)
-        if trusted(value) or not value:
+        if is_trusted(value) or not value:
             return value
         refuse_url(value, f"{self.file}: {where}")
         self.inert(value, where)
         if key == "class_path":
             if value not in self.public:
-                raise refused(self.file, value, where.removesuffix(".class_path"))
+                raise untrusted_error(self.file, value, where.removesuffix(".class_path"))
         elif key == "env_id":
             if ":" in value:
-                raise refused(self.file, value, where)
+                raise untrusted_error(self.file, value, where)
         elif key == "expert":
             self.expert(value, where)
         elif key == "demonstrations":
@@ -110,7 +110,7 @@ class _Reader:
         elif key in ("start", "reward") and value not in self.public and not _is_word(value):
             return os.path.abspath(os.path.expanduser(value))  # the parser would import `module.ckpt`
         elif value not in self.public and not _is_word(value):
-            raise refused(self.file, value, where)
+            raise untrusted_error(self.file, value, where)
         return value
 
     def inert(self, value: str, where: str) -> None:
@@ -134,7 +134,7 @@ class _Reader:
 
         form, colon, _ = value.partition(":")
         if colon and form not in FILE_FORMS and value not in PUBLIC_FUNCTIONS:
-            raise refused(self.file, value, where)
+            raise untrusted_error(self.file, value, where)
 
     def plain(self, value: Any, where: str) -> Any:
         """Arguments of an environment: numbers, words, and lists and dictionaries of them; none names a file."""
@@ -144,7 +144,7 @@ class _Reader:
         if isinstance(value, list):
             return [self.plain(one, where) for one in value]
         if isinstance(value, str):
-            if not trusted(value) and (value.startswith(("/", "~", ".")) or ".." in value or is_url(value)):
+            if not is_trusted(value) and (value.startswith(("/", "~", ".")) or ".." in value or is_url(value)):
                 raise ConfigError(
                     f"{self.file} names the file {value} ({where}); if you trust the file, add --trust true"
                 )

@@ -23,7 +23,7 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar as Progress
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -38,11 +38,11 @@ from lit_imitation.training.recipes import with_recipes_found
 from lit_imitation.training.run import LastCheckpoint, RunDirectory, last_checkpoint
 from lit_imitation.training.trajectories import TrajectoryWriter
 from lit_imitation.training.usage import Recipe, classes, explain, read_recipes
-from lit_imitation.utils.distributed import end_with, is_lost_peer
-from lit_imitation.utils.files import Hold, check_local, expanded, sweep
+from lit_imitation.utils.distributed import exit_with_parent, is_lost_peer
+from lit_imitation.utils.files import FileLock, check_local, expand_user, remove_leftovers
 from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.program import resume_command
-from lit_imitation.utils.trust import refuse_url, trusting
+from lit_imitation.utils.trust import refuse_url, trust_scope
 
 # Lightning lets the parser read recipes from URLs, and the parser would build any class named in an untyped value.
 set_parsing_settings(
@@ -87,7 +87,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     refuse_urls(arguments)
     arguments = _with_save_dir(with_recipes_found(list(arguments)))
     named = [value for key, value in _pairs(arguments) if key.startswith(("--model", "--data"))]
-    with trusting(flag(arguments, "--trust"), named):
+    with trust_scope(flag(arguments, "--trust"), named):
         _run(command, arguments)
 
 
@@ -336,15 +336,14 @@ class CLI(LightningCLI):
         """Add `--trust`, which `run` has read before."""
         parser.add_argument("--trust", type=bool, default=False, help=TRUST_HELP)
 
-    def _parse_ckpt_path(self) -> None:
-        """Lightning would merge hyper-parameters from the checkpoint; ours come from its configuration."""
-
-    def _set_seed(self) -> None:
-        """Seed everything, if it can be."""
-        seed = self._get(self.config, "seed_everything")
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, check the seed, and take the checkpoint out: Lightning would read hyper-parameters from it."""
+        super().parse_arguments(parser, args)
+        settings = self.config[self.config.subcommand]
+        seed = settings.seed_everything
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
             raise ConfigError(f"seed_everything is {seed}; it must lie in [0, 2^32)")
-        super()._set_seed()
+        self.checkpoint, settings.ckpt_path = settings.get("ckpt_path"), None
 
     @property
     def settings(self) -> Any:
@@ -373,7 +372,7 @@ class CLI(LightningCLI):
         _watch_first_process(first)
         writes = first and not trainer.fast_dev_run
         parent = self._runs()
-        path = settings.get("ckpt_path")
+        path = self.checkpoint
         if trainer.default_root_dir is None:
             if not first and RUN_DIR_VARIABLE in os.environ:
                 trainer.default_root_dir = os.environ[RUN_DIR_VARIABLE]
@@ -386,7 +385,7 @@ class CLI(LightningCLI):
             else:
                 trainer.default_root_dir = str(self._new_directory(parent, writes))
         check_local(str(trainer.default_root_dir), "--trainer.default_root_dir")
-        directory = expanded(trainer.default_root_dir)
+        directory = expand_user(trainer.default_root_dir)
         trainer.default_root_dir = str(directory)
         os.environ[RUN_DIR_VARIABLE] = str(directory)
         if path in ("last", "best"):
@@ -398,6 +397,10 @@ class CLI(LightningCLI):
             settings.ckpt_path = str(find_checkpoint(path))
         elif self.subcommand != "fit":
             raise ConfigError(NO_CHECKPOINT.format(self.subcommand))
+        if settings.get("weights_only") is None:
+            settings.weights_only = True  # a checkpoint from elsewhere must not execute code
+        if self.subcommand in ("validate", "test"):
+            settings.verbose = False  # the summary's table has the same figures
         if writes:
             self._hold(directory)
         if self.subcommand == "fit" and first and not path and (directory / "checkpoints").is_dir():
@@ -409,7 +412,7 @@ class CLI(LightningCLI):
             _check_logger(str(getattr(logger, "class_path", "")))
             if hasattr(logger, "init_args") and "save_dir" in logger.init_args:
                 folder = logger.init_args.save_dir
-                logger.init_args.save_dir = str(directory if folder in (None, ".") else expanded(folder))
+                logger.init_args.save_dir = str(directory if folder in (None, ".") else expand_user(folder))
 
     @staticmethod
     def _new_directory(parent: Path, writes: bool, prefix: str = "") -> Path:
@@ -435,15 +438,14 @@ class CLI(LightningCLI):
             directory.mkdir(parents=True, exist_ok=True)
             CLI.held.callback(_remove_if_empty, directory)
         advice = "let that run end or end it, or choose another --trainer.default_root_dir"
-        CLI.held.callback(Hold(directory / ".lock", str(directory), advice).release)
+        CLI.held.callback(FileLock(directory / ".lock", str(directory), advice).release)
         for folder in (directory, *(directory / name for name in ("checkpoints", "dataset", "to_label"))):
-            sweep(folder)
+            remove_leftovers(folder)
 
     def _runs(self) -> Path:
         """`runs/<method>/<env>`."""
-        method = str(self.settings.model.class_path).rpartition(".")[2].lower()
         env_id = str(self.settings.data.init_args.get("env_id", "")) if self.settings.get("data") else ""
-        return Path("runs") / method / env_id.replace("/", "_").replace(":", "_")
+        return Path("runs") / method_name(self.settings) / env_id.replace("/", "_").replace(":", "_")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: `metrics.csv`, progress, whole checkpoints, the run's directory."""
@@ -476,15 +478,6 @@ class CLI(LightningCLI):
         CLI.latest = instance
         return instance
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        if kwargs.get("weights_only") is None:
-            kwargs["weights_only"] = True  # a checkpoint from elsewhere shall not execute code
-        kwargs["ckpt_path"] = self.settings.ckpt_path
-        if subcommand in ("validate", "test"):
-            kwargs["verbose"] = False  # the summary's table has the same figures
-        return kwargs
-
     def after_fit(self) -> None:
         """Test the best policy, and show what came out."""
         best = last_checkpoint(self.trainer)
@@ -511,6 +504,18 @@ class CLI(LightningCLI):
             self.run_directory.print_table(str(self.trainer.default_root_dir))
 
 
+def method_name(settings: Any) -> str:
+    """Name of the method of a parsed configuration: the model's, or DAgger's, or that of the learner of `RL`."""
+
+    def name(one: Any) -> str:
+        return str(getattr(one, "class_path", "")).rpartition(".")[2].lower()
+
+    if any(name(one) == "daggercallback" for one in _as_list(settings.trainer.callbacks)):
+        return "dagger"
+    model = name(settings.model)
+    return (name(settings.model.init_args.get("learner")) or "ppo") if model == "rl" else model
+
+
 def _as_list(value: Any) -> list[Any]:
     if value is None or isinstance(value, bool):
         return []
@@ -535,7 +540,7 @@ def _watch_first_process(first: bool) -> None:
     if first:
         os.environ[FIRST_PROCESS_VARIABLE] = str(os.getpid())
     elif os.environ.get(FIRST_PROCESS_VARIABLE) == str(os.getppid()):
-        end_with(os.getppid(), grace=20.0)
+        exit_with_parent(os.getppid(), grace=20.0)
 
 
 def _newest_run(parent: Path) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
-from lit_imitation.utils.files import atomic_write, named
+from lit_imitation.utils.files import atomic_write, with_path
 
 
 class MetricsCSV(Logger):
@@ -119,7 +119,7 @@ class MetricsCSV(Logger):
         except OSError as error:  # a full disk: half a row would be read as one
             with suppress(OSError):
                 os.truncate(self.path, size)
-            raise named(error, self.path) from error
+            raise with_path(error, self.path) from error
 
     def _read(self) -> list[dict[str, Any]]:
         with self.path.open(newline="") as file:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 
 FOLDER = Path(__file__).parent / "configs"
 """In a checkout a link to the top-level `configs`; in a wheel a copy of it."""
@@ -51,7 +51,7 @@ def find_recipe(name: str) -> str:
     """
     if "\n" in name or name.lstrip().startswith("{"):
         return name
-    path = expanded(name)
+    path = expand_user(name)
     for file in (path, path.with_name(f"{path.name}.yaml")) if path.name else ():
         if file.is_file():
             return str(file)

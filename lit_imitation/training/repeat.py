@@ -30,7 +30,7 @@ from rich.table import Table
 
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.training.recipes import find_recipe
-from lit_imitation.utils.files import Hold, check_local, expanded, write_json
+from lit_imitation.utils.files import FileLock, check_local, expand_user, write_json
 from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.statistics import Scale, interquartile_mean, stratified_score_interval
 
@@ -91,7 +91,7 @@ def repeat(
     for path in config:  # before anything is written
         _read_recipe(path)
     out.mkdir(parents=True, exist_ok=True)
-    hold = Hold(out / ".lock", str(out), "let that call of repeat end or end it, or name another --out")
+    hold = FileLock(out / ".lock", str(out), "let that call of repeat end or end it, or name another --out")
     try:
         return _repeat(config, seeds, jobs, out, overrides, given, first_seed)
     finally:
@@ -259,7 +259,7 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
     parser.add_argument(
         "--out",
-        type=expanded,
+        type=expand_user,
         metavar="DIR",
         help="folder of the runs (default: runs/repeat/METHOD-TASK of the recipe)",
     )
@@ -267,7 +267,7 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_repeat(namespace: argparse.Namespace, extra: list[str]) -> None:
     """Carry out the parsed command line `namespace`, with `extra` for `fit`, and print the table."""
-    recipe = expanded(namespace.config[0]).resolve()
+    recipe = expand_user(namespace.config[0]).resolve()
     out = namespace.out or Path("runs", "repeat", f"{recipe.parent.name}-{recipe.stem}")
     console = Console()
     try:
@@ -322,7 +322,7 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
 
 def _read_recipe(path: str) -> Any:
     try:
-        return yaml.safe_load(expanded(find_recipe(path)).read_text(encoding="utf-8"))
+        return yaml.safe_load(expand_user(find_recipe(path)).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path}: cannot be read: {error}") from error
 

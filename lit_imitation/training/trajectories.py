@@ -33,7 +33,7 @@ class TrajectoryWriter(BasePredictionWriter):
             shares = [share for process in gathered for share in process]
         if not trainer.is_global_zero:
             return
-        transitions = Transitions.joined(shares)
+        transitions = Transitions.concatenate(shares)
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, EnvironmentDataModule)
         metadata: Metadata = {"env_id": data.env_id, "expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}

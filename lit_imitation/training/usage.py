@@ -19,7 +19,7 @@ import yaml
 
 from lit_imitation.errors import UsageError
 from lit_imitation.utils.arguments import argument_names
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 
 TOP = ("config", "seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "print_config")
 """The options of `fit`, `validate`, `test` and `predict`; the rest lies below these."""
@@ -64,12 +64,12 @@ def read_recipes(arguments: Sequence[str]) -> list[Recipe]:
         name, equals, value = argument.partition("=")
         if name in ("--config", "-c"):
             values += [value] if equals else arguments[i + 1 : i + 2]
-    return [_read_recipe(value) for value in values if value and "\n" not in value and expanded(value).is_file()]
+    return [_read_recipe(value) for value in values if value and "\n" not in value and expand_user(value).is_file()]
 
 
 def _read_recipe(name: str) -> Recipe:
     try:
-        root = yaml.compose(expanded(name).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(expand_user(name).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text: {error}") from error
     except OSError as error:

@@ -1,1 +1,1 @@
-"""Small tools without knowledge of learning: files, seeds, caches, statistics, spaces, processes."""
+"""Shared utilities without learning code: files, seeds, caches, statistics, spaces and processes."""

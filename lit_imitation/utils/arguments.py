@@ -19,7 +19,7 @@ import numpy as np
 
 from lit_imitation.errors import ConfigError
 
-_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+_TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -32,7 +32,7 @@ class TypeChecked:
     """Prefix of an argument in messages: `data`, `model`; empty for the name of the class."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Check the arguments, and leave them to the constructor."""
+        """Check the arguments before the constructor runs."""
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(getattr(cls, "__abstractmethods__", ())))
             raise ConfigError(f"{cls.__name__} is abstract: it does not define {missing}; name a class that does")
@@ -120,11 +120,11 @@ def check_arguments(cls: type, args: Sequence[Any], kwargs: Mapping[str, Any], o
     except TypeError:
         return
     for name, value in list(given.items())[1:]:
-        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # NumPy's and torch's numbers
+        if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # scalars of NumPy and torch
             value = value.item()
         if name not in hints or value is parameters[name].default:
             continue
-        where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_short(value)}"
+        where = f"{f'{owner}.' if owner else f'{cls.__name__}: '}{name} is {_abbreviate(value)}"
         if not _fits(value, hints[name]):
             chosen = typing.get_origin(hints[name]) is Literal
             raise ConfigError(f"{where}; {'choose' if chosen else 'it must be'} {_describe(hints[name])}")
@@ -175,7 +175,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _describe(hint: Any) -> str:
-    """A type as a person calls it."""
+    """Describe a type in words, for messages."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_describe(one) for one in arguments))
@@ -189,9 +189,9 @@ def _describe(hint: Any) -> str:
     if origin in (list, tuple, collections.abc.Sequence):
         return "a list of whole numbers" if arguments and arguments[0] is int else "a list"
     kind = origin or hint
-    return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
+    return _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 
-def _short(value: Any) -> str:
+def _abbreviate(value: Any) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Results that cost time, kept between runs: where they are, under which key, and when they are made anew."""
+"""Cache of expensive results between runs: location, keys and invalidation."""
 
 from __future__ import annotations
 
@@ -27,62 +27,65 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from lit_imitation.errors import LitImitationError
-from lit_imitation.utils.files import atomic_write, check_local, expanded
-from lit_imitation.utils.versions import installed
+from lit_imitation.utils.files import atomic_write, check_local, expand_user
+from lit_imitation.utils.versions import installed_version
 
 T = TypeVar("T")
 
-RENEW = "renew it with --data.refresh true"
+REFRESH_HINT = "renew it with --data.refresh true"
 
 VERSIONS = ("lit-imitation", "torch", "numpy", "gymnasium", "envpool", "mujoco", "box2d", "box2d-py", "ale-py")
-"""Packages whose release decides what a rollout does, beside those that environment and expert are from."""
+"""Packages whose version affects rollouts, in addition to those of the environment and the expert."""
 
 
 def cache_dir() -> Path:
-    """`$LIT_IMITATION_CACHE`, or `lit_imitation` where the platform keeps caches (`~/.cache` on Linux).
+    """Cache directory: `$LIT_IMITATION_CACHE`, or `lit_imitation` in the platform's cache folder (`~/.cache` on Linux).
 
     Raises:
-        ConfigError: the variable holds a URL.
+        ConfigError: The variable holds a URL.
     """
     if path := os.environ.get("LIT_IMITATION_CACHE"):
         check_local(path, "LIT_IMITATION_CACHE")
-        return expanded(path)
+        return expand_user(path)
     return platformdirs.user_cache_path("lit_imitation", appauthor=False)
 
 
-def say(text: str) -> None:
-    """Print a line for the person who runs the program, once however many processes there are."""
-    if not getattr(rank_zero_only, "rank", 0):  # which Lightning sets when it is imported
+def print_once(text: str) -> None:
+    """Print a line to standard error on rank 0 only."""
+    if not getattr(rank_zero_only, "rank", 0):  # Lightning sets the rank when it is imported
         print(text, file=sys.stderr, flush=True)
 
 
 class Store(NamedTuple):
-    """Where results of one kind are kept, and how they are written and read."""
+    """Location and format of one kind of cached result."""
 
     kind: str
     """Folder under `cache_dir()`."""
     write: Callable[[Path, Any], dict[str, Any]]
-    """Writes what needs a file of its own, next to the given entry, and returns what goes into the entry."""
+    """Writes large parts to files next to the given entry and returns the content of the entry."""
     read: Callable[[Path, dict[str, Any]], Any]
-    """The inverse."""
+    """Inverse of `write`."""
 
 
-def kept(store: Store, name: str, key: Key, make: Callable[[], T], *, what: str, refresh: bool = False) -> T:
-    """The result under `key`: from the cache with a line that says so, or made and kept.
+def load_or_make(store: Store, name: str, key: Key, make: Callable[[], T], *, what: str, refresh: bool = False) -> T:
+    """Load the result for `key` from the cache, or make and cache it. A printed line says which.
 
-    An entry lists the files that were read while it was made, and counts only while they are as they were. One that
-    cannot be read is made again; where the cache cannot be written, nothing is kept.
+    An entry lists the files that were read while its result was made, and is valid only while they are unchanged. An
+    unreadable entry is made again. If the cache is not writable, the result is not cached.
 
     Args:
-        store: where results of this kind are kept.
-        name: start of the file name, for the reader.
-        key: what the result depends on.
-        make: makes it, and raises where it is unfit to be kept.
-        what: what it is, for the lines that are printed.
-        refresh: make it anew.
+        store: Location and format of the results.
+        name: Start of the file name, for human readers.
+        key: Everything that the result depends on.
+        make: Function that makes the result; it raises if the result must not be cached.
+        what: Description of the result for the printed lines.
+        refresh: Make the result again even if it is cached.
+
+    Returns:
+        The result.
     """
     if key.unreadable:
-        say(f"{what}: not cached, {key.unreadable}")
+        print_once(f"{what}: not cached, {key.unreadable}")
         return make()
     entry = cache_dir() / store.kind / f"{name}-{key.digest()}.json"
     if entry.is_file() and not refresh:
@@ -91,13 +94,13 @@ def kept(store: Store, name: str, key: Key, make: Callable[[], T], *, what: str,
             changed = next((path for path, content in held["files"].items() if _content(path) != content), None)
             if changed is None:
                 result: T = store.read(entry, held)
-                say(f"{what}: from the cache, {entry} ({RENEW})")
+                print_once(f"{what}: from the cache, {entry} ({REFRESH_HINT})")
                 return result
-            say(f"{what}: made again, for {changed} has changed since {entry} was written")
+            print_once(f"{what}: made again because {changed} has changed since {entry} was written")
         except (OSError, ValueError, TypeError, KeyError, AttributeError, LitImitationError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            say(f"{what}: made again, for {entry} cannot be used ({reason})")
-    with opened_files(key.opened):
+            print_once(f"{what}: made again because {entry} cannot be used ({reason})")
+    with record_opened_files(key.opened):
         result = make()
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -105,34 +108,35 @@ def kept(store: Store, name: str, key: Key, make: Callable[[], T], *, what: str,
         held = {**store.write(entry, result), "files": files, "key": key.parts}
         atomic_write(entry, json.dumps(held, indent=1, sort_keys=True) + "\n")
     except OSError as error:
-        say(f"{what}: not cached, {entry} cannot be written ({error})")
+        print_once(f"{what}: not cached, {entry} cannot be written ({error})")
     return result
 
 
 class Key:
-    """What a result depends on: settings, versions, and the content of source and data files.
+    """Everything that a result depends on: settings, versions, and the content of source and data files.
 
     Args:
-        **settings: numbers, strings, and whatever else can be pickled; its content counts, and the source of its class.
+        **settings: Numbers, strings, and other values that can be pickled; these count by content and by the source of
+            their class.
     """
 
     def __init__(self, **settings: Any) -> None:
         self.unreadable = ""
-        """Why the result must not be cached; empty where it may."""
+        """Reason why the result must not be cached; empty if it may be."""
         self.opened: list[str] = []
-        """Files that were read while the parts of the key were made."""
+        """Files that were read while the key was built."""
         self.parts: dict[str, Any] = {"versions": {"python": platform.python_version()}, "files": {}}
-        self.parts["versions"] |= {name: installed(name) for name in VERSIONS}
+        self.parts["versions"] |= {name: installed_version(name) for name in VERSIONS}
         self._seen: set[str] = set()
         for name, value in settings.items():
             self.add(name, value)
 
     def digest(self) -> str:
-        """A short name for everything in the key."""
+        """Short hash of the key, for file names."""
         return hashlib.sha256(json.dumps(self.parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def files_read(self) -> list[str]:
-        """The files in `opened` that may hold what the key does not."""
+        """Files in `opened` whose content the key does not cover already."""
         here = Path(__file__).parent
         found = []
         for name in dict.fromkeys(self.opened):
@@ -144,23 +148,23 @@ class Key:
                     continue
                 path = Path(name)
             absolute = path.absolute()
-            ours = absolute.is_relative_to(here) and path.suffix == ".py"
+            own_source = absolute.is_relative_to(here) and path.suffix == ".py"
             system = any(absolute.is_relative_to(root) for root in ("/proc", "/sys", "/dev"))
             cached = absolute.is_relative_to(cache_dir().absolute())
-            if not (ours or system or cached or _is_installed(absolute)) and path.is_file():
+            if not (own_source or system or cached or _is_installed(absolute)) and path.is_file():
                 found.append(name)
         return found
 
     def add(self, name: str, value: Any) -> None:
-        """A setting."""
+        """Add a setting."""
         if value is None or isinstance(value, bool | int | float | str):
             self.parts[name] = value
             return
         buffer = io.BytesIO()
         try:
             _Pickler(buffer, protocol=4).dump(value)
-        except Exception as error:  # an object may refuse in any way
-            self.refuse(f"{name} cannot be compared with that of another run ({type(error).__name__}: {error})")
+        except Exception as error:  # pickling third-party objects may raise anything
+            self.refuse(f"{name} cannot be compared between runs ({type(error).__name__}: {error})")
             return
         content = buffer.getvalue()
         self.parts[name] = [type(value).__name__, hashlib.sha256(content).hexdigest()]
@@ -169,11 +173,11 @@ class Key:
                 self.add_module(argument)
 
     def add_file(self, path: str | Path) -> None:
-        """A file by its content, whatever it is called."""
+        """Add a file by its content."""
         self.parts["files"][Path(path).name] = _content(path)
 
     def add_code(self, thing: Any) -> None:
-        """The source of a class and its bases, of a function, or of an object's class."""
+        """Add the source of a class and its bases, of a function, or of an object's class."""
         if isinstance(thing, functools.partial):
             self.add("partial", (thing.args, thing.keywords))
             self.add_code(thing.func)
@@ -197,14 +201,14 @@ class Key:
             self.add_code(type(thing))
 
     def add_module(self, name: str, near: Path | None = None) -> None:
-        """The sources of a module's whole top-level package, and of what they import that is not installed.
+        """Add the sources of a module's top-level package and of everything it imports that is not installed.
 
-        Of our own package the release counts, and the module's folder. Of the standard library Python's release does;
-        of installed packages that are imported, theirs. Data files that a source names count by their content.
+        This package counts by release and by the module's folder. The standard library counts by Python's version, and
+        imported packages that are installed by theirs. Data files that a source names count by content.
 
         Args:
-            name: dotted.
-            near: folder to look in first, where the module has not been imported.
+            name: Dotted name of the module.
+            near: Folder to search first if the module has not been imported.
         """
         top = name.partition(".")[0]
         if top == "lit_imitation":
@@ -218,7 +222,7 @@ class Key:
             file, paths = _python_file(module), [Path(path) for path in getattr(module, "__path__", ())]
         else:
             spec = importlib.machinery.PathFinder.find_spec(top, [str(near or os.getcwd()), *sys.path])
-            if spec is None:  # an optional one
+            if spec is None:  # an optional import
                 return
             paths = [Path(path) for path in spec.submodule_search_locations or ()]
             file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
@@ -240,12 +244,12 @@ class Key:
             self._add_source(source, f"{top}/{relative.as_posix()}")
 
     def _add_installed(self, name: str, sources: list[Path]) -> None:
-        """One digest for all sources of a package that nobody is at work on."""
+        """Add one digest for all sources of an installed package, which do not change during development."""
         contents = [(source.name, _installed_content(source)) for source in sources]
         self.parts["files"][name] = hashlib.sha256(repr(contents).encode()).hexdigest()[:32]
 
     def _add_source(self, source: Path, name: str) -> None:
-        """A file that somebody may be at work on, with what it imports and the data files that it names."""
+        """Add a source file under development, with its imports and the data files it names."""
         content = _content(source)
         if content is None:
             self.refuse(f"{source} cannot be read")
@@ -253,12 +257,12 @@ class Key:
         self.parts["files"][name] = content
         for module in list(sys.modules.values()):
             if getattr(module, "__file__", None) == str(source):
-                known, before = _loaded.setdefault(str(source), (module.__spec__ or module, content))
+                known, before = _loaded_sources.setdefault(str(source), (module.__spec__ or module, content))
                 if known is not (module.__spec__ or module):  # reloaded
-                    _loaded[str(source)] = (module.__spec__ or module, content)
+                    _loaded_sources[str(source)] = (module.__spec__ or module, content)
                 elif before != content:
-                    self.refuse(f"{source} was edited after it had been imported; start Python anew")
-        imports, strings = _read(content, source)
+                    self.refuse(f"{source} was edited after it was imported; restart Python")
+        imports, strings = _imports_and_strings(content, source)
         for module_name in imports:
             self.add_module(module_name, near=source.parent)
         for text in strings:
@@ -271,12 +275,12 @@ class Key:
                     self.parts["files"][f"{name}: {'' if path == Path(text) else './'}{text}"] = data
 
     def refuse(self, reason: str) -> None:
-        """Note why nothing may be kept; the first reason counts."""
+        """Record why the result must not be cached; the first reason is kept."""
         self.unreadable = self.unreadable or reason
 
 
 class _Pickler(pickle.Pickler):
-    """Pickles tensors by their content, where torch would write addresses."""
+    """Pickler that stores tensors by content; torch would store memory addresses."""
 
     def reducer_override(self, thing: Any) -> Any:
         if isinstance(thing, torch.Tensor):
@@ -285,40 +289,40 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-_loaded: dict[str, tuple[Any, str]] = {}
-"""By file: what Python has loaded from it, and the file's content when that was first looked at."""
+_loaded_sources: dict[str, tuple[Any, str]] = {}
+"""Loaded module and content hash of each source file, as first seen."""
 
-_watching: list[list[str]] = []
+_recorders: list[list[str]] = []
 _hooked: list[bool] = []
 
 
 @contextmanager
-def opened_files(found: list[str]) -> Iterator[None]:
-    """Note in `found` the files that this process opens for reading in a `with` block, by Python's `open`."""
+def record_opened_files(found: list[str]) -> Iterator[None]:
+    """Append to `found` the files that Python's `open` opens for reading inside the block."""
     if not _hooked:
-        sys.addaudithook(_note)
+        sys.addaudithook(_record_open)
         _hooked.append(True)
-    _watching.append(found)
+    _recorders.append(found)
     try:
         yield
     finally:
-        _watching.remove(found)
+        _recorders.remove(found)
 
 
-def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _watching:
+def _record_open(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not _recorders:
         return
     path, mode, flags = arguments
     writes = set(mode) & set("wax+") if isinstance(mode, str) else flags & (os.O_WRONLY | os.O_RDWR)
     if isinstance(path, str) and not writes:
-        for found in _watching:
+        for found in _recorders:
             found.append(path)
 
 
 def _content(path: str | Path) -> str | None:
-    """A digest of what a file holds; None where it cannot be read."""
-    watched = _watching[:]
-    _watching.clear()  # to look at a file is not to depend on it
+    """Hash of a file's content; None if it cannot be read."""
+    watched = _recorders[:]
+    _recorders.clear()  # hashing a file does not make the result depend on it
     try:
         with open(path, "rb") as file:
             digest = hashlib.sha256()
@@ -328,11 +332,11 @@ def _content(path: str | Path) -> str | None:
     except OSError:
         return None
     finally:
-        _watching.extend(watched)
+        _recorders.extend(watched)
 
 
 def _installed_content(path: Path) -> str | None:
-    """Likewise, of a file that hardly anybody edits while it is used."""
+    """Hash of an installed file's content, remembered while its time and size are unchanged."""
     try:
         status = path.stat()
     except OSError:
@@ -346,13 +350,13 @@ def _remembered_content(path: str, modified: int, size: int) -> str | None:
 
 
 def _python_file(module: types.ModuleType | None) -> Path | None:
-    """The source of a module, where it has one that can be read."""
+    """Path of a module's source, if it has a readable one."""
     file = getattr(module, "__file__", None)
     return Path(file) if file and file.endswith(".py") and Path(file).is_file() else None
 
 
 def _sources(folder: Path) -> Iterator[Path]:
-    """Python files below, except in folders that are not part of a package."""
+    """Python files below `folder`, except in folders that are not packages."""
     for directory, folders, files in os.walk(folder):
         inside = [one for one in folders if one.isidentifier() and one != "__pycache__"]
         folders[:] = [one for one in inside if not (Path(directory) / one / "pyvenv.cfg").exists()]
@@ -365,7 +369,7 @@ def _installation() -> tuple[Path, ...]:
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a file is the standard library's or an installed package's."""
+    """Whether a file belongs to the standard library or an installed package."""
     parts = path.parts
     if "site-packages" in parts or "dist-packages" in parts:
         return True
@@ -378,13 +382,13 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _release(top: str) -> str:
-    """The release of an installed package, by the name under which it is imported."""
-    return ", ".join(sorted({f"{name} {installed(name)}" for name in _distributions().get(top, [])}))
+    """Versions of the installed distributions that provide the top-level import name `top`."""
+    return ", ".join(sorted({f"{name} {installed_version(name)}" for name in _distributions().get(top, [])}))
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(content: str, source: Path) -> tuple[list[str], list[str]]:
-    """The top-level names that a source imports, and the strings in it that may name a file."""
+def _imports_and_strings(content: str, source: Path) -> tuple[list[str], list[str]]:
+    """Top-level names that a source imports, and its strings that may name a file."""
     try:
         tree = ast.parse(source.read_bytes())
     except (OSError, SyntaxError, ValueError):

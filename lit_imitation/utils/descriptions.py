@@ -1,4 +1,4 @@
-"""Objects as plain data that a checkpoint can hold: what they were built from, and back."""
+"""Serialization of objects as plain data for checkpoints, and reconstruction from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lit_imitation.errors import ConfigError
 from lit_imitation.utils.arguments import TypeChecked, constructor_signature
 from lit_imitation.utils.spaces import space_from_dict, space_to_dict
-from lit_imitation.utils.trust import refused, trusted, trusting
+from lit_imitation.utils.trust import is_trusted, trust_scope, untrusted_error
 
 KIND = "__kind__"
 """The key that tells the description of an object from a dictionary that was given as one."""
@@ -29,29 +29,29 @@ DATACLASSES = ("lit_imitation.methods.dagger.schedules", "lit_imitation.optim.op
 Built = TypeVar("Built")
 
 
-class Described(TypeChecked):
-    """A class whose objects remember what they were built from, as `arguments`.
+class Describable(TypeChecked):
+    """Base class whose objects record their constructor arguments in `arguments`.
 
-    What NumPy and torch call a number becomes Python's before the constructor sees it, so that the object and the one
-    that a checkpoint gives back compute the same.
+    Numbers of NumPy and torch are converted to Python's before the constructor runs, so that an object and its copy
+    from a checkpoint compute the same.
     """
 
     arguments: dict[str, Any]
     """Arguments of the constructor by name, defaults and those of base classes included, without `context`."""
     source = ""
-    """Of what comes out of a checkpoint: which, and of what."""
+    """Checkpoint and method that the object was loaded from; empty otherwise."""
     context: ClassVar[tuple[str, ...]] = ()
-    """Names of the constructor's first arguments that say what the object is for, such as spaces."""
+    """Names of the constructor's first arguments, which are set by the task: the spaces."""
     factory_context: ClassVar[tuple[str, ...]] = ()
-    """Names of further ones that a factory is given, after these."""
+    """Names of the next arguments, which a factory receives after `context`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not hasattr(cls.__init__, "notes"):
-            cls.__init__ = _noting(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _record_arguments(cls.__init__)  # type: ignore[method-assign]
 
 
-def _noting(init: Callable[..., None]) -> Callable[..., None]:
+def _record_arguments(init: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(init)
 
     @wraps(init)
@@ -68,7 +68,7 @@ def _noting(init: Callable[..., None]) -> Callable[..., None]:
     return noting
 
 
-def _given(cls: type[Described], *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _given(cls: type[Describable], *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Arguments of the outermost constructor by name, without defaults."""
     try:
         bound = constructor_signature(cls).bind(*args, **kwargs)
@@ -87,7 +87,7 @@ def _given(cls: type[Described], *args: Any, **kwargs: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in cls.context}
 
 
-def _defaults(cls: type[Described], signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _defaults(cls: type[Describable], signature: inspect.Signature, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Arguments that a constructor was not given, with their defaults, where the constructor of `cls` accepts them.
 
     Each constructor in the chain of `super().__init__` notes its own: an argument that a subclass fixes for its parent
@@ -105,7 +105,7 @@ def _defaults(cls: type[Described], signature: inspect.Signature, *args: Any, **
 
 
 def plain_numbers(value: Any) -> Any:
-    """NumPy's scalars and arrays of no dimension, and torch's, as Python's; in lists, tuples and dictionaries too."""
+    """Convert scalars of NumPy and torch to Python numbers, also inside lists, tuples and dictionaries."""
     if type(value) is Tensor and value.ndim == 0 and not value.requires_grad:
         return value.item()
     if isinstance(value, np.generic | np.ndarray):
@@ -120,18 +120,18 @@ def plain_numbers(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if value.ndim or value.dtype.kind not in "biufcU":
         return value
-    return float(value) if value.dtype.char == "g" else value.item()  # of a long double `item` is one again
+    return float(value) if value.dtype.char == "g" else value.item()  # `item` of a long double is a long double
 
 
 def _double(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """An array of long doubles, which neither torch nor Python has, as one of doubles."""
+    """Convert an array of long doubles to doubles; neither torch nor Python supports long doubles."""
     return value.astype({"g": np.float64, "G": np.complex128}.get(value.dtype.char, value.dtype), copy=False)
 
 
-def plain(value: Any) -> Any:
-    """The state of an object of others, with what `weights_only=True` refuses to load in another form.
+def to_plain(value: Any) -> Any:
+    """Convert the state of an object to types that torch loads with `weights_only=True`.
 
-    NumPy's numbers become Python's, its arrays tensors, and paths strings.
+    Numbers of NumPy become Python's, arrays become tensors, and paths become strings.
     """
     if isinstance(value, np.generic | np.ndarray):
         value = _number(value)
@@ -140,55 +140,64 @@ def plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, dict):
-        kind = type(value) if hasattr(value, "move_to_end") else dict  # an OrderedDict has its order
-        return kind((key, plain(item)) for key, item in value.items())
+        kind = type(value) if hasattr(value, "move_to_end") else dict  # keep an OrderedDict
+        return kind((key, to_plain(item)) for key, item in value.items())
     if type(value) in (list, tuple):
-        return type(value)(plain(item) for item in value)
+        return type(value)(to_plain(item) for item in value)
     return value
 
 
 def class_name(cls: Any) -> str:
-    """`package.module.Class`."""
+    """Full name of a class: `package.module.Class`."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def subclasses(cls: type[Built]) -> Iterator[type[Built]]:
-    """All of them, of subclasses too."""
+    """All direct and indirect subclasses of a class."""
     for subclass in cls.__subclasses__():
         yield subclass
         yield from subclasses(subclass)
 
 
 def find_class(name: object, base: type[Built], file: object = "the checkpoint") -> type[Built]:
-    """The subclass of `base` (or itself) with this `class_name` that a file may name.
+    """Find `base` or the subclass of it that a file names.
 
-    That is a public one of this package; another one only if it is trusted or named in the same call.
+    A file may name public classes of this package. Other classes have to be trusted or named in the same call.
+
+    Args:
+        name: `class_name` of the class.
+        base: Class that the result has to be, or inherit from.
+        file: File that names the class, for messages.
+
+    Returns:
+        The class.
 
     Raises:
-        ConfigError: it may not, or there is no such class.
+        ConfigError: The class is not trusted or does not exist.
+        TypeError: `name` is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(f"the class is a {type(name).__name__}")
-    for cls in _public(base):
+    for cls in _public_subclasses(base):
         if class_name(cls) == name:
             return cls
-    if not trusted(name):
-        raise refused(file, name)
-    for cls in (base, *subclasses(base)):  # also those that no import would find
+    if not is_trusted(name):
+        raise untrusted_error(file, name)
+    for cls in (base, *subclasses(base)):  # includes classes that cannot be imported, such as local ones
         if class_name(cls) == name:
             return cls
     module, _, attribute = name.rpartition(".")
     try:
         thing = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # the module is somebody else's code and may fail in any way
+    except Exception as error:  # third-party code may raise anything
         raise ConfigError(f"{file} names {name}, which cannot be imported: {type(error).__name__}: {error}") from error
     if not (isinstance(thing, type) and issubclass(thing, base)):
-        raise ConfigError(f"{file} names {name}, which is no {base.__name__.lower()}")
+        raise ConfigError(f"{file} names {name}, which is not a {base.__name__.lower()}")
     return thing
 
 
-def _public(base: type[Built]) -> Iterator[type[Built]]:
-    """The subclasses of `base` that this package exports, and that are imported: nothing heavy is imported for it."""
+def _public_subclasses(base: type[Built]) -> Iterator[type[Built]]:
+    """Subclasses of `base` that this package exports, among modules that are cheap to import or already imported."""
     for path in (
         "lit_imitation.policies",
         "lit_imitation.rewards",
@@ -204,8 +213,8 @@ def _public(base: type[Built]) -> Iterator[type[Built]]:
                 yield thing
 
 
-def names_of(given: Iterable[object]) -> list[str]:
-    """The names of classes, and of those that factories build, which somebody spelled out."""
+def class_names(given: Iterable[object]) -> list[str]:
+    """Full names of classes that the caller gave explicitly, directly or through a factory."""
     found = []
     for one in given:
         while isinstance(one, partial):
@@ -216,7 +225,7 @@ def names_of(given: Iterable[object]) -> list[str]:
 
 
 def encode(value: Any) -> Any:
-    """The value as primitives and tensors, from which `decode` makes an equal one."""
+    """Convert a value to primitives and tensors; `decode` inverts this."""
     value = plain_numbers(value)
     if value is None or type(value) in (bool, int, float, complex, str, bytes, torch.dtype, torch.device):
         return value
@@ -238,18 +247,18 @@ def encode(value: Any) -> Any:
     if isinstance(value, Space):
         try:
             return {KIND: "space", "space": space_to_dict(value)}
-        except Exception:  # a space of which a checkpoint knows nothing
-            return _unknown(value)
-    return _encoded_code(value)
+        except Exception:  # an unsupported space
+            return _encode_unknown(value)
+    return _encode_code(value)
 
 
-def _encoded_code(value: Any) -> dict[str, Any]:
-    """Classes, functions, and objects that are built from arguments."""
-    if isinstance(value, Described):
+def _encode_code(value: Any) -> dict[str, Any]:
+    """Encode classes, functions, and objects that are built from arguments."""
+    if isinstance(value, Describable):
         return {KIND: "object", **describe(value)}
     if isinstance(value, partial):
         function, args = value.func, value.args
-        if not inspect.isclass(function) and args and inspect.isclass(args[0]):  # the command line's way to build one
+        if not inspect.isclass(function) and args and inspect.isclass(args[0]):  # jsonargparse's factory
             function, args = args[0], args[1:]
         keywords = {name: encode(item) for name, item in value.keywords.items()}
         return {KIND: "partial", "of": encode(function), "args": [encode(item) for item in args], "keywords": keywords}
@@ -264,18 +273,18 @@ def _encoded_code(value: Any) -> dict[str, Any]:
     if is_dataclass(value) and type(value).__module__ in DATACLASSES:
         arguments = {field.name: encode(getattr(value, field.name)) for field in fields(value) if field.init}
         return {KIND: "object", "class": class_name(type(value)), "arguments": arguments}
-    return _unknown(value)
+    return _encode_unknown(value)
 
 
-def _unknown(value: Any) -> dict[str, Any]:
+def _encode_unknown(value: Any) -> dict[str, Any]:
     return {KIND: "unknown", "class": class_name(type(value)), "text": repr(value)[:200]}
 
 
 def decode(value: Any) -> Any:
-    """The inverse of `encode`.
+    """Inverse of `encode`.
 
     Raises:
-        ConfigError: it names code that is not imported or not to be called, or was never described.
+        ConfigError: The value names code that is not trusted, or could not be encoded.
     """
     if type(value) in (list, tuple):
         return type(value)(decode(item) for item in value)
@@ -294,64 +303,64 @@ def decode(value: Any) -> Any:
         return Path(value["path"])
     if kind == "space":
         return space_from_dict(value["space"])
-    return _decoded_code(kind, value)
+    return _decode_code(kind, value)
 
 
-def _decoded_code(kind: str, value: dict[str, Any]) -> Any:
+def _decode_code(kind: str, value: dict[str, Any]) -> Any:
     if kind == "object":
-        if (cls := _schedule(value["class"])) is not None:
+        if (cls := _find_schedule(value["class"])) is not None:
             return cls(**decode(value["arguments"]))
-        return build(value, Described)
+        return build(value, Describable)
     if kind == "factory":
-        return factory(value)
+        return make_factory(value)
     if kind == "class":
-        return _class(value["class"])
+        return _find_class(value["class"])
     if kind == "function":
-        return _function(value["module"], value["name"])
+        return _find_function(value["module"], value["name"])
     if kind == "partial":
         of = decode(value["of"])
-        if not (inspect.isclass(of) and issubclass(of, Described)):
+        if not (inspect.isclass(of) and issubclass(of, Describable)):
             raise ConfigError(
-                f"the checkpoint asks for {of} with arguments of its own, and it may not: give it yourself"
+                f"the checkpoint contains a call of {of}, which is not allowed: pass that argument yourself"
             )
         return partial(of, *decode(value["args"]), **decode(value["keywords"]))
     raise ConfigError(
-        f"the checkpoint could not hold a {value.get('class', kind)} ({value.get('text', '')}): give it by keyword to "
-        "load_from_checkpoint"
+        f"the checkpoint could not store a {value.get('class', kind)} ({value.get('text', '')}): pass it by keyword "
+        "to load_from_checkpoint"
     )
 
 
-def _class(name: str) -> type[Any]:
+def _find_class(name: str) -> type[Any]:
     for cls in subclasses(nn.Module):
         if class_name(cls) == name and name.startswith("torch.nn.modules."):
             return cls
     return find_class(name, object)
 
 
-def _function(module: str, name: str) -> Any:
-    """One of torch's mathematics; another one where it is trusted."""
+def _find_function(module: str, name: str) -> Any:
+    """Find a mathematical function of torch, or another function if it is trusted."""
     if module not in ("torch", "torch.nn.functional"):
-        if not trusted(f"{module}.{name}"):
-            raise refused("the checkpoint", f"{module}.{name}")
+        if not is_trusted(f"{module}.{name}"):
+            raise untrusted_error("the checkpoint", f"{module}.{name}")
         importlib.import_module(module)
         found: Any = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
         return found
-    # Both modules import others, `os` too, and torch has functions that read files: a name without a dot, of what
-    # tensors have as a method, or of a function that is written for networks.
+    # Both modules import others such as `os`, and torch has functions that read files. Accept only names without a dot
+    # that are also tensor methods, or functions written for networks.
     found = getattr(sys.modules[module], name, None)
     if module == "torch":
         mathematics = isinstance(found, BuiltinFunctionType) and callable(getattr(Tensor, name, None))
     else:
         mathematics = getattr(found, "__module__", None) in ("torch.nn.functional", "torch._C._nn")
     if not mathematics:
-        raise refused("the checkpoint", f"{module}.{name}")
+        raise untrusted_error("the checkpoint", f"{module}.{name}")
     return found
 
 
 def describe(described: Any) -> dict[str, Any]:
-    """An object's class, spaces and arguments; with its `state_dict` all of it."""
+    """Describe an object by class, spaces and arguments; together with its `state_dict` this is complete."""
     found = {"class": class_name(type(described)), "arguments": encode(dict(described.arguments))}
     if "observation_space" in type(described).context:
         for name in ("observation_space", "action_space"):
@@ -363,19 +372,22 @@ def describe(described: Any) -> dict[str, Any]:
 def build(
     description: Mapping[str, Any], base: type[Built], file: object = "the checkpoint", named: Iterable[object] = ()
 ) -> Built:
-    """The inverse of `describe`, with fresh weights.
+    """Build an object from its description, with fresh weights.
 
     Args:
-        description: what `describe` gave.
-        base: class that the result has to be an instance of.
-        file: where the description is from, for messages.
-        named: classes (or factories of one) that the caller named itself; a file chooses among these and the public
-            classes of this package, unless it is trusted.
+        description: Result of `describe`.
+        base: Class that the result has to be an instance of.
+        file: Origin of the description, for messages.
+        named: Classes, or factories of one, that the caller gave explicitly. Unless trusted, the file may name only
+            these and the public classes of this package.
+
+    Returns:
+        The object.
 
     Raises:
-        ConfigError: the class is another one, does not exist, or is no `base`.
+        ConfigError: The class is not trusted, does not exist, or is not a `base`.
     """
-    with trusting(False, names_of(named)):
+    with trust_scope(False, class_names(named)):
         cls: Any = find_class(description["class"], base, file)
         names = [name for name in ("observation_space", "action_space") if name in description]
         spaces = [space_from_dict(description[name]) for name in names]
@@ -383,22 +395,22 @@ def build(
     return built
 
 
-def _schedule(name: str) -> type[Any] | None:
-    """One of this package's own, which are no modules."""
+def _find_schedule(name: str) -> type[Any] | None:
+    """Find a DAgger schedule of this package; these are dataclasses, not modules."""
     module, _, attribute = name.rpartition(".")
     found = getattr(sys.modules.get(module), attribute, None)
     return found if module in DATACLASSES and inspect.isclass(found) and is_dataclass(found) else None
 
 
-def factory(description: Mapping[str, Any]) -> Callable[..., Any]:
-    """What builds such an object for any spaces."""
-    cls = find_class(description["class"], Described)
+def make_factory(description: Mapping[str, Any]) -> Callable[..., Any]:
+    """Build a factory that makes the described object for any spaces."""
+    cls = find_class(description["class"], Describable)
     arguments = decode(description["arguments"])
     return partial(cls, **{name: value for name, value in arguments.items() if name not in cls.factory_context})
 
 
 def differences(then: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """What differs between two descriptions: the setting's name, the old value and the new one."""
+    """Compare two descriptions; return the name, old value and new value of each setting that differs."""
     if isinstance(then, dict) and isinstance(now, dict) and then.get(KIND) == now.get(KIND):
         found = []
         for key in sorted({*then, *now} - {KIND}):
@@ -406,33 +418,35 @@ def differences(then: Any, now: Any, path: str = "") -> list[tuple[str, Any, Any
             found += differences(then.get(key), now.get(key), name)
         return found
     same = torch.equal(then, now) if isinstance(then, Tensor) and isinstance(now, Tensor) else _same(then, now)
-    return [] if same else [(path, _shown(then), _shown(now))]
+    return [] if same else [(path, _short_name(then), _short_name(now))]
 
 
 def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):  # [64, 64] of a recipe is (64, 64)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):  # a recipe's list equals a tuple
         return len(one) == len(other) and all(not differences(a, b) for a, b in zip(one, other, strict=True))
     if isinstance(one, Tensor) or isinstance(other, Tensor):
         return False
     return bool(one == other) or (one != one and other != other)
 
 
-def _shown(value: Any) -> Any:
-    """A class by its last name; a description in short."""
+def _short_name(value: Any) -> Any:
+    """Shorten a class to its last name and a description to its class."""
     if isinstance(value, dict) and "class" in value:
         value = value["class"]
     return value.rpartition(".")[2] if isinstance(value, str) and value.count(".") > 1 else value
 
 
-def unknown(description: Any, path: str = "") -> list[str]:
-    """The names of the settings that could not be described."""
+def find_undescribed(description: Any, path: str = "") -> list[str]:
+    """Names of the settings that could not be described."""
     if isinstance(description, list | tuple):
-        return [name for item in description for name in unknown(item, path)]
+        return [name for item in description for name in find_undescribed(item, path)]
     if not isinstance(description, dict):
         return []
     if description.get(KIND) == "unknown":
         return [f"{path} ({description['class']})"]
     found = []
     for key, item in description.items():
-        found += unknown(item, path if key in ("arguments", "class", "keywords", "of") else f"{path}.{key}".strip("."))
+        found += find_undescribed(
+            item, path if key in ("arguments", "class", "keywords", "of") else f"{path}.{key}".strip(".")
+        )
     return found

@@ -1,4 +1,4 @@
-"""What several processes know of each other."""
+"""Helpers around `torch.distributed`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def end_with(parent: int, grace: float = 0.0) -> None:
-    """End this process, from a thread in the background, once the one that started it is gone, however that ended.
+def exit_with_parent(parent: int, grace: float = 0.0) -> None:
+    """Exit this process once its parent is gone, however the parent ended. A background thread watches.
 
     Args:
-        parent: number of the process that started this one.
-        grace: seconds to finish by itself first.
+        parent: PID of the parent process.
+        grace: Seconds this process gets to finish on its own first.
     """
     forked, starter = os.getppid() == parent, multiprocessing.parent_process()
 
@@ -25,7 +25,7 @@ def end_with(parent: int, grace: float = 0.0) -> None:
         if forked:
             while os.getppid() == parent:
                 time.sleep(0.5)
-        elif starter is not None:  # a server of multiprocessing's forked this process in its name
+        elif starter is not None:  # multiprocessing's fork server is the direct parent, not the starter
             starter.join()
         else:
             return
@@ -36,32 +36,32 @@ def end_with(parent: int, grace: float = 0.0) -> None:
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this one is, from 0."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process of the run is gone, or has not answered in time."""
+    """Whether an error means that another process of the run is gone or timed out."""
     if not dist.is_available():
         return False
     return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in str(error).lower())
 
 
-def all_reduced(x: Tensor) -> Tensor:
-    """The sum of `x` over the processes; `x` itself where there is one."""
+def all_reduce(x: Tensor) -> Tensor:
+    """Sum `x` over all processes; with one process, return `x` itself."""
     if world_size() > 1:
         x = x.clone()
         dist.all_reduce(x)
     return x
 
 
-def gathered(x: Any) -> list[Any] | None:
-    """`x` of every process, on the first of them; None on the others."""
+def gather_to_first(x: Any) -> list[Any] | None:
+    """Collect `x` from every process on rank 0; return None on the other ranks."""
     if world_size() == 1:
         return [x]
     found: list[Any] | None = [None] * world_size() if rank() == 0 else None

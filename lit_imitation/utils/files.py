@@ -1,4 +1,4 @@
-"""Paths as people write them, files that are whole or not there, and locks on what one process alone may write."""
+"""Paths, atomic writes, and file locks between processes."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"^\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{12}\.(tmp|old)$")
-_swept: set[Path] = set()
+_cleaned_directories: set[Path] = set()
 
 
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """The path with a leading `~` or `~user` replaced by that home directory, as a shell would.
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """Expand a leading `~` or `~user` as a shell would.
 
     Raises:
-        ConfigError: there is no such user.
+        ConfigError: The user does not exist.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ConfigError(f"{os.fspath(path)}: there is no such user's home; give the whole path") from error
+        raise ConfigError(f"{os.fspath(path)}: no such user; give the full path") from error
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
-    """Put `data` at `path` whole, or leave what was there untouched; text is written as UTF-8.
+    """Write `data` to `path` completely, or leave the old file untouched; text is encoded as UTF-8.
 
     Raises:
-        OSError: as `atomic_file`.
+        OSError: As `atomic_file`.
     """
     with atomic_file(path) as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -51,19 +51,20 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A new file, open for writing and reading, that takes the name `path` in one step once the block is done.
+    """Open a new file that replaces `path` in one step when the block ends without an error.
 
-    It lies beside `path` and is forced to disk before. On an error it is removed; only a kill in between can leave it
-    behind, under a name of `temporary_name`, and the next process that writes there removes it. The folder must exist.
+    The file is created in the folder of `path`, which must exist, and synced to disk before it replaces `path`. An
+    error removes it. Only a kill can leave it behind, under a `temporary_name`; the next process that writes to the
+    folder removes it.
 
     Raises:
-        OSError: the folder is missing, cannot be written, or the disk is full; it names `path`.
+        OSError: The folder is missing or not writable, or the disk is full; the error names `path`.
     """
     path = Path(path)
-    if path.parent not in _swept:
-        _swept.add(path.parent)
-        sweep(path.parent)
-    # Opened like any other file, not through `tempfile`, so that it gets the permissions of the person's umask.
+    if path.parent not in _cleaned_directories:
+        _cleaned_directories.add(path.parent)
+        remove_leftovers(path.parent)
+    # `tempfile` would ignore the user's umask.
     temporary = temporary_name(path)
     try:
         with temporary.open("x+b") as file:
@@ -75,29 +76,29 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and (error.filename is None or error.filename == str(temporary)):
-            raise named(error, path) from error
+            raise with_path(error, path) from error
         raise
 
 
-def named(error: OSError, path: Path) -> OSError:
-    """The same error with the file that it is about: a full disk does not name one."""
+def with_path(error: OSError, path: Path) -> OSError:
+    """Copy an error with the file it concerns: the error of a full disk names none."""
     return OSError(error.errno, error.strerror or str(error), str(path))
 
 
 def temporary_name(path: Path, ending: str = "tmp") -> Path:
-    """A new name beside `path` that says which process of which machine it belongs to, for `sweep`."""
+    """Unique name in the folder of `path` that records machine and process, for `remove_leftovers`."""
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(6)}.{ending}")
 
 
-def sweep(directory: Path) -> None:
-    """Remove what killed processes of this machine left in `directory` under a `temporary_name`.
+def remove_leftovers(directory: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in `directory`.
 
-    Files of other names are never touched, nor are those of processes that live, or that run on other machines.
+    Only files with a `temporary_name` are removed, and none of a live process or of another machine.
     """
     with suppress(OSError):
         for left in list(directory.iterdir()):
             match = _TEMPORARY.match(left.name)
-            if match is None or match[1] != _machine() or _lives(int(match[2])):
+            if match is None or match[1] != _machine() or _is_alive(int(match[2])):
                 continue
             if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left, ignore_errors=True)
@@ -106,21 +107,21 @@ def sweep(directory: Path) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = 2) -> None:
-    """Write `value` as JSON, atomically; numbers that are not finite, which JSON does not have, become null."""
-    atomic_write(path, json.dumps(finite(value), indent=indent, allow_nan=False) + "\n")
+    """Write `value` as JSON, atomically; numbers that are not finite become null."""
+    atomic_write(path, json.dumps(replace_nonfinite(value), indent=indent, allow_nan=False) + "\n")
 
 
-def finite(value: Any) -> Any:
-    """`value` with None for every number in it that is not finite."""
+def replace_nonfinite(value: Any) -> Any:
+    """Replace every number in `value` that is not finite by None."""
     if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
+        return {key: replace_nonfinite(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(one) for one in value]
+        return [replace_nonfinite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_local(path: str, setting: str) -> None:
-    """Refuse a URL where a directory is wanted: it would become a local directory of that name.
+    """Refuse a URL where a directory is expected; it would become a local directory of that name.
 
     Raises:
         ConfigError: `path` is a URL.
@@ -129,19 +130,19 @@ def check_local(path: str, setting: str) -> None:
         raise ConfigError(f"{setting} {path}: only local directories can be written; copy the results there afterwards")
 
 
-class Hold:
-    """Keeps other processes out of what `path` names until `release`, or until this process ends, however it ends.
+class FileLock:
+    """Exclusive lock between processes, until `release` or the end of this process.
 
-    The system's lock on `path` is what counts; the text in it says who holds it. Where the file system has no locks,
-    a process of this machine that is named there and still lives counts as the holder.
+    The operating system's lock on `path` decides; the text in the file says who holds it. On file systems without
+    locks, a live process of this machine named in the file counts as the holder.
 
     Args:
-        path: the lock file, made here and removed by `release`.
-        what: what is held, for the message.
-        advice: what to do, for the message.
+        path: Lock file, created here and removed by `release`.
+        what: Name of the locked resource, for the message.
+        advice: What to do about it, for the message.
 
     Raises:
-        ConfigError: somebody else holds it; one line says who and since when.
+        ConfigError: Another process holds the lock; the text says which one and since when.
     """
 
     def __init__(self, path: Path, what: str, advice: str) -> None:
@@ -157,11 +158,11 @@ class Hold:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # removed by its holder between opening and locking
+            os.close(descriptor)  # the holder removed the file between our open and our lock
         self._descriptor = descriptor
-        _held.add(descriptor)
+        _locked_descriptors.add(descriptor)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
-        with suppress(OSError):  # on a full disk the lock still holds
+        with suppress(OSError):  # the lock is valid even if a full disk prevents the note
             os.ftruncate(descriptor, 0)
             os.lseek(descriptor, 0, os.SEEK_SET)
             me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
@@ -177,31 +178,31 @@ class Hold:
         return found if isinstance(found, dict) else {}
 
     def release(self) -> None:
-        """Let others in."""
+        """Release the lock and remove its file."""
         if self._descriptor >= 0:
             self.path.unlink(missing_ok=True)
-            _held.discard(self._descriptor)
+            _locked_descriptors.discard(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = -1
 
 
-_held: set[int] = set()
+_locked_descriptors: set[int] = set()
 
 
-def _let_go() -> None:
-    """In a forked process: the lock is its parent's alone, and ends with that."""
-    for descriptor in _held:
+def _release_after_fork() -> None:
+    """Close inherited lock files in a forked process: the locks belong to the parent and end with it."""
+    for descriptor in _locked_descriptors:
         with suppress(OSError):
             os.close(descriptor)
-    _held.clear()
+    _locked_descriptors.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_after_fork)
 
 
 def _lock(descriptor: int, holder: dict[str, Any]) -> bool:
-    """Whether the lock could be had."""
+    """Try to lock the file; return whether that succeeded."""
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +214,7 @@ def _lock(descriptor: int, holder: dict[str, Any]) -> bool:
             return True
     pid = holder.get("pid")
     here = holder.get("host") == socket.gethostname()
-    return not (here and isinstance(pid, int) and pid != os.getpid() and _lives(pid))
+    return not (here and isinstance(pid, int) and pid != os.getpid() and _is_alive(pid))
 
 
 def _holder(found: dict[str, Any]) -> str:
@@ -222,9 +223,9 @@ def _holder(found: dict[str, Any]) -> str:
     return f"process {found['pid']} on {found.get('host')} since {found.get('since')}"
 
 
-def _lives(pid: int) -> bool:
-    """Whether there is a process of that number here; where that cannot be told, yes."""
-    if os.name != "posix":  # elsewhere signal 0 is no question
+def _is_alive(pid: int) -> bool:
+    """Whether a process with this PID runs here; True where that cannot be determined."""
+    if os.name != "posix":  # elsewhere signal 0 is not a mere test
         return True
     try:
         os.kill(pid, 0)
@@ -236,8 +237,8 @@ def _lives(pid: int) -> bool:
 
 
 def _machine() -> str:
-    """The machine in eight characters: where one process number is one process."""
+    """Machine identifier of eight characters; within it a PID identifies one process."""
     name = socket.gethostname()
-    with suppress(OSError):  # containers may share the name and the files
+    with suppress(OSError):  # containers may share host name and files
         name += os.readlink("/proc/self/ns/pid")
     return f"{zlib.crc32(name.encode()):08x}"

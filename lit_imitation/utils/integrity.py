@@ -1,4 +1,4 @@
-"""Whether a file is what it should be before anything is made of it: a regular file, whole, of a sane size."""
+"""Integrity checks before a file is parsed: a regular file, complete, of a plausible size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 from lit_imitation.errors import ConfigError, LitImitationError
-from lit_imitation.utils.files import expanded
+from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.trust import refuse_url
 
-MOST_RATIO, FREE_BYTES = 200, 2**30
-"""A file that unpacks to more than so many times its size, beyond the first GiB, is taken for a bomb."""
+MAX_RATIO, FREE_BYTES = 200, 2**30
+"""A file is taken for a compression bomb if it unpacks to over 1 GiB and over `MAX_RATIO` times its size."""
 
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -34,55 +34,56 @@ def check_file(
     error: type[LitImitationError] = ConfigError,
     largest: int | None = None,
 ) -> Path:
-    """`path` if it is a regular file, or leads to one.
-
-    Reading a FIFO or a device can wait for ever.
+    """Check that `path` is a regular file, or a link to one. Reading a FIFO or device could block forever.
 
     Args:
-        path: of the file.
-        error: what to raise.
-        largest: size in bytes above which it is refused.
+        path: Path of the file.
+        error: Class of the error to raise.
+        largest: Maximum size in bytes.
+
+    Returns:
+        The path with `~` expanded.
 
     Raises:
-        LitImitationError: of the given class: a URL, missing, not a regular file, or too large.
+        LitImitationError: Of class `error`: `path` is a URL, missing, not a regular file, or too large.
     """
     refuse_url(os.fspath(path), "a path", error)
-    path = expanded(path)
+    path = expand_user(path)
     try:
         status = path.stat()
     except FileNotFoundError as missing:
         raise error(f"{path}: no such file") from missing
-    except (OSError, ValueError) as failure:  # a name that is too long, or holds a null byte
+    except (OSError, ValueError) as failure:  # the name is too long or contains a null byte
         raise error(f"{path}: cannot be read: {getattr(failure, 'strerror', None) or failure}") from failure
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
-        raise error(f"{path}: is {kind}, not a file")
+        raise error(f"{path} is {kind}, not a file")
     if largest is not None and status.st_size > largest:
-        raise error(f"{path}: has {status.st_size:,} bytes; at most {largest:,} can be right")
+        raise error(f"{path} has {status.st_size:,} bytes; the maximum is {largest:,}")
     return path
 
 
-def check_inside(path: Path, directory: Path, error: type[LitImitationError]) -> None:
-    """Raise `error` if a file of a folder is a link that leads out of it, or a name that does."""
+def check_within(path: Path, directory: Path, error: type[LitImitationError]) -> None:
+    """Raise `error` if `path`, with links resolved, lies outside `directory`."""
     if not path.resolve().is_relative_to(directory.resolve()):
-        raise error(f"{path}: leads out of {directory}, to {path.resolve()}, which is not read; name that file itself")
+        raise error(f"{path} points outside {directory}, to {path.resolve()}; give the path of that file instead")
 
 
 def check_size(declared: int, path: Path, what: str, error: type[LitImitationError]) -> None:
-    """Raise `error` if what a file declares cannot reasonably be in a file of its size."""
+    """Raise `error` if a file declares more content than a file of its size can plausibly hold."""
     held = path.stat().st_size
-    if declared > FREE_BYTES and declared > MOST_RATIO * held:
+    if declared > FREE_BYTES and declared > MAX_RATIO * held:
         raise error(
-            f"{path}: {what} would take {declared:,} bytes, but the file has {held:,}: a compression bomb. Where it is "
-            "none, write it again without compression"
+            f"{path}: {what} would take {declared:,} bytes, but the file has {held:,}: probably a compression bomb. "
+            "If the data is real, write the file without compression"
         )
 
 
 def verify_archive(path: Path, what: str = "checkpoint") -> None:
-    """Compare every member of an uncompressed zip with its checksum, which torch itself does not.
+    """Compare every member of an uncompressed zip with its checksum; torch does not do this.
 
     Raises:
-        ConfigError: not such an archive, cut off, or a member whose bytes have changed; the text names it.
+        ConfigError: The file is not such an archive, is cut off, or a member has changed; the text names the member.
     """
     reading = f"{path} cannot be read as a {what}"
     try:
@@ -90,12 +91,12 @@ def verify_archive(path: Path, what: str = "checkpoint") -> None:
             members = archive.infolist()
             names = [member.filename for member in members]
             if len(set(names)) < len(names):
-                raise ConfigError(f"{reading}: a member is there twice")
+                raise ConfigError(f"{reading}: it contains a member twice")
             for member in members:
                 if member.filename.startswith("/") or ".." in member.filename.split("/"):
                     raise ConfigError(f"{reading}: its member {member.filename} lies outside the archive")
                 if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-                    raise ConfigError(f"{reading}: {member.filename} is compressed, which torch's are not")
+                    raise ConfigError(f"{reading}: {member.filename} is compressed; torch writes members uncompressed")
             if sum(member.file_size for member in members) > path.stat().st_size:
                 raise ConfigError(f"{reading}: its members overlap")
             for member in members:
@@ -105,7 +106,7 @@ def verify_archive(path: Path, what: str = "checkpoint") -> None:
                             pass
                 except zipfile.BadZipFile as error:
                     raise ConfigError(
-                        f"{reading}: member {member.filename} is damaged ({error}); copy the file again, or take "
+                        f"{reading}: member {member.filename} is damaged ({error}); copy the file again, or use "
                         "another checkpoint"
                     ) from error
     except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, NotImplementedError, zlib.error) as error:
@@ -114,11 +115,11 @@ def verify_archive(path: Path, what: str = "checkpoint") -> None:
 
 
 def check_npz(path: Path, keys: Sequence[str] | None, error: type[LitImitationError]) -> None:
-    """See that each array of an `.npz` has the bytes that its header declares, before memory is taken for it.
+    """Check that each array of an `.npz` has the bytes its header declares, before memory is allocated.
 
     Raises:
-        LitImitationError: of the given class.
-        ValueError, OSError, zipfile.BadZipFile: not such an archive.
+        LitImitationError: Of class `error`: an array or the whole file declares an impossible size.
+        ValueError, OSError, zipfile.BadZipFile: The file is not such an archive.
     """
     with zipfile.ZipFile(path) as archive:
         members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
@@ -133,10 +134,10 @@ def _check_header(file: IO[bytes], size: int, what: str, error: type[LitImitatio
     version = np.lib.format.read_magic(file)
     read: Any = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
-        raise error(f"{what} is of version {version[0]}.{version[1]} of NumPy's format, which holds no plain numbers")
+        raise error(f"{what} uses NumPy format {version[0]}.{version[1]}, which is not used for plain numbers")
     shape, _, dtype = read(file)
     if dtype.hasobject:
-        return  # a pickle, which NumPy refuses
+        return  # a pickle; NumPy refuses to load it
     declared, held = math.prod(shape) * dtype.itemsize, size - file.tell()
     if any(n < 0 for n in shape) or declared != held:
-        raise error(f"{what} declares {dtype} {list(shape)}, {declared:,} bytes, but {held:,} are there")
+        raise error(f"{what} declares {dtype} {list(shape)}, {declared:,} bytes, but contains {held:,}")

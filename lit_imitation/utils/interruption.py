@@ -1,22 +1,22 @@
-"""A request to stop that long work looks for between its steps."""
+"""Cooperative stop requests: long work checks between steps whether it has to stop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-request: Callable[[bool], None] | None = None
-"""Raises where the work has to stop; set by what runs it. True where all processes of the run agreed to."""
+raise_if_stopped: Callable[[bool], None] | None = None
+"""Callback that raises if the work has to stop; True means that all processes of the run agreed. The runner sets it."""
 
-told: Callable[[], bool] | None = None
-"""Whether this process was told to stop, where all processes of a run have to agree before one does."""
+is_requested: Callable[[], bool] | None = None
+"""Callback that returns whether this process received a stop request. The runner sets it."""
 
 
 def check(agreed: bool = False) -> None:
-    """Stop here if that was asked for, of this process or, `agreed`, of another one of the run."""
-    if request is not None:
-        request(agreed)
+    """Stop here if requested; `agreed` means that all processes of the run have agreed to stop."""
+    if raise_if_stopped is not None:
+        raise_if_stopped(agreed)
 
 
-def was_told() -> bool:
-    """Whether this process was told to stop; the others may not know yet."""
-    return told is not None and told()
+def stop_requested() -> bool:
+    """Whether this process received a stop request; the other processes may not know yet."""
+    return is_requested is not None and is_requested()

@@ -1,4 +1,4 @@
-"""Where autocast does not reach."""
+"""Protection of sensitive computations from autocast."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def without_autocast(method: Method) -> Method:
-    """A method of a module that computes in the precision of the module's parameters, inside autocast too.
+    """Make a module's method compute in the precision of its parameters, even inside autocast.
 
-    An advantage is a small difference of large values, and a probability ratio one of log-probabilities: in bfloat16,
-    with its three digits, little is left of either.
+    Advantages and probability ratios are small differences of large values. In bfloat16, with three significant
+    digits, little of them would be left.
     """
 
     @wraps(method)

@@ -1,4 +1,4 @@
-"""How this program was called, for commands that a person can type next."""
+"""Name of the running program, for commands in messages that can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def program() -> str:
-    """What stands before the command: `lit-imitation`, `python -m lit_imitation` or `python train.py`."""
+    """Program name as the user called it: `lit-imitation`, `python -m lit_imitation` or `python train.py`."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py" and called.parent.name == "lit_imitation":
         return "python -m lit_imitation"
@@ -18,6 +18,6 @@ def program() -> str:
 
 
 def resume_command(directory: str | Path) -> str:
-    """The whole command that takes up the run in `directory` again."""
+    """Complete command that resumes the run in `directory`."""
     config, folder = (shlex.quote(str(path)) for path in (Path(directory) / "config.yaml", directory))
     return f"{program()} fit --config {config} --trainer.default_root_dir {folder} --ckpt_path last"

@@ -1,4 +1,4 @@
-"""Rows drawn with replacement from torch's global stream, for one process or for each of several."""
+"""Row sampling with replacement from torch's global generator, for one process or several."""
 
 from __future__ import annotations
 
@@ -8,28 +8,38 @@ from torch import Tensor
 from lit_imitation.utils.distributed import rank, world_size
 
 
-def draw_rows(number: int, count: int, device: torch.device, weight: Tensor | None = None) -> Tensor:
-    """`[count]`: indices below `number`, uniform, or each in proportion to its `weight: [number]`."""
+def sample_rows(number: int, count: int, device: torch.device, weight: Tensor | None = None) -> Tensor:
+    """Sample row indices with replacement.
+
+    Args:
+        number: Number of rows to choose from.
+        count: Number of indices to sample.
+        device: Device of the result.
+        weight: `[number]` sampling weights; uniform if None.
+
+    Returns:
+        `[count]` indices below `number`.
+    """
     if weight is None:
         return torch.randint(number, (count,), device=device)
-    # Sums of float32 would lose small weights among a million rows. (Apple's GPUs have no float64.)
+    # In float32 the sum over a million rows would lose small weights. Apple GPUs have no float64.
     dtype = torch.float32 if device.type == "mps" else torch.float64
     cumulative = weight.to(device, dtype).cumsum(0)
     place = torch.rand(count, dtype=dtype, device=device) * cumulative[-1]
     return torch.searchsorted(cumulative, place, right=True).clamp(max=number - 1)
 
 
-def draw_own_rows(number: int, count: int, device: torch.device, weight: Tensor | None = None) -> Tensor:
-    """`draw_rows` of `count` on each process, no two of which draw the same.
+def sample_rank_rows(number: int, count: int, device: torch.device, weight: Tensor | None = None) -> Tensor:
+    """Sample `count` row indices on each process, each from its own part of the stream.
 
-    The streams of all processes are one; each takes its own part of what it gives, so that together they draw what one
-    process would.
+    All processes share one random stream. Each takes every `world_size`-th index, so together they sample what a
+    single process would.
     """
-    return draw_rows(number, world_size() * count, device, weight)[rank() :: world_size()]
+    return sample_rows(number, world_size() * count, device, weight)[rank() :: world_size()]
 
 
-def own_stream(device: torch.device) -> torch.Generator | None:
-    """A stream of this process's own, begun anew from the one that all share; None, the global one, for one process."""
+def rank_generator(device: torch.device) -> torch.Generator | None:
+    """Generator of this process alone, seeded from the shared stream; None (the global one) for a single process."""
     if world_size() == 1:
         return None
     seed = int(torch.randint(2**62, (), dtype=torch.int64))

@@ -1,4 +1,4 @@
-"""Random streams: independent seeds from one, and a region of code with streams of its own."""
+"""Seed derivation and isolated random streams."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A seed in [0, 2³¹) for one purpose, independent of those for others: `derive_seed(0, "split")`."""
+    """Derive a seed in [0, 2³¹) for one purpose, independent of other purposes: `derive_seed(0, "split")`."""
     words = [zlib.crc32(str(word).encode()) for word in purpose]
     return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0] >> 1)
 
 
 class RandomStream:
-    """Python's, NumPy's and torch's global random streams, swapped for one's own inside a `with` block.
+    """Context manager that swaps the global random streams of Python, NumPy and torch for its own.
 
-    What runs inside draws the same numbers whatever ran before, leaves no trace in what runs after, and goes on where
-    it stopped when the block is entered again.
+    Code inside the block is independent of random numbers drawn before, and leaves no trace for code after it. When
+    the block is entered again, its stream continues.
+
+    Args:
+        seed: Seed of the streams inside the block.
     """
 
     def __init__(self, seed: int) -> None:
@@ -32,7 +35,7 @@ class RandomStream:
         self._outer = _get()
         if self._inner is None:
             random.seed(self._seed)
-            np.random.seed(self._seed)  # noqa: NPY002 - experts of others sample from this stream
+            np.random.seed(self._seed)  # noqa: NPY002 - third-party experts sample from this stream
             torch.manual_seed(self._seed)
         else:
             _set(*self._inner)
@@ -43,7 +46,7 @@ class RandomStream:
 
 
 def get_states() -> dict[str, Any]:
-    """The states of the global random streams, as primitives and tensors that a checkpoint may hold."""
+    """States of the global random streams, as primitives and tensors for a checkpoint."""
     (version, words, gauss), (name, keys, *rest), cpu, cuda = _get()
     return {
         "python": [version, list(words), gauss],
@@ -54,7 +57,7 @@ def get_states() -> dict[str, Any]:
 
 
 def set_states(states: dict[str, Any]) -> None:
-    """The inverse of `get_states`."""
+    """Inverse of `get_states`."""
     version, words, gauss = states["python"]
     name, keys, *rest = states["numpy"]
     _set((version, tuple(words), gauss), (name, keys.numpy().astype(np.uint32), *rest), states["torch"], states["cuda"])
@@ -69,6 +72,6 @@ def _set(python: Any, numpy: Any, cpu: torch.Tensor, cuda: list[torch.Tensor]) -
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(cpu)
-    if cuda and torch.cuda.is_available():  # a checkpoint may be that of a machine with more GPUs, or fewer
+    if cuda and torch.cuda.is_available():  # the checkpoint's machine may have had more or fewer GPUs
         for device, state in zip(range(torch.cuda.device_count()), cuda, strict=False):
             torch.cuda.set_rng_state(state, device)

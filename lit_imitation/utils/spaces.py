@@ -1,4 +1,4 @@
-"""Which spaces are supported, and how a space is written into a checkpoint."""
+"""Supported spaces and their serialization in checkpoints."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of 
 
 
 class FlatBox(Box):
-    """A dictionary or tuple of observations, flattened to one vector, which remembers what it was made from.
+    """Box of flattened Dict or Tuple observations that remembers the original space.
 
     Args:
-        original: the Dict or Tuple space.
+        original: Dict or Tuple space to flatten.
     """
 
     def __init__(self, original: Dict | Tuple[Any]) -> None:
@@ -33,32 +33,38 @@ class FlatBox(Box):
         self.original = original
 
     def flatten(self, observation: Any) -> Array:
-        """`[*shape]` of one observation of the original space, `[B, *shape]` of a batch of them.
+        """Flatten observations of the original space.
+
+        Args:
+            observation: One observation, or a batch of them.
+
+        Returns:
+            `[*shape]` for one observation, `[B, *shape]` for a batch.
 
         Raises:
-            ValueError: a part is missing, or has the shape of neither one observation nor a batch.
+            ValueError: A part is missing, or its shape fits neither one observation nor a batch.
         """
-        return _flattened(self.original, observation, "observation")
+        return _flatten(self.original, observation, "observation")
 
 
-def _flattened(space: Space[Any], value: Any, where: str) -> Array:
-    """`value` of a space as a vector, `[d]` or `[B, d]`, in the order of `gymnasium.spaces.flatten`."""
+def _flatten(space: Space[Any], value: Any, where: str) -> Array:
+    """Flatten `value` to a vector `[d]` or `[B, d]`, in the order of `gymnasium.spaces.flatten`."""
     if isinstance(space, Dict):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} is a {type(value).__name__}; expected a dictionary of {list(space.spaces)}")
         if missing := [key for key in space.spaces if key not in value]:
-            raise ValueError(f"{where} has no {missing[0]!r}; expected are {list(space.spaces)}, given {list(value)}")
-        parts = [_flattened(inner, value[key], f"{where}[{key!r}]") for key, inner in space.spaces.items()]
+            raise ValueError(f"{where} has no {missing[0]!r}; expected keys {list(space.spaces)}, got {list(value)}")
+        parts = [_flatten(inner, value[key], f"{where}[{key!r}]") for key, inner in space.spaces.items()]
     elif isinstance(space, Tuple):
         if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
             raise ValueError(f"{where} is {value!r:.100}; expected a tuple of {len(space.spaces)}")
-        parts = [_flattened(inner, value[i], f"{where}[{i}]") for i, inner in enumerate(space.spaces)]
+        parts = [_flatten(inner, value[i], f"{where}[{i}]") for i, inner in enumerate(space.spaces)]
     else:
         array, shape = np.asarray(value), space.shape or ()
         batched = array.ndim == len(shape) + 1
         if array.shape[batched:] != shape:
             raise ValueError(
-                f"{where} has shape {list(array.shape)}; expected {list(shape)} for one, or [B, …] of it for a batch"
+                f"{where} has shape {list(array.shape)}; expected {list(shape)}, or [B, …] with a batch axis first"
             )
         if isinstance(space, Box):
             return array.reshape(*array.shape[:batched], -1)
@@ -66,24 +72,27 @@ def _flattened(space: Space[Any], value: Any, where: str) -> Array:
         flat = np.asarray(rows).reshape(len(array) if batched else 1, gymnasium.spaces.flatdim(space))
         return flat if batched else flat[0]
     if len({part.shape[:-1] for part in parts}) > 1:
-        raise ValueError(f"{where} has parts of {[list(part.shape[:-1]) for part in parts]} rows; they have to agree")
+        raise ValueError(f"{where} has parts with {[list(part.shape[:-1]) for part in parts]} rows; they must be equal")
     return np.concatenate(parts, -1)
 
 
-def flattens(space: Space[Any]) -> bool:
-    """Whether a Dict or Tuple has only parts that become numbers: Box, Discrete, MultiDiscrete, MultiBinary."""
+def is_flattenable(space: Space[Any]) -> bool:
+    """Whether a Dict or Tuple holds only Box, Discrete, MultiDiscrete and MultiBinary parts, at any depth."""
     if isinstance(space, Dict):
-        return bool(space.spaces) and all(flattens(inner) for inner in space.spaces.values())
+        return bool(space.spaces) and all(is_flattenable(inner) for inner in space.spaces.values())
     if isinstance(space, Tuple):
-        return bool(space.spaces) and all(flattens(inner) for inner in space.spaces)
+        return bool(space.spaces) and all(is_flattenable(inner) for inner in space.spaces)
     return isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary)
 
 
 def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id: str) -> None:
-    """Raise `UnsupportedSpaceError` unless a policy can read the observations and write the actions.
+    """Check that a policy can read the observations and write the actions.
 
-    Observations: `Box` (vectors or images), `Discrete`, `MultiDiscrete` and `MultiBinary`; dictionaries and tuples have
-    been flattened by `make`. Actions: `Box`, `Discrete` and flat `MultiDiscrete`.
+    Supported observations are Box (vectors or images), Discrete, MultiDiscrete and MultiBinary; `make` has already
+    flattened Dict and Tuple. Supported actions are Box, Discrete and flat MultiDiscrete.
+
+    Raises:
+        UnsupportedSpaceError: A space is not supported.
     """
     if not isinstance(observation_space, Box | Discrete | MultiDiscrete | MultiBinary):
         raise UnsupportedSpaceError(
@@ -118,9 +127,9 @@ def check_spaces(observation_space: Space[Any], action_space: Space[Any], env_id
 
 
 def float32_bounds(space: Box) -> tuple[Array, Array]:
-    """The lowest and the highest float32 `[*shape]` inside the box.
+    """Lowest and highest float32 values `[*shape]` inside the box.
 
-    The nearest float32 to a float64 bound may lie outside: `float32(0.1) > 0.1`.
+    Rounding a float64 bound to float32 may leave the box: `float32(0.1) > 0.1`.
     """
     with np.errstate(over="ignore"):
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
@@ -129,15 +138,15 @@ def float32_bounds(space: Box) -> tuple[Array, Array]:
     return low, high
 
 
-def element(space: Space[Any]) -> Array:
-    """`[*shape]`: one element of a Discrete, MultiDiscrete or MultiBinary space; zeros of a Box."""
+def example_element(space: Space[Any]) -> Array:
+    """`[*shape]` example element of a Discrete, MultiDiscrete or MultiBinary space; zeros for a Box."""
     if isinstance(space, Box):
         return np.zeros(space.shape, np.uint8 if space.dtype == np.uint8 else np.float32)
     return np.asarray(0 if isinstance(space, MultiBinary) else space.start) + np.zeros(space.shape or (), np.int64)  # type: ignore[attr-defined]
 
 
 def space_to_dict(space: Space[Any]) -> dict[str, Any]:
-    """The space as primitives, so that a checkpoint holding it loads with `weights_only=True`."""
+    """Convert a space to primitives, so that a checkpoint loads with `weights_only=True`."""
     if isinstance(space, FlatBox):
         return {"type": "FlatBox", "original": space_to_dict(space.original)}
     if isinstance(space, Dict):
@@ -162,7 +171,7 @@ def space_to_dict(space: Space[Any]) -> dict[str, Any]:
 
 
 def space_from_dict(data: dict[str, Any]) -> Space[Any]:
-    """The inverse of `space_to_dict`."""
+    """Inverse of `space_to_dict`."""
     if data["type"] == "FlatBox":
         return FlatBox(space_from_dict(data["original"]))  # type: ignore[arg-type]
     if data["type"] == "Dict":

@@ -1,4 +1,4 @@
-"""What a file may name. Weights and their descriptions are data: without `--trust true` they choose no foreign code."""
+"""Trust in files: without `--trust true`, a file cannot choose code from outside this package."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ PUBLIC_MODULES = (
     "lit_imitation.rewards",
     "lit_imitation.tabular",
 )
-"""Modules whose `__all__` holds the public classes."""
+"""Modules whose `__all__` lists the public classes."""
 
 
 class Trust(NamedTuple):
-    """What the person allowed in this call."""
+    """Permissions that the user gave for this call."""
 
     everything: bool = False
     names: frozenset[str] = frozenset()
-    """Values that the command line spelled out itself."""
+    """Names that the user wrote on the command line."""
 
 
 _NONE = Trust()
@@ -37,10 +37,10 @@ _TRUST: ContextVar[Trust] = ContextVar("trust", default=_NONE)
 
 
 @contextmanager
-def trusting(everything: bool, names: Collection[str] = ()) -> Iterator[None]:
-    """Within the block, files may name foreign classes: any of them, or those in `names`.
+def trust_scope(everything: bool, names: Collection[str] = ()) -> Iterator[None]:
+    """Within the block, files may name outside classes: all of them, or those in `names`.
 
-    Trust that an outer block gave stays.
+    Permissions of an outer block remain valid.
     """
     outer = _TRUST.get()
     token = _TRUST.set(Trust(outer.everything or everything, outer.names | frozenset(names)))
@@ -50,30 +50,30 @@ def trusting(everything: bool, names: Collection[str] = ()) -> Iterator[None]:
         _TRUST.reset(token)
 
 
-def trusted(name: str | None = None) -> bool:
-    """Whether everything is allowed in this call, or `name` was spelled out in it."""
+def is_trusted(name: str | None = None) -> bool:
+    """Whether everything is trusted in this call, or `name` was given explicitly."""
     trust = _TRUST.get()
     return trust.everything or (name is not None and name in trust.names)
 
 
-def refused(file: object, name: object, where: str = "") -> ConfigError:
-    """The error for a file that names foreign code."""
+def untrusted_error(file: object, name: object, where: str = "") -> ConfigError:
+    """Error for a file that names code outside this package."""
     place = f" ({where})" if where else ""
     return ConfigError(
-        f"{file} names {name}{place}, which is not of this package; if you trust the file, add --trust true "
+        f"{file} names {name}{place}, which is not part of this package; if you trust the file, add --trust true "
         "(in Python trust=True)"
     )
 
 
 def is_url(value: object) -> bool:
-    """Whether a source is an address such as `https://…`, `s3://…` or `memory://…`, with or without a prefix."""
+    """Whether `value` is or contains a URL such as `https://…`, `s3://…` or `memory://…`."""
     return isinstance(value, str) and re.search(r"[A-Za-z][A-Za-z0-9+.-]*:/{2}", value) is not None
 
 
 def refuse_url(value: object, what: str, error: type[LitImitationError] = ConfigError) -> None:
-    """Raise `error` if `value` is a URL: nothing is fetched."""
+    """Raise `error` if `value` is a URL."""
     if is_url(value):
-        raise error(f"{what}: {value} is a URL, and nothing is fetched; download the file and give its path")
+        raise error(f"{what}: {value} is a URL; download the file and give its path")
 
 
 def public_names() -> frozenset[str]:

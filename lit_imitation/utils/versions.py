@@ -1,4 +1,4 @@
-"""What figures are made with."""
+"""Package versions and hardware."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 PACKAGES = ("torch", "lightning", "gymnasium", "numpy", "mujoco", "envpool", "box2d")
 
 
-def installed(package: str) -> str | None:
-    """The installed version, None without."""
+def installed_version(package: str) -> str | None:
+    """Installed version of a package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -19,8 +19,8 @@ def installed(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, this package, the device, and what figures depend on."""
-    found = {name: installed(name) for name in PACKAGES}
+    """Versions of Python, this package and its main dependencies, and the name of the device."""
+    found = {name: installed_version(name) for name in PACKAGES}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    ours = {"python": platform.python_version(), "lit_imitation": version("lit-imitation"), "device": device}
-    return ours | {name: number for name, number in found.items() if number}
+    base = {"python": platform.python_version(), "lit_imitation": version("lit-imitation"), "device": device}
+    return base | {name: number for name, number in found.items() if number}

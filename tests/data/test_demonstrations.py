@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, columns, save
+from demonstration_files import CHOICE, IMAGE, PAIR, VECTOR, columns, save
 from gymnasium.spaces import Box, Discrete
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -45,7 +45,7 @@ def test_processes_do_not_change_evaluation_on_one_stream(env_id):
 
 def test_processes_do_not_change_recorded_trajectories():
     (alone,) = shared_out("CartPole-v1", "auto", 1, record=True)
-    together = Transitions.joined(shared_out("CartPole-v1", "auto", 3, record=True))
+    together = Transitions.concatenate(shared_out("CartPole-v1", "auto", 3, record=True))
     assert torch.equal(together.observation, alone.observation)
     assert torch.equal(together.done, alone.done)
 

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from demonstrated import CHOICE, IMAGE, PAIR, VECTOR, save
+from demonstration_files import CHOICE, IMAGE, PAIR, VECTOR, save
 from gymnasium.spaces import Box, Discrete
 
 from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations

@@ -1,4 +1,4 @@
-"""The ants of the transfer study: what MuJoCo makes of their models."""
+"""Ants of the transfer study, as compiled by MuJoCo."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def gears(model):
     return {model.joint(model.actuator_trnid[i, 0]).name: model.actuator_gear[i, 0] for i in range(model.nu)}
 
 
-def test_motors_have_gear_30_and_those_of_the_crippled_back_legs_1(models):
+def test_crippled_back_legs_have_gear_1(models):
     assert set(gears(models[ENV]).values()) == {30}
     weak = {name for name, gear in gears(models[CRIPPLED]).items() if gear == 1}
     assert weak == {"hip_3", "ankle_3", "hip_4", "ankle_4"}
     assert {gear for name, gear in gears(models[CRIPPLED]).items() if name not in weak} == {30}
 
 
-def test_the_two_back_legs_are_half_as_long_and_nothing_else_is_changed(models):
-    """Lengths along x and y: of the upper segment the offset of the ankle's body, of both those of their capsules."""
+def test_crippled_back_legs_are_half_as_long(models):
+    """Lengths along x and y: the ankle body's offset for the upper segment, and the capsules of both."""
     usual, weak, crippled = (models[env_id] for env_id in ("Ant-v5", ENV, CRIPPLED))
     np.testing.assert_array_equal(weak.body_pos, usual.body_pos)
     np.testing.assert_array_equal(weak.geom_size, usual.geom_size)
@@ -43,7 +43,7 @@ def test_the_two_back_legs_are_half_as_long_and_nothing_else_is_changed(models):
                 assert abs(crippled.geom_pos[i, axis]) == pytest.approx(back[name] / 2)
                 assert abs(usual.geom_pos[i, axis]) == pytest.approx(back[name])
         if name in back:
-            assert crippled.geom_size[i, 1] == pytest.approx(back[name] / np.sqrt(2))  # half of the diagonal
+            assert crippled.geom_size[i, 1] == pytest.approx(back[name] / np.sqrt(2))  # half the diagonal
         else:
             np.testing.assert_array_equal(crippled.geom_pos[i], usual.geom_pos[i])
             np.testing.assert_array_equal(crippled.geom_size[i], usual.geom_size[i])
@@ -54,7 +54,7 @@ def test_the_two_back_legs_are_half_as_long_and_nothing_else_is_changed(models):
         np.testing.assert_allclose(crippled.body_pos[i], ankles.get(joint, usual.body_pos[i]))
 
 
-def test_the_observation_has_positions_and_velocities_alone():
+def test_observation_excludes_contact_forces():
     env = make_single(CRIPPLED)
     observation, _ = env.reset(seed=0)
     data = env.unwrapped.data
@@ -62,7 +62,7 @@ def test_the_observation_has_positions_and_velocities_alone():
     np.testing.assert_array_equal(observation, np.concatenate([data.qpos[2:], data.qvel]))
 
 
-def test_the_reward_is_the_way_along_x_less_control_and_contact():
+def test_reward_is_velocity_minus_costs():
     env = make_single(ENV)
     env.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -77,7 +77,7 @@ def test_the_reward_is_the_way_along_x_less_control_and_contact():
 
 
 @pytest.mark.parametrize("env_id", [ENV, CRIPPLED])
-def test_an_episode_takes_500_steps_whatever_happens_and_random_actions_lead_nowhere(env_id):
+def test_episodes_always_take_500_steps(env_id):
     envs = make(env_id, 2, 0)
     envs.action_space.seed(0)
     found = collect(envs, lambda _: envs.action_space.sample(), 2, seed=1)
@@ -86,7 +86,7 @@ def test_an_episode_takes_500_steps_whatever_happens_and_random_actions_lead_now
     assert (found.episode_returns().abs() < 80).all()
 
 
-def test_the_same_seed_gives_the_same_episode():
+def test_same_seed_gives_same_episode():
     rows = []
     for _ in range(2):
         env = make_single(CRIPPLED)
@@ -94,5 +94,5 @@ def test_the_same_seed_gives_the_same_episode():
     np.testing.assert_array_equal(*rows)
 
 
-def test_gymnasiums_own_checks_pass():
+def test_gymnasium_checks_pass():
     check_env(make_single(CRIPPLED).unwrapped, skip_render_check=True)

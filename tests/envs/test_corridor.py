@@ -1,4 +1,4 @@
-"""Corridor against a plain loop over its rules, and against the closed forms of what errors cost."""
+"""Corridor against a plain loop over its rules, and the closed forms of the cost of errors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def situation(uniform, situations, probability):
     return 2 + int(uniform / probability * situations) if uniform < probability else 1
 
 
-def plain(seed, actions, horizon, situations, probability, recoverable):
-    """Every step of one copy, with a reset after each episode: observation, reward, truncated, next observation."""
+def step_plain_loop(seed, actions, horizon, situations, probability, recoverable):
+    """Observation, reward, truncated and next observation of every step of one copy, with resets between episodes."""
     rng, rows, actions = np.random.default_rng(seed), [], list(actions)
     while True:
         state = situation(rng.random(), situations, probability)
@@ -42,10 +42,10 @@ def plain(seed, actions, horizon, situations, probability, recoverable):
 
 @pytest.mark.parametrize("recoverable", [False, True])
 @pytest.mark.parametrize("backend", ["vector", "sync", "single"])
-def test_every_step_is_that_of_the_plain_loop(backend, recoverable):
+def test_steps_match_plain_loop(backend, recoverable):
     rules = {"horizon": 7, "situations": 6, "probability": 0.4, "recoverable": recoverable}
     actions = np.random.default_rng(1).choice(5, 3000, p=[0.4, 0.15, 0.15, 0.15, 0.15])
-    wanted = plain(5, actions, **rules)
+    wanted = step_plain_loop(5, actions, **rules)
     assert {row[0] for row in wanted} == set(range(8))
     assert {row[1] for row in wanted} == {0.0, -1.0}
     single = make_single(ENV, **rules)
@@ -84,7 +84,7 @@ def test_every_step_is_that_of_the_plain_loop(backend, recoverable):
     assert not record.terminated.any()
 
 
-def test_copies_of_a_batch_do_not_touch_each_other():
+def test_copies_in_a_batch_are_independent():
     envs = make(ENV, 400, 0, horizon=9, situations=6, probability=0.5)
     assert type(envs.unwrapped) is CorridorVectorEnv
     rng = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_copies_of_a_batch_do_not_touch_each_other():
     assert not truncated.any()
 
 
-def test_situations_come_independently_with_the_stated_probabilities():
+def test_situations_are_independent_with_stated_probabilities():
     envs = make(ENV, 1000, 0, horizon=1000, situations=4, probability=0.2)
     observation, _ = envs.reset(seed=0)
     seen = [observation]
@@ -121,8 +121,8 @@ def test_situations_come_independently_with_the_stated_probabilities():
 
 
 @pytest.mark.parametrize(("returns", "recoverable"), [(False, False), (False, True), (True, False)])
-def test_the_cost_of_erring_is_the_closed_form(returns, recoverable):
-    """A learner that knows all but one in four of the rare situations, by the law of the two-state chain."""
+def test_cost_of_errors_matches_closed_form(returns, recoverable):
+    """A learner that knows three in four rare situations, by the law of the two-state chain."""
     horizon, epsilon = 40, 0.08 / 4
     envs = make(ENV, 20_000, 0, horizon=horizon, situations=4, probability=0.08, recoverable=recoverable)
 
@@ -142,14 +142,14 @@ def test_the_cost_of_erring_is_the_closed_form(returns, recoverable):
     assert costs.mean() == pytest.approx(wanted, abs=5 * costs.std() / np.sqrt(20_000))
 
 
-def test_the_expert_never_pays_and_never_returns_in_the_corridor():
+def test_expert_never_leaves_corridor():
     record = collect(make(ENV, 50, 0, probability=0.5), expert, 100, seed=0)
     assert not record.reward.any()
     assert not (record.action == RETURN).any()
     assert set(record.action.unique().tolist()) == {0, 1, 2, 3}
 
 
-def test_gymnasiums_own_checks_pass():
+def test_gymnasium_checks_pass():
     check_env(make_single(ENV).unwrapped, skip_render_check=True)
 
 
@@ -157,12 +157,12 @@ def test_gymnasiums_own_checks_pass():
     ("arguments", "text"),
     [({"horizon": 0}, "horizon is 0"), ({"situations": 0}, "situations is 0"), ({"probability": 1.5}, "lie in")],
 )
-def test_arguments_that_make_no_corridor_are_refused(arguments, text):
+def test_invalid_corridor_arguments_are_rejected(arguments, text):
     with pytest.raises(ConfigError, match=text):
         make(ENV, 2, 0, **arguments)
 
 
-def test_registering_imports_neither_environment():
+def test_registration_imports_no_environment():
     code = (
         "import sys, lit_imitation.envs, gymnasium; gymnasium.spec('lit_imitation/Corridor-v0'); "
         "gymnasium.spec('lit_imitation/LaneKeeping-v0'); "

@@ -17,8 +17,8 @@ ENV = "lit_imitation/LaneKeeping-v0"
 expert = CONTROLLERS[ENV]
 
 
-def plain(seed, actions, horizon):
-    """Observation, reward, truncated and next observation of one copy, with a reset after each episode."""
+def step_equations(seed, actions, horizon):
+    """Observation, reward, truncated and next observation of one copy, with resets between episodes."""
     rng, rows, actions = np.random.default_rng(seed), [], list(actions)
     while True:
         offset, turned = rng.uniform(-1, 1), rng.uniform(-1, 1)
@@ -34,9 +34,9 @@ def plain(seed, actions, horizon):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_step_is_that_of_the_equations(batched):
+def test_steps_match_equations(batched):
     actions = np.random.default_rng(1).uniform(-1.3, 1.3, 600)
-    wanted = plain(3, actions, horizon=40)
+    wanted = step_equations(3, actions, horizon=40)
     assert {row[1] for row in wanted} == {0.0, -1.0}
     env = make_single(ENV, horizon=40)
     envs = make(ENV, 1, 0, "vector", horizon=40)
@@ -45,17 +45,17 @@ def test_every_step_is_that_of_the_equations(batched):
         np.testing.assert_allclose(state, before, atol=1e-5)
         if batched:
             rows = envs.step(np.array([[action]]))[:4]
-            state, paid, terminated, ended = (row[0] for row in rows)
+            state, step_reward, terminated, ended = (row[0] for row in rows)
         else:
-            state, paid, terminated, ended, _ = env.step(np.array([action]))
+            state, step_reward, terminated, ended, _ = env.step(np.array([action]))
         np.testing.assert_allclose(state, after, atol=1e-5)
-        assert (paid, terminated, ended) == (reward, False, truncated)
+        assert (step_reward, terminated, ended) == (reward, False, truncated)
         if ended:
             state = envs.step(np.zeros((1, 1)))[0][0] if batched else env.reset()[0]
 
 
-def test_copies_of_a_batch_do_not_touch_each_other():
-    """The noise is common to two batches of one seed: rows that get the same actions stay the same."""
+def test_copies_in_a_batch_are_independent():
+    """Two batches with one seed share their noise, so rows with equal actions stay equal."""
     rows = np.arange(64) % 2 == 0
     ends = []
     for other in (0.3, -0.7):
@@ -70,23 +70,23 @@ def test_copies_of_a_batch_do_not_touch_each_other():
     assert len(np.unique(ends[0][rows], axis=0)) == 32
 
 
-def test_the_direction_is_that_of_the_center_line():
+def test_center_heading_matches_center_line():
     x = np.linspace(-3, 9, 400)
     slope = (lane.center_line(x + 1e-6) - lane.center_line(x - 1e-6)) / 2e-6
     np.testing.assert_allclose(np.tan(lane.center_heading(x)), slope, atol=1e-8)
     np.testing.assert_allclose(lane.lateral_offset(np.stack([x, lane.center_line(x) - 0.1, x, x], -1)), -0.1)
 
 
-def test_the_expert_keeps_the_lane_through_all_its_bends():
+def test_expert_keeps_lane_through_bends():
     record = collect(make(ENV, 200, 0), expert, 200, seed=0)
     assert not record.reward.any()
     last = record.next_observation[record.done].numpy()
-    assert (last[:, 0] > 8.0).all()  # two whole periods
-    assert np.abs(lane.lateral_offset(record.next_observation.numpy())).max() < 0.055  # they start up to 0.05 off
+    assert (last[:, 0] > 8.0).all()  # two full periods
+    assert np.abs(lane.lateral_offset(record.next_observation.numpy())).max() < 0.055  # starts are up to 0.05 off
     assert np.abs(record.action.numpy()[:, 0]).max() <= 1
 
 
-def test_the_expert_brings_a_car_back_from_hazard_whichever_way_it_points():
+def test_expert_recovers_from_hazard_at_any_heading():
     envs = make(ENV, 300, 0)
     envs.reset(seed=0)
     rng = np.random.default_rng(0)
@@ -94,20 +94,20 @@ def test_the_expert_brings_a_car_back_from_hazard_whichever_way_it_points():
     side = rng.choice([-0.5, 0.5], 300)
     envs.unwrapped._state = np.stack([x, lane.center_line(x) + side, rng.uniform(-np.pi, np.pi, 300)], -1)
     observation = envs.unwrapped._observe(envs.unwrapped._state)
-    paid = []
+    step_reward = []
     for _ in range(100):
         observation, reward, *_ = envs.step(expert(observation))
-        paid.append(reward)
-    assert (np.array(paid[0]) == -1).mean() > 0.9
-    assert not np.array(paid[-20:]).any()
+        step_reward.append(reward)
+    assert (np.array(step_reward[0]) == -1).mean() > 0.9
+    assert not np.array(step_reward[-20:]).any()
 
 
-def test_straight_on_ends_in_hazard_and_costs_a_step_each():
+def test_driving_straight_ends_in_hazard():
     record = collect(make(ENV, 20, 0), lambda o: np.zeros((len(o), 1), np.float32), 20, seed=0)
     outside = np.abs(lane.lateral_offset(record.next_observation.double().numpy())) > lane.HALF_WIDTH + 1e-5
     assert (record.reward.numpy()[outside] == -1).all()
     assert (record.episode_returns() < -50).all()
 
 
-def test_gymnasiums_own_checks_pass():
+def test_gymnasium_checks_pass():
     check_env(make_single(ENV).unwrapped, skip_render_check=True)

@@ -1,4 +1,4 @@
-"""`make`: which backend, what comes out, and what is said when it cannot."""
+"""`make`: choice of the backend, results and errors."""
 
 from __future__ import annotations
 
@@ -32,50 +32,50 @@ def no_envpool(monkeypatch):
     )
 
 
-def kind(envs):
+def backend_of(envs):
     name = type(envs.unwrapped).__name__
     envs.close()
     return name
 
 
-# Which backend.
+# Backends.
 
 
-def test_auto_takes_gymnasiums_batched_version_where_there_is_one():
-    assert kind(make("CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
-    assert kind(make("CartPole-v1", 2, 0, sutton_barto_reward=True)) == "CartPoleVectorEnv"
-    assert kind(make("gymnasium:CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+def test_auto_prefers_batched_version():
+    assert backend_of(make("CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
+    assert backend_of(make("CartPole-v1", 2, 0, sutton_barto_reward=True)) == "CartPoleVectorEnv"
+    assert backend_of(make("gymnasium:CartPole-v1", 2, 0)) == "CartPoleVectorEnv"
 
 
 @pytest.mark.parametrize("env_id", ["LunarLander-v3", "Pendulum-v1", "gymnasium.envs.classic_control:Pendulum-v1"])
-def test_auto_takes_envpool_where_installed(env_id):
+def test_auto_uses_envpool_if_installed(env_id):
     pytest.importorskip("envpool")
     pytest.importorskip("Box2D")
-    assert kind(make(env_id, 2, 0)) == "EnvPoolVectorEnv"
+    assert backend_of(make(env_id, 2, 0)) == "EnvPoolVectorEnv"
 
 
-def test_auto_takes_sync_where_envpool_is_not_installed(no_envpool):
+def test_auto_uses_sync_without_envpool(no_envpool):
     pytest.importorskip("Box2D")
-    assert kind(make("LunarLander-v3", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("LunarLander-v3", 2, 0)) == "SyncVectorEnv"
 
 
-def test_auto_takes_sync_where_envpool_is_broken(monkeypatch):
+def test_auto_uses_sync_if_envpool_is_broken(monkeypatch):
     if importlib.util.find_spec("envpool") is None:
         pytest.skip("envpool is not installed, so it cannot break")
     monkeypatch.delitem(sys.modules, "lit_imitation.envs.envpool", raising=False)
     monkeypatch.setitem(sys.modules, "envpool", None)
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: name == "envpool" or real(name, *a))
-    assert kind(make("Pendulum-v1", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Pendulum-v1", 2, 0)) == "SyncVectorEnv"
 
 
-def test_auto_takes_sync_for_what_only_gymnasium_can_do():
-    assert kind(make("Spaces-v0", 2, 0)) == "SyncVectorEnv"
-    assert kind(make("Pendulum-v1", 2, 0, g=5.0)) == "SyncVectorEnv"
+def test_auto_uses_sync_for_gymnasium_only_features():
+    assert backend_of(make("Spaces-v0", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Pendulum-v1", 2, 0, g=5.0)) == "SyncVectorEnv"
 
 
 @pytest.mark.parametrize(("backend", "cls"), [("sync", SyncVectorEnv), ("async", AsyncVectorEnv)])
-def test_backends_on_request(backend, cls):
+def test_requested_backend_is_used(backend, cls):
     envs = make("CartPole-v1", 2, 0, backend)
     assert isinstance(envs, cls)
     assert envs.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
@@ -83,7 +83,7 @@ def test_backends_on_request(backend, cls):
     envs.close()
 
 
-def test_envpool_on_request():
+def test_requested_envpool_is_used():
     pytest.importorskip("envpool")
     envs = make("CartPole-v1", 3, 0, "envpool")
     assert envs.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
@@ -102,7 +102,7 @@ def test_envpool_on_request():
 
 
 @pytest.mark.parametrize("backend", ["auto", "vector", "sync", "async"])
-def test_seed_of_make_seeds_the_first_reset(backend):
+def test_make_seeds_first_reset(backend):
     def first_moves(seed):
         envs = make("CartPole-v1", 3, seed, backend)
         moves = [envs.step(np.ones(3, np.int64))[0] for _ in range(3)]
@@ -114,7 +114,7 @@ def test_seed_of_make_seeds_the_first_reset(backend):
 
 
 @pytest.mark.parametrize("backend", ["vector", "sync", "async"])
-def test_arguments_reach_the_environment(backend):
+def test_arguments_reach_environment(backend):
     def reward(**kwargs):
         envs = make("CartPole-v1", 2, 0, backend, **kwargs)
         given = envs.step(np.zeros(2, np.int64))[1]
@@ -125,15 +125,15 @@ def test_arguments_reach_the_environment(backend):
     assert reward(sutton_barto_reward=True) == [0, 0]
 
 
-def test_arguments_reach_a_single_environment():
+def test_arguments_reach_single_environment():
     assert make_single("Pendulum-v1", g=5.0).unwrapped.g == 5.0
     assert make("Pendulum-v1", 1, 0, "sync", max_episode_steps=7).envs[0].spec.max_episode_steps == 7
 
 
-# What comes out.
+# Observations.
 
 
-def test_dictionaries_and_tuples_arrive_flattened():
+def test_dict_and_tuple_observations_are_flattened():
     nested = spaces.Dict(
         a=spaces.Box(-1, 1, (2, 3), np.float32),
         b=spaces.Tuple([spaces.Discrete(4), spaces.Box(0, 9, (1,), np.float32)]),
@@ -143,13 +143,13 @@ def test_dictionaries_and_tuples_arrive_flattened():
     assert envs.single_observation_space.shape == (6 + 4 + 1,)
     observation, _ = envs.reset(seed=0)
     assert observation.shape == (3, 11)
-    np.testing.assert_array_equal(observation[:, 6:10].sum(1), 1)  # the discrete one, one-hot
+    np.testing.assert_array_equal(observation[:, 6:10].sum(1), 1)  # the one-hot Discrete part
     record = collect(envs, default_policy(envs.single_observation_space, envs.single_action_space).actor(), 4, 0)
     assert record.observation.shape == (12, 11)
     assert record.observation.dtype == torch.float32
 
 
-def test_dictionaries_of_a_batched_version_arrive_flattened():
+def test_batched_dict_observations_are_flattened():
     env_id = "BatchedNextStep-v0"
     nested = spaces.Dict(a=spaces.Box(-1, 1, (2,), np.float32), b=spaces.Discrete(3))
     envs = make(env_id, 2, 0, "vector", observation_space=nested)
@@ -171,7 +171,7 @@ def test_dictionaries_of_a_batched_version_arrive_flattened():
 
 @pytest.mark.parametrize("backend", ["auto", "sync", "async"])
 def test_discrete_observations(backend):
-    """FrozenLake, where the cells of a walk to the goal are known."""
+    """FrozenLake: the cells on a path to the goal are known."""
     fixed = {} if backend == "auto" else {"is_slippery": False}
     envs = make("FrozenLake-v1", 2, 0, backend, **fixed)
     space = envs.single_observation_space
@@ -194,7 +194,7 @@ def test_discrete_observations(backend):
 
 
 @pytest.mark.parametrize("shape", [(28, 30, 3), (3, 28, 30), (84, 84, 1)])
-def test_images_stay_uint8_and_go_through_the_convolutions(shape):
+def test_uint8_images_reach_the_convolutions(shape):
     envs = make("Spaces-v0", 2, 0, observation_space=spaces.Box(0, 255, shape, np.uint8))
     policy = CategoricalPolicy(envs.single_observation_space, envs.single_action_space)
     assert any(isinstance(module, torch.nn.Conv2d) for module in policy.modules())
@@ -207,8 +207,8 @@ def test_images_stay_uint8_and_go_through_the_convolutions(shape):
     assert all(parameter.grad.abs().sum() > 0 for parameter in policy.encoder.parameters())
 
 
-def test_recipes_spaces_are_the_same_on_every_backend():
-    """A policy trained on one backend is used on another."""
+def test_recipe_spaces_agree_across_backends():
+    """A policy trained on one backend has to work on another."""
     pytest.importorskip("envpool")
     for env_id in (
         "CartPole-v1",
@@ -222,18 +222,19 @@ def test_recipes_spaces_are_the_same_on_every_backend():
         if env_id.startswith(("Lunar", "Hopper", "Ant")):
             pytest.importorskip("Box2D" if env_id.startswith("Lunar") else "mujoco")
         single, envs = make_single(env_id), make(env_id, 2, 0, "envpool")
-        ours, theirs = single.observation_space, envs.single_observation_space
-        assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype), env_id
-        assert envs.reset(seed=0)[0].dtype == ours.dtype, env_id
-        ours, theirs = single.action_space, envs.single_action_space
-        assert ours == theirs or (
-            np.array_equal(ours.low, theirs.low) and np.array_equal(ours.high, theirs.high)  # float64 there
+        single_space, batched_space = single.observation_space, envs.single_observation_space
+        assert (single_space.shape, single_space.dtype) == (batched_space.shape, batched_space.dtype), env_id
+        assert envs.reset(seed=0)[0].dtype == single_space.dtype, env_id
+        single_space, batched_space = single.action_space, envs.single_action_space
+        assert single_space == batched_space or (
+            np.array_equal(single_space.low, batched_space.low)
+            and np.array_equal(single_space.high, batched_space.high)  # float64 there
         ), env_id
         envs.close()
         single.close()
 
 
-# What is said when it cannot.
+# Errors.
 
 ODD = {
     "Text": spaces.Text(5),
@@ -245,24 +246,24 @@ ODD = {
 
 @pytest.mark.parametrize("backend", ["sync", "async"])
 @pytest.mark.parametrize("name", [*ODD, "Dict of Sequence"])
-def test_unsupported_observations_are_named(name, backend):
+def test_unsupported_observations_raise(name, backend):
     space = spaces.Dict(a=ODD["Sequence"]) if name == "Dict of Sequence" else ODD[name]
     with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the observation space .*{name.split()[-1]}"):
         make("Spaces-v0", 2, 0, backend, observation_space=space)
 
 
 @pytest.mark.parametrize("name", [*ODD, "Dict", "Tuple", "MultiBinary", "MultiDiscrete"])
-def test_unsupported_actions_are_named(name):
+def test_unsupported_actions_raise(name):
     more = {"Dict": spaces.Dict(a=spaces.Discrete(2)), "Tuple": spaces.Tuple([spaces.Discrete(2)])}
     more["MultiBinary"] = spaces.MultiBinary(3)
-    more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only a vector of them will do
+    more["MultiDiscrete"] = spaces.MultiDiscrete([[2, 3], [4, 5]])  # only vectors are supported
     with pytest.raises(UnsupportedSpaceError, match=rf"Spaces-v0: the action space {name}"):
         make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("env_id", ["Blackjack-v1", "FrozenLake-v1", "CartPole-v1"])
-def test_an_environment_has_one_observation_space_on_every_backend(env_id):
+def test_observation_space_agrees_across_backends(env_id):
     single = make_single(env_id)
     for backend in ("auto", "sync", "async"):
         envs = make(env_id, 2, 0, backend)
@@ -271,14 +272,14 @@ def test_an_environment_has_one_observation_space_on_every_backend(env_id):
         envs.close()
 
 
-def test_envpool_is_not_taken_where_its_observations_are_others():
+def test_envpool_with_other_observations_is_not_used():
     pytest.importorskip("envpool")
-    assert kind(make("Blackjack-v1", 2, 0)) == "SyncVectorEnv"
+    assert backend_of(make("Blackjack-v1", 2, 0)) == "SyncVectorEnv"
     with pytest.raises(ConfigError, match=r"Blackjack-v1: EnvPool's observations are .*use backend sync"):
         make("Blackjack-v1", 2, 0, "envpool")
 
 
-def test_flattened_observations_remember_what_they_were():
+def test_flattened_space_remembers_original():
     original = spaces.Dict(b=spaces.Discrete(3), a=spaces.Box(-1, 1, (2,), np.float32))
     for backend in ("sync", "async"):
         envs = make("Spaces-v0", 2, 0, backend, observation_space=original)
@@ -289,13 +290,13 @@ def test_flattened_observations_remember_what_they_were():
         envs.close()
 
 
-def test_integer_boxes_are_no_action_space():
+def test_integer_box_actions_are_rejected():
     with pytest.raises(UnsupportedSpaceError, match="Box of int64, which is not supported"):
         check_spaces(counting.OBSERVATIONS, spaces.Box(0, 3, (2,), np.int64), "X-v0")
 
 
 @pytest.mark.parametrize(
-    ("env_id", "says"),
+    ("env_id", "message"),
     [
         ("NoSuchThing-v0", "NoSuchThing"),
         ("LunarLander-v99", "v99"),
@@ -308,14 +309,14 @@ def test_integer_boxes_are_no_action_space():
     ],
 )
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_unknown_ids(env_id, says):
+def test_unknown_ids_raise(env_id, message):
     if env_id.startswith("Hopper"):
         pytest.importorskip("mujoco")
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=message):
         make(env_id, 2, 0)
 
 
-def test_settings_that_cannot_work():
+def test_invalid_settings_raise():
     with pytest.raises(ConfigError, match="num_envs is 0"):
         make("CartPole-v1", 0, 0)
     with pytest.raises(ConfigError, match="MountainCar-v0 has no batched version"):
@@ -329,11 +330,11 @@ def test_settings_that_cannot_work():
             make("CartPole-v1", 2, 0, backend, gravity=3)
 
 
-def test_settings_that_envpool_cannot_do():
+def test_unsupported_envpool_settings_raise():
     pytest.importorskip("envpool")
-    with pytest.raises(ConfigError, match=r"Spaces-v0: EnvPool .* has no environment of this id; choose another"):
+    with pytest.raises(ConfigError, match=r"Spaces-v0: EnvPool .* has no environment with this id; choose another"):
         make("Spaces-v0", 2, 0, "envpool")
-    with pytest.raises(ConfigError, match=r"\['g'\] cannot be given to EnvPool"):
+    with pytest.raises(ConfigError, match=r"EnvPool does not accept the arguments \['g'\]"):
         make("Pendulum-v1", 2, 0, "envpool", g=5.0)
 
 
@@ -341,7 +342,7 @@ def test_settings_that_envpool_cannot_do():
     ("module", "env_id", "extra"),
     [("Box2D", "LunarLander-v3", "box2d"), ("mujoco", "Hopper-v5", "mujoco"), ("Box2D", "BipedalWalker-v3", "box2d")],
 )
-def test_missing_extra_is_one_line_with_its_cure(monkeypatch, module, env_id, extra):
+def test_missing_extra_error_gives_pip_command(monkeypatch, module, env_id, extra):
     monkeypatch.setitem(sys.modules, module, None)
     for build in (lambda: make(env_id, 2, 0), lambda: make(env_id, 2, 0, "async"), lambda: make_single(env_id)):
         with pytest.raises(MissingExtraError) as caught:
@@ -352,14 +353,14 @@ def test_missing_extra_is_one_line_with_its_cure(monkeypatch, module, env_id, ex
         assert "\n" not in text
 
 
-def test_missing_envpool_is_one_line_with_its_cure(monkeypatch):
+def test_missing_envpool_error_gives_pip_command(monkeypatch):
     monkeypatch.delitem(sys.modules, "lit_imitation.envs.envpool", raising=False)
     monkeypatch.setitem(sys.modules, "envpool", None)
     with pytest.raises(MissingExtraError, match=r'pip install "lit-imitation\[envpool\]"'):
         make("CartPole-v1", 2, 0, "envpool")
 
 
-# The return of acting at random.
+# Return of random actions.
 
 
 @pytest.fixture
@@ -369,7 +370,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_random_return_is_measured_once(cache, monkeypatch):
-    # Published estimates lie near 22: 100 episodes with standard deviation 12 are within 4 standard errors.
+    # Published estimates are close to 22; 4 standard errors of 100 episodes with standard deviation 12.
     value = random_return("CartPole-v1")
     assert value == pytest.approx(22.2, abs=4 * 1.2)
     (file,) = cache.rglob("*.json")
@@ -381,10 +382,10 @@ def test_random_return_is_measured_once(cache, monkeypatch):
     with monkeypatch.context() as patch:
         module = importlib.import_module(
             "lit_imitation.rollout.random_return"
-        )  # its name is the function's in the room
+        )  # the function of this name in the package
         patch.setattr(module, "make", broken)
         assert random_return("CartPole-v1") == value
-        with pytest.raises(AssertionError):  # another environment is another value
+        with pytest.raises(AssertionError):  # another environment needs another measurement
             random_return("CartPole-v1", sutton_barto_reward=True)
     file.unlink()
     torch.manual_seed(5)
@@ -392,12 +393,12 @@ def test_random_return_is_measured_once(cache, monkeypatch):
     assert random_return("CartPole-v1") == value
 
 
-def test_random_return_with_arguments_is_its_own(cache):
+def test_random_return_depends_on_arguments(cache):
     assert -1.0 <= random_return("CartPole-v1", sutton_barto_reward=True) <= 0
     assert len(list(cache.rglob("*.json"))) == 1
 
 
-def test_random_return_matches_an_independent_measurement(cache):
+def test_random_return_matches_independent_measurement(cache):
     env, returns = gymnasium.make("CartPole-v1"), []
     env.action_space.seed(1)
     for episode in range(300):
@@ -411,13 +412,13 @@ def test_random_return_matches_an_independent_measurement(cache):
     assert abs(random_return("CartPole-v1") - np.mean(returns)) < 4 * error
 
 
-# --- ids ------------------------------------------------------------------------------------------------------------
+# Ids.
 
 
 @pytest.mark.parametrize(
     ("env_id", "observation", "limit"), [("Catch-v0", (10, 5), None), ("CartpoleBalance-v1", (5,), 1000)]
 )
-def test_an_id_that_only_envpool_has(env_id, observation, limit, tmp_path, monkeypatch):
+def test_envpool_only_id(env_id, observation, limit, tmp_path, monkeypatch):
     envpool = pytest.importorskip("envpool")
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path))
     pool = envpool.make_gymnasium(env_id, num_envs=3, seed=5)
@@ -435,9 +436,9 @@ def test_an_id_that_only_envpool_has(env_id, observation, limit, tmp_path, monke
         envs.close()
     assert episode_limit(env_id) == limit
     for backend in ("sync", "async", "vector"):
-        with pytest.raises(ConfigError, match=f"only EnvPool has {env_id}, so backend {backend} cannot make it"):
+        with pytest.raises(ConfigError, match=f"only EnvPool provides {env_id}, so backend {backend} cannot"):
             make(env_id, 3, 5, backend)
-    with pytest.raises(ConfigError, match=f"only EnvPool has {env_id}, and only as a batch"):
+    with pytest.raises(ConfigError, match=f"only EnvPool provides {env_id}, and only as a batch"):
         make_single(env_id)
     if env_id == "Catch-v0":  # short episodes of return -1 or 1
         assert -1 < random_return(env_id) < 1
@@ -454,7 +455,7 @@ def test_an_id_that_only_envpool_has(env_id, observation, limit, tmp_path, monke
         ("Coridor-v0", None),
     ],
 )
-def test_an_unknown_id_names_those_that_are_near(env_id, near):
+def test_unknown_id_error_suggests_similar_ids(env_id, near):
     with pytest.raises(ConfigError, match=f"env_id '{env_id}'.*{f'did you mean.* {near}' if near else ''}") as error:
         make(env_id, 1, 0)
     assert "\n" not in str(error.value)

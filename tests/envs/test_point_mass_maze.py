@@ -1,4 +1,4 @@
-"""PointMassMaze against its rules, one point at a time, and against what has to be possible in it."""
+"""PointMassMaze against its rules, one point at a time, and what is possible in it."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ ENV, MIRRORED = "lit_imitation/PointMassMaze-v0", "lit_imitation/PointMassMazeMi
 BARRIERS = {ENV: (0.2, 0.6), MIRRORED: (-0.1, 0.4)}
 
 
-def plain(position, action, barrier):
-    """The next position and the reward, in words of one point."""
+def move_one_point(position, action, barrier):
+    """Next position and reward of a single point, by plain rules."""
     x, y = position
-    paid = -math.hypot(x - 0.3, y - 0.5)
+    expected = -math.hypot(x - 0.3, y - 0.5)
     ax, ay = (min(max(a, -1.0), 1.0) for a in action)
-    paid -= 0.001 * (ax**2 + ay**2)
+    expected -= 0.001 * (ax**2 + ay**2)
     to_x, to_y = min(max(x + 0.02 * ax, -0.1), 0.6), min(max(y + 0.02 * ay, -0.1), 0.6)
     if (y < 0.3) != (to_y < 0.3):
         at = x + (0.3 - y) / (to_y - y) * (to_x - x)
         if barrier[0] <= at <= barrier[1]:
             to_y = 0.299 if y < 0.3 else 0.301
-    return (to_x, to_y), paid
+    return (to_x, to_y), expected
 
 
 @pytest.mark.parametrize("env_id", [ENV, MIRRORED])
 @pytest.mark.parametrize("batched", [True, False])
-def test_every_step_is_that_of_the_rules(env_id, batched):
+def test_steps_match_rules(env_id, batched):
     rng = np.random.default_rng(0)
     env, envs = make_single(env_id), make(env_id, 1, 0, "vector")
     blocked = passed = 0
@@ -47,7 +47,7 @@ def test_every_step_is_that_of_the_rules(env_id, batched):
         for t in range(100):
             action = np.clip(rng.normal((drift, 0.5 if t < 60 else -0.5), 1.0), -1.5, 1.5)
             before = position
-            position, paid = plain(position, action, BARRIERS[env_id])
+            position, expected = move_one_point(position, action, BARRIERS[env_id])
             blocked += abs(position[1] - 0.3) < 0.0011
             passed += (before[1] < 0.3) != (position[1] < 0.3)
             if batched:
@@ -55,13 +55,13 @@ def test_every_step_is_that_of_the_rules(env_id, batched):
             else:
                 state, reward, terminated, truncated, _ = env.step(action)
             np.testing.assert_allclose(state, position, atol=1e-6)
-            assert reward == pytest.approx(paid, abs=1e-9)
+            assert reward == pytest.approx(expected, abs=1e-9)
             assert (terminated, truncated) == (False, t == 99)
     assert blocked > 50
     assert passed >= 5
 
 
-def test_a_barrier_stops_from_either_side_and_its_other_end_is_open():
+def test_barrier_blocks_both_sides_with_one_open_end():
     x = np.linspace(-0.1, 0.6, 1401)
     for name, (left, right) in zip(("right", "left"), BARRIERS.values(), strict=True):
         inside = (x >= left) & (x <= right)
@@ -75,7 +75,7 @@ def test_a_barrier_stops_from_either_side_and_its_other_end_is_open():
     assert {*BARRIERS.values()} < {*point_mass_maze.BARRIERS.values()}
 
 
-def test_without_a_barrier_the_way_is_open():
+def test_without_barrier_the_way_is_free():
     batch = make_single("lit_imitation/PointMass-v0").unwrapped.batch
     x = np.linspace(-0.1, 0.6, 1401)
     places = np.stack([x, np.full_like(x, 0.295)], -1)
@@ -84,8 +84,8 @@ def test_without_a_barrier_the_way_is_open():
 
 
 @pytest.mark.parametrize(("env_id", "corner", "wrong"), [(ENV, 0.19, 0.41), (MIRRORED, 0.41, 0.19)])
-def test_the_way_around_leads_to_the_goal_and_no_other_does(env_id, corner, wrong):
-    """At the speed at which that pays a little more than the paper's −8.45, where a point has inertia."""
+def test_only_the_way_around_reaches_the_goal(env_id, corner, wrong):
+    """At a speed that gives slightly more than the paper's −8.45 for a point with inertia."""
 
     def driver(corner):
         def act(position):
@@ -103,7 +103,7 @@ def test_the_way_around_leads_to_the_goal_and_no_other_does(env_id, corner, wron
     assert float(lost.episode_returns().max()) < -20
 
 
-def test_the_same_seed_gives_the_same_starts_and_random_policies_get_nowhere():
+def test_same_seed_gives_same_starts():
     starts = [make(ENV, 50, 0).reset(seed=seed)[0] for seed in (3, 3, 4)]
     np.testing.assert_array_equal(starts[0], starts[1])
     assert not np.array_equal(starts[0], starts[2])
@@ -112,12 +112,12 @@ def test_the_same_seed_gives_the_same_starts_and_random_policies_get_nowhere():
     assert -53 < random_return(MIRRORED) < -46
 
 
-def test_gymnasiums_own_checks_pass_and_both_have_a_batched_version():
+def test_gymnasium_checks_pass_for_both_versions():
     for env_id in (ENV, MIRRORED):
         check_env(make_single(env_id).unwrapped, skip_render_check=True)
         assert gymnasium.spec(env_id).vector_entry_point is not None
 
 
-def test_another_barrier_is_refused():
-    with pytest.raises(ConfigError, match="barrier is 'top'; it stands against the wall on the right or left"):
+def test_unknown_barrier_raises():
+    with pytest.raises(ConfigError, match="barrier is 'top'; choose one of right, left, none"):
         make(ENV, 2, 0, barrier="top")

@@ -1,4 +1,4 @@
-"""Checks on the first reset and step of an environment."""
+"""Checks of the first reset and step of an environment."""
 
 import copy
 
@@ -12,7 +12,7 @@ from lit_imitation.errors import ConfigError
 
 
 class Counter(gym.Env):
-    """Observes the number of its step; from the second one on its answers are nonsense."""
+    """Environment that observes its step number; from the second step on its results are invalid."""
 
     observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
 
@@ -25,7 +25,7 @@ class Counter(gym.Env):
         return (np.float32([self.t]), 1.0, False, False, {}) if self.t < 2 else "nonsense"
 
 
-def test_only_the_first_calls_are_checked_and_cost():
+def test_only_first_calls_are_checked():
     env = Counter()
     probe(env, "Counter-v0")
     assert {"reset", "step"} <= set(vars(env))
@@ -35,7 +35,7 @@ def test_only_the_first_calls_are_checked_and_cost():
     assert env.step(0) == "nonsense"
 
 
-def test_a_deep_copy_steps_itself():
+def test_deep_copy_steps_itself():
     env = Counter()
     probe(env, "Counter-v0")
     env.reset()
@@ -44,7 +44,7 @@ def test_a_deep_copy_steps_itself():
     assert (env.t, other.t) == (0, 1)
 
 
-def test_wrappers_of_gymnasium_are_seen_through_and_others_are_not():
+def test_probe_looks_through_gymnasium_wrappers_only():
     class Broken(gym.Wrapper):
         def step(self, action):
             return self.env.step(action)[:4]
@@ -52,11 +52,11 @@ def test_wrappers_of_gymnasium_are_seen_through_and_others_are_not():
     for env in (gym.wrappers.TimeLimit(Broken(Counter()), 5), Broken(gym.wrappers.TimeLimit(Counter(), 5))):
         probe(env, "Broken-v0")
         env.reset()
-        with pytest.raises(ConfigError, match=r"^Broken-v0: step\(\) returned a tuple of 4, the old Gym's"):
+        with pytest.raises(ConfigError, match=r"^Broken-v0: step\(\) returned a tuple of 4, as in the old Gym API"):
             env.step(0)
 
 
-def test_environments_of_gymnasium_are_left_alone():
+def test_gymnasium_environments_are_not_probed():
     env = gym.make("CartPole-v1")
     probe(env, "CartPole-v1")
     assert "step" not in vars(env.unwrapped)

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from studying import goes_on
+from study_checks import check_resume
 
 from experiments.studies.finetune import QUICK, Settings, Task, run
 from lit_imitation.cli import main
@@ -114,7 +114,7 @@ def test_differences_are_paired_by_seed(study):
 
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
-    goes_on(out, lambda: run(out, TINY), summary, 2 + 2 * 2 * 2, ("Pole-v1-expert", "finetuned", "scratch"))
+    check_resume(out, lambda: run(out, TINY), summary, 2 + 2 * 2 * 2, ("Pole-v1-expert", "finetuned", "scratch"))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from studying import goes_on
+from study_checks import check_resume
 
 from experiments.studies.common import quiet
 from experiments.studies.horizon import QUICK, Settings, closed_form, corridor, halvings, run
@@ -63,7 +63,7 @@ def test_everything_is_written(study):
 
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
-    goes_on(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
+    check_resume(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
 
 
 def test_both_get_equally_many_labels(study):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from studying import goes_on, rows
+from study_checks import check_resume, rows
 
 from experiments.studies.common import quiet
 from experiments.studies.inverse_rl import QUICK, Settings, learners, run
@@ -278,7 +278,7 @@ def test_settings_are_those_of_the_recipes(task):
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
     torch.manual_seed(123)
-    goes_on(
+    check_resume(
         out, lambda: run(out, TINY), summary, 1 + 2 * 2 * 2 * 2, ("lake", "object_world-deep", "binary_world-linear")
     )
 

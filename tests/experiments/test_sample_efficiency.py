@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from studying import goes_on
+from study_checks import check_resume
 
 from experiments.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to, summarize
 from experiments.studies.sample_efficiency.architecture import WINDOW, smooth
@@ -210,7 +210,7 @@ def test_a_round_without_a_value_is_left_out_of_the_mean():
 
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
-    goes_on(
+    check_resume(
         out,
         lambda: run(out, TINY),
         summary,

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from studying import goes_on, rows
+from study_checks import check_resume, rows
 
 from experiments.studies.common import quiet
 from experiments.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, planning, run
@@ -249,7 +249,7 @@ def test_quality_knows_a_good_reward_from_a_bad_one():
 def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
     out, summary = study
     # The bytes of a checkpoint name the moment at which it was packed.
-    goes_on(
+    check_resume(
         out,
         lambda: run(out, TINY),
         summary,

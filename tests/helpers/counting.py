@@ -1,4 +1,4 @@
-"""Environments whose every transition is known beforehand, and the loop that says what it is."""
+"""Environments with predictable transitions, and the loop that predicts them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ OBSERVATIONS = Box(-1.0, float(TAGS), (len(FIELDS),), np.float32)
 
 
 def plan(rng: np.random.Generator, lengths: tuple[int, ...]) -> tuple[int, int, int]:
-    """Tag, length and ending of the next episode: 1 terminated, 2 truncated, 3 both at once."""
+    """Tag, length and ending of the next episode: 1 terminated, 2 truncated, 3 both."""
     return int(rng.integers(TAGS)), int(rng.choice(lengths)), int(rng.integers(1, 4))
 
 
 def outcome(tag: int) -> bool | None:
-    """Whether an episode counts as a success; one in three says nothing about it."""
+    """Whether an episode counts as a success; one in three does not report it."""
     return (True, False, None)[tag % 3]
 
 
 class CountingEnv(gymnasium.Env):
-    """The observation names the seed (`tag`), the episode, the time step, the last action and whether it is over.
+    """Environment that observes the seed (`tag`), the episode, the time step, the last action and whether it is over.
 
-    Reward = 100 episode + t + action / 8, exact in float32.
+    The reward is 100 episode + t + action / 8, exact in float32.
 
     Args:
-        lengths: an episode's length is one of these, each as likely.
-        success: key of the info under which the outcome is told: at the end only, or, ending in `*`, at every step.
+        lengths: Possible lengths of an episode, equally likely.
+        success: Info key that reports the outcome: at the end only or, if it ends in `*`, at every step.
     """
 
     observation_space, action_space = OBSERVATIONS, Discrete(ACTIONS)
@@ -55,15 +55,15 @@ class CountingEnv(gymnasium.Env):
         self.t += 1
         over = self.t == self.length
         ending = self.ending if over else 0
-        key, told, info = self.success.removesuffix("*"), outcome(self.tag), {}
-        if key and told is not None and (over or self.success.endswith("*")):
-            info[key] = told if over else not told  # what it said before the end must not count
+        key, success, info = self.success.removesuffix("*"), outcome(self.tag), {}
+        if key and success is not None and (over or self.success.endswith("*")):
+            info[key] = success if over else not success  # reports before the end must not count
         observation = np.float32([self.tag, self.episode, self.t, action, over])
         return observation, reward, bool(ending & 1), bool(ending & 2), info
 
 
 class CountingVectorEnv(VectorEnv):
-    """The same environments as one batch of arrays, NEXT_STEP; what a dead step gives is poison."""
+    """Batched version with NEXT_STEP resets; ignored steps return NaN rewards."""
 
     def __init__(
         self, num_envs: int, lengths: tuple[int, ...] = (1, 1, 2, 3, 5, 8, 13), success: str = "", **kwargs: Any
@@ -101,14 +101,14 @@ class CountingVectorEnv(VectorEnv):
         ending = np.where(self.over, self.ending, 0)
         info: dict[str, Any] = {}
         if self.success:
-            told = [outcome(tag) for tag in self.tag.tolist()]
-            info = {self.success: np.array([bool(x) for x in told])}
-            info[f"_{self.success}"] = np.array([x is not None for x in told]) & self.over
+            success = [outcome(tag) for tag in self.tag.tolist()]
+            info = {self.success: np.array([bool(x) for x in success])}
+            info[f"_{self.success}"] = np.array([x is not None for x in success]) & self.over
         return self._observation(), reward, (ending & 1) > 0, (ending & 2) > 0, info
 
 
 class ColumnsEnv(CountingEnv):
-    """The same, with rewards and flags as arrays `[1]`."""
+    """Version with rewards and flags as arrays `[1]`."""
 
     def step(self, action):
         observation, reward, terminated, truncated, info = super().step(action)
@@ -116,7 +116,7 @@ class ColumnsEnv(CountingEnv):
 
 
 class ColumnsVectorEnv(CountingVectorEnv):
-    """The same, with rewards and flags as arrays `[N, 1]`."""
+    """Batched version with rewards and flags as arrays `[N, 1]`."""
 
     def step(self, actions):
         observation, *columns, info = super().step(actions)
@@ -124,7 +124,7 @@ class ColumnsVectorEnv(CountingVectorEnv):
 
 
 class SpacesEnv(gymnasium.Env):
-    """Draws its observations from any space, takes any action, and ends after 3 steps."""
+    """Environment with random observations of any space, which accepts any action and ends after 3 steps."""
 
     def __init__(self, observation_space=OBSERVATIONS, action_space=Discrete(ACTIONS)) -> None:  # noqa: B008
         self.observation_space, self.action_space = observation_space, action_space
@@ -149,7 +149,7 @@ def spaces_vector(mode: AutoresetMode, num_envs: int, **kwargs: Any) -> SyncVect
 gymnasium.register("Counting-v0", "counting:CountingEnv", vector_entry_point="counting:CountingVectorEnv")
 gymnasium.register("Columns-v0", "counting:ColumnsEnv", vector_entry_point="counting:ColumnsVectorEnv")
 gymnasium.register("Spaces-v0", "counting:SpacesEnv")
-for _mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):  # batched, with observations of any space
+for _mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):  # batched, with any observation space
     gymnasium.register(
         f"Batched{_mode.name.title().replace('_', '')}-v0",
         "counting:SpacesEnv",
@@ -158,18 +158,18 @@ for _mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):  # batched, wit
 
 
 def act(observation: np.ndarray) -> np.ndarray:
-    """`[B, 5]` to `[B]`: an action that a row of a record tells from every neighbor's."""
+    """Actions `[B]` for observations `[B, 5]` that distinguish each row from its neighbors."""
     tag, episode, t = observation[:, :3].astype(np.int64).T
     return (tag + 2 * episode + 3 * t) % ACTIONS
 
 
 def share(num_envs: int, episodes: int) -> list[int]:
-    """How many of the episodes each environment runs."""
+    """Number of episodes that each environment runs."""
     return [episodes // num_envs + (i < episodes % num_envs) for i in range(num_envs)]
 
 
 def expected(num_envs: int, episodes: int, seed: int, **kwargs: Any) -> dict[str, np.ndarray]:
-    """The record of `episodes` episodes of `act`: one environment after the other, by the plainest loop."""
+    """Expected record of `episodes` episodes of `act`, one environment after another, by a plain loop."""
     rows = []
     for i, count in enumerate(share(num_envs, episodes)):
         env = CountingEnv(**kwargs)

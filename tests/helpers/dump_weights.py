@@ -1,4 +1,4 @@
-"""A callback of the tests: what each process ends with."""
+"""Callback that saves the final weights of each process."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An environment and an expert that break in a chosen way, once they are armed."""
+"""An environment and an expert that fail in a chosen way once they are armed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 
 LENGTH, AT = 9, 5
-"""Steps of an episode, and the step of the fault."""
+"""Length of an episode, and the step of the fault."""
 fault = ""
-"""What goes wrong from now on; empty for nothing."""
+"""Name of the armed fault; empty for none."""
 
 
 def arm(name: str) -> None:
@@ -28,7 +28,7 @@ def local_error() -> Exception:
 
 
 class FaultyEnv(gymnasium.Env):
-    """Counts its steps; of two copies with neighboring seeds the one with the odd seed breaks."""
+    """Environment that counts its steps; of two copies with consecutive seeds, the one with the odd seed fails."""
 
     observation_space = gymnasium.spaces.Box(-10.0, 10.0, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)

@@ -1,4 +1,4 @@
-"""Two small tasks of fixed length: one goal far from the start, and four goals that are equally good."""
+"""Two small tasks of fixed length: one distant goal, and four equally good goals."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ARMS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
 
 
 class Goal(gymnasium.Env):
-    """A point in the plane walks from about −`GOAL` to `GOAL`, `PACE` a step at the most along each axis, and stays.
+    """Point that walks from about −`GOAL` to `GOAL`, at most `PACE` per step along each axis.
 
-    The observation is the place; a step is paid minus the distance from the goal.
+    The observation is the position; the reward is minus the distance to the goal.
 
     Args:
-        half_way: start anywhere on the last half of the way.
+        half_way: Start anywhere on the second half of the way.
     """
 
     observation_space, action_space = Box(-1.0, 1.0, GOAL.shape, np.float32), Box(-1.0, 1.0, GOAL.shape, np.float32)
@@ -38,10 +38,10 @@ class Goal(gymnasium.Env):
 
 
 class Fork(gymnasium.Env):
-    """From the middle of a cross along one of its four `ARMS`, `ARM` steps to the end of any of them; 1 a step there.
+    """Cross with four `ARMS` of `ARM` steps from the middle; reward 1 per step at the end of any arm.
 
-    The observation is the place; the actions are the four directions. Off the arms nothing can be reached: a step that
-    would leave them is none.
+    The observation is the position; the actions are the four directions. A step that would leave the arms has no
+    effect.
     """
 
     observation_space, action_space = Box(-float(ARM), float(ARM), (2,), np.float32), Discrete(4)
@@ -62,18 +62,18 @@ gymnasium.register("Goal-v0", Goal, max_episode_steps=30)
 gymnasium.register("Fork-v0", Fork, max_episode_steps=3)
 
 
-def heads_for_it(observation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """To the goal at full pace: the expert of `Goal`."""
+def goal_expert(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Expert of `Goal`: full speed toward the goal."""
     return np.clip((GOAL - observation) / PACE, -1.0, 1.0)
 
 
-def takes_each(observation: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Outwards, and from the middle a fourth of the rows along each arm: the expert of `Fork`."""
+def fork_expert(observation: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Expert of `Fork`: outward, and from the middle a quarter of the rows along each arm."""
     outwards = (observation @ ARMS.T).argmax(1)
     return np.where(observation.any(1), outwards, np.arange(len(observation)) % 4)
 
 
-def share_of_modes(places: NDArray[np.float32]) -> NDArray[np.float64]:
-    """`[4]`: of the places `[N, 2]`, those along each arm."""
+def arm_shares(places: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Share `[4]` of the positions `[N, 2]` that lie along each arm."""
     moved = places[places.any(1)]
     return np.bincount((moved @ ARMS.T).argmax(1), minlength=4) / max(len(places), 1)

@@ -1,4 +1,4 @@
-"""A stage for hostile files: a secret outside, a module that leaves a marker, and guards on processes and sockets."""
+"""Stage for hostile files: a secret outside, a module that leaves a marker, and guards on processes and sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lit_imitation.policies.checkpoints import describe
 from lit_imitation.utils.seeding import get_states
 
 SECRET = 31337.0
-"""What stands in every file outside."""
+"""Content of every file outside."""
 OBSERVATIONS, ACTIONS = Box(-1e6, 1e6, (3,), np.float32), Discrete(2)
 
 HOSTILE_MODULE = """
@@ -39,7 +39,7 @@ def factory(*arguments, **keywords): return CategoricalPolicy(*arguments)
 
 
 class Harm:
-    """Unpickled, it makes a file."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -50,7 +50,7 @@ class Harm:
 
 @dataclass
 class Stage:
-    """`inside` is the working directory of the victim; whatever happens shows in `marker` and `events`."""
+    """Working directory `inside` of the victim; harm shows in `marker` and `events`."""
 
     inside: Path
     outside: Path
@@ -59,11 +59,11 @@ class Stage:
 
     @property
     def harm(self) -> Harm:
-        """An object that leaves the marker when it is unpickled."""
+        """Object that creates the marker when it is unpickled."""
         return Harm(self.marker)
 
     def checkpoint(self, name: str = "x.ckpt", config: Any = None, **changes: Any) -> Path:
-        """A checkpoint of BC on CartPole without training, with some entries replaced."""
+        """Checkpoint of BC on CartPole without training, with some entries replaced."""
         policy = CategoricalPolicy(Box(-1, 1, (4,), np.float32), Discrete(2), hidden_sizes=[8])
         state = {f"policy.{key}": value for key, value in policy.state_dict().items()}
         held = {
@@ -85,13 +85,13 @@ class Stage:
         return path
 
     def configured(self, change: Any) -> Path:
-        """A checkpoint whose configuration was changed in place."""
+        """Checkpoint whose configuration was changed in place."""
         config = good_config()
         change(config)
         return self.checkpoint(config=yaml.safe_dump(config))
 
     def demonstrations(self, name: str = "x.npz", **changes: Any) -> Path:
-        """An `.npz` or `.hdf5` of 4 rows; None leaves a key out."""
+        """An `.npz` or `.hdf5` file of 4 rows; None leaves a key out."""
         columns = {key: value for key, value in {**good_columns(), **changes}.items() if value is not None}
         path = self.inside / name
         if path.suffix == ".npz":
@@ -104,7 +104,7 @@ class Stage:
 
 
 def good_config() -> dict[str, Any]:
-    """As a run of BC writes it, in short."""
+    """Short configuration as a run of BC writes it."""
     data = {"env_id": "CartPole-v1", "expert": "scripted", "expert_trajectories": 1, "test_episodes": 1}
     return {
         "seed_everything": 0,
@@ -161,8 +161,8 @@ def make_stage(root: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return stage
 
 
-def flipped(path: Path, member: str, bit: int = 0) -> Path:
-    """The archive with one bit of the content of a member flipped, and nothing else."""
+def flip_bit(path: Path, member: str, bit: int = 0) -> Path:
+    """Flip one bit of a member's content in an archive."""
     with zipfile.ZipFile(path) as archive:
         info = next(one for one in archive.infolist() if one.filename.endswith(member))
     content = bytearray(path.read_bytes())
@@ -174,8 +174,8 @@ def flipped(path: Path, member: str, bit: int = 0) -> Path:
     return path
 
 
-def rewritten(path: Path, change: Any) -> Path:
-    """The archive written again with Python's zipfile; `change(members)` edits the list of (name, bytes, method)."""
+def rewrite_archive(path: Path, change: Any) -> Path:
+    """Rewrite an archive with Python's zipfile; `change(members)` edits the list of (name, bytes, method)."""
     with zipfile.ZipFile(path) as archive:
         members = [(one.filename, archive.read(one), one.compress_type) for one in archive.infolist()]
     change(members)
@@ -185,8 +185,8 @@ def rewritten(path: Path, change: Any) -> Path:
     return path
 
 
-def special(path: Path, kind: str) -> Path:
-    """A directory, FIFO, socket, device or dangling link in place of a file."""
+def make_special(path: Path, kind: str) -> Path:
+    """Replace a file by a directory, FIFO, socket, device or dangling link."""
     path.unlink(missing_ok=True)
     if kind == "directory":
         path.mkdir()
@@ -195,7 +195,7 @@ def special(path: Path, kind: str) -> Path:
     elif kind == "socket":
         with contextlib.closing(socket.socket(socket.AF_UNIX)) as server:
             here = os.getcwd()
-            os.chdir(path.parent)  # the names of sockets are short
+            os.chdir(path.parent)  # socket names have a short maximum length
             server.bind(path.name)
             os.chdir(here)
     elif kind == "device":
@@ -209,6 +209,6 @@ def special(path: Path, kind: str) -> Path:
     return path
 
 
-def pickled(thing: Any) -> bytes:
-    """The bytes of a pickle."""
+def to_pickle(thing: Any) -> bytes:
+    """Pickle an object."""
     return pickle.dumps(thing)

@@ -1,4 +1,4 @@
-"""A callback that ends its own process in the middle of a run."""
+"""Callback that sends its own process a signal during a run."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Interrupt(Callback):
-    """Sends this process a signal `delay` seconds after the optimizer's step `step`, wherever training is by then.
+    """Sends this process a signal `delay` seconds after optimizer step `step`.
 
     Args:
-        step: the first step after which the clock runs.
-        delay: seconds.
+        step: First step after which the delay starts.
+        delay: Delay in seconds.
         name: `SIGKILL` or `SIGTERM`.
     """
 
@@ -24,7 +24,7 @@ class Interrupt(Callback):
         self._started = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Start the clock."""
+        """Start the delay."""
         if trainer.global_step >= self.step and not self._started:
             self._started = True
             threading.Timer(self.delay, os.kill, (os.getpid(), self.signal)).start()

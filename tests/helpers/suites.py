@@ -1,4 +1,4 @@
-"""The common suites: every method joins resume, two-process and space tests by one line here."""
+"""Small command-line runs of every method, shared by the resume, two-process and space tests."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ CHECKPOINTS = [
 
 
 class Method(NamedTuple):
-    """The arguments of a run that takes seconds."""
+    """Arguments of a run that takes seconds."""
 
     task: list[str]
     """Data and model."""
     more: list[str]
-    """What makes it this method; callbacks last."""
+    """Options of the method; callbacks last."""
     smaller: list[str]
     """Small networks."""
     monitor: list[str]
-    """What is best."""
+    """Monitored metric of the best checkpoint."""
     exact: list[str]
-    """What makes two processes compute what one does, or comparable with it."""
+    """Options that make two processes compute the same as one, or comparable results."""
     online: bool
-    """It learns from environments of its own: on each process others, so that two processes are not as one."""
+    """Whether it learns from environments, which differ between processes, so that two processes differ from one."""
 
 
 def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """A method that learns from demonstrations."""
+    """Method that learns from demonstrations."""
     data = [*DATA, "--data.expert=scripted", "--data.num_trajectories=4"]
     smaller = ["--model.policy.hidden_sizes=[16,16]", "--model.policy.dropout=0.1"]
     monitor = ["--trainer.callbacks.monitor=val/loss"]
-    # Without dropout: its noise is drawn per process.
+    # Without dropout, whose noise differs between processes.
     exact = ["--model.policy.dropout=0"]
     policy = ["--model=lit_imitation.BC", f"--model.policy=lit_imitation.{model}"]
     return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
 
 
 def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """Reinforcement learning by a learner."""
+    """Reinforcement learning with a learner."""
     data = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=3", "--data.steps_per_round=24"]
     smaller = ["--model.learner.hidden_sizes=[16,16]"]
     monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     model = ["--model=lit_imitation.RL", f"--model.learner=lit_imitation.{learner}"]
-    exact = ["--data.num_envs=4"]  # as many on each of two processes
+    exact = ["--data.num_envs=4"]  # an equal number on each of two processes
     return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
 def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """A reward learned from demonstrations, and reinforcement learning by a learner on it."""
+    """Adversarial reward learning with a reinforcement learner."""
     rl = online(learner, *task)
     data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
     data += ["--data.expert_trajectories=3"]
@@ -73,14 +73,14 @@ def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ())
 
 
 def guided(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """A reward learned from whole episodes, which are short here so that two fit into a round."""
+    """Guided cost learning on short episodes, two of which fit into a round."""
     method = adversarial("GCL", learner, *task, "--data.env_kwargs={max_episode_steps: 12}")
     small = ["--model.reward_batch_size=8", "--model.reward_steps=3", "--model.replay_rounds=2"]
     return method._replace(more=[*small, *more])
 
 
 def tabular(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """A reward learned in a world whose transitions are known."""
+    """Reward learning in a finite MDP."""
     data = ["--data=lit_imitation.TabularDataModule", "--data.expert_trajectories=8", "--data.steps_per_trajectory=10"]
     data += ["--data.batch_size=4", "--data.passes_per_epoch=2"]
     reward = ["--model=lit_imitation.MaxEntIRL", f"--model.reward=lit_imitation.{model}"]
@@ -95,7 +95,7 @@ DAGGER = (
     "--trainer.callbacks.epochs_per_round=2",
     "--trainer.callbacks.beta=0.5",
 )
-# Environments that share one random stream would play other episodes on two processes than on one.
+# Copies that share one generator would run different episodes on two processes than on one.
 ONE_BY_ONE = "--data.backend=sync"
 PPO = ("--model.learner.epochs=2", "--model.learner.batch_size=16")
 SAC = ("--model.learner.learning_starts=100", "--model.learner.updates_per_step=0.1")
@@ -122,18 +122,18 @@ METHODS = {
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.learner.buffer_size=500")),
 }
 SIBLINGS = {"dagger-continuous", "gail-continuous", "airl-discrete", "airl-by-sac", "gcl-discrete", "gcl-by-sac"}
-"""What those beside them go through too but for one line; the suites have them among the slow tests."""
+"""Methods that repeat the code path of others almost entirely; their suites are marked slow."""
 
 
 def every_method() -> list[Any]:
-    """The methods, by name, for `parametrize`."""
+    """Names of all methods, for `parametrize`."""
     return [pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else ()) for name in sorted(METHODS)]
 
 
 def arguments(method: str, directory: Path, *more: str) -> list[str]:
-    """The command line of a small run of a method."""
+    """Command line of a small run of a method."""
     of = METHODS[method]
-    # `task` first, for the classes whose arguments the others are.
+    # `task` first: it names the classes that the other arguments belong to.
     checkpoints = [*CHECKPOINTS, *of.monitor]
     return [
         "fit",

@@ -1,4 +1,4 @@
-"""An expert and an environment of the tests that fail on the second of two processes."""
+"""Expert and environment that fail on the second of two processes."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ def expert(observation):
 
 
 class HalfBrokenEnv(CartPoleEnv):
-    """CartPole whose reward is lost at the hundredth step of the second of two processes."""
+    """CartPole that returns a NaN reward at step 100 on the second of two processes."""
 
     steps = 0
 

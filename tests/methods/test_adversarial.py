@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from quick import QUICK, column, fails, run
+from short_runs import QUICK, column, fails, run
 from suites import arguments
 
 from lit_imitation import Discriminator, load_policy, load_reward
@@ -120,7 +120,7 @@ def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_pat
     head, action = policy.head(observation.flatten(0, 1)), action.flatten(0, 1)
     beyond = (action != policy.clip(action)).any(-1)
     assert beyond.any()
-    torch.testing.assert_close(policy.played_log_prob(head, action), log_prob.flatten(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(policy.executed_log_prob(head, action), log_prob.flatten(), rtol=1e-4, atol=1e-4)
     assert ((policy.head_log_prob(head, action) - log_prob.flatten())[beyond].abs() > 0.1).any()
 
 

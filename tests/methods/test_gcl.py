@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from quick import column, fails, run
+from short_runs import column, fails, run
 
 from lit_imitation import GCL, CategoricalPolicy, GaussianPolicy, GuidedCost, load_policy, load_reward
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
@@ -61,11 +61,11 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
     policy = GaussianPolicy(Box(-1, 1, (1,)), Box(-2, 2, (1,)))
     one, other = (rollout([[0] * (n - 1) + [1]], [[1] * n]) for n in (2, 4))
     fresh = torch.tensor([True])
-    paths = Paths.joined([Paths.within(one, fresh), Paths.within(other, fresh)])
+    paths = Paths.concatenate([Paths.within(one, fresh), Paths.within(other, fresh)])
     assert paths.alive.tolist() == [[True, True, False, False], [True] * 4]
     for k, steps in enumerate((2, 4)):
         observation = torch.arange(float(steps))[:, None]
-        expected = policy.played_log_prob(policy.head(observation), observation + 0.5).sum()
+        expected = policy.executed_log_prob(policy.head(observation), observation + 0.5).sum()
         torch.testing.assert_close(paths.log_prob(policy)[k], expected.detach())
 
 
@@ -124,7 +124,7 @@ def test_the_learner_is_paid_the_reward_and_its_entropy(watched, tmp_path, metho
     if entropy:
         policy = watched[0][0].samplers[1]  # that of the first round
         head = policy.head(batch.rollout.observation.flatten(0, 1))
-        log_prob = policy.played_log_prob(head, batch.rollout.action.flatten(0, 1))
+        log_prob = policy.executed_log_prob(head, batch.rollout.action.flatten(0, 1))
         torch.testing.assert_close(reward, model - log_prob.view_as(reward), rtol=1e-4, atol=1e-4)
     else:  # which asks for the reward itself, and has a temperature of its own
         assert torch.equal(reward, batch.rollout.reward)

@@ -26,7 +26,7 @@ from lit_imitation import (
 )
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.metrics.reward_recovery import expected_value, some_transitions
+from lit_imitation.metrics.reward_recovery import expected_value, sample_transitions
 from lit_imitation.tabular import Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
 from lit_imitation.training.run import RunDirectory
@@ -292,7 +292,7 @@ def test_what_is_learned_is_read_again(tmp_path):
     model = MaxEntIRL(lambda *given: MLPReward(*given, hidden_sizes=[8]), gamma=0.8)
     trainer = fit(model, module(world), tmp_path, callbacks=[RunDirectory("{}")])
     trainer.save_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
-    transitions = some_transitions(world)
+    transitions = sample_transitions(world)
     reward = load_reward(tmp_path)
     table = model.reward.table(world).values.detach()
     torch.testing.assert_close(reward.reward(transitions), table[transitions.observation])
@@ -383,7 +383,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
     ("model", "data", "text"),
     [
         (lambda: BC(), lambda: module(GridWorld(3)), "BC learns from demonstrations; TabularDataModule holds none"),
-        (lambda: MaxEntIRL(MLPReward), lambda: TabularDataModule("FrozenLake-v1"), "MLPReward reads features"),
+        (lambda: MaxEntIRL(MLPReward), lambda: TabularDataModule("FrozenLake-v1"), "MLPReward needs features"),
         (
             lambda: MaxEntIRL(ConvolutionalReward),
             lambda: module(TabularMDP(np.full((4, 2, 4), 0.25), features=np.eye(4), reward=np.ones(4))),

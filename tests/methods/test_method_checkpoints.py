@@ -160,7 +160,7 @@ class OwnBC(BC):
 def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
     model = OwnBC(np.arange(3), policy=lambda *spaces: a_policy(*spaces), learning_rate=torch.tensor(3e-3))
     file = saved(model, shown(), tmp_path / "c.ckpt")
-    with pytest.raises(ConfigError, match=r"names .*test_method_checkpoints\.OwnBC, which is not of"):
+    with pytest.raises(ConfigError, match=r"names .*test_method_checkpoints\.OwnBC, which is not part of"):
         BC.load_from_checkpoint(file)
     loaded = BC.load_from_checkpoint(file, trust=True)
     assert type(loaded) is OwnBC
@@ -197,7 +197,7 @@ def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_p
     loaded = method.load_from_checkpoint(tmp_path / "c.ckpt", **{part: Own})
     for name, value in first.lightning_module.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
-    with pytest.raises(ConfigError, match=r"<locals>.Own, which is not of this package"):
+    with pytest.raises(ConfigError, match=r"<locals>.Own, which is not part of this package"):
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
@@ -367,7 +367,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
 
     gail, bc = str(trained["gail"]), str(trained["bc"])
     fails(rf"{GAIL_ON_CARTPOLE}; GAIL.load_from_checkpoint", lambda: BC.load_from_checkpoint(gail))
-    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1, so it holds no learned", lambda: load_reward(bc))
+    fails(r"bc.ckpt is of BC with CategoricalPolicy on CartPole-v1 and contains no learned", lambda: load_reward(bc))
     fails(rf"model.start: .*{GAIL_ON_CARTPOLE}; it was made for", lambda: fit(RL(start=gail), played(), tmp_path))
     fails(rf"model.reward: .*{GAIL_ON_CARTPOLE}; it was made", lambda: fit(RL(reward=gail), played(), tmp_path))
     spaces = load_policy(trained["pendulum"]).observation_space, load_policy(trained["pendulum"]).action_space
@@ -376,7 +376,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
     torch.save({"state_dict": {}, "epoch": 1}, tmp_path / "other.ckpt")
     other = tmp_path / "other.ckpt"
     fails(
-        "other.ckpt is no checkpoint of a method of this package: it lacks 'method'",
+        "other.ckpt is not a checkpoint of a method of this package: it lacks 'method'",
         lambda: BC.load_from_checkpoint(other),
     )
     fails("other.ckpt is of no method of this package", lambda: load_reward(other))
@@ -386,7 +386,7 @@ def test_class_that_is_not_imported_is_named_by_its_path(trained, tmp_path):
     checkpoint = torch.load(trained["bc"], weights_only=True)
     checkpoint["method"]["class"] = "my.methods.Clone"
     torch.save(checkpoint, tmp_path / "c.ckpt")
-    with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which is not of this package")):
+    with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which is not part of this package")):
         BC.load_from_checkpoint(tmp_path / "c.ckpt")
     with pytest.raises(ConfigError, match=re.escape("names my.methods.Clone, which cannot be imported")):
         BC.load_from_checkpoint(tmp_path / "c.ckpt", trust=True)

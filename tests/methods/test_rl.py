@@ -153,9 +153,9 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
 def test_several_discrete_actions_from_demonstrations_to_fine_tuning(tmp_path):
     """The expert is asked, a policy cloned, and the clone improved by PPO."""
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
-    data = ["--data.env_id=lamps:Lamps-v0", "--data.test_episodes=8", "--data.eval_episodes=0"]
+    data = ["--data.env_id=multi_discrete:MatchTargets-v0", "--data.test_episodes=8", "--data.eval_episodes=0"]
     bc = ["fit", "--model=lit_imitation.BC", "--data=lit_imitation.DemonstrationDataModule", *data]
-    bc += ["--data.expert=lamps:expert", "--data.num_trajectories=20", "--trainer.max_epochs=20"]
+    bc += ["--data.expert=multi_discrete:expert", "--data.num_trajectories=20", "--trainer.max_epochs=20"]
     main([*bc, "--trainer.accelerator=cpu", f"--trainer.default_root_dir={clone}"])
     cloned = json.loads((clone / "summary.json").read_text())["return_mean"]
     assert cloned > 0.7 * 8

@@ -130,7 +130,7 @@ def test_a_method_serves_a_space(method, case, tmp_path):
     observation_space, action_space = CASES[case]
     needs_box = method in ("deterministic",) and isinstance(action_space, spaces.Discrete)
     if needs_box or (method.endswith("sac") and case.removeprefix("act ") in WIDE):
-        text = "needs continuous actions" if needs_box else "finite bounds.*use GaussianPolicy, or rescale"
+        text = "needs a Box action space" if needs_box else "finite bounds.*use GaussianPolicy, or rescale"
         with pytest.raises(UnsupportedSpaceError, match=text):
             fit(method, observation_space, action_space, tmp_path)
         return
@@ -203,5 +203,5 @@ def test_wide_bounds_change_nothing_about_cloning(tmp_path):
 
 
 def test_an_initial_std_that_cannot_be_is_named():
-    with pytest.raises(ConfigError, match=r"learner.initial_std: a standard deviation of 9.0 is outside its range"):
+    with pytest.raises(ConfigError, match=r"learner.initial_std: the standard deviation 9.0 is outside its range"):
         lit_imitation.PPO(VECTOR, PAIR, initial_std=9.0)

@@ -1,4 +1,4 @@
-"""EPIC: what it must not see, what it must, and its value in closed form."""
+"""EPIC: its invariances, and its value in closed form."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def distance(one, two, **more):
     return float(metric.compute())
 
 
-def test_a_reward_is_no_distance_from_itself_however_it_is_written():
+def test_epic_is_zero_for_equivalent_rewards():
     assert distance(reward, reward) == pytest.approx(0, abs=1e-7)
     assert distance(reward, lambda t: 3.7 * reward(t) - 11) == pytest.approx(0, abs=1e-7)
 
@@ -55,11 +55,11 @@ def test_a_reward_is_no_distance_from_itself_however_it_is_written():
         return 0.2 * reward(t) + GAMMA * potential(t.next_observation) - potential(t.observation)
 
     assert distance(reward, shaped) == pytest.approx(0, abs=1e-6)
-    # What looks like shaping, by another discount, is not.
+    # Shaping with another discount factor does change the distance.
     assert distance(reward, lambda t: shaped(t) + 0.1 * potential(t.next_observation)) > 0.01
 
 
-def test_the_opposite_is_as_far_as_can_be_and_another_in_between():
+def test_epic_is_largest_for_the_negated_reward():
     assert distance(reward, lambda t: -reward(t)) == pytest.approx(1)
     found = distance(reward, other)
     assert 0.3 < found < 0.95
@@ -71,7 +71,7 @@ def test_the_opposite_is_as_far_as_can_be_and_another_in_between():
     assert distance(reward, shaped) == pytest.approx(found, abs=1e-6)
 
 
-def test_the_canonical_reward_is_its_definition_written_out():
+def test_canonical_reward_matches_definition():
     data = transitions(5)
     metric = EPIC(reward, other, gamma=GAMMA, samples=3)
     sample = tuple(torch.randn(3, 2, dtype=torch.float64) for _ in range(3))
@@ -82,20 +82,20 @@ def test_the_canonical_reward_is_its_definition_written_out():
 
     for i in range(5):
         s, a, following = (x[i].tolist() for x in (data.observation, data.action, data.next_observation))
-        drawn = list(zip(*(x.tolist() for x in sample), strict=True))
-        mean = [np.mean([r(x, b, z) for _, b, z in drawn]) for x in (following, s)]
-        everywhere = np.mean([r(x, b, z) for x, _, _ in drawn for _, b, z in drawn])
+        triples = list(zip(*(x.tolist() for x in sample), strict=True))
+        mean = [np.mean([r(x, b, z) for _, b, z in triples]) for x in (following, s)]
+        everywhere = np.mean([r(x, b, z) for x, _, _ in triples for _, b, z in triples])
         assert float(found[i]) == pytest.approx(r(s, a, following) + GAMMA * mean[0] - mean[1] - GAMMA * everywhere)
 
 
-def test_pearson():
+def test_pearson_distance_of_known_pairs():
     x, y = torch.randn(2, 50, dtype=torch.float64)
     rho = np.corrcoef(x.numpy(), y.numpy())[0, 1]
     assert float(pearson_distance(x, y)) == pytest.approx(math.sqrt((1 - rho) / 2))
     assert float(pearson_distance(x, torch.ones(50))) == pytest.approx(math.sqrt(0.5))
 
 
-def test_what_it_needs_is_said():
+def test_missing_successors_and_few_transitions_raise():
     metric = EPIC(reward, other)
     data = transitions(1)
     metric.update(data)

@@ -22,12 +22,12 @@ def episodes(count, seed=0):
     return returns, lengths, success
 
 
-def unreported(returns):
+def no_success(returns):
     returns = torch.tensor(returns, dtype=torch.float64)
     return returns, torch.ones(len(returns), dtype=torch.int64), torch.full_like(returns, NAN)
 
 
-def test_figures():
+def test_statistics_match_definitions():
     metric = EpisodeStatistics()
     metric.update(
         torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64), torch.tensor([10, 20, 30]), torch.tensor([1.0, NAN, 0.0])
@@ -54,9 +54,9 @@ def test_figures():
     assert interval == bootstrap_interval([1.0, 2.0, 3.0, 50.0], interquartile_mean)
 
 
-def test_normalized_score_is_of_the_mean_and_its_interval():
+def test_normalized_score_and_interval_use_the_mean():
     metric = EpisodeStatistics(random_return=-10.0)
-    metric.update(*unreported([0.0, 10.0, 20.0, 90.0]))
+    metric.update(*no_success([0.0, 10.0, 20.0, 90.0]))
     metric.expert_return = 30.0
     figures = metric.compute()
     low, high = bootstrap_interval([0.0, 10.0, 20.0, 90.0], np.mean)
@@ -66,9 +66,9 @@ def test_normalized_score_is_of_the_mean_and_its_interval():
     assert "success_rate" not in figures
 
 
-def test_normalized_interval_is_in_order_where_the_expert_is_worse_than_random():
+def test_interval_is_ordered_if_expert_is_worse_than_random():
     metric = EpisodeStatistics(expert_return=0.0, random_return=10.0)
-    metric.update(*unreported([1.0, 2.0, 3.0]))
+    metric.update(*no_success([1.0, 2.0, 3.0]))
     figures = metric.compute()
     assert figures["normalized_score_ci95_low"] < figures["normalized_score"] < figures["normalized_score_ci95_high"]
 
@@ -76,13 +76,13 @@ def test_normalized_interval_is_in_order_where_the_expert_is_worse_than_random()
 @pytest.mark.parametrize(
     ("expert", "random"), [(None, 0.0), (1.0, None), (NAN, 0.0), (1.0, math.inf), (5.0, 5.0)], ids=str
 )
-def test_no_score_without_a_scale(expert, random):
+def test_no_score_without_reference_returns(expert, random):
     metric = EpisodeStatistics(expert_return=expert, random_return=random)
-    metric.update(*unreported([1.0, 2.0]))
+    metric.update(*no_success([1.0, 2.0]))
     assert not [name for name in metric.compute() if name.startswith("normalized")]
 
 
-def test_how_episodes_are_split_and_ordered_does_not_matter():
+def test_split_and_order_of_episodes_do_not_matter():
     returns, lengths, success = episodes(17)
     whole = EpisodeStatistics(100.0, 0.0)
     whole.update(returns, lengths, success)
@@ -94,12 +94,12 @@ def test_how_episodes_are_split_and_ordered_does_not_matter():
     assert parts[0].compute() == whole.compute()
 
 
-def test_reset_forgets_episodes_and_keeps_the_scale():
+def test_reset_keeps_reference_returns():
     metric = EpisodeStatistics(2.0, 0.0)
-    metric.update(*unreported([500.0]))
+    metric.update(*no_success([500.0]))
     metric.compute()
     metric.reset()
-    metric.update(*unreported([1.0]))
+    metric.update(*no_success([1.0]))
     figures = copy.deepcopy(metric).compute()
     assert figures["episodes"] == 1
     assert figures["normalized_score"] == 0.5
@@ -107,27 +107,27 @@ def test_reset_forgets_episodes_and_keeps_the_scale():
 
 
 @pytest.mark.parametrize("convert", ["float", "half"])
-def test_precision_survives_the_module_being_converted(convert):
+def test_states_stay_float64_after_conversion(convert):
     metric = EpisodeStatistics()
     getattr(metric, convert)()
     metric.to("cpu")
-    metric.update(*unreported([1.0 + 2**-40]))
+    metric.update(*no_success([1.0 + 2**-40]))
     assert metric.compute()["return_mean"].item() == 1.0 + 2**-40
 
 
-def test_shapes_that_disagree_are_an_error():
+def test_mismatched_shapes_raise():
     with pytest.raises(ValueError, match=r"\(2,\), \(3,\) and \(2,\)"):
         EpisodeStatistics().update(torch.zeros(2), torch.zeros(3), torch.zeros(2))
 
 
-def test_no_episode_is_an_error():
+def test_no_episodes_raise():
     metric = EpisodeStatistics()
-    metric.update(*unreported([]))
+    metric.update(*no_success([]))
     with pytest.raises(ValueError, match="no episode"):
         metric.compute()
 
 
-def play(rank, folder):
+def compute_on_rank(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     returns, lengths, success = episodes(7)
@@ -136,16 +136,16 @@ def play(rank, folder):
         if mine := of_rank[rank]:
             metric.update(returns[mine], lengths[mine], success[mine])
         torch.save(metric.compute(), f"{folder}/{name}_{rank}.pt")
-        # Synchronized for `compute` only: the state is this process's own again.
+        # Synchronized only during `compute`; afterwards the state is local again.
         assert sum(map(len, metric.returns)) == len(mine)
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 def test_two_processes_count_each_episode_once(tmp_path):
-    # A fork spares the two processes the import of torch, most of the time this test would take; macOS has none safe.
+    # Forking avoids the import of torch, which would dominate the time of this test; on macOS fork is not safe.
     method = "fork" if sys.platform == "linux" else "spawn"
-    torch.multiprocessing.start_processes(play, args=(str(tmp_path),), nprocs=2, start_method=method)
+    torch.multiprocessing.start_processes(compute_on_rank, args=(str(tmp_path),), nprocs=2, start_method=method)
     alone = EpisodeStatistics(100.0, 0.0)
     alone.update(*episodes(7))
     for name in ("uneven_0", "uneven_1", "idle_0", "idle_1"):

@@ -15,7 +15,7 @@ def normal(n, d, mean=0.0, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + mean
 
 
-def test_mmd_is_its_definition_written_out():
+def test_mmd_matches_definition():
     x, y = normal(7, 3), normal(5, 3, 1.5, seed=1)
     both = np.concatenate([x.numpy(), y.numpy()])
     squared = ((both[:, None] - both[None]) ** 2).sum(-1)
@@ -33,37 +33,37 @@ def test_mmd_is_its_definition_written_out():
     assert xx + yy - 2 * xy > 0
 
 
-def test_points_that_all_coincide_are_no_distance_apart():
+def test_coinciding_points_have_zero_mmd():
     x = torch.ones(30, 3)
     assert maximum_mean_discrepancy(x, x) == 0.0
 
 
-def test_in_one_dimension_the_sliced_distance_is_the_wasserstein_distance():
+def test_sliced_wasserstein_in_one_dimension_is_exact():
     x, y = normal(40, 1), normal(40, 1, 2.0, seed=3)
     np.testing.assert_allclose(
         float(sliced_wasserstein(x, y)), wasserstein_distance(x[:, 0].numpy(), y[:, 0].numpy()), rtol=1e-9
     )
-    # Of counts that divide each other too.
+    # Includes sample sizes that divide each other.
     np.testing.assert_allclose(
         float(sliced_wasserstein(x[:20], y)), wasserstein_distance(x[:20, 0].numpy(), y[:, 0].numpy()), rtol=1e-9
     )
 
 
-def test_a_shift_is_seen_at_its_length():
-    """W₁ of a shift by m along u is |uᵀm|, whose mean over the sphere in the plane is 2‖m‖/π."""
+def test_sliced_wasserstein_of_a_shift():
+    """W₁ of a shift by m along u is |uᵀm|; its mean over directions in the plane is 2‖m‖/π."""
     x = normal(500, 2)
     shifted = x + torch.tensor([3.0, 4.0])
     assert float(sliced_wasserstein(x, shifted, projections=4096)) == pytest.approx(5 * 2 / np.pi, rel=0.02)
 
 
 @pytest.mark.parametrize("distance", [maximum_mean_discrepancy, sliced_wasserstein])
-def test_the_same_distribution_is_nearer_than_another_and_farther_is_more(distance):
+def test_distances_increase_with_the_shift(distance):
     x = normal(400, 4)
     same, near, far = (float(distance(x, normal(400, 4, mean, seed=9))) for mean in (0.0, 0.3, 1.0))
     assert same < near / 2 < far / 4
 
 
-def test_the_metric_is_of_all_that_was_seen():
+def test_metric_covers_all_updates():
     x, y = normal(60, 3), normal(90, 3, 1.0, seed=1)
     metric = OccupancyDivergence()
     for i in range(3):
@@ -71,9 +71,9 @@ def test_the_metric_is_of_all_that_was_seen():
     found = metric.compute()
     torch.testing.assert_close(found["mmd"], maximum_mean_discrepancy(x, y))
     torch.testing.assert_close(found["sliced_wasserstein"], sliced_wasserstein(x, y))
-    with pytest.raises(ValueError, match=r"of the same d"):
+    with pytest.raises(ValueError, match=r"with equal d"):
         metric.update(x, y[:, :2])
     metric.reset()
     metric.update(x[:1], y)
-    with pytest.raises(ValueError, match=r"1 pairs of the expert"):
+    with pytest.raises(ValueError, match=r"1 expert pairs"):
         metric.compute()

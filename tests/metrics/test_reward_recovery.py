@@ -1,4 +1,4 @@
-"""How near a recovered reward is to the true one: by what it is worth, and whatever way either is written down."""
+"""Metrics of a recovered reward against the true one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from lit_imitation import ExpectedValueDifference, GridWorld, TabularMDP
 from lit_imitation.metrics.epic import EPIC, pearson_distance
-from lit_imitation.metrics.reward_recovery import expected_value, on_transitions, reward_function, some_transitions
+from lit_imitation.metrics.reward_recovery import expected_value, reward_function, sample_transitions, to_transitions
 from lit_imitation.tabular import BinaryWorld, Planning, RewardTable, solve
 
 
-def test_the_difference_of_expected_values():
+def test_expected_value_difference_matches_definition():
     world, planning = GridWorld(4, seed=1), Planning(gamma=0.9, tolerance=1e-9)
     metric = ExpectedValueDifference(planning)
-    metric.update(world, RewardTable(3 * world.reward.values + 2))  # the same, said otherwise
+    metric.update(world, RewardTable(3 * world.reward.values + 2))  # equivalent to the true reward
     assert float(metric.compute()["expected_value_difference"]) == pytest.approx(0, abs=1e-5)
     metric.reset()
     metric.update(world, RewardTable(-world.reward.values))
@@ -33,7 +33,7 @@ def test_the_difference_of_expected_values():
         metric.update(TabularMDP(np.full((2, 1, 2), 0.5)), RewardTable(torch.zeros(2)))
 
 
-def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_was():
+def test_potential_shaping_does_not_change_epic():
     world, gamma = BinaryWorld(6, seed=0), 0.9
     generator = torch.Generator().manual_seed(0)
 
@@ -53,7 +53,7 @@ def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_w
             phi = potential()
             shaped = (lambda t, reward=reward, phi=phi: 2 * reward(t) + phi(t)) if shape else reward
             epic = EPIC(truth, shaped, gamma, samples=32)
-            epic.update(some_transitions(world))
+            epic.update(sample_transitions(world))
             found.append(float(epic.compute()))
         return found
 
@@ -63,42 +63,42 @@ def test_a_potential_leaves_the_distance_zero_and_the_ranking_of_rewards_as_it_w
     assert plain == sorted(plain)
 
 
-def test_table_and_function_agree_on_transitions():
+def test_reward_table_and_function_agree():
     p = np.array([[[0.5, 0.5, 0]], [[0, 0, 1]], [[0, 0, 0]]])
     world = TabularMDP(p, terminal=[False, False, True], reward=np.arange(9.0).reshape(3, 1, 3))
-    transitions = some_transitions(world)
+    transitions = sample_transitions(world)
     s, z = transitions.observation, transitions.next_observation
-    assert on_transitions(world, world.reward).tolist() == [0, 1, 5]
+    assert to_transitions(world, world.reward).tolist() == [0, 1, 5]
     by_action = RewardTable(torch.tensor([[3.0], [4.0], [9.0]]).double(), "state_action")
     torch.testing.assert_close(reward_function(world, by_action)(transitions), (3 + s).double())
-    paid = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
-    torch.testing.assert_close(paid, torch.where(z == 2, 12.0, 1.0).double())
+    rewards = reward_function(world, RewardTable(torch.tensor([1.0, 2.0, 10.0]).double()))(transitions)
+    torch.testing.assert_close(rewards, torch.where(z == 2, 12.0, 1.0).double())
     assert re.match(r"TabularMDP\(3 states, 1 actions, 3 transitions", repr(world))
 
 
 @pytest.mark.parametrize(("env_id", "inputs"), [("FrozenLake8x8-v1", "state"), ("Taxi-v4", "state_action")])
-def test_the_same_reward_written_otherwise_is_the_same(env_id, inputs):
-    """Toy-text tables pay for transitions; what they pay is of the state, or of state and action."""
-    world = TabularMDP.of_env(gymnasium.make(env_id))
+def test_transition_reward_is_simplified(env_id, inputs):
+    """Toy-text tables have transition rewards that depend on the state, or on state and action, alone."""
+    world = TabularMDP.from_env(gymnasium.make(env_id))
     assert world.reward.inputs == "transition"
     if inputs == "state":
         goal = torch.zeros(64).double()
         goal[63] = 1.0
         written = RewardTable(goal)
     else:
-        written = RewardTable(world.summed(world.probability * world.reward.values).T, inputs)
-    torch.testing.assert_close(on_transitions(world, written), world.reward.values)
+        written = RewardTable(world.sum_outgoing(world.probability * world.reward.values).T, inputs)
+    torch.testing.assert_close(to_transitions(world, written), world.reward.values)
     epic = EPIC(reward_function(world, written), reward_function(world, world.reward), samples=16)
-    epic.update(some_transitions(world))
+    epic.update(sample_transitions(world))
     assert float(epic.compute()) == pytest.approx(0, abs=1e-6)
     other = RewardTable(torch.randn(written.values.shape, generator=torch.Generator().manual_seed(0)).double(), inputs)
     epic = EPIC(reward_function(world, other), reward_function(world, world.reward), samples=16)
-    epic.update(some_transitions(world))
+    epic.update(sample_transitions(world))
     assert float(epic.compute()) > 0.5
-    assert float(pearson_distance(on_transitions(world, other), on_transitions(world, world.reward))) > 0.5
+    assert float(pearson_distance(to_transitions(world, other), to_transitions(world, world.reward))) > 0.5
 
 
-def test_a_reward_of_transitions_alone_is_no_function_of_any_pair():
+def test_transition_reward_has_no_function_of_pairs():
     world = BinaryWorld(4, seed=0)
     noise = torch.randn(len(world.successor), generator=torch.Generator().manual_seed(0)).double()
     assert reward_function(world, RewardTable(noise, "transition")) is None

@@ -1,4 +1,4 @@
-"""The ensemble against as many single policies with the same weights, and its disagreement against closed forms."""
+"""Ensembles against single policies with the same weights, and disagreement against closed forms."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def build(name, observation_space=VECTOR, **more):
     return policy
 
 
-def separate(ensemble):
-    """One policy a member, with that member's weights."""
+def split_members(ensemble):
+    """Single policies, one with the weights of each member."""
     cls = CategoricalPolicy if isinstance(ensemble.action_space, Discrete) else DeterministicPolicy
     policies = []
     for m in range(ensemble.members):
@@ -68,32 +68,32 @@ def sample(space, n=9):
 
 
 def probabilities(ensemble, observation):
-    """`[M, B, n]`."""
-    return torch.stack([policy.head(observation).softmax(-1) for policy in separate(ensemble)]).detach()
+    """Action probabilities `[M, B, n]` of the members."""
+    return torch.stack([policy.head(observation).softmax(-1) for policy in split_members(ensemble)]).detach()
 
 
-# As many single policies with the same weights.
+# Single policies with the same weights.
 
 
 @pytest.mark.parametrize(
     "observation_space", [VECTOR, Discrete(6, start=-2), IMAGE], ids=["vector", "one-hot", "image"]
 )
 @pytest.mark.parametrize("name", ACTIONS)
-def test_loss_is_the_mean_of_single_policies(name, observation_space):
+def test_loss_is_mean_over_members(name, observation_space):
     ensemble = build(name, observation_space)
     x, a = sample(observation_space), sample(ACTIONS[name])
-    wanted = torch.stack([policy.loss(x, a) for policy in separate(ensemble)]).mean(0)
+    wanted = torch.stack([policy.loss(x, a) for policy in split_members(ensemble)]).mean(0)
     assert wanted.shape == (9,)
     torch.testing.assert_close(ensemble.loss(x, a), wanted)
     torch.testing.assert_close(ensemble.mean_loss(x, a), wanted.mean())
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_gradients_are_those_of_single_policies(name):
+def test_gradients_match_single_policies(name):
     ensemble = build(name).double()
     x, a = sample(VECTOR).double(), sample(ACTIONS[name])
     ensemble.mean_loss(x, a).backward()
-    for m, policy in enumerate(separate(ensemble)):
+    for m, policy in enumerate(split_members(ensemble)):
         (policy.mean_loss(x, a) / MEMBERS).backward()
         for layer, weight, bias in zip(
             policy.network.layers, ensemble.network.weights, ensemble.network.biases, strict=True
@@ -103,10 +103,10 @@ def test_gradients_are_those_of_single_policies(name):
 
 
 @pytest.mark.parametrize("name", ["discrete", "box"])
-def test_training_it_is_training_each(name):
-    """So long that a mixed-up gradient would show: Adam's steps do not depend on the factor 1/M."""
+def test_training_matches_single_policies(name):
+    """Long enough to show a wrong gradient; Adam's steps do not depend on the factor 1/M."""
     ensemble = build(name).double()
-    policies = separate(ensemble)
+    policies = split_members(ensemble)
     x, a = sample(VECTOR, 30).double(), sample(ACTIONS[name], 30)
     for policy in (ensemble, *policies):
         optimizer = torch.optim.Adam(policy.parameters(), 1e-2, eps=1e-20)
@@ -114,12 +114,12 @@ def test_training_it_is_training_each(name):
             optimizer.zero_grad()
             policy.mean_loss(x, a).backward()
             optimizer.step()
-    for single, trained in zip(separate(ensemble), policies, strict=True):
+    for single, trained in zip(split_members(ensemble), policies, strict=True):
         torch.testing.assert_close(single.head(x), trained.head(x), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_acts_by_the_mean_probability(name):
+def test_discrete_ensemble_averages_probabilities(name):
     ensemble = build(name)
     start = int(ACTIONS[name].start)
     x, a = sample(VECTOR, 200), sample(ACTIONS[name], 200)
@@ -127,22 +127,22 @@ def test_discrete_acts_by_the_mean_probability(name):
     action = ensemble.act(x)
     assert action.dtype == torch.int64
     assert torch.equal(action, mean.probs.argmax(-1) + start)
-    votes = torch.stack([policy.act(x) for policy in separate(ensemble)])
-    assert (action != votes.mode(0).values).any()  # a majority of modes would be something else
+    votes = torch.stack([policy.act(x) for policy in split_members(ensemble)])
+    assert (action != votes.mode(0).values).any()  # a majority vote would differ
     torch.testing.assert_close(ensemble.log_prob(x, a), mean.log_prob(a - start))
     torch.testing.assert_close(ensemble.entropy(x), mean.entropy())
 
-    drawn = ensemble.act(x[:1].expand(20_000, -1), deterministic=False) - start
+    samples = ensemble.act(x[:1].expand(20_000, -1), deterministic=False) - start
     expected = 20_000 * mean.probs[0].double()
-    assert ((drawn.bincount(minlength=len(expected)) - expected) ** 2 / expected).sum() < 24  # χ², below 1 in 10⁴
+    assert ((samples.bincount(minlength=len(expected)) - expected) ** 2 / expected).sum() < 24  # χ², below 1 in 10⁴
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_continuous_acts_by_the_mean_action(name):
+def test_continuous_ensemble_averages_actions(name):
     ensemble = build(name)
     x = sample(VECTOR)
     with torch.no_grad():
-        each = torch.stack([policy.act(x) for policy in separate(ensemble)])
+        each = torch.stack([policy.act(x) for policy in split_members(ensemble)])
     action = ensemble.act(x)
     assert action.shape == (9, *ACTIONS[name].shape)
     torch.testing.assert_close(action, each.mean(0))
@@ -156,8 +156,8 @@ def test_continuous_acts_by_the_mean_action(name):
 
 
 @pytest.mark.parametrize("members", [3, 5, 7])
-def test_the_mean_of_actions_at_a_bound_is_in_the_box(members):
-    """The float32 mean of equal numbers may be the next number up."""
+def test_mean_of_bound_actions_stays_in_box(members):
+    """The float32 mean of equal numbers may be the next larger number."""
     rng = np.random.default_rng(0)
     high = rng.uniform(0.1, 3, 200).astype(np.float32)
     space = Box(-high, high)
@@ -172,8 +172,8 @@ def test_the_mean_of_actions_at_a_bound_is_in_the_box(members):
 
 
 @pytest.mark.parametrize("name", DISCRETE)
-def test_discrete_disagreement_is_the_jensen_shannon_divergence(name):
-    """The same number the other way: the mean Kullback–Leibler divergence from the members to their mean."""
+def test_discrete_disagreement_is_jensen_shannon(name):
+    """Computed differently: the mean Kullback–Leibler divergence from the members to their mean."""
     ensemble = build(name)
     x = sample(VECTOR)
     p = probabilities(ensemble, x).double()
@@ -183,35 +183,37 @@ def test_discrete_disagreement_is_the_jensen_shannon_divergence(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_continuous_disagreement_is_the_deviation_of_the_actions(name):
+def test_continuous_disagreement_is_standard_deviation(name):
     ensemble = build(name)
     x = sample(VECTOR)
-    each = np.stack([policy(x).numpy().reshape(9, -1) for policy in separate(ensemble)])
+    each = np.stack([policy(x).numpy().reshape(9, -1) for policy in split_members(ensemble)])
     wanted = np.sqrt(each.var(axis=0).mean(axis=1))
     assert wanted.max() > 0.01
     np.testing.assert_allclose(ensemble.disagreement(x).detach(), wanted, rtol=1e-4, atol=1e-6)
 
 
-def say(policy, heads):
-    """Let member m answer `heads[m]` everywhere."""
+def set_member_outputs(policy, heads):
+    """Make member m output `heads[m]` for every observation."""
     with torch.no_grad():
         policy.network.weights[-1].zero_()
         policy.network.biases[-1].copy_(torch.tensor(heads))
 
 
-def test_disagreement_in_closed_form():
+def test_disagreement_matches_closed_form():
     x = sample(VECTOR)
     two = EnsemblePolicy(VECTOR, Discrete(3), members=2, hidden_sizes=(8,))
-    say(two, [[500.0, 0, 0], [0, 500.0, 0]])  # certain of different actions: even log 0 does no harm
+    set_member_outputs(two, [[500.0, 0, 0], [0, 500.0, 0]])  # certain of different actions, where log 0 occurs
     torch.testing.assert_close(two.disagreement(x), torch.full((9,), math.log(2)))
-    say(two, [[0.0, 0, 0], [7.0, 7, 7]])  # both without an opinion
+    set_member_outputs(two, [[0.0, 0, 0], [7.0, 7, 7]])  # both uniform
     assert two.disagreement(x).abs().max() < 1e-6
-    say(two, [[0.0, 0, 0], [500.0, 0, 0]])  # uniform, and certain: H(2/3, 1/6, 1/6) − ½ log 3
+    set_member_outputs(two, [[0.0, 0, 0], [500.0, 0, 0]])  # uniform and certain: H(2/3, 1/6, 1/6) − ½ log 3
     wanted = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 6)) - math.log(3) / 2
     torch.testing.assert_close(two.disagreement(x), torch.full((9,), wanted))
 
     three = EnsemblePolicy(VECTOR, ACTIONS["box"], members=3, hidden_sizes=(8,))
-    say(three, [[50.0, -50, 0], [-50.0, -50, 0], [50.0, -50, 0]])  # at 3, −0.5 and 3 in one of three dimensions
+    set_member_outputs(
+        three, [[50.0, -50, 0], [-50.0, -50, 0], [50.0, -50, 0]]
+    )  # 3, −0.5 and 3 in one of three dimensions
     torch.testing.assert_close(three.disagreement(x), torch.full((9,), 3.5 * math.sqrt(2 / 9 / 3)))
 
 
@@ -229,7 +231,7 @@ def test_equal_members_agree(name):
 # Construction.
 
 
-def test_members_start_as_single_networks_would_and_differ():
+def test_members_start_with_different_weights():
     torch.manual_seed(5)
     ensemble = EnsembleMLP(4, [3, 16, 8, 2], "gelu")
     torch.manual_seed(5)
@@ -242,20 +244,20 @@ def test_members_start_as_single_networks_would_and_differ():
             assert len({tuple(member.flatten().tolist()) for member in parameter}) == 4
 
 
-def test_what_it_cannot_be_is_named():
+def test_invalid_ensembles_raise():
     with pytest.raises(ConfigError, match="members is 1"):
         EnsemblePolicy(VECTOR, Discrete(2), members=1)
     with pytest.raises(UnsupportedSpaceError, match=r"MultiBinary\(3\)"):
         EnsemblePolicy(VECTOR, MultiBinary(3))
 
 
-# Doors.
+# Interfaces.
 
 
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("observation_space", [VECTOR, IMAGE], ids=["vector", "image"])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_actor_is_act(name, observation_space, deterministic):
+def test_actor_matches_act(name, observation_space, deterministic):
     policy = build(name, observation_space, dropout=0.5)
     actor = policy.actor(deterministic)
     x = sample(observation_space)
@@ -266,14 +268,14 @@ def test_actor_is_act(name, observation_space, deterministic):
         got = actor(x.numpy())
         assert got.dtype == wanted.dtype
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
-        with torch.no_grad():  # what training does afterwards is seen
+        with torch.no_grad():  # later updates have to be visible
             for parameter in policy.network.parameters():
                 parameter.mul_(-1.5)
     assert policy(x[:0]).shape == (0, *ACTIONS[name].shape)
     assert policy(x[0]).shape == ACTIONS[name].shape
 
 
-def test_dropout_is_each_members_own():
+def test_members_have_separate_dropout():
     network = EnsembleMLP(2, [4, 400, 400], dropout=0.5)
     with torch.no_grad():
         network.weights[0].zero_()

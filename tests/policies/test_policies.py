@@ -1,4 +1,4 @@
-"""Policies against the mathematics they claim, and through every door a user comes in by."""
+"""Policies against their mathematical definitions, and through every public interface."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def build(name, observation_space=VECTOR, seed=0, gain=1.0, **more):
     torch.manual_seed(seed)
     policy = cls(observation_space, action_space, **({"hidden_sizes": (16, 8)} | arguments | more))
     with torch.no_grad():
-        for parameter in policy.parameters():  # away from the symmetry of a fresh network
+        for parameter in policy.parameters():  # breaks the symmetry of a fresh network
             parameter.mul_(gain).add_(0.1 * torch.randn_like(parameter))
     return policy
 
@@ -90,7 +90,7 @@ def actions(space, n=7, seed=0):
     return torch.from_numpy(np.stack([space.sample() for _ in range(n)]))
 
 
-# The Gaussian.
+# Gaussian.
 
 
 @pytest.mark.parametrize("std", ["free", "state"])
@@ -106,7 +106,7 @@ def test_gaussian_density_integrates_to_one(std, box):
 
 @pytest.mark.parametrize("box", [(-0.5, 3.0), (-0.5, np.inf), (-np.inf, np.inf)], ids=["bounded", "below", "unbounded"])
 @pytest.mark.parametrize("log_std", [-1.0, 1.5])
-def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_bounds(box, log_std):
+def test_executed_log_prob_is_censored_gaussian(box, log_std):
     torch.manual_seed(2)
     policy = GaussianPolicy(VECTOR, Box(*box, (1,), np.float32), hidden_sizes=(8,)).double()
     policy.log_std.data.fill_(log_std)
@@ -114,7 +114,7 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
     low, high = float(policy.low), float(policy.high)
     scale = float(policy.scale)
     grid = torch.linspace(max(low, -100.0), min(high, 100.0), 100_001, dtype=torch.float64)[1:-1]
-    inside = policy.played_log_prob(head.expand(len(grid), -1), grid[:, None])
+    inside = policy.executed_log_prob(head.expand(len(grid), -1), grid[:, None])
     torch.testing.assert_close(
         inside, policy.head_log_prob(head.expand(len(grid), -1), grid[:, None]) + math.log(scale)
     )
@@ -123,7 +123,7 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
     for bound, beyond in ((low, draws <= low), (high, draws >= high)):
         if np.isfinite(bound):
             at, further = (
-                float(policy.played_log_prob(head, torch.full((1, 1), value, dtype=torch.float64)).exp())
+                float(policy.executed_log_prob(head, torch.full((1, 1), value, dtype=torch.float64)).exp())
                 for value in (bound, bound * 2.0)
             )
             assert at == further == pytest.approx(float(beyond.double().mean()), abs=0.01)
@@ -132,20 +132,20 @@ def test_what_a_gaussian_plays_is_the_density_inside_and_the_mass_beyond_at_the_
 
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
-def test_gaussian_against_torch_distributions(name):
+def test_gaussian_matches_torch_distributions(name):
     policy = build(name).double()
     space = policy.action_space
     observation, action = torch.from_numpy(observations(VECTOR)), actions(space).double()
     head = policy.head(observation)
     if policy.log_std is None:
         mean, raw = head[:, : policy.act_dim], head[:, policy.act_dim :]
-        assert raw.abs().max() < 2.0  # beyond, it is no longer tanh
+        assert raw.abs().max() < 2.0  # beyond, soft_tanh differs from tanh
         log_std = (torch.tanh(raw) + 1) / 2 * (LOG_STD_MAX - LOG_STD_MIN) + LOG_STD_MIN
     else:
         mean, log_std = head, policy.log_std.expand_as(head)
     low, high = (torch.from_numpy(bound.astype(np.float64).ravel()) for bound in (space.low, space.high))
     bounded = low.isfinite() & high.isfinite()
-    inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the bounds that there are
+    inside = torch.zeros_like(low).clamp(low + 1, high - 1)  # one unit inside the finite bounds
     center = torch.where(bounded, (low + high) / 2, inside)
     scale = torch.where(bounded, (high - low) / 2, 1.0)
     reference = Independent(Normal(center + scale * mean, scale * log_std.exp()), 1)
@@ -157,7 +157,7 @@ def test_gaussian_against_torch_distributions(name):
 
 
 @pytest.mark.parametrize("std", ["free", "state"])
-def test_gaussian_draws_have_the_mean_and_deviation_of_the_density(std):
+def test_gaussian_samples_match_density(std):
     policy = build("gaussian-unbounded", std=std)
     observation = torch.from_numpy(observations(VECTOR, 1)).expand(40_000, -1)
     draws = policy.act(observation, deterministic=False).detach().double()
@@ -168,7 +168,7 @@ def test_gaussian_draws_have_the_mean_and_deviation_of_the_density(std):
     assert ((draws.std(0) - sigma).abs() < 4.5 * error).all()
 
 
-def test_gaussian_deviation_stays_in_its_range():
+def test_gaussian_std_stays_in_range():
     free, state = build("gaussian-free"), build("gaussian-state", gain=50.0)
     observation = torch.from_numpy(observations(VECTOR)) * 100
     for value, wanted in ((-50.0, LOG_STD_MIN), (50.0, LOG_STD_MAX)):
@@ -176,18 +176,18 @@ def test_gaussian_deviation_stays_in_its_range():
         log_std = free.mean_and_log_std(free.head(observation))[1]
         assert ((log_std - wanted).abs() < 0.025).all()
         assert ((log_std > LOG_STD_MIN) & (log_std < LOG_STD_MAX)).all()
-    for value in (-3.9, 0.0, 0.9):  # the normal range is as it is
+    for value in (-3.9, 0.0, 0.9):  # the usual range is unchanged
         nn.init.constant_(free.log_std, value)
         assert torch.equal(free.mean_and_log_std(observation)[1], free.log_std)
     log_std = state.mean_and_log_std(state.head(observation))[1]
     assert log_std.min() >= LOG_STD_MIN
     assert log_std.max() <= LOG_STD_MAX
-    assert log_std.max() - log_std.min() > 6  # the state does reach both ends
+    assert log_std.max() - log_std.min() > 6  # both ends are reached
 
 
 @pytest.mark.parametrize("raw", [-300.0, -50.0, -9.0, -5.0, -4.0, 0.0, 1.0, 2.0, 3.0, 60.0])
 @pytest.mark.parametrize("name", ["gaussian-free", "gaussian-state", "squashed"])
-def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
+def test_std_gradient_never_vanishes(name, raw):
     policy = build(name).double()
 
     def log_std(value):
@@ -209,7 +209,7 @@ def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
         (gradients,) = torch.autograd.grad(policy.mean_and_log_std(torch.zeros(1))[1][0], policy.log_std)
         gradient = gradients[0]
     assert float(gradient) == pytest.approx(slope, rel=1e-4)
-    # In float32 too, where tanh itself has none from 9 on.
+    # In float32 too, where tanh has no gradient beyond 9.
     single = torch.tensor(raw, requires_grad=True)
     bound = (
         soft_tanh(single) if getattr(policy, "log_std", None) is None else soft_bound(single, LOG_STD_MIN, LOG_STD_MAX)
@@ -218,8 +218,8 @@ def test_the_gradient_of_sigma_vanishes_nowhere(name, raw):
     assert float(gradient) > 1e-7
 
 
-def test_a_frozen_sigma_widens_again():
-    """Cloning demonstrations without noise takes σ to its bound; noisy ones afterwards have to bring it back."""
+def test_saturated_std_recovers():
+    """Demonstrations without noise drive σ to its bound; noisy ones have to move it back."""
     torch.manual_seed(0)
     policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), hidden_sizes=(8,))
     optimizer = torch.optim.Adam(policy.parameters(), 0.02)
@@ -239,53 +239,53 @@ def test_a_frozen_sigma_widens_again():
 
 
 @pytest.mark.parametrize("std", [0.0068, 0.01, 0.2, 1.0, 3.0, 7.38])
-def test_sigma_can_be_set(std):
+def test_std_can_be_set(std):
     policy = build("gaussian-free")
     policy.set_std(std)
     np.testing.assert_allclose(policy.free_log_std().exp().detach(), std, rtol=1e-4)
 
 
 @pytest.mark.parametrize("std", [0.0, 0.0067, 7.4, math.inf, math.nan])
-def test_a_sigma_out_of_range_is_named(std):
-    with pytest.raises(ConfigError, match=r"standard deviation of .* is outside its range"):
+def test_out_of_range_std_raises(std):
+    with pytest.raises(ConfigError, match=r"standard deviation .* is outside its range"):
         build("gaussian-free").set_std(std)
     with pytest.raises(ConfigError, match="std: state"):
         build("gaussian-state").set_std(1.0)
 
 
-# The units of actions.
+# Action units.
 
 
-def test_ordinary_bounds_are_the_units_whatever_part_demonstrations_use():
+def test_ordinary_bounds_define_units():
     space = Box(np.float32([-2.0, 0.0, -1.0, 5.0]), np.float32([2.0, 10.0, 1.0, 5.0]))
-    used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # little, much, one value only, no choice
+    used = np.float32([[-0.3, 2.0, 0.0, 5.0], [0.3, 9.0, 0.0, 5.0]])  # narrow, wide, constant, single-valued
     for units in (action_units(space), action_units(space, used)):
         np.testing.assert_array_equal(units.center, [0.0, 5.0, 0.0, 5.0])
         np.testing.assert_array_equal(units.scale, [2.0, 5.0, 1.0, 1.0])
-        assert units.ranged.all()
+        assert units.bounded.all()
 
 
-def test_bounds_that_say_nothing_have_unit_scale_inside_them():
+def test_huge_bounds_have_unit_scale():
     top = np.finfo(np.float32).max
     space = Box(np.float32([-np.inf, 0.0, -np.inf, -top, 0.0, 1e8]), np.float32([np.inf, np.inf, -7.0, top, 1e10, top]))
     units = action_units(space)
     np.testing.assert_array_equal(units.center, [0.0, 1.0, -8.0, 0.0, 1.0, 1e8 + 1])
     np.testing.assert_array_equal(units.scale, np.ones(6))
-    assert not units.ranged.any()
+    assert not units.bounded.any()
 
 
 @pytest.mark.parametrize("bound", [1e4, 1e7, 1e20, float(np.finfo(np.float32).max), math.inf])
-def test_demonstrations_give_the_units_where_bounds_are_far_wider(bound):
+def test_demonstrations_define_units_in_wide_bounds(bound):
     space = Box(-bound, bound, (2,), np.float32)
     used = np.float32([[1.0, 7.0], [3.0, 7.0], [2.0, 7.0]])
     units = action_units(space, used)
     np.testing.assert_allclose(units.center, [2.0, 7.0])
     np.testing.assert_allclose(units.scale, [1.0, 1.0])
-    assert not units.ranged.any()
+    assert not units.bounded.any()
 
 
 @pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
-def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
+def test_cloning_does_not_depend_on_wide_bounds(name):
     cls = {"ensemble": EnsemblePolicy, "mse": DeterministicPolicy, "squashed": SquashedGaussianPolicy}.get(
         name, GaussianPolicy
     )
@@ -311,7 +311,7 @@ def test_a_clone_in_wide_bounds_learns_as_in_narrow_ones(name):
         assert error(bound) < 1.5 * ordinary + 0.02
 
 
-def test_units_of_actions_come_back_from_a_checkpoint():
+def test_action_units_round_trip():
     space = Box(-1e6, 1e6, (2,), np.float32)
     policy = GaussianPolicy(VECTOR, space)
     policy.fit_normalizer(torch.randn(50, 4), torch.randn(50, 2))
@@ -323,16 +323,16 @@ def test_units_of_actions_come_back_from_a_checkpoint():
 
 
 @pytest.mark.parametrize("bound", [math.inf, 1e30])
-def test_a_squashed_gaussian_needs_a_box_that_it_can_fill(bound):
+def test_squashed_gaussian_needs_bounded_box(bound):
     with pytest.raises(UnsupportedSpaceError, match=r"finite bounds.*use GaussianPolicy, or rescale"):
         SquashedGaussianPolicy(VECTOR, Box(-bound, bound, (2,), np.float32))
 
 
-# The categorical.
+# Categorical.
 
 
 @pytest.mark.parametrize("name", ["categorical", "categorical-start"])
-def test_categorical_against_plain_softmax_and_torch_distributions(name):
+def test_categorical_matches_torch_distributions(name):
     policy = build(name, gain=3.0).double()
     space = policy.action_space
     observation, action = torch.from_numpy(observations(VECTOR, 30)), actions(space, 30)
@@ -347,7 +347,7 @@ def test_categorical_against_plain_softmax_and_torch_distributions(name):
     assert policy.act(observation).tolist() == (logits.argmax(1) + space.start).tolist()
 
 
-def test_categorical_draws_have_the_probabilities_of_the_softmax():
+def test_categorical_samples_match_softmax():
     policy = build("categorical-start", gain=2.0)
     observation = torch.from_numpy(observations(VECTOR, 1)).expand(20_000, -1)
     probability = policy.head(observation[:1]).softmax(-1)[0].detach().numpy()
@@ -357,7 +357,7 @@ def test_categorical_draws_have_the_probabilities_of_the_softmax():
     assert ((counts - wanted) ** 2 / wanted).sum() < 24  # χ² with 4 degrees of freedom: 1 in 10⁴
 
 
-# The regression losses.
+# Regression losses.
 
 
 def residuals(policy, observation, action):
@@ -369,7 +369,7 @@ def residuals(policy, observation, action):
 
 
 @pytest.mark.parametrize("space", [ASYMMETRIC, UNBOUNDED], ids=["bounded", "unbounded"])
-def test_regression_losses_against_plain_formulas(space):
+def test_regression_losses_match_formulas(space):
     observation = torch.from_numpy(observations(VECTOR, 40))
     for regression in ("mse", "huber", "log_cosh"):
         torch.manual_seed(0)
@@ -390,32 +390,32 @@ def test_regression_losses_against_plain_formulas(space):
 
 
 @pytest.mark.parametrize("name", ["multi-categorical", "multi-categorical-start"])
-def test_several_categoricals_are_their_product(name):
+def test_multi_categorical_is_product_of_categoricals(name):
     policy, other = build(name, gain=4.0).double(), build(name, seed=1, gain=4.0).double()
     space = policy.action_space
     x = torch.randn(30, 4, dtype=torch.float64)
     head, sizes = policy.head(x), space.nvec.tolist()
     parts = [Categorical(logits=logits) for logits in head.split(sizes, -1)]
-    others = [Categorical(logits=logits) for logits in other.head(x).split(sizes, -1)]
+    other_parts = [Categorical(logits=logits) for logits in other.head(x).split(sizes, -1)]
     action = torch.from_numpy(np.stack([space.sample() for _ in range(30)]))
     index = action - torch.from_numpy(space.start)
     log_prob = sum(part.log_prob(index[:, i]) for i, part in enumerate(parts))
     torch.testing.assert_close(policy.log_prob(x, action), log_prob)
     torch.testing.assert_close(policy.loss(x, action), -log_prob)
     torch.testing.assert_close(policy.entropy(x), sum(part.entropy() for part in parts))
-    divergence = sum(kl_divergence(p, q) for p, q in zip(parts, others, strict=True))
+    divergence = sum(kl_divergence(p, q) for p, q in zip(parts, other_parts, strict=True))
     torch.testing.assert_close(policy.head_kl(head, other, other.head(x)), divergence)
-    # The probabilities of all actions there are sum to one.
+    # The probabilities of all actions sum to one.
     every = torch.cartesian_prod(*(torch.arange(n) for n in sizes)) + torch.from_numpy(space.start)
     total = policy.head_log_prob(head[:1].expand(len(every), -1), every).exp().sum()
     assert float(total.detach()) == pytest.approx(1.0)
     mode = policy.act(x)
     assert all(space.contains(action) for action in mode.numpy())
     assert (policy.log_prob(x, mode) >= policy.log_prob(x, action)).all()
-    drawn = policy.sample(head[:1].expand(20_000, -1))
-    assert all(space.contains(action) for action in drawn[:50].numpy())
+    samples = policy.sample(head[:1].expand(20_000, -1))
+    assert all(space.contains(action) for action in samples[:50].numpy())
     for i, part in enumerate(parts):
-        share = torch.bincount(drawn[:, i] - int(space.start[i]), minlength=sizes[i]) / len(drawn)
+        share = torch.bincount(samples[:, i] - int(space.start[i]), minlength=sizes[i]) / len(samples)
         np.testing.assert_allclose(share, part.probs[0].detach(), atol=0.015)
 
 
@@ -423,7 +423,7 @@ DENSITIES = [name for name, (cls, *_) in POLICIES.items() if cls is not Determin
 
 
 @pytest.mark.parametrize("name", DENSITIES)
-def test_what_the_head_says_is_what_the_policy_says(name):
+def test_head_methods_match_policy_methods(name):
     policy = build(name, gain=2.0)
     x = torch.randn(40, 4)
     head = policy.head(x)
@@ -436,25 +436,25 @@ def test_what_the_head_says_is_what_the_policy_says(name):
     torch.testing.assert_close(policy.head_kl(head, policy, head), torch.zeros(40), atol=1e-6, rtol=0)
     assert (policy.head_kl(head, policy, head.roll(1, 0)) >= -1e-6).all()
     torch.manual_seed(3)
-    drawn = policy.sample(head)
+    samples = policy.sample(head)
     torch.manual_seed(3)
-    torch.testing.assert_close(policy.clip(drawn), policy.act(x, deterministic=False))
+    torch.testing.assert_close(policy.clip(samples), policy.act(x, deterministic=False))
     assert all(
         policy.action_space.contains(one)
-        for one in policy.clip(drawn).detach().numpy().astype(policy.action_space.dtype)
+        for one in policy.clip(samples).detach().numpy().astype(policy.action_space.dtype)
     )
     torch.manual_seed(3)
-    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(drawn).detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(samples).detach(), rtol=1e-5, atol=1e-5)
 
 
-def test_log_cosh_at_its_ends():
+def test_log_cosh_limits():
     policy = DeterministicPolicy(VECTOR, UNBOUNDED, regression="log_cosh", hidden_sizes=())
     for parameter in policy.parameters():
         nn.init.zeros_(parameter)
     action = torch.tensor([[0.0, 0.0], [1e-2, 0.0], [1e5, 0.0], [-1e30, 1e30]])
     loss = policy.loss(torch.zeros(4, 4), action)
     assert loss[0].item() == pytest.approx(0, abs=1e-7)
-    assert loss[1].item() == pytest.approx(0.5e-4, abs=2e-7)  # float32 subtracts log 2
+    assert loss[1].item() == pytest.approx(0.5e-4, abs=2e-7)  # tolerance for subtracting log 2 in float32
     assert loss[2].item() == pytest.approx(1e5 - math.log(2))
     assert loss[3].item() == pytest.approx(2e30)
     loss.sum().backward()
@@ -466,8 +466,8 @@ def test_deterministic_policy_has_no_distribution():
         build("mse").entropy(torch.zeros(1, 4))
 
 
-class Call(nn.Module):
-    """A method of a policy as a module's forward, for `functional_call`."""
+class MethodModule(nn.Module):
+    """Module whose forward calls a method of a policy, for `functional_call`."""
 
     def __init__(self, policy, method):
         super().__init__()
@@ -478,7 +478,7 @@ class Call(nn.Module):
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_gradients(name):
+def test_gradients_match_finite_differences(name):
     policy = build(name, hidden_sizes=(5,), activation="tanh").double()
     policy.fit_normalizer(torch.from_numpy(observations(VECTOR)))
     observation, action = torch.from_numpy(observations(VECTOR, 4, seed=1)), actions(policy.action_space, 4, seed=1)
@@ -486,7 +486,7 @@ def test_gradients(name):
     parameters = tuple(parameter.detach().clone().requires_grad_() for parameter in parameters)
 
     def of(method, *inputs):
-        module = Call(policy, method)
+        module = MethodModule(policy, method)
 
         def function(*values):
             state = {f"policy.{name}": value for name, value in zip(names, values, strict=True)}
@@ -504,7 +504,7 @@ def test_gradients(name):
 
 
 @pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
-def test_the_box_is_the_unit_cube_inside(cls):
+def test_box_maps_to_unit_cube(cls):
     policy = cls(VECTOR, ASYMMETRIC)
     u = torch.tensor([[-1.0, -1, -1], [1, 1, 1], [0, 0, 0], [-5, 5, 0.5]])
     action = policy.to_action(u)
@@ -515,7 +515,7 @@ def test_the_box_is_the_unit_cube_inside(cls):
     torch.testing.assert_close(policy.from_action(action), u.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
-def test_matrices_keep_their_order():
+def test_matrix_actions_keep_their_order():
     space = Box(np.float32([[0, 10, 20], [30, 40, 50]]), np.float32([[1, 11, 21], [31, 41, 51]]))
     policy = GaussianPolicy(VECTOR, space)
     torch.testing.assert_close(policy.to_action(torch.zeros(2, 6))[1], torch.from_numpy(space.low + 0.5))
@@ -523,7 +523,7 @@ def test_matrices_keep_their_order():
     torch.testing.assert_close(policy.from_action(policy.to_action(u)), u, atol=1e-4, rtol=0)
 
 
-# Of float64 bounds, such as leave float32 some room between them.
+# Float64 bounds with float32 numbers between them.
 bounds = st.tuples(
     st.just(-np.inf) | st.floats(-1e4, 1e4, allow_subnormal=False), st.just(np.inf) | st.floats(0.01, 1e4)
 )
@@ -536,7 +536,7 @@ bounds = st.tuples(
     dtype=st.sampled_from([np.float32, np.float64]),
     seed=st.integers(0, 99),
 )
-def test_actions_lie_in_the_box(cls, limits, dtype, seed):
+def test_actions_lie_in_box(cls, limits, dtype, seed):
     low = np.array([low for low, _ in limits], dtype)
     high = np.where(np.isinf(low), 0, low) + np.array([width for _, width in limits], dtype)
     space = Box(low, high, dtype=dtype)
@@ -553,17 +553,17 @@ def test_actions_lie_in_the_box(cls, limits, dtype, seed):
     assert loss.isfinite().all()
 
 
-def test_bounds_that_float32_cannot_hold_are_kept():
-    """float32(0.1) > 0.1: an action clipped to it would be refused by a float64 box."""
+def test_float64_bounds_are_respected_in_float32():
+    """float32(0.1) > 0.1: a float64 box would reject an action clipped to it."""
     space = Box(-0.1, 0.1, (2,), np.float64)
     policy = GaussianPolicy(VECTOR, space)
     nn.init.constant_(policy.log_std, 2.0)
-    drawn = policy(np.zeros((200, 4), np.float32), deterministic=False)
-    assert all(space.contains(action) for action in drawn)
-    assert np.abs(drawn).max() == pytest.approx(0.1, rel=1e-6)
+    samples = policy(np.zeros((200, 4), np.float32), deterministic=False)
+    assert all(space.contains(action) for action in samples)
+    assert np.abs(samples).max() == pytest.approx(0.1, rel=1e-6)
 
 
-def test_a_dimension_with_one_value_does_no_harm():
+def test_single_valued_dimension_is_harmless():
     policy = GaussianPolicy(VECTOR, Box(np.float32([0, 1]), np.float32([1, 1])))
     action = policy(np.zeros((9, 4), np.float32), deterministic=False)
     assert (action[:, 1] == 1).all()
@@ -574,27 +574,29 @@ def test_a_dimension_with_one_value_does_no_harm():
 
 
 @pytest.mark.parametrize("name", ["categorical", "categorical-start"])
-def test_discrete_actions_lie_in_the_space(name):
+def test_discrete_actions_lie_in_space(name):
     policy = build(name, gain=5.0)
     for deterministic in (True, False):
-        drawn = policy(observations(VECTOR, 300), deterministic)
-        assert drawn.dtype == np.int64
-        assert all(policy.action_space.contains(action) for action in drawn)
-        assert len(set(drawn.tolist())) > 1
+        samples = policy(observations(VECTOR, 300), deterministic)
+        assert samples.dtype == np.int64
+        assert all(policy.action_space.contains(action) for action in samples)
+        assert len(set(samples.tolist())) > 1
 
 
-def test_the_wrong_kind_of_actions_is_named():
-    with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs discrete actions.*Box"):
+def test_wrong_action_space_raises():
+    with pytest.raises(UnsupportedSpaceError, match=r"CategoricalPolicy needs a Discrete action space.*Box"):
         CategoricalPolicy(VECTOR, ASYMMETRIC)
     for space in (Discrete(3), MultiDiscrete([[2, 3]])):
-        with pytest.raises(UnsupportedSpaceError, match=r"MultiCategoricalPolicy needs a vector of discrete actions"):
+        with pytest.raises(
+            UnsupportedSpaceError, match=r"MultiCategoricalPolicy needs a flat MultiDiscrete action space"
+        ):
             MultiCategoricalPolicy(VECTOR, space)
     for cls in (GaussianPolicy, DeterministicPolicy):
-        with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs continuous actions.*Discrete\(3\)"):
+        with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs a Box action space.*Discrete\(3\)"):
             cls(VECTOR, Discrete(3))
 
 
-def test_networks_that_cannot_be_are_named():
+def test_invalid_networks_raise():
     for sizes in ([0], [8, -3]):
         with pytest.raises(ConfigError, match=r"CategoricalPolicy: hidden_sizes is \["):
             CategoricalPolicy(VECTOR, Discrete(3), hidden_sizes=sizes)
@@ -603,18 +605,18 @@ def test_networks_that_cannot_be_are_named():
             GaussianPolicy(VECTOR, ASYMMETRIC, dropout=dropout)
 
 
-def test_default_policy_follows_the_action_space():
+def test_default_policy_follows_action_space():
     assert type(default_policy(VECTOR, Discrete(2))) is CategoricalPolicy
     assert type(default_policy(VECTOR, MultiDiscrete([2, 3]))) is MultiCategoricalPolicy
     assert type(default_policy(VECTOR, ASYMMETRIC)) is GaussianPolicy
 
 
-# Doors: policy(observation), act, actor.
+# Interfaces: policy(observation), act, actor.
 
 
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
-def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
+def test_call_accepts_numpy_and_torch_single_and_batched(name, space_name):
     space = OBSERVATIONS[space_name]
     policy = build(name, space)
     batch = observations(space)
@@ -639,7 +641,7 @@ def test_call_with_numpy_or_torch_single_or_batched(name, space_name):
     assert policy(batch[:0]).shape == (0, *shape)
 
 
-def test_views_and_other_dtypes_are_taken():
+def test_call_accepts_views_and_other_dtypes():
     policy = build("mse")
     batch = observations(VECTOR)
     acted = policy(batch)
@@ -648,7 +650,7 @@ def test_views_and_other_dtypes_are_taken():
     np.testing.assert_allclose(policy(batch.astype(np.float64)), acted, rtol=1e-5)
 
 
-def test_what_comes_out_may_go_into_a_loss():
+def test_result_of_call_can_enter_a_loss():
     teacher, pupil = build("categorical"), build("categorical", seed=1)
     observation = torch.from_numpy(observations(VECTOR))
     target = teacher(observation)
@@ -669,7 +671,7 @@ def test_what_comes_out_may_go_into_a_loss():
         ("image-last", (3, 32, 30)),
     ],
 )
-def test_a_wrong_shape_is_named(space_name, shape):
+def test_wrong_shape_raises(space_name, shape):
     policy = build("mse", OBSERVATIONS[space_name])
     dtype = OBSERVATIONS[space_name].dtype
     for observation in (np.zeros(shape, dtype), torch.from_numpy(np.zeros(shape, dtype))):
@@ -680,7 +682,7 @@ def test_a_wrong_shape_is_named(space_name, shape):
 
 
 @pytest.mark.parametrize("name", ["categorical", "gaussian-free", "mse"])
-def test_dropout_is_off_in_use_and_on_in_training(name):
+def test_dropout_is_active_only_in_training(name):
     policy = build(name, dropout=0.5).train()
     observation, action = torch.from_numpy(observations(VECTOR)), actions(policy.action_space)
     losses = [policy.loss(observation, action) for _ in range(2)]
@@ -697,7 +699,7 @@ def test_dropout_is_off_in_use_and_on_in_training(name):
     assert torch.equal(policy.loss(observation, action), policy.loss(observation, action))
 
 
-def assert_actor_is_act(policy, actor, deterministic):
+def assert_actor_matches_act(policy, actor, deterministic):
     batch = observations(policy.observation_space, 5)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -711,23 +713,23 @@ def assert_actor_is_act(policy, actor, deterministic):
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
-def test_actor_is_act(space_name, name, deterministic):
+def test_actor_matches_act(space_name, name, deterministic):
     space = OBSERVATIONS[space_name]
     policy = build(name, space).eval()
     policy.fit_normalizer(torch.from_numpy(observations(space, 50, seed=9)))
-    assert_actor_is_act(policy, policy.actor(deterministic), deterministic)
+    assert_actor_matches_act(policy, policy.actor(deterministic), deterministic)
 
 
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_actor_is_act_for_every_activation(activation, hidden_sizes):
+def test_actor_matches_act_for_every_activation(activation, hidden_sizes):
     for name in ("categorical", "gaussian-state", "mse"):
         policy = build(name, gain=2.0, activation=activation, hidden_sizes=hidden_sizes)
         policy.fit_normalizer(torch.from_numpy(observations(VECTOR, 50, seed=9)) * 3 + 1)
-        assert_actor_is_act(policy, policy.actor(), True)
+        assert_actor_matches_act(policy, policy.actor(), True)
 
 
-def test_activations_are_the_ones_named():
+def test_activations_match_their_names():
     modules = [nn.ReLU(), nn.Tanh(), nn.GELU(), nn.SiLU(), nn.ELU(), nn.LeakyReLU()]
     x = torch.from_numpy(observations(VECTOR))
     for activation, module in zip(ACTIVATIONS, modules, strict=True):
@@ -737,7 +739,7 @@ def test_activations_are_the_ones_named():
         torch.testing.assert_close(policy.head(x), plain(x))
 
 
-def test_actor_sees_what_training_does_afterwards():
+def test_actor_sees_later_training():
     policy = build("gaussian-free")
     actor = policy.actor()
     batch = observations(VECTOR, 5)
@@ -747,10 +749,10 @@ def test_actor_sees_what_training_does_afterwards():
     optimizer.step()
     policy.fit_normalizer(torch.randn(30, 4) * 4 + 2)
     assert not np.allclose(actor(batch), before)
-    assert_actor_is_act(policy, actor, True)
+    assert_actor_matches_act(policy, actor, True)
 
 
-def test_actor_leaves_its_input_alone():
+def test_actor_does_not_change_its_input():
     batch = observations(VECTOR, 5)
     copy = batch.copy()
     for name in POLICIES:
@@ -760,10 +762,10 @@ def test_actor_leaves_its_input_alone():
         np.testing.assert_array_equal(batch, copy)
 
 
-# Standardized inputs.
+# Input standardization.
 
 
-def test_standardizer_takes_the_statistics_of_the_data():
+def test_standardize_fits_mean_and_std():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(500, 4)) * [1, 0.01, 300, 2] + [0, 5, -40, 0.1]).astype(np.float32)
     policy = build("mse")
@@ -775,7 +777,7 @@ def test_standardizer_takes_the_statistics_of_the_data():
     np.testing.assert_allclose(policy.encoder(torch.from_numpy(x)).numpy(), (x - mean) / std, rtol=1e-4, atol=1e-4)
 
 
-def test_constant_features_are_centered_and_not_blown_up():
+def test_constant_features_are_only_centered():
     x = torch.randn(100, 4)
     x[:, 1] = 0.1
     x[:, 2] = -3e8
@@ -786,22 +788,22 @@ def test_constant_features_are_centered_and_not_blown_up():
     assert out[:, 0].std(unbiased=False).item() == pytest.approx(1, abs=1e-5)
     assert out[:, 1:].abs().max() < 1e-6
     assert (standardize.inverse_std[1:] == 1).all()
-    # What varies only by float32's rounding of a large number is no signal either.
+    # Variation from float32 rounding of a large number is not a signal either.
     nearly = torch.full((100, 1), 1e7).add_(torch.randint(0, 2, (100, 1)))
     standardize = Standardize(1)
     standardize.fit(nearly)
     assert standardize.inverse_std.item() == 1
 
 
-def test_small_deviation_about_a_large_mean():
-    """In float32 the sum of squares would lose it all: 1e6² + 25 = 1e6² there."""
+def test_small_deviation_around_large_mean():
+    """The float32 sum of squares would lose it: 1e6² + 25 = 1e6²."""
     x = (1e6 + 5 * np.random.default_rng(0).normal(size=(1000, 1))).astype(np.float32)
     standardize = Standardize(1)
     standardize.fit(torch.from_numpy(x))
     std = x.astype(np.float64).std()
     assert standardize.inverse_std.item() == pytest.approx(1 / std, rel=1e-6)
     out = standardize(torch.from_numpy(x)).double()
-    assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32's step at 1e6
+    assert out.mean().item() == pytest.approx(0, abs=0.0625 / std)  # float32 spacing at 1e6
     assert out.std(unbiased=False).item() == pytest.approx(1, rel=1e-5)
 
 
@@ -821,11 +823,11 @@ def test_nearly_constant_inputs_are_not_blown_up(std):
     assert standardize(torch.tensor([[1.0], [-1e9], [1e30]])).abs().max() <= 10.0
 
 
-def test_standardized_inputs_are_clipped_in_use_and_training_alike():
+def test_standardized_inputs_are_always_clipped():
     policy = build("mse")
     far = 1e4 * np.float32([[1, -1, 1, -1]])
     plain = policy.encoder(torch.from_numpy(far))
-    assert torch.equal(plain, torch.from_numpy(far))  # nothing is, as long as there are no statistics
+    assert torch.equal(plain, torch.from_numpy(far))  # not clipped before statistics are fitted
     policy.fit_normalizer(torch.randn(100, 4))
     assert policy.encoder(torch.from_numpy(far)).tolist() == [[10, -10, 10, -10]]
     np.testing.assert_array_equal(policy.encoder.inference()(far), [[10, -10, 10, -10]])
@@ -836,7 +838,7 @@ def test_standardized_inputs_are_clipped_in_use_and_training_alike():
 
 
 @pytest.mark.parametrize("name", ["discrete", "discrete-start", "image-last", "image-first"])
-def test_images_and_discrete_observations_have_no_statistics(name):
+def test_images_and_discrete_inputs_are_not_standardized(name):
     space = OBSERVATIONS[name]
     policy = build("mse", space)
     before = {key: value.clone() for key, value in policy.state_dict().items()}
@@ -850,7 +852,7 @@ def test_discrete_observations_are_one_hot():
     assert torch.equal(features, torch.eye(4))
 
 
-def test_matrices_are_flattened_before_their_statistics():
+def test_matrices_are_flattened_before_standardization():
     space = OBSERVATIONS["matrix"]
     x = torch.from_numpy(observations(space, 40))
     policy = build("mse", space)
@@ -858,16 +860,16 @@ def test_matrices_are_flattened_before_their_statistics():
     np.testing.assert_allclose(policy.encoder.standardize.mean, x.double().mean(0).flatten(), rtol=1e-5, atol=1e-7)
 
 
-def test_image_encoder_reads_channels_first_and_last_alike():
+def test_image_encoder_reads_both_channel_orders():
     last, first = build("mse", OBSERVATIONS["image-last"]), build("mse", OBSERVATIONS["image-first"])
     first.load_state_dict(last.state_dict())
     images = observations(OBSERVATIONS["image-last"])
     np.testing.assert_allclose(last(images), first(images.transpose(0, 3, 1, 2)), rtol=1e-5, atol=1e-6)
-    assert np.ptp(last(images), axis=0).min() > 0  # and do see them
+    assert np.ptp(last(images), axis=0).min() > 0  # and depends on them
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 9, 9), (9, 9, 1), (5, 4, 3), (84, 84, 4), (210, 160, 3)], ids=str)
-def test_image_encoder_takes_any_size(shape):
+def test_image_encoder_accepts_any_size(shape):
     policy = build("categorical", Box(0, 255, shape, np.uint8), encoder="image")
     assert policy(np.zeros((2, *shape), np.uint8)).shape == (2,)
 
@@ -875,7 +877,7 @@ def test_image_encoder_takes_any_size(shape):
 @pytest.mark.parametrize(
     ("low", "high", "dtype"), [(0, 255, np.uint8), (0, 1, np.float32), (0, 255, np.float64), (-1, 1, np.float32)]
 )
-def test_images_are_scaled_to_one(low, high, dtype):
+def test_images_are_scaled_to_unit_range(low, high, dtype):
     policy = build("mse", Box(low, high, (3, 32, 30), dtype))
     for value, wanted in ((high, 1.0), (low, 0.0)):
         image = torch.from_numpy(np.full((1, 3, 32, 30), value, dtype))
@@ -905,7 +907,7 @@ VECTORS = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_images_and_stacks_of_them_are_read_by_convolutions(name):
+def test_images_and_stacks_use_convolutions(name):
     space = IMAGES[name]
     policy = build("categorical", space)
     assert policy.encoder.standardize is None
@@ -919,7 +921,7 @@ def test_images_and_stacks_of_them_are_read_by_convolutions(name):
 
 
 @pytest.mark.parametrize("name", VECTORS)
-def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
+def test_grid_codes_and_tables_are_vectors(name):
     space = VECTORS[name]
     policy = build("categorical", space)
     x = torch.from_numpy(observations(space, 50))
@@ -931,7 +933,7 @@ def test_codes_of_grids_and_tables_of_numbers_are_vectors(name):
         assert build("categorical", space, encoder="image")(x.numpy()).shape == (50,)
 
 
-def test_a_stack_of_colors_is_the_same_channels_first_and_last():
+def test_color_stack_reads_both_channel_orders():
     first = build("mse", Box(0, 255, (2, 3, 32, 30), np.uint8))
     last = build("mse", Box(0, 255, (2, 32, 30, 3), np.uint8))
     first.load_state_dict(last.state_dict())
@@ -942,17 +944,17 @@ def test_a_stack_of_colors_is_the_same_channels_first_and_last():
 @pytest.mark.parametrize(
     ("space", "kind", "text"),
     [
-        (VECTOR, "image", r"encoder is 'image', but observations are Box.*\(4,\)"),
-        (Discrete(3), "image", r"encoder is 'image', but observations are Discrete\(3\)"),
+        (VECTOR, "image", r"encoder is 'image', but the observation space is Box.*\(4,\)"),
+        (Discrete(3), "image", r"encoder is 'image', but the observation space is Discrete\(3\)"),
         (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
     ],
 )
-def test_an_encoder_that_cannot_be_is_named(space, kind, text):
+def test_invalid_encoder_raises(space, kind, text):
     with pytest.raises(ConfigError, match=text):
         build("mse", space, encoder=kind)
 
 
-def test_several_discrete_observations_are_one_hot_each():
+def test_multi_discrete_observations_are_one_hot():
     policy = build("mse", MultiDiscrete([2, 3], start=[0, -1]))
     features = policy.encoder(torch.tensor([[0, -1], [1, 1]]))
     assert features.tolist() == [[1, 0, 1, 0, 0], [0, 1, 0, 0, 1]]
@@ -963,7 +965,7 @@ def test_binary_observations_are_0_and_1():
     assert policy.encoder(torch.tensor([[[0, 1], [1, 0]]])).tolist() == [[0, 1, 1, 0]]
 
 
-# Dictionaries and tuples.
+# Dict and Tuple observations.
 
 PARTS = Dict(
     place=Box(-1, 1, (2, 2), np.float32),
@@ -973,27 +975,27 @@ PARTS = Dict(
 )
 
 
-def stacked(space, samples):
+def stack_samples(space, samples):
     if isinstance(space, Dict):
-        return {key: stacked(inner, [one[key] for one in samples]) for key, inner in space.spaces.items()}
+        return {key: stack_samples(inner, [one[key] for one in samples]) for key, inner in space.spaces.items()}
     if isinstance(space, Tuple):
-        return tuple(stacked(inner, [one[i] for one in samples]) for i, inner in enumerate(space.spaces))
+        return tuple(stack_samples(inner, [one[i] for one in samples]) for i, inner in enumerate(space.spaces))
     return np.stack([np.asarray(one) for one in samples])
 
 
 @pytest.mark.parametrize("original", [PARTS, Tuple([PARTS, Discrete(2)])], ids=["dict", "tuple"])
-def test_raw_observations_are_flattened_as_the_environment_would(original):
+def test_raw_observations_are_flattened_like_make(original):
     policy = build("gaussian-free", FlatBox(original))
     original.seed(0)
     samples = [original.sample() for _ in range(5)]
     flat = np.stack([flatten(original, one) for one in samples])
     wanted = policy(flat)
-    np.testing.assert_allclose(policy(stacked(original, samples)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(policy(stack_samples(original, samples)), wanted, rtol=1e-5)
     for one, action in zip(samples, wanted, strict=True):
         np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
 
 
-def test_raw_observations_that_do_not_fit_are_named():
+def test_invalid_raw_observations_raise():
     policy = build("gaussian-free", FlatBox(Dict(a=Box(-1, 1, (2,)), b=Discrete(3))))
     for observation, text in (
         ({"a": np.zeros(2)}, "has no 'b'"),

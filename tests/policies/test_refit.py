@@ -1,4 +1,4 @@
-"""A policy whose inputs are standardized by other statistics, and which stays the function that it was."""
+"""Refitting the input standardization without changing the policy."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def policy(request):
     return policy
 
 
-def others():
+def new_statistics():
     return 5.0 + 2.0 * SCALE * torch.randn(300, 4)
 
 
-def test_other_statistics_leave_the_function_as_it_is(policy):
-    x, seen = 4.0 + SCALE * torch.randn(100, 4), others()
+def test_refit_does_not_change_the_function(policy):
+    x, seen = 4.0 + SCALE * torch.randn(100, 4), new_statistics()
     before, standardized = policy.head(x).detach(), policy.encoder(x)
     policy.refit_normalizer(seen)
     torch.testing.assert_close(policy.head(x).detach(), before, rtol=1e-5, atol=1e-5)
@@ -45,8 +45,8 @@ def test_other_statistics_leave_the_function_as_it_is(policy):
     torch.testing.assert_close(fitted.std(0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
 
 
-def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
-    """At a learning rate of 0 both are gradients at one point, which autograd takes on either side."""
+def test_refit_converts_adam_moments(policy):
+    """At learning rate 0 both gradients are at the same point, so autograd gives them before and after."""
     x, action = 4.0 + SCALE * torch.randn(50, 4), torch.randint(3, (50,))
     if isinstance(policy.action_space, Box):
         action = torch.rand(50, 2) - 0.5
@@ -59,9 +59,11 @@ def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
 
     step()
     weight, bias = policy.network.first_layer
-    shift = ((others().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std).abs()
+    shift = (
+        (new_statistics().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std
+    ).abs()
     assert float(shift.min()) > 0.1
-    policy.refit_normalizer(others(), [optimizer])
+    policy.refit_normalizer(new_statistics(), [optimizer])
     first, second = (optimizer.state[weight][name].clone() for name in ("exp_avg", "exp_avg_sq"))
     of_bias = optimizer.state[bias]["exp_avg"].clone()
     step()
@@ -71,7 +73,7 @@ def test_moments_are_of_the_gradients_on_the_new_inputs(policy):
     assert float(second.sqrt().mean()) < 10 * float((0.001**0.5) * weight.grad.abs().mean())
 
 
-def test_inputs_that_are_not_standardized_have_nothing_to_refit():
+def test_refit_without_standardization_does_nothing():
     policy = CategoricalPolicy(Discrete(5), BUTTONS, hidden_sizes=[8])
     before = [parameter.clone() for parameter in policy.parameters()]
     policy.refit_normalizer(torch.arange(5))

@@ -1,4 +1,4 @@
-"""The squashed Gaussian against numerical integration and torch's own transformed distribution."""
+"""Squashed Gaussian against numerical integration and torch's transformed distribution."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build(space=BOX):
     return SquashedGaussianPolicy(OBSERVATION, space, hidden_sizes=[8]).double()
 
 
-def transformed(policy, head):
+def reference_distribution(policy, head):
     mean, log_std = policy.mean_and_log_std(head)
     transforms = [TanhTransform(), AffineTransform(policy.center, policy.scale)]
     return Independent(TransformedDistribution(Normal(mean, log_std.exp()), transforms), 1)
@@ -33,13 +33,13 @@ def transformed(policy, head):
 
 @pytest.mark.parametrize("mean", [-1.5, 0.0, 0.4])
 @pytest.mark.parametrize("log_std", [-1.5, -0.5, 0.3])
-def test_the_density_integrates_to_one_over_the_box_and_is_that_of_the_draws(mean, log_std):
+def test_squashed_density_is_normalized_and_matches_samples(mean, log_std):
     policy = build(Box(np.float32([-1]), np.float32([3])))
     head = torch.tensor([[mean, log_std]], dtype=torch.float64)
-    edges = torch.linspace(-12, 12, 40_001, dtype=torch.float64).tanh() * 2 + 1  # dense where the density may be steep
+    edges = torch.linspace(-12, 12, 40_001, dtype=torch.float64).tanh() * 2 + 1  # dense where the density is steep
     middle = 0.5 * (edges[1:] + edges[:-1])
     mass = policy.head_log_prob(head.expand(len(middle), -1), middle[:, None]).exp() * edges.diff()
-    inside = (middle - 1).abs() < 2 * (1 - 2e-6)  # behind that it is constant
+    inside = (middle - 1).abs() < 2 * (1 - 2e-6)  # beyond, it is constant
     assert float(mass[inside].sum()) == pytest.approx(1.0, abs=1e-4)
     draws = policy.sample(head.expand(20_000, -1)).squeeze(-1)
     for level in (0.1, 0.5, 0.9):
@@ -48,25 +48,25 @@ def test_the_density_integrates_to_one_over_the_box_and_is_that_of_the_draws(mea
 
 
 @pytest.mark.parametrize("space", [BOX, MATRIX], ids=["vector", "matrix"])
-def test_against_torch_distributions(space):
+def test_squashed_gaussian_matches_torch_distributions(space):
     policy = build(space)
     flat = policy.act_dim
     head = 0.5 * torch.randn(50, 2 * flat, dtype=torch.float64)
     action, log_prob = policy.rsample_with_log_prob(head)
     assert action.shape == (50, *space.shape)
-    theirs = transformed(policy, head).log_prob(action.flatten(1))
-    torch.testing.assert_close(log_prob, theirs)
-    torch.testing.assert_close(policy.head_log_prob(head, action), theirs)
+    expected = reference_distribution(policy, head).log_prob(action.flatten(1))
+    torch.testing.assert_close(log_prob, expected)
+    torch.testing.assert_close(policy.head_log_prob(head, action), expected)
     units = AffineTransform(-policy.center / policy.scale, 1 / policy.scale)
-    halves = TransformedDistribution(transformed(policy, head).base_dist, [units])
+    halves = TransformedDistribution(reference_distribution(policy, head).base_dist, [units])
     torch.testing.assert_close(
-        policy.played_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
+        policy.executed_log_prob(head, action), halves.log_prob(policy.from_action(action)).sum(-1)
     )
     mode = policy.to_box(policy.mean_and_log_std(head)[0].tanh())
     torch.testing.assert_close(policy.decode(head, True).flatten(1), mode)
 
 
-def test_noise_makes_the_action_and_its_gradient():
+def test_rsample_uses_given_noise():
     policy = build()
     head = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     noise = torch.randn(6, 2, dtype=torch.float64)
@@ -77,7 +77,7 @@ def test_noise_makes_the_action_and_its_gradient():
     assert torch.autograd.gradcheck(lambda h: policy.rsample_with_log_prob(h, noise), head)
 
 
-def test_log_probabilities_stay_finite_where_tanh_has_rounded_to_one():
+def test_log_prob_is_finite_where_tanh_rounds_to_one():
     policy = build().float()
     head = torch.tensor([[30.0, -40.0, 0.0, 0.0]], requires_grad=True)
     action, log_prob = policy.rsample_with_log_prob(head, torch.zeros(1, 2))
@@ -92,7 +92,7 @@ def test_log_probabilities_stay_finite_where_tanh_has_rounded_to_one():
     assert gradient.isfinite().all()
 
 
-def test_entropy_against_draws_and_integration():
+def test_entropy_matches_samples_and_integration():
     policy = build(Box(np.float32([-1]), np.float32([3])))
     mean, log_std = torch.meshgrid(torch.tensor([-3.0, 0.0, 1.0]), torch.linspace(-5, 9, 8), indexing="ij")
     head = torch.stack([mean.flatten(), log_std.flatten()], -1).double()
@@ -106,18 +106,18 @@ def test_entropy_against_draws_and_integration():
     assert float(found[3]) == pytest.approx(-float(log_prob.mean()), abs=0.02)
 
 
-def test_divergence_is_that_of_the_gaussians_and_of_the_draws():
+def test_kl_matches_gaussians_and_samples():
     policy, other = build(), build()
     heads = 0.5 * torch.randn(2, 4, 4, dtype=torch.float64)
     found = policy.head_kl(heads[0], other, heads[1])
     gaussians = [Independent(Normal(m, s.exp()), 1) for m, s in map(policy.mean_and_log_std, heads)]
     torch.testing.assert_close(found, kl(*gaussians))
-    p, q = (transformed(policy, head[:1].expand(100_000, -1)) for head in heads)
+    p, q = (reference_distribution(policy, head[:1].expand(100_000, -1)) for head in heads)
     draws = p.sample()
     assert float(found[0]) == pytest.approx(float((p.log_prob(draws) - q.log_prob(draws)).mean()), rel=0.05)
 
 
-def test_the_deviation_is_the_heads_in_the_middle_and_bounded_with_a_gradient_everywhere():
+def test_log_std_is_bounded_with_gradient_everywhere():
     policy = build()
     raw = torch.tensor([-9.0, -1.5, 0.0, 9.0], dtype=torch.float64)
     log_std = policy.mean_and_log_std(torch.cat([torch.zeros(4).double(), raw])[None])[1][0]
@@ -129,7 +129,7 @@ def test_the_deviation_is_the_heads_in_the_middle_and_bounded_with_a_gradient_ev
     assert (gradient[0, 2:] > 0).all()
 
 
-def test_cloning_moves_the_mode_to_the_demonstrated_action():
+def test_cloning_moves_mode_to_demonstrated_action():
     policy = build().float()
     optimizer = torch.optim.Adam(policy.parameters(), 0.01)
     observation, action = torch.randn(64, 3), torch.tensor([2.0, 2.1]).expand(64, -1)
@@ -140,6 +140,6 @@ def test_cloning_moves_the_mode_to_the_demonstrated_action():
     torch.testing.assert_close(policy.act(observation), action, atol=0.05, rtol=0)
 
 
-def test_a_box_without_bounds_is_refused():
+def test_unbounded_box_is_rejected():
     with pytest.raises(UnsupportedSpaceError, match="finite bounds"):
         SquashedGaussianPolicy(OBSERVATION, Box(np.float32([0, -np.inf]), np.float32([1, 1])))

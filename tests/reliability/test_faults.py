@@ -1,6 +1,6 @@
-"""Environments, experts and disks that fail while a command runs: one line, no success, nothing half-written.
+"""Environments, experts and disks that fail during a command: one line, exit status not 0, nothing half-written.
 
-Each case is a phase of a command and a fault in it. The slow ones are the rest of the product.
+Each case is a phase of a command and a fault in it. The slow tests cover the remaining combinations.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def trained(demonstrations, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _disarmed(monkeypatch, tmp_path):
+def _disarm(monkeypatch, tmp_path):
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     yield
     faulty.arm("")
@@ -104,8 +104,8 @@ def where(directory: Path) -> list[str]:
     return [f"--trainer.default_root_dir={directory}"]
 
 
-def armed_by(monkeypatch, owner: type, name: str, fault: str) -> None:
-    """Have the fault begin when a method is called."""
+def arm_on_call(monkeypatch, owner: type, name: str, fault: str) -> None:
+    """Arm the fault when a method is called."""
     method = getattr(owner, name)
 
     def call(*args, **kwargs):
@@ -116,7 +116,7 @@ def armed_by(monkeypatch, owner: type, name: str, fault: str) -> None:
 
 
 def run(phase: str, fault: str, request, monkeypatch, tmp_path: Path, *more: str) -> None:
-    """A command in one of whose phases the fault begins."""
+    """Run a command with a fault in one of its phases."""
     data = request.getfixturevalue("demonstrations")
     learned = [*BC, *SMALL, *DATA, *TRAINER, *where(tmp_path / "run"), *more]
     if phase == "collect":
@@ -126,42 +126,44 @@ def run(phase: str, fault: str, request, monkeypatch, tmp_path: Path, *more: str
         main([*command, f"--out={tmp_path / 'd.npz'}"])
     elif phase == "demonstrations":
         monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
-        armed_by(monkeypatch, EnvironmentDataModule, "prepare_data", fault)
+        arm_on_call(monkeypatch, EnvironmentDataModule, "prepare_data", fault)
         main([*learned, "--data.expert=faulty:expert", "--data.expert_trajectories=4"])
     elif phase == "random-return":
-        armed_by(monkeypatch, EnvironmentDataModule, "prepare_data", fault)
+        arm_on_call(monkeypatch, EnvironmentDataModule, "prepare_data", fault)
         main([*learned, f"--data.demonstrations={data}"])
     elif phase == "round":
-        armed_by(monkeypatch, RolloutDataModule, "training_envs", fault)
+        arm_on_call(monkeypatch, RolloutDataModule, "training_envs", fault)
         main([*PPO, *DATA, *TRAINER, *where(tmp_path / "run"), *more])
     elif phase == "evaluation":
         monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
-        armed_by(monkeypatch, PolicyEpisodes, "run", fault)
+        arm_on_call(monkeypatch, PolicyEpisodes, "run", fault)
         main([*learned, f"--data.demonstrations={data}"])
     elif phase == "dagger":
         monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
-        armed_by(monkeypatch, Collector, "_play", fault)
+        arm_on_call(monkeypatch, Collector, "_play", fault)
         main([*learned, *DAGGER, f"--data.demonstrations={data}"])
     else:
         directory = request.getfixturevalue("trained")
         monkeypatch.setattr(EnvironmentDataModule, "random_reference", Reference(0.0))
-        armed_by(monkeypatch, PolicyEpisodes, "run", fault)
+        arm_on_call(monkeypatch, PolicyEpisodes, "run", fault)
         main([phase, f"--ckpt_path={directory}", *DATA, *TRAINER, *where(tmp_path / "run"), *more])
 
 
-def fails(capfd, *args, code: tuple[int, ...] = (1,)) -> str:
-    """The error that a command ends with: one message, no traceback, no success."""
+def run_and_fail(capfd, *args, code: tuple[int, ...] = (1,)) -> str:
+    """Error text of a failing command: one message, no traceback, exit status not 0."""
     capfd.readouterr()
     with pytest.raises(SystemExit) as stop:
         run(*args)
     assert stop.value.code in code
-    said = capfd.readouterr()
-    assert "Traceback (most recent" not in re.sub(r"ERROR: Traceback", "", said.err)  # Gymnasium's, of a process
-    return said.err
+    output = capfd.readouterr()
+    assert "Traceback (most recent" not in re.sub(
+        r"ERROR: Traceback", "", output.err
+    )  # Gymnasium prints that of a worker
+    return output.err
 
 
-def check_left(directory: Path) -> None:
-    """Nothing half-written, nothing held, no NaN in JSON."""
+def check_directory(directory: Path) -> None:
+    """Check that nothing is half-written or locked and that JSON contains no NaN."""
     for file in directory.rglob("*"):
         assert not file.name.endswith((".tmp", ".lock")), file
         if file.suffix == ".json":
@@ -190,8 +192,8 @@ def product(phases, faults, quick) -> list:
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(PHASES, {**STEP, **RESET, **MAKING}, QUICK))
-def test_a_broken_environment_is_named(phase, fault, request, monkeypatch, tmp_path, capfd):
-    error = fails(capfd, phase, fault, request, monkeypatch, tmp_path)
+def test_failing_environment_error_names_copy(phase, fault, request, monkeypatch, tmp_path, capfd):
+    error = run_and_fail(capfd, phase, fault, request, monkeypatch, tmp_path)
     if fault in MAKING:
         assert re.search(rf"{ENV} cannot be made.*{MAKING[fault]}", error), error
     elif fault in RESET:
@@ -201,30 +203,30 @@ def test_a_broken_environment_is_named(phase, fault, request, monkeypatch, tmp_p
     else:
         assert re.search(rf"environment [01]\b.* at step {faulty.AT} since the last reset.*", error), error
         assert re.search(STEP[fault], error), error
-    check_left(tmp_path)
+    check_directory(tmp_path)
 
 
 @pytest.mark.parametrize("phase", [pytest.param(p, marks=() if p == "collect" else pytest.mark.slow) for p in PHASES])
-def test_an_interrupt_from_within_is_no_success(phase, request, monkeypatch, tmp_path, capfd):
-    fails(capfd, phase, "interrupts", request, monkeypatch, tmp_path, code=(1, 130))
-    check_left(tmp_path)
+def test_keyboard_interrupt_from_environment_fails(phase, request, monkeypatch, tmp_path, capfd):
+    run_and_fail(capfd, phase, "interrupts", request, monkeypatch, tmp_path, code=(1, 130))
+    check_directory(tmp_path)
 
 
 QUICK_ASYNC = {("collect", "killed"), ("collect", "exits"), ("round", "gone"), ("collect", "raises-unpicklable")}
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(PHASES, ASYNC, QUICK_ASYNC))
-def test_a_broken_process_is_named_and_none_is_left(phase, fault, request, monkeypatch, tmp_path, capfd):
-    error = fails(capfd, phase, fault, request, monkeypatch, tmp_path, "--data.backend=async")
+def test_failing_worker_error_names_copy_and_all_workers_end(phase, fault, request, monkeypatch, tmp_path, capfd):
+    error = run_and_fail(capfd, phase, fault, request, monkeypatch, tmp_path, "--data.backend=async")
     assert re.search(rf"environment [01]\b.* at step {faulty.AT} since the last reset", error), error
     assert re.search(ASYNC[fault], error), error
-    check_left(tmp_path)
+    check_directory(tmp_path)
     assert not children()
 
 
 @pytest.mark.parametrize("fault", MAKING)
-def test_a_process_that_cannot_make_its_environment_is_an_error(fault, request, monkeypatch, tmp_path, capfd):
-    """Whose own copy, which tells the spaces, could be made."""
+def test_worker_without_environment_raises(fault, request, monkeypatch, tmp_path, capfd):
+    """The parent's own copy, which provides the spaces, can be made."""
     made = faulty.FaultyEnv.__init__
 
     def elsewhere(self) -> None:
@@ -233,13 +235,13 @@ def test_a_process_that_cannot_make_its_environment_is_an_error(fault, request, 
 
     here = os.getpid()
     monkeypatch.setattr(faulty.FaultyEnv, "__init__", elsewhere)
-    error = fails(capfd, "collect", "", request, monkeypatch, tmp_path, "--data.backend=async")
+    error = run_and_fail(capfd, "collect", "", request, monkeypatch, tmp_path, "--data.backend=async")
     assert f"error: backend async: {ENV} cannot be made: {MAKING[fault]}" in error
     assert not children()
 
 
 def children() -> list[str]:
-    """Processes whose parent this one is, but for multiprocessing's own."""
+    """Child processes of this process, except those of multiprocessing itself."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -257,14 +259,14 @@ QUICK_EXPERT = {*(("collect", fault) for fault in EXPERT), ("dagger", "expert-ex
 
 
 @pytest.mark.parametrize(("phase", "fault"), product(("collect", "demonstrations", "dagger"), EXPERT, QUICK_EXPERT))
-def test_a_broken_expert_is_named(phase, fault, request, monkeypatch, tmp_path, capfd):
-    error = fails(capfd, phase, fault, request, monkeypatch, tmp_path)
+def test_failing_expert_error_names_expert(phase, fault, request, monkeypatch, tmp_path, capfd):
+    error = run_and_fail(capfd, phase, fault, request, monkeypatch, tmp_path)
     assert re.search(EXPERT[fault], error), error
     assert "expert" in error
-    check_left(tmp_path)
+    check_directory(tmp_path)
 
 
-# --- A full disk ------------------------------------------------------------------------------------------------------
+# --- full disk --------------------------------------------------------------------------------------------------------
 
 WRITES = {
     "config": ("evaluation", r"config\.yaml", 0),
@@ -281,8 +283,8 @@ WRITES = {
 }
 
 
-def fill_the_disk(monkeypatch, pattern: str, spared: int = 0) -> list[str]:
-    """Have every write of such a file fail but the first few; the list tells which were tried."""
+def fill_disk(monkeypatch, pattern: str, spared: int = 0) -> list[str]:
+    """Make every write to matching files fail except the first `spared`; the returned list records the attempts."""
     sync, seen = os.fsync, []
 
     def full(descriptor: int) -> None:
@@ -306,12 +308,12 @@ def fill_the_disk(monkeypatch, pattern: str, spared: int = 0) -> list[str]:
         for n in WRITES
     ],
 )
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, monkeypatch, tmp_path, capfd):
+def test_full_disk_keeps_last_checkpoint(name, request, monkeypatch, tmp_path, capfd):
     phase, pattern, spared = WRITES[name]
-    fill_the_disk(monkeypatch, pattern, spared)
-    error = fails(capfd, phase, "", request, monkeypatch, tmp_path)
+    fill_disk(monkeypatch, pattern, spared)
+    error = run_and_fail(capfd, phase, "", request, monkeypatch, tmp_path)
     assert re.search(rf"error: .*No space left on device: '.*{pattern}'\n$", error), error
-    check_left(tmp_path)
+    check_directory(tmp_path)
     if spared:
         last = tmp_path / "run" / "checkpoints" / "last.ckpt"
         main(["test", "--trust", "true", f"--ckpt_path={last}", *TRAINER, *where(tmp_path / "tested")])
@@ -323,16 +325,16 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(name, request, mo
     [("random-return", r"Faulty-v0-.*\.json"), ("demonstrations", r".*\.npz")],
     ids=["cached-return-full", "cached-demonstrations-full"],
 )
-def test_a_full_disk_costs_a_cache_but_not_the_run(phase, pattern, request, monkeypatch, tmp_path, capfd):
-    tried = fill_the_disk(monkeypatch, pattern)
+def test_full_disk_skips_cache_but_not_run(phase, pattern, request, monkeypatch, tmp_path, capfd):
+    tried = fill_disk(monkeypatch, pattern)
     run(phase, "", request, monkeypatch, tmp_path)
     assert tried
     assert re.search("not cached, .* cannot be written .*No space left on device", capfd.readouterr().err)
-    check_left(tmp_path)
+    check_directory(tmp_path)
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_device_that_is_full_names_the_file(tmp_path):
+def test_full_device_error_names_file(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
     with (

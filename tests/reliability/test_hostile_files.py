@@ -1,7 +1,7 @@
-"""Files that try to run code, to read other files, or to reach the network; one file is one trial.
+"""Files that try to run code, read other files, or reach the network; each file is one trial.
 
-A trial holds if no code of the file's choosing ran (there is no marker), no process was started and no socket opened,
-the secret outside never arrived, and the answer was one message of this package (or the file was harmless as data).
+A trial holds if no code chosen by the file ran (no marker exists), no process was started and no socket opened, the
+secret outside was not read, and the result was one message of this package, or the file was harmless data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,17 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hostile import ACTIONS, OBSERVATIONS, SECRET, Stage, flipped, good_columns, make_stage, rewritten, special
+from hostile import (
+    ACTIONS,
+    OBSERVATIONS,
+    SECRET,
+    Stage,
+    flip_bit,
+    good_columns,
+    make_special,
+    make_stage,
+    rewrite_archive,
+)
 
 from lit_imitation import load_policy, load_reward
 from lit_imitation.cli import main
@@ -37,9 +47,9 @@ from lit_imitation.transitions import Transitions
 Attempt = Callable[[], Any]
 TRIALS: dict[str, Callable[[Stage], Attempt]] = {}
 NAMES: list[str] = []
-"""Those of `TRIALS`, filled in below, before pytest collects them."""
+"""Parameters of all `TRIALS`, filled below before pytest collects them."""
 HARMLESS: set[str] = set()
-"""Trials whose file is accepted, as the data that it is."""
+"""Trials whose file is accepted as harmless data."""
 
 
 def add(name: str, trial: Callable[[Stage], Attempt], harmless: bool = False) -> None:
@@ -62,7 +72,7 @@ def test_hostile_file(name, tmp_path, monkeypatch, capsys):
     except LitImitationError as error:
         message = str(error)
     except SystemExit:
-        message = capsys.readouterr().err.rpartition("error: ")[2]  # after lines on what was cached
+        message = capsys.readouterr().err.rpartition("error: ")[2]  # skip lines about the cache
         assert "Traceback" not in message
     assert not stage.marker.exists(), "it ran"
     assert stage.events == [], "it started a process or opened a socket"
@@ -81,7 +91,7 @@ def expert(spec: str) -> Any:
     return load_expert(spec, "any", OBSERVATIONS, ACTIONS)
 
 
-def through_the_command_line(path: Path, command: str = "test", *more: str) -> Attempt:
+def run_command(path: Path, command: str = "test", *more: str) -> Attempt:
     return lambda: main([command, "--ckpt_path", str(path), *more])
 
 
@@ -106,8 +116,8 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "data": set_class("data", "hostile_module.Policy"),
     "model of the standard library": set_class("model", "subprocess.Popen"),
     "a private class": set_class("model", "lit_imitation.training.lightning_cli.CLI"),
-    "a function of ours": set_class("model", "lit_imitation.cli.main"),
-    "a module through ours": set_class("model", "lit_imitation.cli.os.system"),
+    "a function of this package": set_class("model", "lit_imitation.cli.main"),
+    "a module through this package": set_class("model", "lit_imitation.cli.os.system"),
     "policy": set_model(policy={"class_path": "hostile_module.Policy"}),
     "policy in short": set_model(policy="hostile_module.Policy"),
     "policy by a function": set_model(policy="hostile_module.factory"),
@@ -137,7 +147,7 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "demonstrations by s3": set_data(demonstrations="s3://bucket/x.npz"),
     "demonstrations by memory": set_data(demonstrations="memory://x.npz"),
     "demonstrations by file": set_data(demonstrations="file:///etc/passwd"),
-    "demonstrations from the hub": set_data(demonstrations="hf:somebody/something"),
+    "demonstrations from the hub": set_data(demonstrations="hf:user/dataset"),
     "environment that reads a file": set_data(env_kwargs={"xml_file": "/etc/passwd"}),
     "environment that reads a parent": set_data(env_kwargs={"map": ["../../secret.txt"]}),
     "aliases": lambda config: config["data"]["init_args"].update(bomb()),
@@ -152,31 +162,29 @@ def bomb() -> dict[str, Any]:
 
 
 for _name, _change in CONFIGS.items():
-    add(f"checkpoint_config-{_name}", lambda stage, change=_change: through_the_command_line(stage.configured(change)))
+    add(f"checkpoint_config-{_name}", lambda stage, change=_change: run_command(stage.configured(change)))
 for _command in ("validate", "predict"):
     add(
         f"checkpoint_config-policy, {_command}",
-        lambda stage, command=_command: through_the_command_line(stage.configured(CONFIGS["policy"]), command),
+        lambda stage, command=_command: run_command(stage.configured(CONFIGS["policy"]), command),
     )
 
 
-def _beside(name: str, key: str) -> Callable[[Stage], Attempt]:
+def _module_in_folder(name: str, key: str) -> Callable[[Stage], Attempt]:
     def trial(stage: Stage) -> Attempt:
         (stage.inside / name).write_text("class_path: hostile_module.Policy\n")
         change = (set_data if key in ("demonstrations", "env_id", "expert") else set_model)(**{key: name})
-        return through_the_command_line(stage.configured(change))
+        return run_command(stage.configured(change))
 
     return trial
 
 
 for _key in ("policy", "start", "reward", "demonstrations", "env_id", "expert"):
-    add(f"checkpoint_config-{_key} is a recipe beside it", _beside("other.yaml", _key))
-add("checkpoint_config-a word is a recipe beside it", _beside("other", "policy"))
+    add(f"checkpoint_config-{_key} is a recipe in its folder", _module_in_folder("other.yaml", _key))
+add("checkpoint_config-a word is a recipe in its folder", _module_in_folder("other", "policy"))
 add(
     "checkpoint_config-its own name allows it",
-    lambda stage: through_the_command_line(
-        stage.checkpoint("hostile_module.Policy", config=yaml_of(CONFIGS["policy in short"]))
-    ),
+    lambda stage: run_command(stage.checkpoint("hostile_module.Policy", config=yaml_of(CONFIGS["policy in short"]))),
 )
 CONFIG_TEXTS: dict[str, Any] = {
     "python tag": "model: !!python/object/apply:os.system ['touch marker']",
@@ -204,23 +212,21 @@ def yaml_of(change: Callable[[dict[str, Any]], None]) -> str:
 for _name, _text in CONFIG_TEXTS.items():
     add(
         f"checkpoint_config-{_name}",
-        lambda stage, text=_text: through_the_command_line(stage.checkpoint(**{"config": 0} | {"config": text or 0})),
+        lambda stage, text=_text: run_command(stage.checkpoint(**{"config": 0} | {"config": text or 0})),
     )
 add(
     "checkpoint_config-class in the environment's arguments",
-    lambda stage: through_the_command_line(stage.configured(set_data(env_kwargs={"a": POPEN}))),
+    lambda stage: run_command(stage.configured(set_data(env_kwargs={"a": POPEN}))),
 )
 add(
     "checkpoint_config-it vouches for its own zip",
-    lambda stage: through_the_command_line(
-        stage.configured(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"
-    ),
+    lambda stage: run_command(stage.configured(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"),
 )
 
 # Pickles inside checkpoints.
 
 PLACES: dict[str, Callable[[Stage], dict[str, Any]]] = {
-    "an entry more": lambda stage: {"extra": stage.harm},
+    "an extra entry": lambda stage: {"extra": stage.harm},
     "the configuration": lambda stage: {"config": stage.harm},
     "the policy": lambda stage: {"policy": stage.harm},
     "its class": lambda stage: {"policy": {"class": stage.harm}},
@@ -254,13 +260,13 @@ def old_format(stage: Stage) -> Attempt:
     return lambda: load_policy(path)
 
 
-add("checkpoint_pickle-a raw one", raw_pickle)
+add("checkpoint_pickle-a raw pickle", raw_pickle)
 add("checkpoint_pickle-of torch's old format", old_format)
 
 # Classes named by checkpoints.
 
 CLASSES: dict[str, Any] = {
-    "a module beside it": "hostile_module.Policy",
+    "a module in its folder": "hostile_module.Policy",
     "a function": "os.system",
     "of torch": "torch.nn.modules.linear.Linear",
     "a reward": "lit_imitation.rewards.guided_cost.GuidedCost",
@@ -283,7 +289,7 @@ for _name, _class in CLASSES.items():
     add(f"checkpoint_class-{_name}", lambda stage, name=_class: lambda: load_policy(described(stage, name)))
 for _loader in (load_reward, BC.load_from_checkpoint):
     add(
-        f"checkpoint_class-a module beside it, {_loader.__name__}",
+        f"checkpoint_class-a module in its folder, {_loader.__name__}",
         lambda stage, load=_loader: lambda: load(described(stage, "hostile_module.Policy")),
     )
 add(
@@ -317,7 +323,7 @@ for _name, _arguments in {
         ),
     )
 
-# Descriptions of methods inside checkpoints: what `decode` turns into objects.
+# Descriptions of methods inside checkpoints, the input of `decode`.
 
 KIND = "__kind__"
 SYSTEM = {KIND: "function", "module": "torch", "name": "os.system"}
@@ -333,21 +339,21 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 DESCRIPTIONS: dict[str, Any] = {
-    "a function of a module beside it": {KIND: "function", "module": "hostile_module", "name": "act"},
+    "a function of a module in its folder": {KIND: "function", "module": "hostile_module", "name": "act"},
     "a function of the system": {KIND: "function", "module": "os", "name": "system"},
     "the system through torch": SYSTEM,
     "eval through torch": {KIND: "function", "module": "torch", "name": "builtins.eval"},
     "a file through torch": {KIND: "function", "module": "torch", "name": "from_file"},
     "the hub through torch": {KIND: "function", "module": "torch", "name": "hub.load"},
     "a module of torch": {KIND: "function", "module": "torch.nn.functional", "name": "torch"},
-    "a class of a module beside it": HOSTILE_CLASS,
+    "a class of a module in its folder": HOSTILE_CLASS,
     "a class of the system": {KIND: "class", "class": "subprocess.Popen"},
     "a class that is a number": {KIND: "class", "class": 7},
-    "an object of a module beside it": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
+    "an object of a module in its folder": {KIND: "object", "class": "hostile_module.Policy", "arguments": {}},
     "an object of the system": {KIND: "object", "class": "subprocess.Popen", "arguments": {"args": ["touch", "x"]}},
     "an object of torch": {KIND: "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
-    "a schedule that is none": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
-    "a factory of a module beside it": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
+    "not a schedule": {KIND: "object", "class": "lit_imitation.methods.dagger.schedules.Path", "arguments": {}},
+    "a factory of a module in its folder": {KIND: "factory", "class": "hostile_module.Policy", "arguments": {}},
     "a factory of a private class": {
         KIND: "factory", "class": "lit_imitation.policies.continuous._ContinuousPolicy", "arguments": {},
     },
@@ -357,14 +363,14 @@ DESCRIPTIONS: dict[str, Any] = {
     "a partial of torch": {
         KIND: "partial", "of": {KIND: "class", "class": "torch.nn.modules.linear.Linear"}, "args": [], "keywords": {},
     },
-    "partials without end": nested(3000),
+    "endless partials": nested(3000),
     "an unknown kind": {KIND: "reduce", "class": "os.system", "text": "touch marker"},
     "an unknown kind that is a list": {KIND: ["object"], "class": "os.system"},
     "an object that was not described": {KIND: "unknown", "class": "os.system", "text": "x"},
     "an array of objects": {KIND: "array", "dtype": "O", "shape": [1], "values": [SYSTEM]},
     "an array of another shape": {KIND: "array", "dtype": "<f4", "shape": [10**12], "values": [1.0]},
-    "an array of no type": {KIND: "array", "dtype": "hostile_module", "shape": [1], "values": [1.0]},
-    "a space of no kind": {KIND: "space", "space": {"type": "hostile_module.Policy"}},
+    "an array of unknown type": {KIND: "array", "dtype": "hostile_module", "shape": [1], "values": [1.0]},
+    "a space of unknown kind": {KIND: "space", "space": {"type": "hostile_module.Policy"}},
     "a set of lists": {KIND: "set", "values": [[1]]},
     "a dictionary of lists": {KIND: "dict", "values": [[[1], 2]]},
     "a path out": {KIND: "path", "path": "../outside/secret.npz"},
@@ -374,7 +380,7 @@ DESCRIPTIONS: dict[str, Any] = {
 
 def method(stage: Stage, description: Any, argument: str = "policy") -> Path:
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(10**5)  # to write what is nested more deeply than the victim can follow
+    sys.setrecursionlimit(10**5)  # allows writing data nested too deeply to be read
     try:
         return stage.checkpoint(method={"class": "lit_imitation.methods.bc.BC", "arguments": {argument: description}})
     finally:
@@ -390,7 +396,7 @@ for _name, _description in DESCRIPTIONS.items():
             ),
         )
 for _name, _method in {
-    "of a module beside it": {"class": "hostile_module.Policy", "arguments": {}},
+    "of a module in its folder": {"class": "hostile_module.Policy", "arguments": {}},
     "of the system": {"class": "subprocess.Popen", "arguments": {"args": ["touch", "marker"]}},
     "that is a policy": {"class": POLICY, "arguments": {}},
     "without arguments": {"class": "lit_imitation.methods.bc.BC"},
@@ -406,7 +412,7 @@ for _name, _method in {
     )
     add(
         f"checkpoint_description-a method {_name}, tested",
-        lambda stage, described=_method: through_the_command_line(stage.checkpoint(method=described)),
+        lambda stage, described=_method: run_command(stage.checkpoint(method=described)),
     )
 
 # Damaged archives.
@@ -415,23 +421,23 @@ for _member in ("data.pkl", "version", "data/0", "data/1", "data/2", "data/3"):
     for _bit in (0, 7):
         add(
             f"checkpoint_bit_flip-{_member}, bit {_bit}",
-            lambda stage, member=_member, bit=_bit: lambda: load_policy(flipped(stage.checkpoint(), member, bit)),
+            lambda stage, member=_member, bit=_bit: lambda: load_policy(flip_bit(stage.checkpoint(), member, bit)),
         )
 add(
     "checkpoint_bit_flip-through Lightning",
-    lambda stage: lambda: AtomicCheckpointIO().load_checkpoint(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: lambda: AtomicCheckpointIO().load_checkpoint(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 add(
     "checkpoint_bit_flip-through the command line",
-    lambda stage: through_the_command_line(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: run_command(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 add(
     "checkpoint_bit_flip-load_from_checkpoint",
-    lambda stage: lambda: BC.load_from_checkpoint(flipped(stage.checkpoint(), "data/1", 3)),
+    lambda stage: lambda: BC.load_from_checkpoint(flip_bit(stage.checkpoint(), "data/1", 3)),
 )
 
 
-def cut(path: Path, share: float) -> Path:
+def truncate(path: Path, share: float) -> Path:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     return path
@@ -439,42 +445,46 @@ def cut(path: Path, share: float) -> Path:
 
 for _share in (0.01, 0.5, 0.9, 0.999):
     add(
-        f"checkpoint_archive-cut at {_share}", lambda stage, at=_share: lambda: load_policy(cut(stage.checkpoint(), at))
+        f"checkpoint_archive-cut at {_share}",
+        lambda stage, at=_share: lambda: load_policy(truncate(stage.checkpoint(), at)),
     )
 
 
-def compressed(members: list[Any]) -> None:
+def compress_members(members: list[Any]) -> None:
     members[:] = [(name, content, zipfile.ZIP_DEFLATED) for name, content, _ in members]
 
 
-def inflating(members: list[Any]) -> None:
+def add_bomb(members: list[Any]) -> None:
     members[-1] = (members[-1][0], bytes(2**24), zipfile.ZIP_DEFLATED)
 
 
-def twice(members: list[Any]) -> None:
+def duplicate_member(members: list[Any]) -> None:
     members.append(members[0])
 
 
-def traversing(members: list[Any]) -> None:
+def add_traversal(members: list[Any]) -> None:
     members.append(("../../outside/written", b"x", zipfile.ZIP_STORED))
 
 
-add("checkpoint_archive-compressed", lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), compressed)))
-add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), inflating)))
+add(
+    "checkpoint_archive-compressed",
+    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), compress_members)),
+)
+add("checkpoint_archive-a bomb", lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), add_bomb)))
 add(
     "checkpoint_archive-a member outside",
-    lambda stage: lambda: load_policy(rewritten(stage.checkpoint(), traversing)),
+    lambda stage: lambda: load_policy(rewrite_archive(stage.checkpoint(), add_traversal)),
 )
 for _kind in ("directory", "fifo", "socket", "device", "loop", "empty"):
     add(
         f"checkpoint_special-{_kind}",
-        lambda stage, kind=_kind: lambda: load_policy(special(stage.inside / "x.ckpt", kind)),
+        lambda stage, kind=_kind: lambda: load_policy(make_special(stage.inside / "x.ckpt", kind)),
     )
 add(
     "checkpoint_special-fifo in a run",
     lambda stage: (
         lambda: load_policy(
-            special(Path(os.makedirs("run/checkpoints") or "run/checkpoints/best.ckpt"), "fifo").parent.parent
+            make_special(Path(os.makedirs("run/checkpoints") or "run/checkpoints/best.ckpt"), "fifo").parent.parent
         )
     ),
 )
@@ -499,7 +509,7 @@ for _option in ("--config", "--data", "--model", "--model.policy", "--data.demon
         lambda stage, option=_option: lambda: main(["fit", f"{option}=http://127.0.0.1:9/x.yaml"]),
     )
 
-# Values of weights.
+# Weight values.
 
 
 def weights(change: Callable[[dict[str, Any]], None]) -> Callable[[Stage], Path]:
@@ -546,7 +556,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "no epoch": {"epoch": None},
     "steps as text": {"env_steps": "many"},
     "steps below 0": {"env_steps": -1},
-    "steps without end": {"global_step": 10**40},
+    "endless steps": {"global_step": 10**40},
     "evaluation of lists": {"evaluation": {"return_mean": [1]}},
     "random states of another kind": {"random_states": [1]},
     "weights as a list": {"state_dict": [1]},
@@ -566,7 +576,7 @@ STATES: dict[str, dict[str, Any]] = {
     "clock as text": {"callbacks": {"RunDirectory": "x"}},
 }
 for _name, _fields in STATES.items():
-    add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resumed(stage.checkpoint(**fields)))
+    add(f"checkpoint_resume-{_name}", lambda stage, fields=_fields: resume(stage.checkpoint(**fields)))
 MOMENTS: dict[str, Callable[[dict[str, Any]], None]] = {
     "moment as text": lambda state: state["state"][0].update(exp_avg="import os"),
     "moment as a list": lambda state: state["state"][0].update(exp_avg=[1.0]),
@@ -587,16 +597,16 @@ for _name, _value in {
 }.items():
     add(
         f"checkpoint_data-expert's return is {_name}",
-        lambda stage, value=_value: through_the_command_line(
+        lambda stage, value=_value: run_command(
             stage.checkpoint(DemonstrationDataModule={**STATE, "expert_return": value})
         ),
     )
-add("checkpoint_resume-NaN", lambda stage: resumed(weights(one(float("nan")))(stage)))
-add("checkpoint_resume-bit flip", lambda stage: resumed(flipped(stage.checkpoint(), "data/2")))
+add("checkpoint_resume-NaN", lambda stage: resume(weights(one(float("nan")))(stage)))
+add("checkpoint_resume-bit flip", lambda stage: resume(flip_bit(stage.checkpoint(), "data/2")))
 
 
-def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
-    """Go on from a run of one epoch, of which the optimizer's state was changed."""
+def change_moments(stage: Stage, change: Callable[[dict[str, Any]], None]) -> Attempt:
+    """Resume a run of one epoch whose optimizer state was changed."""
     recipe = trained_recipe(stage.inside)
     main([*recipe, "--trainer.max_epochs=1"])
     held = torch.load(stage.inside / "out/checkpoints/last.ckpt", weights_only=True)
@@ -607,16 +617,16 @@ def with_changed_moments(stage: Stage, change: Callable[[dict[str, Any]], None])
 
 
 for _name, _change in MOMENTS.items():
-    add(f"checkpoint_resume-{_name}", lambda stage, change=_change: with_changed_moments(stage, change))
+    add(f"checkpoint_resume-{_name}", lambda stage, change=_change: change_moments(stage, change))
 
 
-def resumed(path: Path) -> Attempt:
-    """As a person goes on with a run: with a recipe of their own."""
+def resume(path: Path) -> Attempt:
+    """Resume a run as a user would, with their own recipe."""
     return lambda: main([*trained_recipe(path.parent), "--trainer.max_epochs=2", f"--ckpt_path={path}"])
 
 
 def trained_recipe(directory: Path) -> list[str]:
-    """The start of a command that trains a small clone."""
+    """Start of a command that trains a small clone."""
     recipe = "model: lit_imitation.BC\ndata: " + DATA % ", expert_trajectories: 1, eval_episodes: 1, num_envs: 1"
     (directory / "r.yaml").write_text(recipe)
     more = ["--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
@@ -650,7 +660,7 @@ RECIPES = {
 }
 for _name, _text in RECIPES.items():
     add(f"recipe-{_name}", recipe(_text))
-add("recipe-fifo", lambda stage: lambda: main(["fit", "--config", str(special(stage.inside / "r.yaml", "fifo"))]))
+add("recipe-fifo", lambda stage: lambda: main(["fit", "--config", str(make_special(stage.inside / "r.yaml", "fifo"))]))
 
 # Demonstrations: npz and npy.
 
@@ -683,14 +693,14 @@ def member(content: bytes, key: str = "observations", method: int = zipfile.ZIP_
         def change(members: list[Any]) -> None:
             members[:] = [one for one in members if one[0] != f"{key}.npy"] + [(f"{key}.npy", content, method)]
 
-        return rewritten(stage.demonstrations(), change)
+        return rewrite_archive(stage.demonstrations(), change)
 
     return make
 
 
 NPY = {
     "absurd shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }"),
-    "shape without end": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"0" * 40 + b",), }"),
+    "endless shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1" + b"0" * 40 + b",), }"),
     "negative shape": header(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-4, 3), }"),
     "code in the header": header(b"{'descr': __import__('os').system('touch marker'), 'shape': (4,)}"),
     "pickle in the header": header(b"{'descr': 'O', 'fortran_order': False, 'shape': (4,), }"),
@@ -703,8 +713,8 @@ for _name, _content in NPY.items():
     add(f"npz-{_name}", lambda stage, content=_content: lambda: read(member(content)(stage)))
 
 
-def declaring(stage: Stage, size: int) -> Path:
-    """An archive whose directory says that a member has `size` bytes."""
+def declare_size(stage: Stage, size: int) -> Path:
+    """Archive whose directory declares `size` bytes for a member."""
     path = member(NPY["absurd shape"], method=zipfile.ZIP_DEFLATED)(stage)
     content = bytearray(path.read_bytes())
     at = content.rindex(b"PK\x01\x02", 0, content.rindex(b"observations.npy"))
@@ -713,23 +723,27 @@ def declaring(stage: Stage, size: int) -> Path:
     return path
 
 
-add("npz-declared size of 4 GB", lambda stage: lambda: read(declaring(stage, 2**32 - 2)))
-add("npz-bit flip", lambda stage: lambda: read(flipped(stage.demonstrations(), "observations.npy")))
-add("npz-cut", lambda stage: lambda: read(cut(stage.demonstrations(), 0.7)))
-add("npz-a member outside", lambda stage: lambda: read(rewritten(stage.demonstrations(), traversing)), harmless=True)
+add("npz-declared size of 4 GB", lambda stage: lambda: read(declare_size(stage, 2**32 - 2)))
+add("npz-bit flip", lambda stage: lambda: read(flip_bit(stage.demonstrations(), "observations.npy")))
+add("npz-cut", lambda stage: lambda: read(truncate(stage.demonstrations(), 0.7)))
+add(
+    "npz-a member outside",
+    lambda stage: lambda: read(rewrite_archive(stage.demonstrations(), add_traversal)),
+    harmless=True,
+)
 add("npz-metadata that is code", columns(metadata=np.array("__import__('os').system('touch marker')")))
 add("npz-metadata nested", columns(metadata=np.array("[" * 100_000)))
 for _kind in ("directory", "fifo", "socket", "device", "loop", "empty"):
-    add(f"npz-{_kind}", lambda stage, kind=_kind: lambda: read(special(stage.inside / "x.npz", kind)))
+    add(f"npz-{_kind}", lambda stage, kind=_kind: lambda: read(make_special(stage.inside / "x.npz", kind)))
     add(
         f"npz-{_kind} as an expert",
         lambda stage, kind=_kind: (
-            lambda: load_expert(f"npz:{special(stage.inside / 'x.npz', kind)}", "any", OBSERVATIONS, ACTIONS)
+            lambda: load_expert(f"npz:{make_special(stage.inside / 'x.npz', kind)}", "any", OBSERVATIONS, ACTIONS)
         ),
     )
 add(
     "npz-fifo as trajectories",
-    lambda stage: lambda: read_trajectories(str(special(stage.inside / "x.npz", "fifo"))),
+    lambda stage: lambda: read_trajectories(str(make_special(stage.inside / "x.npz", "fifo"))),
 )
 
 
@@ -761,13 +775,13 @@ add("npz-complex weights of an expert", expert_arrays(lambda stage: np.zeros((3,
 add("npz-NaN in an expert", expert_arrays(lambda stage: np.full((3, 2), np.nan)))
 
 
-def flipped_expert(stage: Stage) -> Attempt:
+def flip_expert(stage: Stage) -> Attempt:
     attempt = expert_arrays(lambda _: np.zeros((3, 2)))(stage)
-    flipped(stage.inside / "e.npz", "W0.npy")
+    flip_bit(stage.inside / "e.npz", "W0.npy")
     return attempt
 
 
-add("npz-bit flip of an expert", flipped_expert)
+add("npz-bit flip of an expert", flip_expert)
 
 
 def alone(content: Callable[[Stage], bytes], name: str) -> Callable[[Stage], Attempt]:
@@ -782,8 +796,8 @@ for _suffix in ("npz", "hdf5"):
     add(f"npy-in an {_suffix}", alone(lambda stage: NPY["pickle in the header"], f"x.{_suffix}"))
     add(f"npy-pickle in an {_suffix}", alone(lambda stage: pickle.dumps(stage.harm), f"x.{_suffix}"))
     add(f"npy-text in an {_suffix}", alone(lambda stage: b"hello", f"x.{_suffix}"))
-add("npy-of its own name", alone(lambda stage: NPY["pickle in the header"], "x.npy"))
-add("npy-pickle of its own name", alone(lambda stage: pickle.dumps(stage.harm), "x.pkl"))
+add("npy-under its own name", alone(lambda stage: NPY["pickle in the header"], "x.npy"))
+add("npy-pickle under its own name", alone(lambda stage: pickle.dumps(stage.harm), "x.pkl"))
 
 # Demonstrations: HDF5.
 
@@ -839,9 +853,9 @@ for _name, _plant in FOREIGN.items():
     add(f"hdf5-{_name}", hdf5(_plant))
 for _name in ("external_link", "virtual_dataset", "external_storage"):
     add(f"hdf5-{_name} for next_observations", hdf5(FOREIGN[_name], "next_observations"))
-add("hdf5-cut", lambda stage: lambda: read(cut(stage.demonstrations("x.hdf5"), 0.6)))
+add("hdf5-cut", lambda stage: lambda: read(truncate(stage.demonstrations("x.hdf5"), 0.6)))
 for _kind in ("fifo", "device", "socket", "empty"):
-    add(f"hdf5-{_kind}", lambda stage, kind=_kind: lambda: read(special(stage.inside / "x.hdf5", kind)))
+    add(f"hdf5-{_kind}", lambda stage, kind=_kind: lambda: read(make_special(stage.inside / "x.hdf5", kind)))
 
 # Zips of Stable-Baselines3.
 
@@ -873,7 +887,7 @@ add("zip-nested JSON, trusted", lambda stage: sb3(sb3_zip(stage, data=b"[" * 100
 add("zip-bomb, trusted", lambda stage: sb3(sb3_zip(stage, data=bytes(2**26 + 1)), True))
 add("zip-a member outside, not trusted", lambda stage: sb3(sb3_zip(stage, **{"../../outside/written": b"x"})))
 for _kind in ("directory", "fifo", "device", "empty"):
-    add(f"zip-{_kind}, trusted", lambda stage, kind=_kind: sb3(special(stage.inside / "m.zip", kind), True))
+    add(f"zip-{_kind}, trusted", lambda stage, kind=_kind: sb3(make_special(stage.inside / "m.zip", kind), True))
 
 # Minari.
 
@@ -911,7 +925,7 @@ def minari(change: Callable[[Stage, Path, dict[str, Any]], None]) -> Callable[[S
     return trial
 
 
-def planted(name: str, key: str = "observations") -> Callable[[Stage, Path, dict[str, Any]], None]:
+def plant_link(name: str, key: str = "observations") -> Callable[[Stage, Path, dict[str, Any]], None]:
     def change(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
         with h5py.File(data / "main_data.hdf5", "a") as file:
             del file["episode_0"][key]
@@ -920,12 +934,12 @@ def planted(name: str, key: str = "observations") -> Callable[[Stage, Path, dict
     return change
 
 
-def moved(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
+def move_file(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
     (data / "main_data.hdf5").rename(stage.outside / "main_data.hdf5")
     (data / "main_data.hdf5").symlink_to(stage.outside / "main_data.hdf5")
 
 
-def noted(**changes: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
+def set_metadata(**changes: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
     def change(stage: Stage, data: Path, metadata: dict[str, Any]) -> None:
         metadata.update(changes)
         for key, value in changes.items():
@@ -939,23 +953,26 @@ def metadata_text(text: str) -> Callable[[Stage, Path, dict[str, Any]], None]:
     return lambda stage, data, metadata: (data / "metadata.json").write_text(text) and None
 
 
-add("minari-an environment that is code", minari(noted()), harmless=True)
+add("minari-an environment that is code", minari(set_metadata()), harmless=True)
 for _name in ("external_link", "virtual_dataset", "external_storage", "soft_link", "absurd shape"):
-    add(f"minari-{_name}", minari(planted(_name)))
-add("minari-link for the file", minari(moved))
-add("minari-no action space", minari(noted(action_space=None)))
-add("minari-no observation space", minari(noted(observation_space=None)))
-add("minari-a space of an unknown type", minari(noted(action_space=json.dumps({"type": "hostile_module.Policy"}))))
-add("minari-a space without end", minari(noted(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
-add("minari-a format that is a path", minari(noted(data_format="../../outside")))
-add("minari-a version that is none", minari(noted(minari_version="hostile")))
-add("minari-episodes without end", minari(noted(total_episodes=10**12)))
-add("minari-episodes below 0", minari(noted(total_episodes=-1)))
+    add(f"minari-{_name}", minari(plant_link(_name)))
+add("minari-link for the file", minari(move_file))
+add("minari-no action space", minari(set_metadata(action_space=None)))
+add("minari-no observation space", minari(set_metadata(observation_space=None)))
+add(
+    "minari-a space of an unknown type",
+    minari(set_metadata(action_space=json.dumps({"type": "hostile_module.Policy"}))),
+)
+add("minari-an endless space", minari(set_metadata(observation_space='{"type": "Tuple", "subspaces": [' * 5000)))
+add("minari-a format that is a path", minari(set_metadata(data_format="../../outside")))
+add("minari-an unknown version", minari(set_metadata(minari_version="hostile")))
+add("minari-endless episodes", minari(set_metadata(total_episodes=10**12)))
+add("minari-episodes below 0", minari(set_metadata(total_episodes=-1)))
 add("minari-metadata nested", minari(metadata_text("[" * 100_000)))
 add("minari-metadata no JSON", minari(metadata_text("hello")))
 add(
     "minari-metadata fifo",
-    minari(lambda stage, data, metadata: special(data / "metadata.json", "fifo") and None),
+    minari(lambda stage, data, metadata: make_special(data / "metadata.json", "fifo") and None),
 )
 
 # Hugging Face.
@@ -986,7 +1003,7 @@ def data_file(name: Any) -> Callable[[Stage, Path, dict[str, Any]], None]:
     return change
 
 
-def linked(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
+def link_arrow(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
     arrow.unlink()
     arrow.symlink_to(stage.outside / "secret.arrow")
 
@@ -995,27 +1012,27 @@ def script(stage: Stage, arrow: Path, state: dict[str, Any]) -> None:
     (stage.inside / "hf/hf.py").write_text((stage.inside / "hostile_module.py").read_text())
 
 
-add("hf-a script beside it", hugging_face(script), harmless=True)
+add("hf-a script in its folder", hugging_face(script), harmless=True)
 add("hf-../ in state.json", hugging_face(data_file("../../outside/secret.arrow")))
 add("hf-a path in state.json", hugging_face(data_file(lambda stage: str(stage.outside / "secret.arrow"))))
 add("hf-a URL in state.json", hugging_face(data_file("http://127.0.0.1:9/x.arrow")))
 add("hf-a number in state.json", hugging_face(data_file(7)))
-add("hf-link for the file", hugging_face(linked))
-add("hf-fifo for the file", hugging_face(lambda stage, arrow, state: special(arrow, "fifo") and None))
+add("hf-link for the file", hugging_face(link_arrow))
+add("hf-fifo for the file", hugging_face(lambda stage, arrow, state: make_special(arrow, "fifo") and None))
 add("hf-no format", hugging_face(lambda stage, arrow, state: state.update(_format_type="hostile_module")))
 add(
     "hf-state.json a fifo",
-    hugging_face(lambda stage, arrow, state: special(stage.inside / "hf/state.json", "fifo") and None),
+    hugging_face(lambda stage, arrow, state: make_special(stage.inside / "hf/state.json", "fifo") and None),
 )
 for _file in ("state.json", "dataset_info.json"):
     for _name, _text in {"no JSON": "hello", "nested": "[" * 100_000, "a list": "[]"}.items():
         add(
             f"hf-{_file} is {_name}",
-            lambda stage, file=_file, text=_text: overwritten(stage, file, text),
+            lambda stage, file=_file, text=_text: overwrite(stage, file, text),
         )
 
 
-def overwritten(stage: Stage, file: str, text: str) -> Attempt:
+def overwrite(stage: Stage, file: str, text: str) -> Attempt:
     attempt = hugging_face(lambda *_: None)(stage)
     (stage.inside / "hf" / file).write_text(text)
     return attempt
@@ -1035,7 +1052,7 @@ add("hf-a path for a split", splits("/etc"))
 add("hf-the name of a file", lambda stage: lambda: read("hf:hostile_module.py"))
 add("hf-a name with ../", lambda stage: lambda: read("hf:../outside/none"))
 
-# Labels of a person.
+# Human labels.
 
 
 def labels(change: Callable[[Stage, Path], None]) -> Callable[[Stage], Attempt]:
@@ -1085,13 +1102,13 @@ LABELS: dict[str, Callable[[Stage, Path], None]] = {
     "a pickle for states": lambda stage, folder: states(observations=objects(stage))(stage, folder),
     "link for the states": linked_states,
     "link for the table": linked_table,
-    "fifo for the states": lambda stage, folder: special(folder / "states.npz", "fifo") and None,
-    "fifo for the table": lambda stage, folder: special(folder / "labels.csv", "fifo") and None,
-    "device for the table": lambda stage, folder: special(folder / "labels.csv", "device") and None,
-    "directory for the table": lambda stage, folder: special(folder / "labels.csv", "directory") and None,
+    "fifo for the states": lambda stage, folder: make_special(folder / "states.npz", "fifo") and None,
+    "fifo for the table": lambda stage, folder: make_special(folder / "labels.csv", "fifo") and None,
+    "device for the table": lambda stage, folder: make_special(folder / "labels.csv", "device") and None,
+    "directory for the table": lambda stage, folder: make_special(folder / "labels.csv", "directory") and None,
     "a formula": table("row,action\n0,=cmd|'/c calc'!A1\n1,0\n2,1\n3,0\n"),
     "code": table("row,action\n0,__import__('os').system('touch marker')\n1,0\n2,1\n3,0\n"),
-    "a number without end": table(f"row,action\n0,{'9' * 5000}\n1,0\n2,1\n3,0\n"),
+    "an endless number": table(f"row,action\n0,{'9' * 5000}\n1,0\n2,1\n3,0\n"),
     "a row far away": table("row,action\n99999999999999999999,1\n"),
     "null bytes": table("row,action\n0,\x00\n"),
 }
@@ -1115,7 +1132,7 @@ SUMMARIES: dict[str, str] = {
     "method as a list": json.dumps({**GOOD, "method": ["bc"]}),
     "versions as a list": json.dumps({**GOOD, "versions": ["x"]}),
     "nested": "[" * 100_000,
-    "digits without end": '{"return_mean": ' + "9" * 10_000 + "}",
+    "endless digits": '{"return_mean": ' + "9" * 10_000 + "}",
     "no JSON": "hello",
     "a list of them": json.dumps([GOOD]),
     "large": json.dumps({**GOOD, "more": "x" * 2**24}),
@@ -1135,14 +1152,14 @@ for _name, _text in SUMMARIES.items():
 for _kind in ("fifo", "device", "directory", "empty"):
     add(
         f"summary-{_kind}",
-        lambda stage, kind=_kind: lambda: _read_summary(special(stage.inside / "summary.json", kind).parent, 0),
+        lambda stage, kind=_kind: lambda: _read_summary(make_special(stage.inside / "summary.json", kind).parent, 0),
     )
 
 NAMES.extend(TRIALS)
 
 
-def test_the_traps_spring(tmp_path, monkeypatch):
-    """What the trials would miss if the traps were dead: unpickling, importing, connecting, starting a process."""
+def test_traps_detect_harm(tmp_path, monkeypatch):
+    """The traps detect unpickling, importing, connecting and starting a process."""
     import socket
     import subprocess
 

@@ -1,7 +1,6 @@
-"""Killed, terminated or interrupted at any moment, and resumed: bit-identical to a run that was left alone.
+"""Runs killed, terminated or interrupted at any moment and resumed: bit-identical to an uninterrupted run.
 
-Nothing stays behind: no process, no temporary file, no lock. Each case is a method, a signal and a moment; the slow
-ones are more moments.
+No process, temporary file or lock remains. Each case is a method, a signal and a moment; the slow tests add moments.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forked import finish, start
+from fork_server import finish, start
 from suites import arguments
 from test_resume import EPOCHS, RESUME, outcome
 
@@ -55,8 +54,8 @@ def command(method: str, directory: Path, *more: str) -> list[str]:
     return arguments(base, directory, EPOCHS, *own, *more)
 
 
-def in_group(group: int) -> list[str]:
-    """The commands of the processes of a process group."""
+def group_commands(group: int) -> list[str]:
+    """Commands of the processes in a process group."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -69,14 +68,14 @@ def in_group(group: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def left_alone(tmp_path_factory):
-    """What each method comes to; each is run once."""
+def uninterrupted(tmp_path_factory):
+    """Result of each method without interruption; each is run once."""
     found = {}
 
     def result(method: str) -> dict[str, object]:
         if method not in found:
             directory = tmp_path_factory.mktemp(method)
-            finish(command(method, directory), directory / "said.txt")
+            finish(command(method, directory), directory / "log.txt")
             found[method] = outcome(directory)
         return found[method]
 
@@ -84,45 +83,45 @@ def left_alone(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("method", "name", "moment"), cases())
-def test_what_was_ended_goes_on_as_if_nothing_had_happened(method, name, moment, left_alone, tmp_path):
-    expected, rng = left_alone(method), random.Random(f"{method} {name} {moment}")
-    directory, said = tmp_path / "run", tmp_path / "said.txt"
+def test_killed_run_resumes_bit_identical(method, name, moment, uninterrupted, tmp_path):
+    expected, rng = uninterrupted(method), random.Random(f"{method} {name} {moment}")
+    directory, log = tmp_path / "run", tmp_path / "log.txt"
     phase, number = moment.split("-")
     step = int(expected["last step"] * (int(number) - rng.random()) / 6)
     ends = [
-        "--trainer.callbacks+=alone.Ends",
+        "--trainer.callbacks+=signals.SendSignal",
         f"--trainer.callbacks.name={name}",
         f"--trainer.callbacks.step={step}",
         f"--trainer.callbacks.delay={rng.uniform(0.0, 0.03)}",
         f"--trainer.callbacks.phase={phase}",
     ]
-    process = start(command(method, directory, *ends), said)
+    process = start(command(method, directory, *ends), log)
     process.join(120)
-    assert process.exitcode == CODES[name], said.read_text()
+    assert process.exitcode == CODES[name], log.read_text()
     if name != "SIGKILL":
-        assert f"--trainer.default_root_dir {directory} --ckpt_path last" in said.read_text().replace("\n", " ")
+        assert f"--trainer.default_root_dir {directory} --ckpt_path last" in log.read_text().replace("\n", " ")
     deadline = time.monotonic() + 10
-    while (left := in_group(process.pid)) and time.monotonic() < deadline:
+    while (left := group_commands(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
-    finish(command(method, directory, *RESUME), said)
+    finish(command(method, directory, *RESUME), log)
     assert not list(directory.rglob(".*"))
     actual = outcome(directory)
     for key, value in expected.items():
         assert actual[key] == value, key
 
 
-def test_a_signal_in_the_middle_of_a_long_round_is_heard(tmp_path):
-    """A round of a hundred seconds of gradient steps, and of a rollout as long."""
+def test_signal_during_long_round_stops_run(tmp_path):
+    """A round with a hundred seconds of gradient steps, and one with as long a rollout."""
     for number, more in enumerate((["--model.learner.epochs=100000"], ["--data.steps_per_round=10000000"])):
-        directory, said = tmp_path / str(number), tmp_path / f"said_{number}.txt"
-        process = start(command("ppo-discrete", directory, *more), said)
+        directory, log = tmp_path / str(number), tmp_path / f"log_{number}.txt"
+        process = start(command("ppo-discrete", directory, *more), log)
         while not (directory / "config.yaml").exists():
             time.sleep(0.05)
         time.sleep(2.0)
         os.kill(process.pid, signal.SIGTERM)
         begin = time.monotonic()
         process.join(60)
-        assert process.exitcode == 143, said.read_text()
+        assert process.exitcode == 143, log.read_text()
         assert time.monotonic() - begin < 10
-        assert "go on with: lit-imitation fit --config" in said.read_text().replace("\n", " ")
+        assert "go on with: lit-imitation fit --config" in log.read_text().replace("\n", " ")

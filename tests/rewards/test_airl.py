@@ -1,4 +1,4 @@
-"""AIRL's rewards in the world of the paper's tabular check (appendix of Fu, Luo & Levine 2018), all of it exact."""
+"""AIRL's rewards in the tabular experiment of the paper (Fu, Luo & Levine 2018, appendix), computed exactly."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ REWARD, START = np.eye(STATES)[0], 1
 
 
 def world(seed):
-    """P `[16, 4, 16]`: four in five entries 0, and one action that stays in s0 for sure."""
+    """Transition probabilities `[16, 4, 16]`: four in five entries are 0, and one action always stays in s0."""
     rng = np.random.default_rng(seed)
     weight = rng.random((STATES, ACTIONS, STATES))
-    # At least one successor each.
+    # At least one successor per state and action.
     weight *= (rng.random(weight.shape) < 0.2) | (weight == weight.max(-1, keepdims=True))
     weight[0, 0] = np.eye(STATES)[0]
     return weight / weight.sum(-1, keepdims=True)
 
 
 def soft_optimal(dynamics, reward, value):
-    """π `[16, 4]` ∝ exp(Q), and V `[16]`, of Q = r(s, a) + γ E[V(s′)], V = log Σ exp Q; `value` is where to begin."""
+    """Policy π `[16, 4]` ∝ exp(Q) and V `[16]`, Q = r(s, a) + γ E[V(s′)], V = log Σ exp Q, starting from `value`."""
     while True:
         q = reward + GAMMA * dynamics @ value
         following = np.log(np.exp(q).sum(-1))
@@ -36,7 +36,7 @@ def soft_optimal(dynamics, reward, value):
 
 
 def occupancy(dynamics, policy):
-    """ρ `[16, 4, 16]` of (s, a, s′) over the first T steps."""
+    """Occupancy ρ `[16, 4, 16]` of (s, a, s′) over the first T steps."""
     state, visited = np.eye(STATES)[START], np.zeros(STATES)
     for _ in range(HORIZON):
         visited += state / HORIZON
@@ -50,10 +50,10 @@ EVERYWHERE = Samples(*CELLS, NEVER, NEVER)
 
 
 def learn(dynamics, discriminator, expected, steps=1500):
-    """r `[16, 4]`, by turns of a step down the loss on the exact occupancies and the policy that is best for f.
+    """Learned reward r `[16, 4]`, alternating gradient steps on exact occupancies and the optimal policy for f.
 
-    `expected` takes the mean of f over the successors, which for a Φ(s′) that enters linearly is f of its mean; else
-    each successor is a sample by itself, as in training.
+    `expected` averages f over successors, which for Φ(s′) entering linearly is f of the mean. Otherwise each successor
+    is a separate sample, as in training.
     """
     policy, _ = soft_optimal(dynamics, REWARD[:, None], np.zeros(STATES))
     chances = torch.from_numpy(dynamics).float()
@@ -83,32 +83,32 @@ def learn(dynamics, discriminator, expected, steps=1500):
 
 
 def error(seed, state_only, expected=True):
-    """∞-norm of the difference of learned and true reward, each without its mean."""
+    """Maximum difference of learned and true reward, each without its mean."""
     torch.manual_seed(seed)
     discriminator = AIRLDiscriminator(
         Discrete(STATES),
         Discrete(ACTIONS),
         state_only=state_only,
-        hidden_sizes=() if state_only else (64,),  # linear in two indicators, r(s, a) would be u(s) + v(a)
+        hidden_sizes=() if state_only else (64,),  # a linear r(s, a) would be u(s) + v(a)
         potential_hidden_sizes=(),
         gamma=GAMMA,
     )
-    discriminator.potential.layers[0].weight.data.normal_()  # somewhere: what there is of shaping has to be found
+    discriminator.potential.layers[0].weight.data.normal_()  # random start, so that the shaping has to be learned
     difference = learn(world(seed), discriminator, expected) - REWARD[:, None]
     return np.abs(difference - difference.mean()).max()
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_reward_of_the_state_is_recovered_up_to_a_constant(seed):
+def test_state_reward_is_recovered_up_to_a_constant(seed):
     assert error(seed, state_only=True) < 1e-3
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_reward_of_state_and_action_is_not(seed):
-    """It imitates as well: potential and reward have changed places."""
+def test_state_action_reward_is_not_recovered(seed):
+    """The policy is imitated as well, but part of the reward is in the potential."""
     assert error(seed, state_only=False) > 0.1
 
 
-def test_single_successors_of_random_dynamics_bias_it():
-    """f stands for the advantage, which is a mean over successors; the derivation takes there to be one only."""
+def test_sampled_successors_bias_recovered_reward():
+    """f estimates the advantage, a mean over successors; the derivation assumes a single successor."""
     assert 0.1 < error(0, state_only=True, expected=False) < 0.5

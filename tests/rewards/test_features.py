@@ -1,4 +1,4 @@
-"""What a discriminator reads."""
+"""Feature vectors of discriminators."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def transitions(n=3, action=None):
     )
 
 
-def test_continuous_actions_are_in_units_of_half_their_range_and_end_at_the_bounds():
+def test_continuous_actions_are_scaled_and_clipped():
     action = torch.tensor([[-1.0, 0.0], [1.0, 5.0], [3.0, 10.0], [100.0, -100.0]])
     found = ActionFeatures(ARM)(action)
     assert found.tolist() == [[-1, -1], [0, 0], [1, 1], [1, -1]]
 
 
-def test_unbounded_actions_stay_as_they_are():
+def test_unbounded_actions_are_unchanged():
     action = torch.tensor([[5.0, -7.0]])
     assert torch.equal(ActionFeatures(Box(-np.inf, np.inf, (2,)))(action), action)
 
 
-def test_each_action_ends_at_the_bounds_that_it_has():
-    """With a range, with none, with a lower bound alone, and with one value."""
+def test_half_bounded_actions_are_clipped():
+    """Dimensions with two bounds, none, a lower bound only, and a single value."""
     low, high = np.array([[-1, -np.inf, 2, 4], [3, np.inf, np.inf, 4]], np.float32)
     found = ActionFeatures(Box(low, high))(torch.tensor([[9.0, 9.0, 9.0, 9.0], [-9.0, -9.0, -9.0, -9.0]]))
-    assert found.tolist() == [[1, 9, 6, 0], [-1, -9, -1, 0]]  # from one unit inside the lower bound, from the one value
+    assert found.tolist() == [[1, 9, 6, 0], [-1, -9, -1, 0]]  # one unit inside the lower bound; the single value
 
 
-def test_actions_are_read_in_the_units_of_demonstrations_where_bounds_are_far_wider():
+def test_demonstrations_define_action_units_in_wide_bounds():
     features = ActionFeatures(Box(np.float32([-1e10, -1]), np.float32([1e10, 1])))
     features.fit(torch.tensor([[2.0, -0.5], [6.0, 0.5]]))
     assert features(torch.tensor([[2.0, -0.5], [6.0, 0.5], [4.0, 2.0]])).tolist() == [[-1, -0.5], [1, 0.5], [0, 1]]
@@ -55,14 +55,14 @@ def test_actions_are_read_in_the_units_of_demonstrations_where_bounds_are_far_wi
     assert again(torch.tensor([[6.0, 0.5]])).tolist() == [[1, 0.5]]
 
 
-def test_without_successors_it_is_said_what_is_missing():
+def test_missing_successors_raise():
     data = transitions()
     data.next_observation = None
-    with pytest.raises(ValueError, match=r"no next_observation, \[N, \*obs\]"):
-        Samples.of(data)
+    with pytest.raises(ValueError, match=r"no next_observation \[N, \*obs\]"):
+        Samples.from_transitions(data)
 
 
-def test_discrete_actions_are_indicators():
+def test_discrete_actions_are_one_hot():
     assert ActionFeatures(Discrete(3, start=-1))(torch.tensor([-1, 1])).tolist() == [[1, 0, 0], [0, 0, 1]]
     several = ActionFeatures(MultiDiscrete([2, 3], start=[0, 5]))
     assert several(torch.tensor([[1, 5], [0, 7]])).tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 0, 1]]
@@ -72,22 +72,22 @@ def test_discrete_actions_are_indicators():
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("absorbing", [False, True])
-def test_the_vector_holds_what_was_named(inputs, absorbing):
+def test_features_contain_named_inputs(inputs, absorbing):
     features = Features(STATE, ARM, inputs, absorbing)
     data = transitions()
-    samples = Samples.of(data, absorbing=absorbing)
+    samples = Samples.from_transitions(data, absorbing=absorbing)
     found = features(samples)
     assert found.shape == (len(samples.absorbing), features.out_features)
     state = data.observation
     if absorbing:
-        assert len(found) == 4  # one episode of the two was terminated
+        assert len(found) == 4  # one of two episodes terminated
         state = torch.cat([state, torch.zeros(3, 1)], 1)
         assert found[3, :3].tolist() == [0, 0, 1]
     assert torch.equal(found[:3, : state.shape[1]], state)
     rest = found[:, state.shape[1] :]
     if inputs == "state_action":
         assert torch.equal(rest[:3], ActionFeatures(ARM)(data.action))
-        assert not rest[3:].any()  # nothing to choose after the end
+        assert not rest[3:].any()  # no action after the end
     elif inputs == "transition":
         following = data.next_observation.clone()
         if absorbing:
@@ -99,33 +99,33 @@ def test_the_vector_holds_what_was_named(inputs, absorbing):
         assert rest.shape[1] == 0
 
 
-def test_inputs_that_there_are_not():
+def test_unknown_inputs_raise():
     with pytest.raises(ConfigError, match="inputs is 'action'; choose one of state, state_action, transition"):
         LinearReward(Discrete(3), Discrete(2), 0, inputs="action")
 
 
 @pytest.mark.parametrize("inputs", ["action", "transition"])
-def test_a_guided_cost_reads_no_successor(inputs):
+def test_guided_cost_rejects_transition_inputs(inputs):
     with pytest.raises(ConfigError, match=f"inputs is '{inputs}'; choose state or state_action"):
         GuidedCost(STATE, ARM, inputs=inputs)
 
 
-def test_draws_are_rows_with_replacement():
-    samples = Samples.of(transitions())
-    drawn = samples.rows(samples.draw(1000))
-    assert {tuple(row) for row in drawn.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
+def test_sample_indices_with_replacement():
+    samples = Samples.from_transitions(transitions())
+    selected = samples.rows(samples.sample_indices(1000))
+    assert {tuple(row) for row in selected.observation.tolist()} == {tuple(row) for row in samples.observation.tolist()}
 
 
-def test_processes_draw_other_rows(monkeypatch):
-    """Their streams are the same: together they have what one process draws of twice as many."""
+def test_processes_sample_different_rows(monkeypatch):
+    """Their streams are equal; together they get what one process samples of twice as many."""
     never = torch.zeros(1000, dtype=torch.bool)
     samples = Samples(*torch.zeros(3, 1000, 1), never, never)
     torch.manual_seed(0)
-    whole = samples.draw(64)
+    whole = samples.sample_indices(64)
     parts = []
     monkeypatch.setattr("lit_imitation.utils.sampling.world_size", lambda: 2)
     for rank in range(2):
         monkeypatch.setattr("lit_imitation.utils.sampling.rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        parts.append(samples.draw(32))
+        parts.append(samples.sample_indices(32))
     assert torch.equal(torch.stack(parts, 1).flatten(), whole)

@@ -1,4 +1,4 @@
-"""Guided cost learning's likelihood, gradient and regularizers, by hand and against the exact ones of a world."""
+"""Guided cost learning: likelihood, gradient and regularizers, by hand and against exact values."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def model(**arguments):
     return GuidedCost(Box(-np.inf, np.inf, (3,)), Box(-1, 1, (2,)), **{"hidden_sizes": [8], **arguments})
 
 
-def by_hand(reward, one):
-    """Cost of each state that there is, and R(τ), trajectory by trajectory, step by step."""
+def compute_by_hand(reward, one):
+    """Cost of each existing state and R(τ), by plain loops."""
     costs, returns = [], []
     for observation, action, alive in zip(*one, strict=True):
         states = observation[alive]
@@ -53,11 +53,11 @@ def by_hand(reward, one):
     return costs, torch.stack(returns)
 
 
-def test_loss_and_gradient_are_those_of_the_closed_form():
+def test_loss_and_gradient_match_closed_form():
     reward, expert, samples = model(min_share=0.0), paths(4, 6, 1), paths(7, 5, 2)
     log_q = torch.linspace(-6.0, 1.0, 7)
     loss, statistics = reward(*expert, *samples, log_q)
-    (_, of_expert), (_, of_samples) = by_hand(reward, expert), by_hand(reward, samples)
+    (_, of_expert), (_, of_samples) = compute_by_hand(reward, expert), compute_by_hand(reward, samples)
     z = 1.0 / log_q.exp()
     expected = -of_expert.mean() + torch.log((z * of_samples.exp()).mean())
     torch.testing.assert_close(loss, expected)
@@ -71,16 +71,16 @@ def test_loss_and_gradient_are_those_of_the_closed_form():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_regularizers_are_those_of_the_paper_along_each_trajectory():
+def test_regularizers_match_paper():
     expert, samples = paths(4, 6, 1), paths(7, 5, 2)
     log_q = torch.zeros(7)
     reward = model(local_constancy=0.3, monotonicity=0.7)
     with torch.no_grad():
         for layer in reward.network.layers:
-            layer.weight *= 4.0  # so that costs rise by more than 1 somewhere
+            layer.weight *= 4.0  # makes some costs rise by more than 1
     loss, _ = reward(*expert, *samples, log_q)
-    costs = [cost.tolist() for cost in by_hand(reward, expert)[0]]
-    sampled = [cost.tolist() for cost in by_hand(reward, samples)[0]]
+    costs = [cost.tolist() for cost in compute_by_hand(reward, expert)[0]]
+    sampled = [cost.tolist() for cost in compute_by_hand(reward, samples)[0]]
     constant = [sum((c[t + 1] - 2 * c[t] + c[t - 1]) ** 2 for t in range(1, len(c) - 1)) for c in costs + sampled]
     monotone = [sum(max(0.0, c[t] - c[t - 1] - 1.0) ** 2 for t in range(1, len(c))) for c in costs]
     assert min(np.mean(constant), np.mean(monotone)) > 0
@@ -95,20 +95,20 @@ def test_regularizers_are_those_of_the_paper_along_each_trajectory():
     assert local_constancy(torch.tensor([[0.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).item() == 0.0
 
 
-def test_effective_sample_size_and_its_guard():
+def test_tempering_keeps_effective_sample_size():
     weight = torch.tensor([1.0, 2.0, 5.0, 0.1])
     expected = weight.sum() ** 2 / weight.pow(2).sum()
     torch.testing.assert_close(effective_sample_size(weight.log() + 300.0), expected, rtol=1e-4, atol=0.0)
     assert effective_sample_size(torch.zeros(9)).item() == pytest.approx(9.0)
     assert effective_sample_size(torch.tensor([0.0, -1e4, -1e4])).item() == pytest.approx(1.0)
-    assert tempering_exponent(weight.log(), 0.3) == 1.0  # there is nothing to guard
+    assert tempering_exponent(weight.log(), 0.3) == 1.0  # no tempering needed
     log_weight = 50.0 * torch.randn(40, generator=torch.Generator().manual_seed(0))
     exponent = tempering_exponent(log_weight, 0.25)
     assert 0.0 < exponent < 1.0
     assert effective_sample_size(exponent * log_weight).item() == pytest.approx(10.0, rel=1e-3)
 
 
-def test_what_is_tempered_is_a_lower_bound_that_ends_in_the_evidence_bound():
+def test_tempered_estimate_is_lower_bound():
     log_weight = 3.0 * torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     bounds = [float(log_partition_estimate(log_weight, exponent)) for exponent in (1e-7, 0.1, 0.5, 1.0)]
     assert bounds == sorted(bounds)
@@ -116,20 +116,20 @@ def test_what_is_tempered_is_a_lower_bound_that_ends_in_the_evidence_bound():
     assert bounds[-1] == pytest.approx(math.log(float(log_weight.exp().mean())))
 
 
-def test_the_mixture_is_weighted_by_what_came_from_each():
+def test_mixture_is_weighted_by_sample_counts():
     log_prob = torch.tensor([[-1.0, -2.0], [-30.0, -0.5]])
     expected = (0.25 * log_prob[:, 0].exp() + 0.75 * log_prob[:, 1].exp()).log()
     torch.testing.assert_close(log_mixture(log_prob, torch.tensor([5.0, 15.0])), expected)
 
 
 def world():
-    """A world with chance in it, one state to start in and nowhere to end."""
+    """Stochastic world with one start state and no terminal state."""
     rng = np.random.default_rng(0)
     return rng.dirichlet(np.ones(STATES), (STATES, ACTIONS)), np.eye(STATES)[0]
 
 
-def played(policy, dynamics, count, rng):
-    """`count` trajectories of a policy in the world."""
+def sample_paths(policy, dynamics, count, rng):
+    """Sample `count` trajectories of a policy in the world."""
     probability = policy.head(torch.arange(STATES)).softmax(-1).detach().double().numpy().cumsum(-1)
     state, columns = np.zeros(count, np.int64), []
     for _ in range(HORIZON):
@@ -150,8 +150,8 @@ def sampler(seed):
 
 
 @pytest.fixture(scope="module")
-def exact():
-    """A reward, what log Z is under it, and the gradient of that."""
+def exact_gradient():
+    """Reward with its exact log Z and the gradient of log Z."""
     dynamics, start = world()
     torch.manual_seed(3)
     reward = GuidedCost(
@@ -172,55 +172,55 @@ def flat(gradient):
 
 
 def estimate(reward, samples, log_q):
-    """Log Z and its gradient from samples: what `forward` has beside the demonstrations' mean."""
-    value = log_partition_estimate(reward.along(*samples)[1] - log_q)
+    """Estimated log Z and its gradient from samples, the part of `forward` besides the demonstrations' mean."""
+    value = log_partition_estimate(reward.trajectory_costs(*samples)[1] - log_q)
     return value.detach(), flat(torch.autograd.grad(value, list(reward.parameters())))
 
 
-def drawn(dynamics, policies, each, seed):
+def sample_mixture(dynamics, policies, each, seed):
     rng = np.random.default_rng(seed)
-    samples = Paths.joined([played(one, dynamics, each, rng) for one in policies])
+    samples = Paths.concatenate([sample_paths(one, dynamics, each, rng) for one in policies])
     return samples, torch.stack([samples.log_prob(one) for one in policies], 1)
 
 
-def test_from_samples_of_several_policies_the_gradient_comes_to_the_exact_one(exact):
-    reward, value, gradient = exact
+def test_gradient_from_several_policies_converges_to_exact(exact_gradient):
+    reward, value, gradient = exact_gradient
     dynamics, _ = world()
     policies, errors = [sampler(seed) for seed in (0, 1, 2)], []
     for each in (100, 1600, 25600):
         found = []
         for seed in range(4):
-            samples, log_prob = drawn(dynamics, policies, each, seed)
+            samples, log_prob = sample_mixture(dynamics, policies, each, seed)
             estimated, its_gradient = estimate(reward, samples, log_mixture(log_prob, torch.full((3,), float(each))))
             found.append(float((its_gradient - gradient).norm() / gradient.norm()))
         errors.append(np.mean(found))
     assert errors[1] < 0.5 * errors[0]
-    assert errors[2] < 0.5 * errors[1]  # √16 = 4 in expectation
+    assert errors[2] < 0.5 * errors[1]  # 16 times the samples, a quarter of the error in expectation
     assert errors[2] < 0.02
     assert float(estimated) == pytest.approx(float(value), abs=0.01)
 
 
-def test_without_the_weights_or_with_those_of_one_sampler_alone_it_is_biased(exact):
-    reward, _, gradient = exact
+def test_gradient_without_mixture_weights_is_biased(exact_gradient):
+    reward, _, gradient = exact_gradient
     dynamics, _ = world()
-    samples, log_prob = drawn(dynamics, [sampler(seed) for seed in (0, 1, 2)], 25600, 0)
+    samples, log_prob = sample_mixture(dynamics, [sampler(seed) for seed in (0, 1, 2)], 25600, 0)
 
     def error(log_q):
         return float((estimate(reward, samples, log_q)[1] - gradient).norm() / gradient.norm())
 
     assert error(log_mixture(log_prob, torch.ones(3))) < 0.02
-    _, total = reward.along(*samples)
+    _, total = reward.trajectory_costs(*samples)
     assert error(total.detach()) > 0.1  # uniform weights
     assert error(torch.zeros(len(total))) > 0.1  # no z
     assert error(log_prob[:, 0]) > 0.1
 
 
-def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monkeypatch):
-    reward, _, gradient = exact
+def test_gradient_with_fused_demonstrations_is_exact(exact_gradient, monkeypatch):
+    reward, _, gradient = exact_gradient
     dynamics, _ = world()
     expert, learner = sampler(7), sampler(1)
     rng = np.random.default_rng(0)
-    demonstrations, samples = played(expert, dynamics, 5_000, rng), played(learner, dynamics, 5_000, rng)
+    demonstrations, samples = sample_paths(expert, dynamics, 5_000, rng), sample_paths(learner, dynamics, 5_000, rng)
     monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
     module, minibatches = GCL(reward_batch_size=20_000, reward_steps=1), []
     module.reward, module.policy = reward, learner
@@ -239,7 +239,9 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
     torch.manual_seed(0)
     module.update_reward()
     (columns,) = minibatches
-    expected = gradient - flat(torch.autograd.grad(reward.along(*columns[:3])[1].mean(), list(reward.parameters())))
+    expected = gradient - flat(
+        torch.autograd.grad(reward.trajectory_costs(*columns[:3])[1].mean(), list(reward.parameters()))
+    )
 
     def error(log_q):
         loss, _ = reward(*columns[:6], log_q)
@@ -248,15 +250,15 @@ def test_with_demonstrations_fused_in_a_step_has_the_exact_gradient(exact, monke
 
     weighed = Paths(*columns[3:6])
     assert error(columns[6]) < 0.03
-    assert error(weighed.log_prob(learner)) > 0.1  # the demonstrations as samples of the learner's
+    assert error(weighed.log_prob(learner)) > 0.1  # treats demonstrations as the learner's samples
     assert error(weighed.log_prob(module.samplers[0])) > 0.1
     first, second = columns[6].split(20_000)
-    assert error(torch.cat([first + 2.0, second])) > 0.1  # the halves weighed unequally
+    assert error(torch.cat([first + 2.0, second])) > 0.1  # unequal weights for the halves
 
 
-def test_the_reward_of_transitions_is_that_of_trajectories():
+def test_transition_rewards_sum_to_trajectory_rewards():
     reward, one = model(), paths(3, 4, 0)
-    total = reward.along(*one)[1]
+    total = reward.trajectory_costs(*one)[1]
     steps = Transitions(
         observation=one.observation,
         action=one.action,
@@ -266,11 +268,11 @@ def test_the_reward_of_transitions_is_that_of_trajectories():
         batch_size=[3, 4],
     )
     torch.testing.assert_close((reward.reward(steps) * one.alive).sum(1), total)
-    assert torch.equal(reward.recovered(steps), reward.reward(steps))
+    assert torch.equal(reward.recovered_reward(steps), reward.reward(steps))
     outside = steps.clone()
     outside.action = steps.action.sign() * 7.0
     steps.action = steps.action.sign()
-    assert torch.equal(reward.reward(outside), reward.reward(steps))  # as it is played
+    assert torch.equal(reward.reward(outside), reward.reward(steps))  # as executed
 
 
 @pytest.mark.parametrize(
@@ -282,6 +284,6 @@ def test_the_reward_of_transitions_is_that_of_trajectories():
         ({"hidden_sizes": [64, 0]}, r"hidden_sizes is \[64, 0\]; each must be at least 1"),
     ],
 )
-def test_what_cannot_work_is_named(arguments, text):
+def test_invalid_options_raise(arguments, text):
     with pytest.raises(ConfigError, match=text):
         model(**arguments)

@@ -1,4 +1,4 @@
-"""Rewards as tables of a world."""
+"""Tabular rewards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("kind", "inputs"), KINDS)
-def test_a_table_has_the_precision_of_its_model_whatever_the_world_has(kind, inputs):
+def test_table_has_precision_of_model(kind, inputs):
     world = GridWorld(3)
     model = kind(Discrete(9), Discrete(5), 4, (3, 3), inputs=inputs)
     for parameter in model.parameters():
@@ -32,12 +32,12 @@ def test_a_table_has_the_precision_of_its_model_whatever_the_world_has(kind, inp
 
 
 @pytest.mark.parametrize("spaces", [(Box(0, 1, (2,)), Discrete(2)), (Discrete(4), Box(0, 1, (2,)))])
-def test_a_table_needs_discrete_states_and_discrete_actions(spaces):
+def test_table_needs_discrete_spaces(spaces):
     with pytest.raises(UnsupportedSpaceError, match="LinearReward is a table of Discrete states and actions"):
         LinearReward(*spaces, 0)
 
 
-def test_a_state_reward_pays_a_terminal_state_on_entering_it():
+def test_terminal_state_reward_is_received_on_entry():
     model = LinearReward(Discrete(3), Discrete(2), 0)
     model.weights[0].data[:, 0] = torch.tensor([1.0, 10.0, 100.0])
     steps = Transitions(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 
-import lamps
+import multi_discrete
 import numpy as np
 import pytest
 import torch
@@ -71,7 +71,7 @@ def reference(learner, columns, clip, value_clip, c_entropy, c_value):
 @pytest.mark.parametrize("kind", sorted(EVERY))
 def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, value_clip):
     learner = ppo(kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9)
-    learner.policy.network.orthogonal(0.7)
+    learner.policy.network.init_orthogonal(0.7)
     learner.optimizers()
     columns = batch(learner.policy)
     loss, _ = learner(*columns)
@@ -327,7 +327,7 @@ def test_a_compiled_gradient_is_the_eager_one(kind):
 
 
 def test_it_learns_several_discrete_actions_at_once():
-    envs = make("Lamps-v0", 8, 0, "sync")
+    envs = make("MatchTargets-v0", 8, 0, "sync")
     torch.manual_seed(0)
     settings = {"gamma": 0.0, "learning_rate": 3e-3, "batch_size": 128}
     learner = PPO(envs.single_observation_space, envs.single_action_space, hidden_sizes=[32], **settings)
@@ -337,7 +337,7 @@ def test_it_learns_several_discrete_actions_at_once():
         learner.update(one, 0.0)
     record = collect(envs, learner.policy.actor(), 16, seed=1)
     envs.close()
-    chance = np.mean([1 / n for n in lamps.CHOICES])
+    chance = np.mean([1 / n for n in multi_discrete.CHOICES])
     assert chance < 0.4
     assert float(record.reward.mean()) > 0.95
 
@@ -410,7 +410,7 @@ def test_prepared_columns_follow_from_flags_values_and_rewards():
     """Ends and cuts apart, V(s') apart from V(s), the target from the advantage, the reward unscaled."""
     settings = {"gamma": 0.9, "gae_lambda": 0.8, "normalize_rewards": False}
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], **settings)
-    learner.value.network.orthogonal(3.0)
+    learner.value.network.init_orthogonal(3.0)
     one = round_of(learner, "continuous")
     rollout, valid = one.rollout, one.valid.flatten().numpy()
     assert int((rollout.terminated & ~rollout.truncated & one.valid).sum()) > 3
@@ -450,7 +450,7 @@ def test_a_round_is_scored_by_the_policy_that_played_it(kind):
     """In the first round too, before there are statistics to standardize by."""
     torch.manual_seed(0)
     learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=1, batch_size=128)
-    learner.policy.network.orthogonal(1.0)
+    learner.policy.network.init_orthogonal(1.0)
     learner.optimizers()
     columns = []
     prepare, step = learner.prepare, learner.descent.step

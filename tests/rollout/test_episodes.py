@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies import GaussianPolicy
-from lit_imitation.rollout import Episodes, Steps, _success, collect, rounds, stream
+from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
+from lit_imitation.rollout.episodes import _success
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -692,7 +693,7 @@ def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
             raise Asked
 
     steps = []
-    monkeypatch.setattr("lit_imitation.utils.interruption.request", request)
+    monkeypatch.setattr("lit_imitation.utils.interruption.raise_if_stopped", request)
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(Asked):
         list(Episodes(envs, lambda observation: (steps.append(1), np.zeros(1, np.int64))[1], 1, seed=0))

@@ -1,4 +1,4 @@
-"""The likelihood a step, its gradient, the baselines, and actions that are not available, by dense closed forms."""
+"""Step likelihood and gradient, baselines and unavailable actions, against dense closed forms."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STATES, ACTIONS = 6, 3
 AVAILABLE = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
 
 
-def dense(seed: int = 0) -> np.ndarray:
-    """P `[S, A, S]`, random."""
+def random_transitions(seed: int = 0) -> np.ndarray:
+    """Random transition probabilities `[S, A, S]`."""
     p = np.random.default_rng(seed).dirichlet(np.ones(STATES), (STATES, ACTIONS))
     return np.where(p > 0.1, p, 0) / np.where(p > 0.1, p, 0).sum(-1, keepdims=True)
 
 
 def world(masked: bool, ends: bool) -> TabularMDP:
-    p, terminal = dense(), np.arange(STATES) == STATES - 1
+    p, terminal = random_transitions(), np.arange(STATES) == STATES - 1
     if masked:
-        p[~AVAILABLE] = 7.0  # rows that are not read
+        p[~AVAILABLE] = 7.0  # rows that must not be read
     return TabularMDP(
         p,
         np.eye(STATES)[0] if ends else None,
@@ -35,15 +35,17 @@ def world(masked: bool, ends: bool) -> TabularMDP:
     )
 
 
-def soft(p, reward, masked, ends, gamma, horizon):
-    """log π_t `[T, S, A]` by numpy alone; without end 800 sweeps, of 0.95⁸⁰⁰ = 1e-18."""
+def soft_log_policy(p, reward, masked, ends, gamma, horizon):
+    """Log-policy log π_t `[T, S, A]` in NumPy; 800 sweeps for an infinite horizon, where 0.95⁸⁰⁰ = 1e-18."""
     terminal = np.arange(STATES) == STATES - 1
-    paid = {1: lambda: reward[:, None].repeat(ACTIONS, 1), 2: lambda: reward, 3: lambda: (p * reward).sum(-1)}[
-        reward.ndim
-    ]()
+    expected_reward = {
+        1: lambda: reward[:, None].repeat(ACTIONS, 1),
+        2: lambda: reward,
+        3: lambda: (p * reward).sum(-1),
+    }[reward.ndim]()
     value, found = np.zeros(STATES), []
     for _ in range(horizon or 800):
-        q = paid + gamma * p @ value
+        q = expected_reward + gamma * p @ value
         if masked:
             q = np.where(AVAILABLE, q, -np.inf)
         if ends:
@@ -56,24 +58,24 @@ def soft(p, reward, masked, ends, gamma, horizon):
     return np.array(found[::-1]) if horizon else found[-1][None]
 
 
-def shown(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectories:
+def sample_demonstrations(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectories:
     policy = solve(mdp, RewardTable(torch.linspace(-1, 1, STATES).double()), Planning(gamma=0.9)).policy
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for length in lengths:
         one = sample_trajectories(mdp, policy, 1, length, generator, "expert")
         pairs.append((np.append(one.state, one.next_state[-1]), one.action.numpy()))
-    return Trajectories.of(pairs)
+    return Trajectories.from_arrays(pairs)
 
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize(("masked", "ends"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("horizon", [None, 700])
-def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, masked, ends, horizon):
-    """Of trajectories of up to 680 steps; the gradient by finite differences of Σ log π_t(a_t | s_t)."""
+def test_step_likelihood_and_gradient_match_dense_form(inputs, masked, ends, horizon):
+    """Trajectories of up to 680 steps; the gradient is compared with finite differences of Σ log π_t(a_t | s_t)."""
     mdp, gamma = world(masked, ends), 0.95
     planning = Planning(horizon, gamma, tolerance=1e-12)
-    chosen = shown(mdp, [680, 50, 7]).checked(mdp, inputs, horizon)
+    chosen = sample_demonstrations(mdp, [680, 50, 7]).check(mdp, inputs, horizon)
     p = np.zeros((STATES, ACTIONS, STATES))
     state, action, following = mdp.row.numpy() % STATES, mdp.row.numpy() // STATES, mdp.successor.numpy()
     p[state, action, following] = mdp.probability
@@ -82,7 +84,7 @@ def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, 
     values = torch.from_numpy(full[state, action, following] if inputs == "transition" else full).requires_grad_()
 
     def likelihood(reward):
-        policy = soft(p, reward, masked, ends, gamma, horizon)
+        policy = soft_log_policy(p, reward, masked, ends, gamma, horizon)
         t = chosen.step.numpy() if horizon else 0
         return policy[t, chosen.state, chosen.action].sum()
 
@@ -106,21 +108,21 @@ def test_likelihood_a_step_and_its_gradient_are_those_of_the_dense_form(inputs, 
             assert float(gradient[at]) == pytest.approx(slope, abs=1e-3, rel=1e-5)
 
 
-def test_an_unknown_action_counts_by_the_state_that_was_seen():
+def test_unknown_action_counts_observed_state():
     p = np.zeros((3, 2, 3))
-    p[:, :, [1, 2, 0]] = np.eye(3)[:, None].repeat(2, 1)  # either action does the same
+    p[:, :, [1, 2, 0]] = np.eye(3)[:, None].repeat(2, 1)  # both actions have the same effect
     mdp, planning = TabularMDP(p), Planning(gamma=0.5, tolerance=1e-12)
-    chosen = Trajectories.of([[0, 1, 2]]).checked(mdp, "state", None)
+    chosen = Trajectories.from_arrays([[0, 1, 2]]).check(mdp, "state", None)
     assert (chosen.action == UNKNOWN).all()
     (inflow,) = chosen.step_inflow(mdp, planning).values()
     np.testing.assert_allclose(inflow, [1, 1 - 0.5, -0.5])
     assert baselines(mdp, chosen, chosen) == (0, 0, 0)
 
 
-def test_baselines_are_counted():
+def test_baselines_match_counts():
     mdp = world(True, False)
-    chosen = shown(mdp, [30, 20]).checked(mdp, "state", None)
-    fitted = shown(mdp, [40], seed=1).checked(mdp, "state", None)
+    chosen = sample_demonstrations(mdp, [30, 20]).check(mdp, "state", None)
+    fitted = sample_demonstrations(mdp, [40], seed=1).check(mdp, "state", None)
     uniform, markov = 0.0, 0.0
     pairs = list(zip(fitted.state.tolist(), fitted.action.tolist(), strict=True))
     for s, a in zip(chosen.state.tolist(), chosen.action.tolist(), strict=True):
@@ -135,9 +137,9 @@ def test_baselines_are_counted():
 
 @pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_actions_that_are_not_available_are_never_taken(entropy, ends):
+def test_unavailable_actions_are_never_taken(entropy, ends):
     mdp = world(True, ends)
-    assert mdp.choices().tolist() == [3, 2, 1, 2, 3, 1 if ends else 2]
+    assert mdp.count_actions().tolist() == [3, 2, 1, 2, 3, 1 if ends else 2]
     reward = RewardTable(
         torch.randn(STATES, ACTIONS, generator=torch.Generator().manual_seed(0)).double(), "state_action"
     )
@@ -156,53 +158,53 @@ def test_actions_that_are_not_available_are_never_taken(entropy, ends):
         assert (gradient[never] == 0).all()
 
 
-def test_acting_at_random_is_uniform_over_what_is_available():
+def test_random_actions_are_uniform_over_available():
     mdp = world(True, False)
-    at = TabularMDP(dense(), np.eye(STATES)[1], reward=np.arange(STATES), available=AVAILABLE)
-    drawn = sample_trajectories(
+    at = TabularMDP(random_transitions(), np.eye(STATES)[1], reward=np.arange(STATES), available=AVAILABLE)
+    samples = sample_trajectories(
         mdp, torch.full((STATES, ACTIONS), 1 / 3), 2000, 3, torch.Generator().manual_seed(0), "x"
     )
-    assert AVAILABLE[drawn.state, drawn.action].all()
+    assert AVAILABLE[samples.state, samples.action].all()
     envs = make("lit_imitation/Tabular-v0", 4000, 0, world=at, max_episode_steps=1)
     envs.action_space.seed(0)
     state = envs.reset(seed=0)[0]
     after = envs.step(np.asarray(envs.action_space.sample()))[0]
-    expected = dense()[1, [0, 2]].mean(0)
+    expected = random_transitions()[1, [0, 2]].mean(0)
     assert (state == 1).all()
     np.testing.assert_allclose(np.bincount(after, minlength=STATES) / 4000, expected, atol=0.04)
     chosen = envs.reset(seed=1)[0] * 0 + 2
-    led = envs.step(chosen)[0]  # what is available is what is done
-    np.testing.assert_allclose(np.bincount(led, minlength=STATES) / 4000, dense()[1, 2], atol=0.04)
+    led = envs.step(chosen)[0]  # available actions are executed as given
+    np.testing.assert_allclose(np.bincount(led, minlength=STATES) / 4000, random_transitions()[1, 2], atol=0.04)
     envs.close()
     assert np.isfinite(random_return("lit_imitation/Tabular-v0", world=at))
 
 
-def test_a_table_without_some_actions_says_that_they_are_not_available():
+def test_missing_table_actions_are_unavailable():
     class Table:
         P = {0: {0: [(1.0, 1, 0.0, False)], 2: [(1.0, 0, 1.0, False)]}, 1: {1: [(1.0, 0, 0.0, False)], 2: []}}  # noqa: RUF012
         initial_state_distrib = np.array([1.0, 0.0])
         unwrapped = property(lambda self: self)
 
-    mdp = TabularMDP.of_env(Table())
+    mdp = TabularMDP.from_env(Table())
     assert mdp.available.tolist() == [[True, False, True], [False, True, False]]
     assert solve(mdp, mdp.reward, Planning(gamma=0.5, entropy="none")).policy.argmax(1).tolist() == [2, 1]
 
 
-def test_what_availability_cannot_be():
-    p = dense()
+def test_invalid_availability_raises():
+    p = random_transitions()
     with pytest.raises(ConfigError, match=r"available has shape \[6, 2\]; expected \[6, 3\]"):
         TabularMDP(p, available=AVAILABLE[:, :2])
     with pytest.raises(ConfigError, match="no action is available in state 3, which is not terminal"):
         TabularMDP(p, available=AVAILABLE & (np.arange(6) != 3)[:, None])
     p[1, 1] = 0
     TabularMDP(p, available=AVAILABLE)
-    with pytest.raises(ConfigError, match=r"state 1, action 1 sum to 0; .* or the action not available there"):
+    with pytest.raises(ConfigError, match=r"state 1, action 1 sum to 0; .* or the action is not available there"):
         TabularMDP(p)
     mdp = world(True, False)
     with pytest.raises(DemonstrationError, match="trajectory 0, step 1: action 1 is not available in state 1"):
-        Trajectories.of([([0, 1, 2], [0, 1])]).checked(mdp, "state", None)
+        Trajectories.from_arrays([([0, 1, 2], [0, 1])]).check(mdp, "state", None)
     steps = [[(0, 0, 1), (1, 0, 2)], [(0, 1, 1), (1, 1, 0)]]
     with pytest.raises(ConfigError, match="trajectory 1, step 1: action 1 is not available in state 1"):
-        TabularMDP.estimated(steps, num_states=6, num_actions=3, available=AVAILABLE)
-    kept = TabularMDP.estimated(steps[:1], num_states=6, num_actions=3, available=AVAILABLE)
-    assert kept.choices().tolist() == AVAILABLE.sum(1).tolist()
+        TabularMDP.estimate(steps, num_states=6, num_actions=3, available=AVAILABLE)
+    estimated = TabularMDP.estimate(steps[:1], num_states=6, num_actions=3, available=AVAILABLE)
+    assert estimated.count_actions().tolist() == AVAILABLE.sum(1).tolist()

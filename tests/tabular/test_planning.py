@@ -1,4 +1,4 @@
-"""Planning against the enumeration of all trajectories, and gradients against finite differences."""
+"""Planning against enumeration of all trajectories, and gradients against finite differences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def table(mdp, inputs, seed=0):
 
 @functools.cache
 def transitions(mdp):
-    """{(s, a, s′): (index, probability)}."""
+    """Map from (s, a, s′) to (index, probability)."""
     columns = (mdp.row % 4, mdp.row // 4, mdp.successor, torch.arange(len(mdp.row)), mdp.probability)
     return {(s, a, z): (n, p) for s, a, z, n, p in zip(*(x.tolist() for x in columns), strict=True)}
 
@@ -44,8 +44,8 @@ def probability(mdp, s, a, z):
     return transitions(mdp).get((s, a, z), (0, 0.0))[1]
 
 
-def paid(mdp, reward, s, a, z):
-    """What one step pays; from a terminal state (a = z = None) what it pays once."""
+def step_reward(mdp, reward, s, a, z):
+    """Reward of one step; for a terminal state (a = z = None) its reward, received once."""
     if reward.inputs == "state":
         return float(reward.values[s])
     if a is None:
@@ -56,7 +56,7 @@ def paid(mdp, reward, s, a, z):
 
 
 def trajectories(mdp, start, steps):
-    """All of them from `start`: lists of (s, a, s′), the last (s, None, None) in a terminal state."""
+    """All trajectories from `start`: lists of (s, a, s′), ending in (s, None, None) at a terminal state."""
     if steps == 0:
         yield []
     elif mdp.terminal[start]:
@@ -68,20 +68,23 @@ def trajectories(mdp, start, steps):
                     yield [(start, a, z), *rest]
 
 
-def chance(mdp, one):
+def dynamics_probability(mdp, one):
     return math.prod(probability(mdp, *step) for step in one if step[1] is not None)
 
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_of_trajectories_partition_function_policy_and_occupancy_are_sums_over_all(inputs, ends):
+def test_trajectory_entropy_matches_enumeration(inputs, ends):
     mdp = world(ends)
     reward, planning = table(mdp, inputs), Planning(HORIZON, 1.0, entropy="trajectory")
     solution = solve(mdp, reward, planning)
     visits = torch.zeros(4, 2, dtype=torch.float64)
     for start in range(4):
         every = list(trajectories(mdp, start, HORIZON))
-        weights = [chance(mdp, one) * math.exp(sum(paid(mdp, reward, *step) for step in one)) for one in every]
+        weights = [
+            dynamics_probability(mdp, one) * math.exp(sum(step_reward(mdp, reward, *step) for step in one))
+            for one in every
+        ]
         z = sum(weights)
         assert float(solution.value[0, start]) == pytest.approx(math.log(z), rel=1e-12)
         if not mdp.terminal[start]:
@@ -96,8 +99,8 @@ def test_of_trajectories_partition_function_policy_and_occupancy_are_sums_over_a
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_causal_policy_is_the_best_of_all_for_return_and_causal_entropy(inputs, ends):
-    """V_0 is what the policy gets, enumerated over all trajectories, and no other policy gets more."""
+def test_causal_policy_maximizes_return_plus_entropy(inputs, ends):
+    """V_0 is the value of the policy, by enumeration of all trajectories, and no other policy has a larger one."""
     mdp, gamma = world(ends), 0.9
     reward, planning = table(mdp, inputs), Planning(HORIZON, gamma)
     solution = solve(mdp, reward, planning)
@@ -105,10 +108,12 @@ def test_causal_policy_is_the_best_of_all_for_return_and_causal_entropy(inputs, 
     def objective(policy, start):
         total = 0.0
         for one in trajectories(mdp, start, HORIZON):
-            p = chance(mdp, one) * math.prod(float(policy[t, s, a]) for t, (s, a, _) in enumerate(one) if a is not None)
+            p = dynamics_probability(mdp, one) * math.prod(
+                float(policy[t, s, a]) for t, (s, a, _) in enumerate(one) if a is not None
+            )
             for t, (s, a, z) in enumerate(one):
                 surprise = 0.0 if a is None else -math.log(float(policy[t, s, a]))
-                total += p * gamma**t * (paid(mdp, reward, s, a, z) + surprise)
+                total += p * gamma**t * (step_reward(mdp, reward, s, a, z) + surprise)
         return total
 
     for start in range(4):
@@ -121,21 +126,21 @@ def test_causal_policy_is_the_best_of_all_for_return_and_causal_entropy(inputs, 
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_occupancy_is_a_sum_over_all_trajectories(ends):
+def test_occupancy_matches_enumeration(ends):
     mdp, gamma = world(ends), 0.8
     planning = Planning(HORIZON, gamma)
     policy = solve(mdp, table(mdp, "state"), planning).policy
     visits = torch.zeros(4, 2, dtype=torch.float64)
     for start in range(4):
         for one in trajectories(mdp, start, HORIZON):
-            p = float(mdp.start[start]) * chance(mdp, one)
+            p = float(mdp.start[start]) * dynamics_probability(mdp, one)
             p *= math.prod(float(policy[t, s, a]) for t, (s, a, _) in enumerate(one) if a is not None)
             for t, (s, a, _) in enumerate(one):
                 visits[s, a or 0] += gamma**t * p
     torch.testing.assert_close(occupancy(mdp, policy, {0: mdp.start}, planning), visits, rtol=1e-12, atol=1e-14)
 
 
-def test_both_entropies_agree_where_chance_has_no_say_and_differ_where_it_has():
+def test_entropies_agree_only_for_deterministic_dynamics():
     for deterministic in (True, False):
         mdp = world(deterministic=deterministic)
         reward = table(mdp, "state_action")
@@ -144,14 +149,14 @@ def test_both_entropies_agree_where_chance_has_no_say_and_differ_where_it_has():
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_without_end_the_values_are_those_of_the_fixed_point(ends):
+def test_infinite_horizon_values_are_fixed_point(ends):
     mdp = world(ends)
     reward, planning = table(mdp, "state"), Planning(gamma=0.9, tolerance=1e-5)
     value, policy = solve(mdp, reward, planning)
-    exact = solve(mdp, reward, Planning(1000, 0.9)).value[0]  # 0.9¹⁰⁰⁰ is nothing in float64
+    exact = solve(mdp, reward, Planning(1000, 0.9)).value[0]  # 0.9¹⁰⁰⁰ vanishes in float64
     assert float((value - exact).abs().max()) < 1e-5
     flow = occupancy(mdp, policy, {0: mdp.start}, planning)
-    # Linear algebra: d = start + γ Pᵀ d under the policy, terminal states left by nobody.
+    # Linear algebra: d = start + γ Pᵀ d under the policy; terminal states have no successors.
     dense = torch.zeros(4, 4, dtype=torch.float64)
     for s, a, z in itertools.product(range(4), range(2), range(4)):
         dense[s, z] += policy[s, a] * probability(mdp, s, a, z)
@@ -159,7 +164,7 @@ def test_without_end_the_values_are_those_of_the_fixed_point(ends):
     assert float((flow.sum(1) - state).abs().sum()) < 1e-5
 
 
-def test_the_optimal_policy_is_the_best_of_all_that_there_are():
+def test_optimal_policy_beats_all_policies():
     mdp, gamma = world(), 0.9
     reward = table(mdp, "state_action")
     value, policy = solve(mdp, reward, Planning(gamma=gamma, tolerance=1e-10, entropy="none"))
@@ -176,19 +181,19 @@ def test_the_optimal_policy_is_the_best_of_all_that_there_are():
     assert (policy.max(-1).values == 1).all()
 
 
-# The likelihood
+# Likelihood.
 
 
-def cut(length, ends):
-    """Two demonstrations, of which the second stops after `length` steps; and where the world ends, one that ends."""
+def demonstrations(length, ends):
+    """Two demonstrations, the second cut after `length` steps; one ends in a terminal state if the world has one."""
     states = np.array([0, 1, 2, 0, 1, 2, 3, 1, 0])
-    return Trajectories.of(
+    return Trajectories.from_arrays(
         [(states[: HORIZON + 1], np.ones(HORIZON, int)), (states[: length + 1], np.zeros(length, int))]
         + [([0, 2, 3], [0, 1])] * ends
     )
 
 
-def everywhere(ends):
+def uniform_start(ends):
     p = np.random.default_rng(1).dirichlet(np.ones(4), size=(4, 2))
     return TabularMDP(p, terminal=TERMINAL if ends else None)
 
@@ -205,10 +210,10 @@ def likelihood(mdp, values, inputs, chosen, planning):
 )
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
-    mdp = everywhere(ends)
+def test_gradient_matches_finite_differences(planning, inputs, ends):
+    mdp = uniform_start(ends)
     values = table(mdp, inputs).values.requires_grad_()
-    chosen = cut(2, ends).checked(mdp, inputs, planning.horizon)
+    chosen = demonstrations(2, ends).check(mdp, inputs, planning.horizon)
     assert torch.autograd.gradcheck(
         lambda x: likelihood(mdp, x, inputs, chosen, planning), (values,), eps=1e-6, atol=1e-8, rtol=1e-6
     )
@@ -217,31 +222,34 @@ def test_the_gradient_is_that_of_finite_differences(planning, inputs, ends):
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("length", [1, 3, HORIZON])
-def test_likelihood_of_trajectories_is_that_of_the_enumeration(length, ends, inputs):
-    """log P(ζ | s_0) of 2008, with what a cut trajectory does not tell summed over, less the dynamics' own."""
-    mdp, planning = everywhere(ends), Planning(HORIZON, 1.0, entropy="trajectory")
+def test_trajectory_likelihood_matches_enumeration(length, ends, inputs):
+    """Log P(ζ | s_0) of Ziebart et al. (2008), summed over continuations of a cut trajectory, without the dynamics."""
+    mdp, planning = uniform_start(ends), Planning(HORIZON, 1.0, entropy="trajectory")
     reward = table(mdp, inputs)
-    chosen = cut(length, ends).checked(mdp, inputs, HORIZON)
+    chosen = demonstrations(length, ends).check(mdp, inputs, HORIZON)
     total, count = 0.0, len(chosen.length)
     for number in range(count):
         rows = chosen.number == number
         demonstrated = list(zip(*(x[rows].tolist() for x in chosen[:3]), strict=True))
         every = list(trajectories(mdp, demonstrated[0][0], HORIZON))
-        weights = [chance(mdp, one) * math.exp(sum(paid(mdp, reward, *step) for step in one)) for one in every]
+        weights = [
+            dynamics_probability(mdp, one) * math.exp(sum(step_reward(mdp, reward, *step) for step in one))
+            for one in every
+        ]
         same = sum(w for w, one in zip(weights, every, strict=True) if one[: len(demonstrated)] == demonstrated)
-        total += math.log(same / sum(weights)) - math.log(chance(mdp, demonstrated))
+        total += math.log(same / sum(weights)) - math.log(dynamics_probability(mdp, demonstrated))
     found = float(likelihood(mdp, reward.values, inputs, chosen, planning))
     assert found == pytest.approx(total / count, rel=1e-12)
 
 
 @pytest.mark.parametrize("planning", [Planning(HORIZON, 0.9), Planning(gamma=0.9, tolerance=1e-13)])
-def test_causal_likelihood_is_that_of_the_actions_where_chance_has_no_say(planning):
+def test_causal_likelihood_matches_action_likelihood(planning):
     p = np.zeros((4, 2, 4))
     p[np.arange(4), 0, [1, 2, 3, 0]] = p[np.arange(4), 1, [2, 3, 0, 1]] = 1
     mdp = TabularMDP(p)
     reward = table(mdp, "state_action")
     states = [0, 1, 3, 0]
-    chosen = Trajectories.of([states, [2, 3]]).checked(mdp, "state_action", planning.horizon)
+    chosen = Trajectories.from_arrays([states, [2, 3]]).check(mdp, "state_action", planning.horizon)
     assert chosen.action.tolist() == [0, 1, 0, 0]
     policy = solve(mdp, reward, planning).policy
     total = 0.0
@@ -250,8 +258,8 @@ def test_causal_likelihood_is_that_of_the_actions_where_chance_has_no_say(planni
     assert float(likelihood(mdp, reward.values, "state_action", chosen, planning)) == pytest.approx(total / 2, rel=1e-9)
 
 
-def test_causal_gradient_is_that_of_the_expected_likelihood_of_actions():
-    """Of all trajectories of an expert, weighed by their probability; by finite differences of Σ γᵗ log π_t."""
+def test_causal_gradient_matches_expected_likelihood():
+    """Over all trajectories of an expert, weighted by probability; by finite differences of Σ γᵗ log π_t."""
     mdp, planning = world(False), Planning(3, 0.9)
     expert = solve(mdp, table(mdp, "state_action", seed=5), planning).policy
     values = table(mdp, "state_action").values
@@ -260,7 +268,7 @@ def test_causal_gradient_is_that_of_the_expected_likelihood_of_actions():
         policy, total = solve(mdp, RewardTable(x, "state_action"), planning).policy, 0.0
         for start in range(2):
             for one in trajectories(mdp, start, 3):
-                p = float(mdp.start[start]) * chance(mdp, one)
+                p = float(mdp.start[start]) * dynamics_probability(mdp, one)
                 p *= math.prod(float(expert[t, s, a]) for t, (s, a, _) in enumerate(one))
                 total += p * sum(0.9**t * float(policy[t, s, a].log()) for t, (s, a, _) in enumerate(one))
         return total
@@ -274,7 +282,7 @@ def test_causal_gradient_is_that_of_the_expected_likelihood_of_actions():
         assert slope == pytest.approx(float(demonstrated[s, a] - learner[s, a]), abs=1e-7)
 
 
-def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
+def test_potential_shaping_does_not_change_policies():
     mdp, gamma = world(False), 0.9
     reward = table(mdp, "transition")
     potential = torch.randn(4, generator=torch.Generator().manual_seed(3)).double() * 5
@@ -287,15 +295,15 @@ def test_a_potential_changes_neither_the_optimal_nor_the_soft_policy():
         torch.testing.assert_close(shaped_value, value - potential, rtol=0, atol=1e-10)
 
 
-def test_on_devices_that_scipy_does_not_know_it_is_the_same(monkeypatch):
+def test_torch_and_scipy_operations_agree(monkeypatch):
     mdp = world()
     value, flow = (torch.randn(shape, dtype=torch.float64) for shape in ((4,), (2, 4)))
-    expected = mdp.expected(value), mdp.push(flow)
+    expected = mdp.expectation(value), mdp.push(flow)
     monkeypatch.setattr(TabularMDP, "_on_host", False)
-    torch.testing.assert_close((mdp.expected(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close((mdp.expectation(value), mdp.push(flow)), expected, rtol=0, atol=1e-14)
 
 
-def test_rewards_of_any_size_neither_overflow_nor_vanish():
+def test_extreme_rewards_neither_overflow_nor_vanish():
     mdp = world().to(dtype=torch.float32)
     for size in (1e3, 1e6):
         reward = RewardTable(torch.tensor([size, -size, size / 2, 0.0]))
@@ -314,22 +322,22 @@ def test_rewards_of_any_size_neither_overflow_nor_vanish():
         ({"gamma": 0.0}, "model.gamma is 0.0"),
         ({"tolerance": 0.0}, "model.tolerance is 0.0"),
         ({"entropy": "causl"}, "model.entropy is 'causl'; choose one of causal, trajectory, none"),
-        ({"entropy": "trajectory"}, "needs a model.horizon, and model.gamma 1"),
-        ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "needs a model.horizon, and model.gamma 1"),
+        ({"entropy": "trajectory"}, "set model.horizon, and model.gamma to 1"),
+        ({"entropy": "trajectory", "horizon": 3, "gamma": 0.9}, "set model.horizon, and model.gamma to 1"),
     ],
 )
-def test_what_cannot_be_planned_is_said(arguments, text):
+def test_invalid_planning_raises(arguments, text):
     with pytest.raises(ConfigError, match=text):
         Planning(**arguments)
 
 
 @pytest.mark.parametrize("entropy", ["causal", "trajectory", "none"])
-def test_of_a_large_world_q_is_computed_twice(monkeypatch, entropy):
-    """What is kept of a small one only saves time."""
+def test_large_world_recomputes_q(monkeypatch, entropy):
+    """Storing Q for small worlds must only save time."""
     mdp, planning = world(), Planning(HORIZON, 1.0, entropy=entropy)
     reward = table(mdp, "transition")
     small, of_small = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
-    monkeypatch.setattr("lit_imitation.tabular.planning.KEPT", HORIZON * 4 * 2 - 1)
+    monkeypatch.setattr("lit_imitation.tabular.planning.MAX_CACHED_Q", HORIZON * 4 * 2 - 1)
     large, of_large = solve(mdp, reward, planning), log_partition(mdp, reward, {0: mdp.start}, planning)
     for one, other in zip((*small, *of_small), (*large, *of_large), strict=True):
         assert torch.equal(one, other)

@@ -84,7 +84,7 @@ def test_what_a_kill_left_behind_is_not_taken_for_a_checkpoint(tmp_path):
     leftovers = [folder / ".last.ckpt.0123456789ab.tmp", folder / ".epoch=3.ckpt.0123456789ab.tmp"]
     for file in leftovers:
         file.write_bytes(b"half a checkpoint")
-    with pytest.raises(ConfigError, match=r"holds no checkpoints/\*\.ckpt"):
+    with pytest.raises(ConfigError, match=r"contains no checkpoints/\*\.ckpt"):
         find_checkpoint(tmp_path)
     with pytest.raises(ConfigError):
         load_policy(tmp_path)

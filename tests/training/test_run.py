@@ -21,7 +21,7 @@ from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
-from lit_imitation.utils.files import Hold
+from lit_imitation.utils.files import FileLock
 
 FIELDS = {
     "method",
@@ -317,7 +317,7 @@ def test_averaged_weights_are_what_is_tested_and_kept(tmp_path):
 
 def test_a_directory_is_one_runs_alone(tmp_path, capsys):
     """A new run, one that goes on, and one that is tested there: one line says who is there."""
-    hold = Hold(tmp_path / ".lock", "", "")
+    hold = FileLock(tmp_path / ".lock", "", "")
     for more in ([], ["--ckpt_path=last"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments("bc-discrete", tmp_path, *SHORT, *more))

@@ -1,4 +1,4 @@
-"""Types of constructor arguments: what works is let through."""
+"""Type checks of constructor arguments."""
 
 import inspect
 from functools import partial
@@ -23,7 +23,7 @@ from lit_imitation import (
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies import Policy
 from lit_imitation.utils.arguments import TypeChecked, argument_names, constructor_signature
-from lit_imitation.utils.descriptions import Described
+from lit_imitation.utils.descriptions import Describable
 
 OBSERVATION, ACTION = spaces.Box(-1, 1, (3,)), spaces.Discrete(2)
 DATA = {"env_id": "CartPole-v1", "expert": "scripted"}
@@ -46,11 +46,11 @@ DATA = {"env_id": "CartPole-v1", "expert": "scripted"}
         (DAggerCallback, {"expert": np.sign, "beta": LinearBeta(3)}),
     ],
 )
-def test_arguments_that_work_are_let_through(cls, arguments):
+def test_valid_arguments_pass(cls, arguments):
     cls(*((OBSERVATION, ACTION) if cls is CategoricalPolicy else ()), **arguments)
 
 
-def test_a_class_without_all_of_its_methods_is_named():
+def test_abstract_class_raises():
     class Half(Policy):
         def decode(self, head, deterministic):
             return head
@@ -119,7 +119,7 @@ def test_data_modules_accept_the_arguments_of_their_bases():
     assert set(argument_names(ImitationDataModule)) == demonstrations | names[RolloutDataModule]
 
 
-class Base(Described):
+class Base(Describable):
     def __init__(self, size: int = 3, *, rate: float = 0.5, fixed: str = "a") -> None:
         self.values = size, rate, fixed
 

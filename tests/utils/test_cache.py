@@ -1,4 +1,4 @@
-"""Where results that cost time are kept, and when they are made anew."""
+"""Location, keys and invalidation of the cache."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from lit_imitation.errors import ConfigError, DemonstrationError, TrainingError
 from lit_imitation.experts import add_expert
 from lit_imitation.rollout import reference
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.cache import Key, Store, cache_dir, kept
+from lit_imitation.utils.cache import Key, Store, cache_dir, load_or_make
 
 SPACE = gymnasium.spaces.Discrete(2)
 
 
-def test_the_variable_wins_then_the_desktops_then_the_home(monkeypatch, tmp_path):
+def test_cache_dir_precedence(monkeypatch, tmp_path):
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "own"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_dir() == tmp_path / "own"
@@ -35,22 +35,22 @@ def test_the_variable_wins_then_the_desktops_then_the_home(monkeypatch, tmp_path
         assert cache_dir() == Path.home() / ".cache" / "lit_imitation"
 
 
-def test_tilde_in_the_variable_means_the_home(monkeypatch, tmp_path):
+def test_tilde_in_cache_variable_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LIT_IMITATION_CACHE", "~/own")
     assert cache_dir() == tmp_path / "own"
-    monkeypatch.setenv("LIT_IMITATION_CACHE", "s3://bucket/own")  # which would become a folder of that name
+    monkeypatch.setenv("LIT_IMITATION_CACHE", "s3://bucket/own")  # would become a folder of that name
     with pytest.raises(ConfigError, match="LIT_IMITATION_CACHE s3://bucket/own: only local"):
         cache_dir()
 
 
 @pytest.fixture
-def beside(tmp_path, monkeypatch):
-    """Writes a file where modules of the person's own lie; one that was imported is imported again."""
+def write_module(tmp_path, monkeypatch):
+    """Function that writes a module into the working directory and reimports it if it was imported."""
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two texts of one size within a second are told apart
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # bytecode would hide a change of equal size within a second
     monkeypatch.setattr(reference, "EPISODES", 4)
     before = set(sys.modules)
 
@@ -84,25 +84,25 @@ def digest(expert: str) -> str:
         ("own_p.a:act", {"own_p/__init__.py": "", "own_p/a.py": "def act(o): return o"}, "own_p/b.py"),
         ("own_n.a:act", {"own_n/a.py": "def act(o): return open('w.txt').read()"}, "own_n/w.txt"),
     ],
-    ids=["itself", "what it imports", "data in the folder", "its package", "data beside it"],
+    ids=["itself", "what it imports", "data in the folder", "its package", "data next to it"],
 )
-def test_expert_key_follows_every_source(beside, spec, files, changed):
+def test_expert_key_follows_every_source(write_module, spec, files, changed):
     for name, text in {changed: "", **files}.items():
-        beside(name, text)
+        write_module(name, text)
     before = digest(spec)
     assert digest(spec) == before
-    beside(changed, files.get(changed, "") + "\nnew = 1")
+    write_module(changed, files.get(changed, "") + "\nnew = 1")
     assert digest(spec) != before
     assert "cannot" not in before
 
 
-def test_declared_cache_key_counts_and_allows_caching(beside):
+def test_declared_cache_key_enables_caching(write_module):
     text = "class Act:\n cache_key = {}\n def __call__(self, o): return o\nact = Act()"
     found = []
     for value in ("'one'", "'two'", "lambda self: 'one'"):
-        beside("own_key.py", text.format(value))
+        write_module("own_key.py", text.format(value))
         found.append(digest("own_key:act"))
-    assert len(set(found)) == 3  # their sources differ too, so the value alone has to be looked at
+    assert len(set(found)) == 3  # the sources differ too, so only the declared value may count
     values = []
     for state in ("one", "two"):
         key, act = Key(), lambda o: o
@@ -113,8 +113,8 @@ def test_declared_cache_key_counts_and_allows_caching(beside):
     assert values[0] != values[1]
 
 
-def test_unreadable_sources_are_not_cached(beside, capsys):
-    beside("own_c.py", "import math\nact = math.floor\nexec('def made(o): return o')")
+def test_unreadable_sources_are_not_cached(write_module, capsys):
+    write_module("own_c.py", "import math\nact = math.floor\nexec('def made(o): return o')")
     assert "cannot be read" in digest("own_c:act")
     assert "cannot be read" in digest("own_c:made")
     state = 3
@@ -125,28 +125,28 @@ def test_unreadable_sources_are_not_cached(beside, capsys):
     made = []
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
     for _ in range(2):
-        kept(store, "a", key, lambda: made.append(1), what="a thing")
+        load_or_make(store, "a", key, lambda: made.append(1), what="a thing")
     assert len(made) == 2
     assert not cache_dir().exists()
     assert "a thing: not cached" in capsys.readouterr().err
 
 
-def test_source_edited_after_import_is_not_cached(beside, tmp_path):
-    beside("own_old.py", "def act(o): return o")
+def test_source_edited_after_import_is_not_cached(write_module, tmp_path):
+    write_module("own_old.py", "def act(o): return o")
     assert "edited" not in digest("own_old:act")
-    (tmp_path / "own_old.py").write_text("def act(o): return o + 1")  # the function in memory is still the old one
-    assert "was edited after it had been imported" in digest("own_old:act")
+    (tmp_path / "own_old.py").write_text("def act(o): return o + 1")  # the imported function is still the old one
+    assert "was edited after it was imported" in digest("own_old:act")
     importlib.reload(sys.modules["own_old"])
     assert "edited" not in digest("own_old:act")
 
 
-def test_files_read_while_it_was_made_count(beside, tmp_path, capsys):
-    """Under whatever name: no source tells this one."""
+def test_changed_input_file_invalidates_entry(write_module, tmp_path, capsys):
+    """No source names this file, so only recording opened files finds it."""
     (tmp_path / "weights.bin").write_text("1")
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
 
     def result() -> str:
-        return kept(store, "a", Key(x=1), (tmp_path / "weights.bin").read_text, what="a thing")
+        return load_or_make(store, "a", Key(x=1), (tmp_path / "weights.bin").read_text, what="a thing")
 
     assert [result(), result()] == ["1", "1"]
     (path,) = cache_dir().rglob("*.json")
@@ -159,12 +159,12 @@ def test_files_read_while_it_was_made_count(beside, tmp_path, capsys):
     assert "cannot be used" in capsys.readouterr().err
 
 
-def test_key_tells_settings_apart_by_content():
+def test_key_distinguishes_settings_by_content():
     values = [1, 1.5, "a", None, (1, 2), [1, 2], {"a": 1}, np.zeros(2000), np.eye(50)[:40].ravel(), torch.zeros(2000)]
     digests = [Key(value=value).digest() for value in values]
     assert len(set(digests)) == len(values)
     assert digests == [Key(value=value).digest() for value in values]
-    one, other = np.zeros(5000), np.zeros(5000)  # whose texts are the same
+    one, other = np.zeros(5000), np.zeros(5000)  # equal as text
     other[2500] = 1e-9
     assert Key(value=one).digest() != Key(value=other).digest()
     assert Key(value=lambda: 0).unreadable
@@ -182,20 +182,22 @@ gymnasium.register("Own-v0", "own_env:Env")
 
 
 @pytest.mark.filterwarnings("ignore:.*Overriding environment")
-def test_environment_and_random_return_follow_the_source(beside, capsys):
-    beside("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1.0")
-    beside("own_env.py", ENVIRONMENT)
+def test_changed_environment_source_invalidates_entry(write_module, capsys):
+    write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1.0")
+    write_module("own_env.py", ENVIRONMENT)
     assert [random_return("own_env:Own-v0") for _ in range(2)] == [5.0, 5.0]
     assert capsys.readouterr().err.count("from the cache") == 1
-    beside("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 2.0")  # a base class elsewhere
+    write_module(
+        "own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 2.0"
+    )  # base class in another module
     assert random_return("own_env:Own-v0") == 10.0
-    beside("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = float('nan')")
+    write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = float('nan')")
     with pytest.raises(TrainingError, match="not finite"):
         random_return("own_env:Own-v0")
     assert len(list(cache_dir().rglob("*.json"))) == 2
 
 
-def test_environment_key_has_wrappers_and_registration():
+def test_environment_key_covers_wrappers_and_registration():
     clip = gymnasium.envs.registration.WrapperSpec("Clip", "gymnasium.wrappers:ClipReward", {"min_reward": 0.0})
     digests = set()
     for more in (
@@ -211,21 +213,21 @@ def test_environment_key_has_wrappers_and_registration():
     assert len(digests) == 4
 
 
-def test_demonstrations_are_checked_before_they_are_cached(beside):
-    beside("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1e39")
-    beside("own_env.py", ENVIRONMENT)
-    beside("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
+def test_demonstrations_are_checked_before_they_are_cached(write_module):
+    write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1e39")
+    write_module("own_env.py", ENVIRONMENT)
+    write_module("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
     data = DemonstrationDataModule("own_env:Own-v0", expert="own_act:act", num_trajectories=2, eval_episodes=0)
     with pytest.raises(DemonstrationError, match=r"demonstrations of the expert own_act:act.*'reward', row 0 is inf"):
         data.prepare_data()
-    assert not list(cache_dir().rglob("*.npz"))  # 1e39 is too much for the float32 of a record
+    assert not list(cache_dir().rglob("*.npz"))  # 1e39 overflows the float32 of a record
 
 
-def test_refresh_redoes_what_is_cached(beside):
-    beside("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
+def test_refresh_makes_result_again(write_module):
+    write_module("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
 
     def touched(**more: bool) -> list[str]:
-        """What a run took from the cache."""
+        """Results that a run loaded from the cache."""
         for path in cache_dir().rglob("*.json"):
             path.write_text(json.dumps({**json.loads(path.read_text()), "touched": True}))
         data = DemonstrationDataModule("CartPole-v1", expert="own_act:act", num_trajectories=2, eval_episodes=1, **more)
@@ -238,9 +240,9 @@ def test_refresh_redoes_what_is_cached(beside):
     assert touched(refresh=True) == []
 
 
-def test_unwritable_cache_keeps_nothing_and_goes_on(monkeypatch, tmp_path, capsys):
+def test_unwritable_cache_does_not_stop_run(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "file" / "below"))
     store = Store("things", lambda entry, value: {"value": value}, lambda entry, held: held["value"])
-    assert kept(store, "a", Key(), lambda: 3, what="a thing") == 3
+    assert load_or_make(store, "a", Key(), lambda: 3, what="a thing") == 3
     assert "a thing: not cached" in capsys.readouterr().err

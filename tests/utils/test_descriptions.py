@@ -1,4 +1,4 @@
-"""What an object was built from, as plain data and back."""
+"""Serialization of objects and reconstruction from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,29 @@ from lit_imitation import PPO, CategoricalPolicy, GaussianPolicy
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.dagger.schedules import LinearBeta
 from lit_imitation.policies import Policy
-from lit_imitation.utils.descriptions import build, decode, describe, differences, encode, plain, plain_numbers, unknown
-from lit_imitation.utils.trust import trusting
+from lit_imitation.utils.descriptions import (
+    build,
+    decode,
+    describe,
+    differences,
+    encode,
+    find_undescribed,
+    plain_numbers,
+    to_plain,
+)
+from lit_imitation.utils.trust import trust_scope
 
 SPACES = Box(-1, 1, (3,), np.float32), Discrete(2)
 
 
-def through_a_file(value):
+def round_trip(value):
     file = io.BytesIO()
     torch.save(value, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
 
 
-def a_function(x):
+def square(x):
     return x
 
 
@@ -49,13 +58,13 @@ def a_function(x):
         ({np.str_("a"): np.int64(1)}, {"a": 1}),
     ],
 )
-def test_numbers_of_numpy_and_torch_become_pythons(value, wanted):
+def test_numpy_and_torch_numbers_become_python(value, wanted):
     def same(found):
         assert found == wanted
         assert str(found) == str(wanted)  # 3 and not 3.0, and no np.float64(0.1)
 
     same(plain_numbers(value))
-    same(decode(through_a_file(encode(value))))
+    same(decode(round_trip(encode(value))))
 
 
 @pytest.mark.parametrize(
@@ -77,30 +86,30 @@ def test_numbers_of_numpy_and_torch_become_pythons(value, wanted):
         torch.float64,
         GaussianPolicy,
         torch.nn.GELU,
-        a_function,
+        square,
         torch.tanh,
         torch.nn.functional.gelu,
         LinearBeta(4),
     ],
-    ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
+    ids=lambda value: getattr(value, "__name__", repr(value)),  # the repr of a function contains its address
 )
-def test_values_come_back_from_a_file(value):
-    with trusting(False, [f"{__name__}.a_function"]):
-        found = decode(through_a_file(encode(value)))
+def test_values_round_trip(value):
+    with trust_scope(False, [f"{__name__}.a_function"]):
+        found = decode(round_trip(encode(value)))
     assert found == value
     assert type(found) is type(value)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "g", "i2", "u4", "?", "c16", "U3"])
-def test_arrays_come_back_from_a_file(dtype):
+def test_arrays_round_trip(dtype):
     array = np.array([[0, 1], [1, 0]]).astype(dtype)
-    found = decode(through_a_file(encode({"x": [array]})))["x"][0]
+    found = decode(round_trip(encode({"x": [array]})))["x"][0]
     assert found.dtype == array.dtype
     np.testing.assert_array_equal(found, array)
 
 
-def test_factories_come_back_from_a_file():
-    found = decode(through_a_file(encode(partial(GaussianPolicy, hidden_sizes=np.array([4]), dropout=np.float32(0.5)))))
+def test_factories_round_trip():
+    found = decode(round_trip(encode(partial(GaussianPolicy, hidden_sizes=np.array([4]), dropout=np.float32(0.5)))))
     assert found.func is GaussianPolicy
     assert list(found.keywords["hidden_sizes"]) == [4]
     assert found.keywords["dropout"] == 0.5
@@ -123,24 +132,24 @@ def test_factories_come_back_from_a_file():
         {"__kind__": "class", "class": "subprocess.Popen"},
         {"__kind__": "object", "class": "subprocess.Popen", "arguments": {"args": ["true"]}},
         {"__kind__": "object", "class": "torch.nn.modules.linear.Linear", "arguments": {}},
-        {"__kind__": "partial", "of": encode(a_function), "args": [1], "keywords": {}},
+        {"__kind__": "partial", "of": encode(square), "args": [1], "keywords": {}},
         {"__kind__": "partial", "of": {"__kind__": "class", "class": "torch.nn.modules.linear.Linear"}, "args": []},
     ],
-    ids=lambda value: getattr(value, "__name__", repr(value)),  # a function's repr has its address
+    ids=lambda value: getattr(value, "__name__", repr(value)),  # the repr of a function contains its address
 )
-def test_a_description_calls_no_code_of_others(value):
+def test_description_runs_no_foreign_code(value):
     with pytest.raises(ConfigError):
         decode(value)
 
 
-def test_what_cannot_be_described_is_named_and_asked_for():
+def test_undescribed_settings_are_reported():
     class Odd:
         pass
 
     policy = OwnPolicy(*SPACES, odd=Odd(), deep={"f": [lambda x: x]})
-    description = through_a_file(describe(policy))
-    assert [name.split(" ")[0] for name in unknown(description)] == ["odd", "deep.f"]
-    with pytest.raises(ConfigError, match=r"could not hold a .*Odd.*: give it by keyword"):
+    description = round_trip(describe(policy))
+    assert [name.split(" ")[0] for name in find_undescribed(description)] == ["odd", "deep.f"]
+    with pytest.raises(ConfigError, match=r"could not store a .*Odd.*: pass it by keyword"):
         build(description, Policy, named=[OwnPolicy])
 
 
@@ -151,30 +160,30 @@ class Mixin:
 
 
 class OwnPolicy(Mixin, CategoricalPolicy):
-    """Built by a constructor of somebody else's, with arguments of its own and any further ones."""
+    """User-defined policy with its own argument and further keyword arguments."""
 
     def __init__(self, *spaces, odd=None, deep=None, **more):
         super().__init__(*spaces, **more)
 
 
 class MixedPolicy(Mixin, CategoricalPolicy):
-    """Without a constructor of its own."""
+    """User-defined policy that inherits its constructor."""
 
 
-def test_what_the_outermost_constructor_was_given_is_noted():
+def test_outermost_constructor_arguments_are_recorded():
     policy = OwnPolicy(*SPACES, shift=np.float32(0.5), hidden_sizes=np.array([4]), odd="x")
-    again = build(through_a_file(describe(policy)), Policy, named=[partial(OwnPolicy)])
+    again = build(round_trip(describe(policy)), Policy, named=[partial(OwnPolicy)])
     assert type(again) is OwnPolicy
     assert (again.shift, again.arguments["odd"]) == (0.5, "x")
     assert again.network.layers[0].weight.shape == (4, 3)
     mixed = MixedPolicy(*SPACES, shift=1.5, hidden_sizes=[4])
-    with trusting(True):
+    with trust_scope(True):
         assert build(describe(mixed), Policy).shift == 1.5
     plain_one = MixedPolicy(observation_space=SPACES[0], action_space=SPACES[1])
     assert plain_one.arguments == {"shift": 0.0, **CategoricalPolicy(*SPACES).arguments}
 
 
-def test_defaults_are_described_and_differences_named():
+def test_differences_include_defaults():
     one, other = PPO(*SPACES), PPO(*SPACES, gamma=0.9, hidden_sizes=[64, 64])
     assert describe(one)["arguments"]["gae_lambda"] == 0.95
     assert differences(describe(one), describe(other)) == [("gamma", 0.99, 0.9)]
@@ -184,9 +193,9 @@ def test_defaults_are_described_and_differences_named():
     ]
 
 
-def test_states_of_others_lose_what_cannot_be_loaded_and_keep_tensors():
+def test_to_plain_keeps_tensors_and_converts_numpy():
     state = {"a": np.float64(0.5), "b": [np.arange(3)], "c": torch.tensor(2.0), "d": Path("x"), "e": np.bool_(True)}
-    found = through_a_file(plain(state))
+    found = round_trip(to_plain(state))
     assert (found["a"], found["d"], found["e"]) == (0.5, "x", True)
     assert torch.equal(found["b"][0], torch.arange(3))
-    assert torch.equal(found["c"], torch.tensor(2.0))  # such as `EarlyStopping` has
+    assert torch.equal(found["c"], torch.tensor(2.0))  # as in the state of `EarlyStopping`

@@ -12,10 +12,10 @@ import pytest
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.utils import files
-from lit_imitation.utils.files import Hold, atomic_write, check_local, expanded, sweep, write_json
+from lit_imitation.utils.files import FileLock, atomic_write, check_local, expand_user, remove_leftovers, write_json
 
 
-def test_replaces_what_was_there(tmp_path):
+def test_atomic_write_replaces_file(tmp_path):
     path = tmp_path / "a.json"
     atomic_write(path, "grün")
     atomic_write(str(path), b"\x00\xff")
@@ -25,7 +25,7 @@ def test_replaces_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_failed_write_keeps_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     atomic_write(path, "old")
 
@@ -39,7 +39,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["a.json"]
 
 
-def test_the_old_file_stands_until_the_new_one_is_on_disk(tmp_path, monkeypatch):
+def test_old_file_remains_until_new_one_is_synced(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     atomic_write(path, "old")
     seen = []
@@ -49,61 +49,61 @@ def test_the_old_file_stands_until_the_new_one_is_on_disk(tmp_path, monkeypatch)
     assert path.read_text() == "newer"
 
 
-def test_permissions_are_those_of_any_new_file(tmp_path):
+def test_new_file_follows_umask(tmp_path):
     (tmp_path / "ordinary").touch()
-    atomic_write(tmp_path / "ours", "")
-    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "ours")}
-    assert modes["ours"] == modes["ordinary"]
+    atomic_write(tmp_path / "atomic", "")
+    modes = {name: stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("ordinary", "atomic")}
+    assert modes["atomic"] == modes["ordinary"]
 
 
-def test_tilde_means_the_home_directory(tmp_path, monkeypatch):
+def test_expand_user(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert expanded("~/a.npz") == tmp_path / "a.npz"
-    assert expanded(Path("~")) == tmp_path
-    assert expanded("a/~/b") == Path("a/~/b")
-    with pytest.raises(ConfigError, match="~nobody-here/a: there is no such user"):
-        expanded("~nobody-here/a")
+    assert expand_user("~/a.npz") == tmp_path / "a.npz"
+    assert expand_user(Path("~")) == tmp_path
+    assert expand_user("a/~/b") == Path("a/~/b")
+    with pytest.raises(ConfigError, match="~nobody-here/a: no such user"):
+        expand_user("~nobody-here/a")
 
 
-def test_temporary_files_of_dead_processes_are_swept(tmp_path):
-    """Those of living processes, of other machines and of other programs stay."""
+def test_leftovers_of_dead_processes_are_removed(tmp_path):
+    """Files of live processes, other machines and other programs stay."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    ours = files.temporary_name(tmp_path / "a.json")
-    left = ours.with_name(ours.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
+    own = files.temporary_name(tmp_path / "a.json")
+    left = own.with_name(own.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-"))
     elsewhere = left.with_name(left.name.replace(left.name.split(".")[3].split("-")[0], "00000000"))
-    others = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, ours]
-    for path in (left, *others):
+    remaining = [tmp_path / ".a.json.tmp", tmp_path / "b.tmp", elsewhere, own]
+    for path in (left, *remaining):
         path.touch()
-    sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(others)
+    remove_leftovers(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(remaining)
 
 
-def test_what_one_process_holds_another_cannot(tmp_path):
-    hold = Hold(tmp_path / ".lock", "the run", "wait")
+def test_lock_excludes_other_processes(tmp_path):
+    hold = FileLock(tmp_path / ".lock", "the run", "wait")
     with pytest.raises(ConfigError, match=rf"^the run is in use by process {os.getpid()} on .* since 20.*: wait$"):
-        Hold(tmp_path / ".lock", "the run", "wait")
+        FileLock(tmp_path / ".lock", "the run", "wait")
     hold.release()
     assert not list(tmp_path.iterdir())
-    Hold(tmp_path / ".lock", "the run", "wait").release()
+    FileLock(tmp_path / ".lock", "the run", "wait").release()
 
 
-def test_a_killed_process_holds_nothing_nor_do_its_children(tmp_path):
+def test_lock_ends_with_killed_process(tmp_path):
     code = (
-        "import os, sys, time, pathlib; from lit_imitation.utils.files import Hold; "
-        "Hold(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
+        "import os, sys, time, pathlib; from lit_imitation.utils.files import FileLock; "
+        "FileLock(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
     while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
         time.sleep(0.05)
     with pytest.raises(ConfigError, match=f"process {holder.pid}"):
-        Hold(tmp_path / ".lock", "it", "")
+        FileLock(tmp_path / ".lock", "it", "")
     holder.kill()
     holder.wait()
-    Hold(tmp_path / ".lock", "it", "").release()
+    FileLock(tmp_path / ".lock", "it", "").release()
 
 
-def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
+def test_lock_without_file_system_support_checks_pid(tmp_path, monkeypatch):
     def unsupported(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
@@ -111,9 +111,9 @@ def test_a_file_system_without_locks_goes_by_the_process(tmp_path, monkeypatch):
     living = {"pid": os.getppid(), "host": socket.gethostname(), "since": "then"}
     (tmp_path / ".lock").write_text(json.dumps(living))
     with pytest.raises(ConfigError, match=f"process {os.getppid()} on .* since then"):
-        Hold(tmp_path / ".lock", "it", "")
+        FileLock(tmp_path / ".lock", "it", "")
     (tmp_path / ".lock").write_text(json.dumps({**living, "pid": 2**22 + 1}))
-    Hold(tmp_path / ".lock", "it", "").release()
+    FileLock(tmp_path / ".lock", "it", "").release()
 
 
 def test_json_has_no_nan(tmp_path):
@@ -122,7 +122,7 @@ def test_json_has_no_nan(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/run", "memory://run", "file:///tmp/run", "gs:/bucket"])
-def test_urls_are_no_directories(path):
+def test_url_as_directory_raises(path):
     with pytest.raises(ConfigError, match="only local directories can be written"):
         check_local(path, "--out")
     check_local("C:/runs", "--out")

@@ -1,4 +1,4 @@
-"""Rows drawn by weight, and by several processes."""
+"""Weighted row sampling, on one process and several."""
 
 from __future__ import annotations
 
@@ -7,53 +7,53 @@ import pytest
 import torch
 
 from lit_imitation.utils import sampling
-from lit_imitation.utils.sampling import draw_own_rows, draw_rows, own_stream
+from lit_imitation.utils.sampling import rank_generator, sample_rank_rows, sample_rows
 
 CPU = torch.device("cpu")
 
 
-def test_rows_are_drawn_in_proportion_to_their_weights():
+def test_rows_are_sampled_by_weight():
     torch.manual_seed(0)
     weight = torch.tensor([0.0, 1.0, 0.0, 5.0, 2.0, 0.0])
-    share = np.bincount(draw_rows(6, 40_000, CPU, weight), minlength=6) / 40_000
+    share = np.bincount(sample_rows(6, 40_000, CPU, weight), minlength=6) / 40_000
     np.testing.assert_allclose(share, weight / weight.sum(), atol=0.01)
-    assert not share[[0, 2, 5]].any()  # not even by rounding
-    uniform = np.bincount(draw_rows(4, 40_000, CPU), minlength=4) / 40_000
+    assert not share[[0, 2, 5]].any()  # zero weights stay zero under rounding
+    uniform = np.bincount(sample_rows(4, 40_000, CPU), minlength=4) / 40_000
     np.testing.assert_allclose(uniform, 0.25, atol=0.01)
 
 
-def test_small_weights_among_a_million_rows_are_not_lost():
+def test_small_weights_are_not_lost():
     weight = torch.ones(1_000_000)
     weight[500_000:] = 1e-3
     torch.manual_seed(0)
-    share = float((draw_rows(1_000_000, 1_000_000, CPU, weight) >= 500_000).float().mean())
+    share = float((sample_rows(1_000_000, 1_000_000, CPU, weight) >= 500_000).float().mean())
     assert share == pytest.approx(1e-3 / (1 + 1e-3), rel=0.1)
 
 
 @pytest.mark.parametrize("weight", [None, torch.arange(1000.0)])
-def test_processes_together_draw_what_one_would(monkeypatch, weight):
+def test_processes_together_sample_like_one(monkeypatch, weight):
     torch.manual_seed(0)
-    alone = draw_rows(1000, 60, CPU, weight)
+    alone = sample_rows(1000, 60, CPU, weight)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(sampling, "world_size", lambda: 3)
         monkeypatch.setattr(sampling, "rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        parts.append(draw_own_rows(1000, 20, CPU, weight))
+        parts.append(sample_rank_rows(1000, 20, CPU, weight))
     assert torch.equal(torch.stack(parts, 1).flatten(), alone)
     assert not torch.equal(parts[0], parts[1])
 
 
-def test_own_streams_differ_and_leave_the_common_one_alike(monkeypatch):
+def test_rank_generators_differ_and_keep_shared_stream(monkeypatch):
     torch.manual_seed(0)
-    assert own_stream(CPU) is None
-    after, drawn = [], []
+    assert rank_generator(CPU) is None
+    after, samples = [], []
     for rank in range(2):
         monkeypatch.setattr(sampling, "world_size", lambda: 2)
         monkeypatch.setattr(sampling, "rank", lambda rank=rank: rank)
         torch.manual_seed(0)
-        drawn.append([torch.randn(5, generator=own_stream(CPU)) for _ in range(2)])
+        samples.append([torch.randn(5, generator=rank_generator(CPU)) for _ in range(2)])
         after.append(torch.get_rng_state())
     assert torch.equal(*after)
-    assert not torch.equal(drawn[0][0], drawn[1][0])
-    assert not torch.equal(drawn[0][0], drawn[0][1])
+    assert not torch.equal(samples[0][0], samples[1][0])
+    assert not torch.equal(samples[0][0], samples[0][1])

@@ -1,4 +1,4 @@
-"""Random streams: independent ones from one seed, and a block of code with its own."""
+"""Seed derivation and isolated random streams."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed, get_states, s
 
 
 def draw(n=3):
-    """From each stream, in both of the kinds of draw that keep a state besides (Gaussian pairs)."""
+    """Draw from each stream, including Gaussian pairs, which keep a second value as state."""
     return [
         (random.random(), random.gauss(0, 1), np.random.random(), np.random.normal(), torch.rand(()).item())
         for _ in range(n)
@@ -30,7 +30,7 @@ def reseed(seed=0):
 
 
 @given(st.integers(0, 2**63 - 1), st.lists(st.text(max_size=5) | st.integers(-9, 9), max_size=3))
-def test_derived_seeds_are_fit_for_every_generator(seed, purpose):
+def test_derived_seeds_are_valid_for_every_generator(seed, purpose):
     derived = derive_seed(seed, *purpose)
     assert type(derived) is int
     assert 0 <= derived < 2**31
@@ -43,20 +43,20 @@ def test_derived_seeds_differ_by_seed_and_purpose():
     assert len(derived) == 200 * len(purposes)
 
 
-def test_derived_seeds_are_spread_evenly():
+def test_derived_seeds_are_uniform():
     derived = np.array([derive_seed(seed, "x") for seed in range(2000)])
     counts = np.histogram(derived, bins=16, range=(0, 2**31))[0]
     assert ((counts - 125) ** 2 / 125).sum() < 45  # χ² with 15 degrees of freedom: 1 in 10⁴
 
 
-def test_derived_seeds_are_the_same_in_every_process():
-    """Python's `hash` of a string is not."""
+def test_derived_seeds_agree_across_processes():
+    """Unlike Python's `hash` of a string."""
     code = "from lit_imitation.utils.seeding import derive_seed; print(derive_seed(7, 'split', 2))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(out.stdout) == derive_seed(7, "split", 2)
 
 
-def test_a_block_draws_the_same_whatever_ran_before():
+def test_random_stream_is_reproducible():
     reseed(1)
     with RandomStream(5):
         first = draw()
@@ -70,7 +70,7 @@ def test_a_block_draws_the_same_whatever_ran_before():
     assert not set(np.ravel(other)) & set(np.ravel(first))
 
 
-def test_a_block_leaves_no_trace():
+def test_random_stream_leaves_no_trace():
     reseed()
     undisturbed = draw(6)
     reseed()
@@ -80,7 +80,7 @@ def test_a_block_leaves_no_trace():
     assert before + draw(3) == undisturbed
 
 
-def test_a_block_goes_on_where_it_stopped():
+def test_random_stream_continues_on_reentry():
     with RandomStream(5):
         whole = draw(6)
     stream, parts = RandomStream(5), []
@@ -91,7 +91,7 @@ def test_a_block_goes_on_where_it_stopped():
     assert parts == whole
 
 
-def test_a_block_that_raises_leaves_no_trace():
+def test_random_stream_leaves_no_trace_after_error():
     reseed()
     undisturbed = draw()
     reseed()
@@ -100,7 +100,7 @@ def test_a_block_that_raises_leaves_no_trace():
     assert draw() == undisturbed
 
 
-def test_blocks_nest():
+def test_random_streams_nest():
     with RandomStream(1):
         plain = draw(4)
     inner = RandomStream(2)
@@ -112,10 +112,10 @@ def test_blocks_nest():
     assert nested == plain
 
 
-def test_states_go_through_a_checkpoint(tmp_path):
+def test_random_states_round_trip(tmp_path):
     reseed(3)
     draw(1)
-    random.gauss(0, 1)  # leaves the second of a pair in store, in Python as in NumPy
+    random.gauss(0, 1)  # stores the second value of a pair, in Python as in NumPy
     np.random.normal()
     torch.save(get_states(), tmp_path / "states.pt")
     wanted = draw()
@@ -124,8 +124,8 @@ def test_states_go_through_a_checkpoint(tmp_path):
     assert draw() == wanted
 
 
-def test_states_of_more_gpus_than_there_are(monkeypatch):
-    """The checkpoint of a machine with two; here is one, or none."""
+def test_states_of_missing_gpus_are_ignored(monkeypatch):
+    """A checkpoint from a machine with two GPUs, loaded on one with fewer."""
     reseed(3)
     states = get_states() | {"cuda": [torch.tensor([1]), torch.tensor([2])]}
     wanted = draw()

@@ -1,4 +1,4 @@
-"""Spaces as primitives, and back."""
+"""Serialization and checks of spaces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPACES = {
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_spaces_come_back_through_a_checkpoint(name, tmp_path):
+def test_spaces_round_trip(name, tmp_path):
     space = SPACES[name]
     torch.save(space_to_dict(space), tmp_path / "space.pt")
     again = space_from_dict(torch.load(tmp_path / "space.pt", weights_only=True))
@@ -58,7 +58,7 @@ WIDE = st.floats(-(2.0**90), 2.0**90, width=32, allow_subnormal=False)
     st.lists(st.tuples(WIDE, st.floats(0, 2.0**90, width=32, allow_subnormal=False)), min_size=1, max_size=4),
     st.sampled_from([np.float32, np.float64]),
 )
-def test_bounds_come_back_to_the_last_bit(bounds, dtype):
+def test_bounds_round_trip_exactly(bounds, dtype):
     low = np.array([low for low, _ in bounds], dtype)
     high = low + np.array([width for _, width in bounds], dtype)
     again = space_from_dict(space_to_dict(spaces.Box(low, high, dtype=dtype)))
@@ -70,7 +70,7 @@ def test_bounds_come_back_to_the_last_bit(bounds, dtype):
 @pytest.mark.parametrize(
     "space", [spaces.Text(4), spaces.Dict(a=spaces.Text(2)), spaces.Graph(spaces.Box(0, 1), None)], ids=str
 )
-def test_other_spaces_are_named(space):
+def test_unsupported_space_raises(space):
     with pytest.raises(UnsupportedSpaceError, match="Text" if "Text" in str(space) else "Graph"):
         space_to_dict(space)
 
@@ -86,7 +86,7 @@ def test_supported_spaces_pass(observation, action):
 
 
 @pytest.mark.parametrize("high", [0.1, 1.0, 1 / 3, 1e300, np.inf, 1e-50, 16777217.0])
-def test_float32_bounds_lie_inside_and_next_to_the_bounds(high):
+def test_float32_bounds_are_nearest_inside(high):
     space = spaces.Box(-high, high, (2,), np.float64)
     low32, high32 = float32_bounds(space)
     assert low32.dtype == high32.dtype == np.float32

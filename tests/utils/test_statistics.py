@@ -20,20 +20,20 @@ def test_interquartile_mean_of_small_samples(values, expected):
     assert interquartile_mean(values) == pytest.approx(expected)
 
 
-def test_interquartile_mean_goes_along_the_axis():
+def test_interquartile_mean_along_axis():
     rows = np.random.default_rng(0).normal(size=(3, 4, 10))
     expected = np.sort(rows)[..., 2:8].mean(-1)
     np.testing.assert_allclose(interquartile_mean(rows), expected)
     np.testing.assert_allclose(interquartile_mean(rows.swapaxes(0, 2), axis=0), expected.T)
 
 
-def test_interval_of_two_values_is_the_binomial_one():
+def test_interval_of_two_values_is_binomial():
     # The mean of a resample of {0, 1} is 0, ½, 1 with probability ¼, ½, ¼.
     assert bootstrap_interval([0.0, 1.0], np.mean, confidence=0.95) == (0.0, 1.0)
     assert bootstrap_interval([0.0, 1.0], np.mean, confidence=0.40) == (0.5, 0.5)
 
 
-def test_interval_of_many_values_is_the_normal_one():
+def test_interval_of_many_values_is_normal():
     values = np.random.default_rng(0).normal(3.0, 2.0, size=1000)
     low, high = bootstrap_interval(values, np.mean, confidence=0.9, resamples=10000)
     half = 1.6449 * values.std() / np.sqrt(1000)
@@ -42,25 +42,25 @@ def test_interval_of_many_values_is_the_normal_one():
 
 
 @pytest.mark.parametrize("statistic", [np.mean, interquartile_mean])
-def test_interval_agrees_with_scipy(statistic):
+def test_interval_matches_scipy(statistic):
     values = np.random.default_rng(1).exponential(size=40)
-    theirs = scipy.stats.bootstrap(
+    scipy_interval = scipy.stats.bootstrap(
         (values,), statistic, n_resamples=20000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
-    ours = bootstrap_interval(values, statistic, resamples=20000)
-    width = theirs.high - theirs.low
-    np.testing.assert_allclose(ours, (theirs.low, theirs.high), atol=0.03 * width)
+    interval = bootstrap_interval(values, statistic, resamples=20000)
+    width = scipy_interval.high - scipy_interval.low
+    np.testing.assert_allclose(interval, (scipy_interval.low, scipy_interval.high), atol=0.03 * width)
 
 
-def test_interval_covers_as_often_as_it_says():
+def test_interval_has_nominal_coverage():
     rng = np.random.default_rng(3)
     intervals = np.array([bootstrap_interval(rng.normal(size=50), np.mean, seed=trial) for trial in range(1000)])
     covered = ((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)).mean()
-    # 94 % is what the percentile interval reaches at 50 values; the tolerance is three standard errors.
+    # At 50 values the percentile interval covers 94 %; the tolerance is three standard errors.
     assert covered == pytest.approx(0.94, abs=0.023)
 
 
-def test_interval_is_a_function_of_values_and_seed():
+def test_interval_depends_only_on_values_and_seed():
     values = np.random.default_rng(4).normal(size=12)
     np.random.seed(0)
     first = bootstrap_interval(values, interquartile_mean)
@@ -74,18 +74,18 @@ def test_one_value_has_no_spread():
     assert bootstrap_interval([0.1], interquartile_mean) == (0.1, 0.1)
 
 
-def test_what_differs_between_strata_is_not_resampled():
+def test_differences_between_strata_are_not_resampled():
     low, high = stratified_bootstrap_interval([[0.0] * 5, [10.0] * 5], np.mean)
     assert (low, high) == (5.0, 5.0)
     assert bootstrap_interval([0.0] * 5 + [10.0] * 5, np.mean) != (5.0, 5.0)
 
 
 def test_strata_keep_their_sizes():
-    # Pooled mean (3·0 + 1·8) / 4 in every resample, whatever the sizes' own means.
+    # The pooled mean is (3·0 + 1·8) / 4 in every resample.
     assert stratified_bootstrap_interval([[0.0] * 3, [8.0]], np.mean) == (2.0, 2.0)
 
 
-def test_stratified_variance_is_the_sum_within_strata():
+def test_stratified_variance_sums_within_strata():
     rng = np.random.default_rng(5)
     strata = [rng.normal(0, 1, 200), rng.normal(50, 3, 100)]
     low, high = stratified_bootstrap_interval(strata, np.mean, resamples=10000)
@@ -104,6 +104,6 @@ def test_stratified_variance_is_the_sum_within_strata():
     ],
     ids=["iqm", "bootstrap", "no-strata", "empty-stratum", "matrix"],
 )
-def test_nothing_to_summarize_is_an_error(call):
+def test_empty_values_raise(call):
     with pytest.raises(ValueError, match=r"no values|at least one value"):
         call()

@@ -1,4 +1,4 @@
-"""What a file may name, and what the person who runs it may allow."""
+"""Code that files may name, and permissions of the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.training.foreign import read_config
 from lit_imitation.utils.seeding import get_states
-from lit_imitation.utils.trust import trusted, trusting
+from lit_imitation.utils.trust import is_trusted, trust_scope
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*/*.yaml"))
 OWN = """
@@ -30,18 +30,18 @@ gymnasium.register("Mine-v0", CartPoleEnv, max_episode_steps=30)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_what_our_recipes_say_is_accepted_from_a_checkpoint(path):
+def test_recipe_classes_are_accepted_from_checkpoint(path):
     recipe = yaml.safe_load(path.read_text())
     expected = {key: recipe[key] for key in ("seed_everything", "model", "data") if key in recipe}
     for part in ("model", "data"):
-        if isinstance(expected.get(part), str):  # a run writes it out
+        if isinstance(expected.get(part), str):  # a run expands it
             expected[part] = {"class_path": expected[part]}
     assert read_config(yaml.safe_dump(expected), "x.ckpt") == expected
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A checkpoint of a policy class and of an environment that lie in a module beside it."""
+def user_checkpoint(tmp_path, monkeypatch):
+    """Checkpoint of a policy class and an environment from a module in its folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "own_module", raising=False)
@@ -75,21 +75,21 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "own.ckpt"
 
 
-def test_own_classes_load_in_python_where_trusted(own):
+def test_trusted_user_classes_load_in_python(user_checkpoint):
     with pytest.raises(
-        ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not of this package.*trust=T"
+        ConfigError, match=r"own\.ckpt names own_module\.MyPolicy, which is not part of this package.*trust=T"
     ):
-        load_policy(own)
+        load_policy(user_checkpoint)
     assert "own_module" not in sys.modules
-    assert type(load_policy(own, trust=True)).__name__ == "MyPolicy"
+    assert type(load_policy(user_checkpoint, trust=True)).__name__ == "MyPolicy"
 
 
-def test_own_classes_are_tested_where_trusted_or_named(own, capsys):
-    command = ["test", f"--ckpt_path={own}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
+def test_user_classes_need_trust_or_explicit_name(user_checkpoint, capsys):
+    command = ["test", f"--ckpt_path={user_checkpoint}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
     with pytest.raises(SystemExit):
         main(command)
     error = capsys.readouterr().err
-    assert "own.ckpt names own_module.MyPolicy (model.policy), which is not of this package" in error
+    assert "own.ckpt names own_module.MyPolicy (model.policy), which is not part of this package" in error
     assert "if you trust the file, add --trust true" in error
     assert "own_module" not in sys.modules
     with pytest.raises(SystemExit):
@@ -100,17 +100,17 @@ def test_own_classes_are_tested_where_trusted_or_named(own, capsys):
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "collect", "repeat"])
-def test_trust_takes_true_or_false(command, capsys):
+def test_trust_option_accepts_true_or_false(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--trust", "maybe"])
     assert "true" in capsys.readouterr().err
 
 
 def test_trust_ends_with_its_block():
-    with trusting(False, ["a.B"]):
-        assert trusted("a.B")
-        assert not trusted("a.C")
-        with trusting(True):
-            assert trusted()
-        assert not trusted()
-    assert not trusted("a.B")
+    with trust_scope(False, ["a.B"]):
+        assert is_trusted("a.B")
+        assert not is_trusted("a.C")
+        with trust_scope(True):
+            assert is_trusted()
+        assert not is_trusted()
+    assert not is_trusted("a.B")

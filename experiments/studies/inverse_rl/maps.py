@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from lit_imitation.metrics.epic import EPIC, pearson_distance
-from lit_imitation.metrics.reward_recovery import by_action, reward_function, some_transitions
+from lit_imitation.metrics.reward_recovery import reward_function, sample_transitions, to_state_action
 from lit_imitation.tabular.mdp import RewardTable, TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
 from lit_imitation.transitions import Transitions
@@ -39,7 +39,7 @@ def losses(mdp: TabularMDP, action: NDArray[np.int64], gamma: float) -> Floats:
     """`[S]`: what each action loses of the true reward, if all after it is optimal."""
     assert mdp.reward is not None
     value = solve(mdp, mdp.reward, _planning(gamma)).value
-    q = by_action(mdp, mdp.reward).T + gamma * mdp.expected(value)
+    q = to_state_action(mdp, mdp.reward).T + gamma * mdp.expectation(value)
     taken = q.gather(0, torch.from_numpy(action)[None]).squeeze(0)
     return np.asarray((q.amax(0) - taken).numpy())
 
@@ -99,11 +99,11 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
         return plain(transitions) + gamma * phi[transitions.next_observation] - phi[transitions.observation]
 
     epic = EPIC(paid, plain, gamma, SAMPLES)
-    transitions = some_transitions(mdp)
+    transitions = sample_transitions(mdp)
     epic.update(transitions)
     action = optimal_actions(mdp, table, gamma)
     return Shaped(
-        Map(by_action(mdp, table).mean(1).numpy(), action, losses(mdp, action, gamma)),
+        Map(to_state_action(mdp, table).mean(1).numpy(), action, losses(mdp, action, gamma)),
         float(epic.compute()),
         float(pearson_distance(paid(transitions), plain(transitions))),
     )
@@ -116,5 +116,5 @@ def epic_distance(mdp: TabularMDP, found: Floats, gamma: float) -> float:
     assert one is not None
     assert other is not None
     epic = EPIC(one, other, gamma, SAMPLES)
-    epic.update(some_transitions(mdp))
+    epic.update(sample_transitions(mdp))
     return float(epic.compute())

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lit_imitation.methods.adversarial import Adversarial
 from torch import Tensor
 
 from experiments.studies.common import Result, fit
@@ -20,6 +19,7 @@ from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
 from lit_imitation.methods import AIRL, GAIL, RL
+from lit_imitation.methods.gail import GAIL
 from lit_imitation.metrics.epic import EPIC, pearson_distance
 from lit_imitation.policies import PolicyFactory, SquashedGaussianPolicy
 from lit_imitation.policies.checkpoints import read_checkpoint
@@ -60,7 +60,7 @@ class MaximumEntropy(RL):
         """The round, each reward with its share of the entropy."""
         rollout = batch.rollout.clone(recurse=False)
         head = self.policy.head(rollout.observation.flatten(0, 1))
-        log_prob = self.policy.played_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
+        log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1)).view_as(rollout.reward)
         rollout.reward = rollout.reward - self.temperature * log_prob
         return batch._replace(rollout=rollout)
 
@@ -153,7 +153,7 @@ def adversarial(
         derive_seed(seed, "demonstrations"), record=True,
     )  # fmt: skip
     assert data is not None
-    module: Adversarial
+    module: GAIL
     if method == "gail":
         module = GAIL(partial(Discriminator, **discriminator), partial(PPO, **ppo), POLICY, **steps)
     else:

@@ -84,7 +84,7 @@ def _ant_coverage(demonstrations: Transitions, seed: int) -> Transitions:
         pass
     envs.close()
     rows = torch.linspace(0, len(demonstrations) - 1, 500).long()
-    return Transitions.joined([demonstrations[rows], run.transitions()])
+    return Transitions.concatenate([demonstrations[rows], run.transitions()])
 
 
 WORLDS = {

@@ -283,7 +283,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
         self.trainer.callbacks = [*callbacks[:first], self, *callbacks[first:]]  # type: ignore[attr-defined]
 
     def _start_from(self, data: DemonstrationDataModule, episodes: int) -> None:
-        together = Transitions.joined([data.train, data.held_out])
+        together = Transitions.concatenate([data.train, data.held_out])
         demonstrations = Demonstrations(together.cpu(), together.episode_returns().cpu(), {})
         if episodes > len(demonstrations.episode_returns):
             raise ConfigError(
@@ -308,7 +308,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
             if self.paused:
                 self._take_labels()
             return
-        demonstrations = Transitions.joined([data.train, data.held_out])
+        demonstrations = Transitions.concatenate([data.train, data.held_out])
         self._put_aside()
         self._write(demonstrations.cpu(), 0)
         self._record(0, len(demonstrations), None)
@@ -426,8 +426,8 @@ class DAggerCallback(TypeChecked, Checkpoint):
         generator = torch.Generator().manual_seed(self._seed("split", i))
         train, held_out = split(Demonstrations(labeled, labeled.episode_returns(), {}), data.val_fraction, generator)
         device = data.train.device
-        data.train = Transitions.joined([data.train, train.transitions.to(device)])
-        data.held_out = Transitions.joined([data.held_out, held_out.transitions.to(device)])
+        data.train = Transitions.concatenate([data.train, train.transitions.to(device)])
+        data.held_out = Transitions.concatenate([data.held_out, held_out.transitions.to(device)])
 
     def _write(self, labeled: Transitions, i: int, path: Path | None = None) -> None:
         # A part of a round is its process's own to write; a round is the first one's.

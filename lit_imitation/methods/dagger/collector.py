@@ -108,7 +108,7 @@ class Collector:
         """
         mixture, recorder = self._play(i, beta)
         parts, learneds, askeds = zip(*self._gather(mixture.outcome()), strict=True)
-        visited, asked = Transitions.joined(parts), torch.cat(askeds)
+        visited, asked = Transitions.concatenate(parts), torch.cat(askeds)
         if self.budget is not None:
             chosen = self._most_uncertain(visited.observation, asked)
             if self.expert is not None:

@@ -20,10 +20,9 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 from numpy.typing import NDArray
 
-from lit_imitation.data.checks import ACTION_TOLERANCE
+from lit_imitation.data.checks import ACTION_TOLERANCE, FIELDS
 from lit_imitation.data.columns import Metadata
 from lit_imitation.data.demonstrations import (
-    FIELDS,
     Demonstrations,
     read_demonstrations,
     write_demonstrations,
@@ -32,7 +31,7 @@ from lit_imitation.envs import make_single
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.files import atomic_write, temporary_name
-from lit_imitation.utils.integrity import check_file, check_inside
+from lit_imitation.utils.integrity import check_file, check_within
 from lit_imitation.utils.program import resume_command
 
 LARGEST_TABLE = 2**28
@@ -121,8 +120,8 @@ class HumanLabels:
                 action; the text names file, line and row, says what was found, and what is allowed.
         """
         file, path = directory / "states.npz", directory / "labels.csv"
-        check_inside(file, directory, DemonstrationError)
-        check_inside(path, directory, DemonstrationError)
+        check_within(file, directory, DemonstrationError)
+        check_within(path, directory, DemonstrationError)
         states, _, metadata = read_demonstrations(str(file), observation_space, action_space)
         if digest(states) != (metadata.get("digest") if recorded is None else recorded):
             raise DemonstrationError(

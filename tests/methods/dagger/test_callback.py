@@ -111,7 +111,7 @@ def test_the_folder_is_an_ordinary_demonstration_source(tmp_path):
     _, _, data = run(tmp_path)
     again = DemonstrationDataModule("CartPole-v1", demonstrations=str(tmp_path / "dataset"), val_fraction=0.0, seed=0)
     again.setup("fit")
-    together = Transitions.joined([data.train, data.held_out])
+    together = Transitions.concatenate([data.train, data.held_out])
     assert len(again.train) == len(together)
     order = [np.lexsort(record.observation.numpy().T) for record in (again.train, together)]
     np.testing.assert_array_equal(again.train.observation[order[0]], together.observation[order[1]])
@@ -148,7 +148,7 @@ def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
     plain = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=3, num_envs=3, seed=0)
     plain.setup("fit")
     first = dataset(tmp_path / "all", data)[0]
-    assert torch.equal(first.observation, Transitions.joined([plain.train, plain.held_out]).observation)
+    assert torch.equal(first.observation, Transitions.concatenate([plain.train, plain.held_out]).observation)
     dagger, _, data = run(tmp_path / "one", rounds=1, initial_episodes=1)
     (only,) = dataset(tmp_path / "one", data)[0].episode_lengths().tolist()
     assert dagger.records[0]["dataset_size"] == only
@@ -228,7 +228,7 @@ def test_weights_of_demonstrations_and_of_labels(tmp_path):
     data = {"return_temperature": None}
     source = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=3, num_envs=3, seed=0)
     source.setup("fit")
-    weighted = Transitions.joined([source.train, source.held_out])
+    weighted = Transitions.concatenate([source.train, source.held_out])
     weighted.weight = torch.rand(len(weighted)) + 0.5
     weighted.next_observation = None
     data = {"expert": "scripted", "demonstrations": weighted}

@@ -1,4 +1,4 @@
-"""What the studies' tests share."""
+"""Checks shared by the tests of the studies."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 
 
 def rows(out, name):
-    """Of a figure's CSV."""
+    """Rows of a figure's CSV."""
     with (out / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def goes_on(out, again, summary, count, parts, without=()):
-    """Of `count` runs those whose names hold `parts` are lost: the study trains them alone, and tells the same.
+def check_resume(out, again, summary, count, parts, without=()):
+    """Delete runs by parts of their names and check that the study repeats only these, with equal results.
 
     Arrays named in `without` are not compared.
     """
     files = sorted((out / "runs").iterdir())
     assert len(files) == count
-    kept = {file: file.stat().st_mtime_ns for file in files}
+    times = {file: file.stat().st_mtime_ns for file in files}
     lost = [next(file for file in files if part in file.name) for part in parts]
     before = {file: dict(np.load(file)) for file in lost}
     for file in lost:
         file.unlink()
     assert again() == summary
-    assert all(file.stat().st_mtime_ns == time for file, time in kept.items() if file not in lost)
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items() if file not in lost)
     for file, arrays in before.items():
         after = np.load(file)
         for name, array in arrays.items():

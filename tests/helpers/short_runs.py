@@ -1,4 +1,4 @@
-"""Runs of seconds by the command line, and what they leave behind."""
+"""Command-line runs of a few seconds, and their results."""
 
 from __future__ import annotations
 

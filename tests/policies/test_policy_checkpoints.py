@@ -1,4 +1,4 @@
-"""A policy into a checkpoint and out again, and nothing else out of one."""
+"""Policies in checkpoints: round trips, broken files and malicious files."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ POLICIES = {
 
 
 class OwnPolicy(DeterministicPolicy):
-    """A user's own, with a hyper-parameter more."""
+    """User-defined policy with an additional hyper-parameter."""
 
     def __init__(self, observation_space, action_space, *, shift=0.0, **arguments):
         super().__init__(observation_space, action_space, **arguments)
@@ -75,17 +75,17 @@ def test_round_trip(name, tmp_path):
     assert loaded.action_space == policy.action_space
     np.testing.assert_array_equal(loaded(x), policy(x))
     torch.manual_seed(0)
-    drawn = policy(x, deterministic=False)
+    sampled = policy(x, deterministic=False)
     torch.manual_seed(0)
-    np.testing.assert_array_equal(loaded(x, deterministic=False), drawn)
-    action = torch.from_numpy(sample(policy.action_space, 30)).to(torch.from_numpy(drawn).dtype)
+    np.testing.assert_array_equal(loaded(x, deterministic=False), sampled)
+    action = torch.from_numpy(sample(policy.action_space, 30)).to(torch.from_numpy(sampled).dtype)
     x = torch.from_numpy(x)
     assert torch.equal(loaded.loss(x, action), policy.eval().loss(x, action))
     assert describe(loaded) == describe(policy)
     assert loaded.network.dropout == policy.network.dropout
 
 
-def test_layer_sizes_given_as_an_array_come_back(tmp_path):
+def test_array_layer_sizes_round_trip(tmp_path):
     policy = CategoricalPolicy(VECTOR, Discrete(3), hidden_sizes=np.array([5, 6]))
     loaded = load_policy(save(policy, tmp_path / "p.ckpt"))
     assert [layer.out_features for layer in loaded.network.layers] == [5, 6, 3]
@@ -96,17 +96,17 @@ def test_descriptions_are_primitives(name):
     json.dumps(describe(POLICIES[name]()))
 
 
-def test_built_from_a_description_has_fresh_weights():
+def test_build_gives_fresh_weights():
     policy = POLICIES["deterministic"]()
     again = build(describe(policy), Policy)
     assert again.huber_delta == 0.7
     assert not torch.equal(again.network.layers[0].weight, policy.network.layers[0].weight)
 
 
-def test_a_users_own_class_comes_back_where_trusted(tmp_path):
+def test_trusted_user_class_round_trips(tmp_path):
     policy = OwnPolicy(VECTOR, Box(-1, 1, (2,), np.float32), shift=0.3, hidden_sizes=(4,))
     path = save(policy, tmp_path / "p.ckpt")
-    with pytest.raises(ConfigError, match=r"names .*OwnPolicy, which is not of this package.*trust=True"):
+    with pytest.raises(ConfigError, match=r"names .*OwnPolicy, which is not part of this package.*trust=True"):
         load_policy(path)
     loaded = load_policy(path, trust=True)
     assert type(loaded) is OwnPolicy
@@ -114,10 +114,10 @@ def test_a_users_own_class_comes_back_where_trusted(tmp_path):
     np.testing.assert_array_equal(loaded(x), policy(x))
 
 
-# Which file is meant.
+# Choice of the file.
 
 
-def test_of_a_run_the_best_checkpoint_then_the_last_then_the_newest(tmp_path):
+def test_run_directory_gives_best_last_then_newest(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for age, name in enumerate(["b.ckpt", "a.ckpt", "c.ckpt"]):
@@ -133,7 +133,7 @@ def test_of_a_run_the_best_checkpoint_then_the_last_then_the_newest(tmp_path):
     assert find_checkpoint(folder / "c.ckpt").name == "c.ckpt"
 
 
-def test_a_run_is_loaded_by_its_directory(tmp_path):
+def test_policy_loads_from_run_directory(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     policy = POLICIES["gaussian"]()
     save(policy, tmp_path / "checkpoints" / "best.ckpt")
@@ -141,14 +141,14 @@ def test_a_run_is_loaded_by_its_directory(tmp_path):
     np.testing.assert_array_equal(load_policy(tmp_path)(x), policy(x))
 
 
-def test_no_checkpoint_is_an_error(tmp_path):
+def test_missing_checkpoint_raises(tmp_path):
     with pytest.raises(ConfigError, match="nowhere does not exist"):
         load_policy(tmp_path / "nowhere")
-    with pytest.raises(ConfigError, match=r"holds no checkpoints/\*\.ckpt"):
+    with pytest.raises(ConfigError, match=r"contains no checkpoints/\*\.ckpt"):
         load_policy(tmp_path)
 
 
-# Files that are not what they should be.
+# Broken files.
 
 
 def broken_files():
@@ -177,7 +177,7 @@ def broken_files():
 
 
 @pytest.mark.parametrize("case", list(broken_files()))
-def test_a_broken_checkpoint_is_one_clear_error(case, tmp_path):
+def test_broken_checkpoint_raises_config_error(case, tmp_path):
     torch.save(broken_files()[case], tmp_path / "broken.ckpt")
     with pytest.raises(LitImitationError) as caught:
         load_policy(tmp_path / "broken.ckpt")
@@ -185,14 +185,14 @@ def test_a_broken_checkpoint_is_one_clear_error(case, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"not a checkpoint\n", b"PK\x03\x04 cut"], ids=range(4))
-def test_a_file_that_is_no_checkpoint(content, tmp_path):
+def test_other_file_raises_config_error(content, tmp_path):
     (tmp_path / "x.ckpt").write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.ckpt cannot be read as a checkpoint"):
         load_policy(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.99])
-def test_a_truncated_checkpoint(fraction, tmp_path):
+def test_truncated_checkpoint_raises_config_error(fraction, tmp_path):
     path = save(POLICIES["gaussian"](), tmp_path / "x.ckpt")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * fraction)])
@@ -200,11 +200,11 @@ def test_a_truncated_checkpoint(fraction, tmp_path):
         load_policy(path)
 
 
-# Files that mean harm.
+# Malicious files.
 
 
 class Harm:
-    """Unpickled, it makes a file."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, target):
         self.target = target
@@ -214,7 +214,7 @@ class Harm:
 
 
 @pytest.mark.parametrize("place", ["whole", "policy", "class", "arguments", "state", "raw pickle"])
-def test_a_malicious_checkpoint_runs_nothing(place, tmp_path):
+def test_malicious_checkpoint_runs_no_code(place, tmp_path):
     target, path = tmp_path / "executed", tmp_path / "harm.ckpt"
     harm, policy = Harm(target), POLICIES["gaussian"]()
     if place == "raw pickle":
@@ -232,13 +232,13 @@ def test_a_malicious_checkpoint_runs_nothing(place, tmp_path):
         with pytest.raises(ConfigError, match=r"harm\.ckpt cannot be read as a checkpoint of tensors and primitives"):
             read(path)
     assert not target.exists()
-    with contextlib.suppress(RuntimeError):  # what came out may be no checkpoint, after the harm is done
-        torch.load(path, weights_only=False)  # the harm is real: this is what must not be done
+    with contextlib.suppress(RuntimeError):  # loading may fail after the harm is done
+        torch.load(path, weights_only=False)  # shows that the harm is real
     assert target.exists()
 
 
 @pytest.mark.parametrize("name", ["sneaky_policies.Policy", "os.system", "torch.nn.modules.linear.Linear", ""])
-def test_a_file_may_not_import_what_it_names(name, tmp_path, monkeypatch):
+def test_checkpoint_cannot_import_modules(name, tmp_path, monkeypatch):
     (tmp_path / "sneaky_policies.py").write_text(
         "import pathlib\n"
         "from lit_imitation.policies import GaussianPolicy\n"
@@ -249,13 +249,13 @@ def test_a_file_may_not_import_what_it_names(name, tmp_path, monkeypatch):
     policy = POLICIES["gaussian"]()
     path = save(policy, tmp_path / "p.ckpt", policy=describe(policy) | {"class": name})
     before = set(sys.modules)
-    with pytest.raises(ConfigError, match=f"names {name}, which is not of this package; if you trust"):
+    with pytest.raises(ConfigError, match=f"names {name}, which is not part of this package; if you trust"):
         load_policy(path)
     assert set(sys.modules) == before
     assert not (tmp_path / "executed").exists()
 
 
-# What it costs to import.
+# Import time.
 
 HEAVY = ("lightning", "pytorch_lightning", "lightning_fabric", "wandb", "matplotlib", "envpool", "stable_baselines3")
 

@@ -1,4 +1,4 @@
-"""An environment with several discrete actions at once."""
+"""Environment with MultiDiscrete actions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gymnasium.spaces import Box, MultiDiscrete
 CHOICES, FIRST = (3, 2, 4), (0, -1, 5)
 
 
-class LampsEnv(gymnasium.Env):
-    """Three lamps each ask for one of their choices; the reward of a step is the share of them that got it.
+class MatchTargetsEnv(gymnasium.Env):
+    """Three components each have a target choice; the reward of a step is the share of components that match it.
 
-    The observation has an indicator for each choice. An episode is cut after 8 steps.
+    The observation holds the targets as one-hot vectors. An episode is truncated after 8 steps.
     """
 
     observation_space, action_space = Box(0, 1, (sum(CHOICES),), np.float32), MultiDiscrete(CHOICES, start=FIRST)
@@ -36,9 +36,9 @@ class LampsEnv(gymnasium.Env):
 
 
 def expert(observation: np.ndarray) -> np.ndarray:
-    """`[B, 9]` to `[B, 3]`: what is asked for."""
+    """Target actions `[B, 3]` of observations `[B, 9]`."""
     parts = np.split(observation, np.cumsum(CHOICES)[:-1], axis=1)
     return np.stack([part.argmax(1) for part in parts], 1) + FIRST
 
 
-gymnasium.register("Lamps-v0", "lamps:LampsEnv")
+gymnasium.register("MatchTargets-v0", "multi_discrete:MatchTargetsEnv")

@@ -1,4 +1,4 @@
-"""Two tasks whose episodes end early: one with success, one with failure."""
+"""Two tasks whose episodes end early, one with success and one with failure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EDGE, HORIZON = 6, 60
 
 
 class FinishLine(gymnasium.Env):
-    """Walk to the line at `EDGE`, and the episode ends; to linger before it costs nothing but time, −1 a step.
+    """Walk to the line at `EDGE`, where the episode ends; each step before it costs 1.
 
-    The observation is the place; the actions are left, stay and right.
+    The observation is the position; the actions are left, stay and right.
     """
 
     observation_space = Box(-20.0, float(EDGE), (1,), np.float32)
@@ -34,7 +34,7 @@ class FinishLine(gymnasium.Env):
 
 
 class Ledge(FinishLine):
-    """The same place with an abyss at `EDGE`: 1 a step, until one falls."""
+    """The same walk with a cliff at `EDGE`: reward 1 per step until the fall."""
 
     paid = 1.0
 

@@ -1,7 +1,7 @@
-"""The `imitation` library's MCE IRL in its own random-transition environment, as recorded.
+"""MCE IRL of the `imitation` library in its random-transition environment, from a recorded fixture.
 
-`python -m experiments.speed.maxent_irl --fixture` records it anew (`experiments/speed/imitation_maxent_irl.py`, in an environment
-with that library).
+`python -m experiments.speed.maxent_irl --fixture` records the fixture again, in an environment with that library
+(`experiments/speed/imitation_maxent_irl.py`).
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def recorded():
+def fixture_data():
     with np.load(Path(__file__).with_name("imitation_mce_irl.npz"), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
 
 
 def all_visits(mdp, policy, planning):
-    """Theirs count the state after the last step too."""
+    """State visits including the state after the last step, as `imitation` counts them."""
     longer = torch.cat([policy, policy[-1:]])
     return occupancy(mdp, longer, {0: mdp.start}, Planning(planning.horizon + 1, planning.gamma)).sum(1)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 @pytest.mark.parametrize("name", ["true", "recovered"])
-def test_values_policy_and_occupancy_are_the_same(recorded, name, gamma):
-    mdp = TabularMDP(recorded["transitions"].astype(np.float64), recorded["start"])
-    planning = Planning(len(recorded["true_value_1.0"]), gamma)
-    reward = RewardTable(torch.from_numpy(recorded["reward" if name == "true" else "recovered_reward"]).double())
+def test_values_policy_and_occupancy_match_imitation(fixture_data, name, gamma):
+    mdp = TabularMDP(fixture_data["transitions"].astype(np.float64), fixture_data["start"])
+    planning = Planning(len(fixture_data["true_value_1.0"]), gamma)
+    reward = RewardTable(torch.from_numpy(fixture_data["reward" if name == "true" else "recovered_reward"]).double())
     value, policy = solve(mdp, reward, planning)
-    expected = {key: recorded[f"{name}_{key}_{gamma}"] for key in ("value", "policy", "visits")}
+    expected = {key: fixture_data[f"{name}_{key}_{gamma}"] for key in ("value", "policy", "visits")}
     np.testing.assert_allclose(value[:-1], expected["value"], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(policy, expected["policy"], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(all_visits(mdp, policy, planning), expected["visits"], rtol=0, atol=TOLERANCE)
 
 
-def test_the_recovered_rewards_lead_to_the_same_visits(recorded):
-    """Both are to match the true reward's; theirs was trained until it did, to 2e-5."""
-    mdp = TabularMDP(recorded["transitions"].astype(np.float64), recorded["start"])
-    horizon = len(recorded["true_value_1.0"])
-    planning, features = Planning(horizon, 1.0), torch.from_numpy(recorded["features"]).double()
-    expert = solve(mdp, RewardTable(torch.from_numpy(recorded["reward"]).double()), planning).policy
+def test_recovered_rewards_give_same_visits(fixture_data):
+    """Both have to match the visits under the true reward; `imitation` was trained until it did, to 2e-5."""
+    mdp = TabularMDP(fixture_data["transitions"].astype(np.float64), fixture_data["start"])
+    horizon = len(fixture_data["true_value_1.0"])
+    planning, features = Planning(horizon, 1.0), torch.from_numpy(fixture_data["features"]).double()
+    expert = solve(mdp, RewardTable(torch.from_numpy(fixture_data["reward"]).double()), planning).policy
     demonstrated = occupancy(mdp, expert, {0: mdp.start}, planning).sum(1)
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-10)
@@ -63,6 +63,6 @@ def test_the_recovered_rewards_lead_to_the_same_visits(recorded):
     optimizer.step(closure)
     policy = solve(mdp, RewardTable((features @ weights).detach()), planning).policy
     visits = all_visits(mdp, policy, planning)
-    np.testing.assert_allclose(visits, recorded["recovered_visits"], rtol=0, atol=TOLERANCE)
-    theirs, ours = recorded["recovered_reward"], (features @ weights).detach().numpy()
-    assert np.corrcoef(theirs, ours)[0, 1] > 0.999
+    np.testing.assert_allclose(visits, fixture_data["recovered_visits"], rtol=0, atol=TOLERANCE)
+    recorded, recovered = fixture_data["recovered_reward"], (features @ weights).detach().numpy()
+    assert np.corrcoef(recorded, recovered)[0, 1] > 0.999

@@ -1,4 +1,4 @@
-"""Columns of demonstrations as a file holds them, and the spaces they are of."""
+"""Columns of demonstration files, and their spaces."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CHOICE = Discrete(3, start=-1)
 
 
 def columns(**changes) -> dict:
-    """D4RL's columns of ten rows in two trajectories; a change to None removes a key."""
+    """D4RL columns of ten rows in two trajectories; a change to None removes a key."""
     rng = np.random.default_rng(0)
     held = {
         "observations": rng.normal(size=(10, 3)),

@@ -1,4 +1,4 @@
-"""Runs of the command line in processes of their own, for which nothing is imported anew."""
+"""Command-line runs in forked processes, which share one import of the libraries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 _context = multiprocessing.get_context("forkserver")
-# What is not installed is passed over.
+# Packages that are not installed are skipped.
 _context.set_forkserver_preload(
     ["lit_imitation.training.lightning_cli", "lit_imitation.methods", "scipy.stats", "envpool"]
 )
@@ -31,14 +31,14 @@ def _run(arguments: list[str], output: Path, environment: dict[str, str]) -> Non
 
 
 def start(arguments: list[str], output: Path = Path(os.devnull), **environment: str) -> BaseProcess:
-    """Begin a run that writes what it says to `output`."""
+    """Start a run that writes its output to `output`."""
     process = _context.Process(target=_run, args=(arguments, output, environment))
     process.start()
     return process
 
 
 def finish(arguments: list[str], output: Path) -> None:
-    """Do a run that has to succeed."""
+    """Run a command that has to succeed."""
     process = start(arguments, output)
     process.join(120)
     assert process.exitcode == 0, output.read_text()
@@ -51,8 +51,8 @@ def _rank(function: Callable[[], dict[str, torch.Tensor]], rank: int, world: int
     dist.destroy_process_group()
 
 
-def together(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
-    """What a function of the test's module returns on each of `world` processes that know of one another."""
+def run_ranks(function: Callable[[], dict[str, torch.Tensor]], world: int, directory: Path) -> list[Any]:
+    """Results of a function of the test module on each of `world` ranks of one process group."""
     files = [directory / f"rank_{rank}.pt" for rank in range(world)]
     processes = [
         _context.Process(target=_rank, args=(function, rank, world, directory / "store", file))
