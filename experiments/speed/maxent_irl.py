@@ -37,7 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback
+from lightning import Callback, Trainer
 
 import lit_imitation
 from experiments.scores.readme import refresh
@@ -46,7 +46,6 @@ from experiments.speed.baseline import Worker, baseline_python
 from experiments.speed.common import machine, ratios, save, turns
 from lit_imitation.tabular import TabularMDP
 from lit_imitation.tabular.trajectories import sample_trajectories
-
 
 HERE = Path(__file__).parent
 ACTIONS, SUCCESSORS, HORIZON, FEATURES, DEMONSTRATIONS = 5, 4, 50, 10, 100

@@ -11,6 +11,7 @@ from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import TrainingError
 from lit_imitation.methods.evaluation import Evaluation, describe_columns
 from lit_imitation.methods.resumable import Resumable
+from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import Policy, PolicyFactory, default_policy
 from lit_imitation.rollout import Actor, Episode

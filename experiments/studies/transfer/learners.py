@@ -19,7 +19,6 @@ from lit_imitation.data.imitation_module import ImitationDataModule
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
 from lit_imitation.methods import AIRL, GAIL, RL
-from lit_imitation.methods.gail import GAIL
 from lit_imitation.metrics.epic import EPIC, pearson_distance
 from lit_imitation.policies import PolicyFactory, SquashedGaussianPolicy
 from lit_imitation.policies.checkpoints import read_checkpoint
