@@ -131,8 +131,8 @@ class Encoder(nn.Module):
     """Encoder of observations from any supported space to a feature vector.
 
     Discrete observations become one-hot vectors, and binary ones 0 and 1. A Box is either an image for convolutions, or
-    flattened and standardized as a vector. `auto` takes a Box for an image if its sides are at least 28 and it holds
-    integers from 0 to 255, or floats with a channel axis or stacked frames, or floats from 0 to 1 or 0 to 255. Small
+    flattened and standardized as a vector. `auto` takes a Box with sides of at least 28 for an image in three cases: it
+    holds integers from 0 to 255; floats with a channel axis or stacked frames; or floats from 0 to 1 or 0 to 255. Small
     grids of codes, such as MiniGrid's 7×7×3, are therefore vectors.
 
     Args:

@@ -84,7 +84,7 @@ class Stage:
         torch.save({**held, **changes}, path)
         return path
 
-    def configured(self, change: Any) -> Path:
+    def checkpoint_with(self, change: Any) -> Path:
         """Checkpoint whose configuration was changed in place."""
         config = good_config()
         change(config)

@@ -123,7 +123,7 @@ def test_mismatched_shapes_raise():
 def test_no_episodes_raise():
     metric = EpisodeStatistics()
     metric.update(*no_success([]))
-    with pytest.raises(ValueError, match="no episode"):
+    with pytest.raises(ValueError, match="no evaluation episodes"):
         metric.compute()
 
 

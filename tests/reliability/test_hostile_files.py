@@ -162,11 +162,11 @@ def bomb() -> dict[str, Any]:
 
 
 for _name, _change in CONFIGS.items():
-    add(f"checkpoint_config-{_name}", lambda stage, change=_change: run_command(stage.configured(change)))
+    add(f"checkpoint_config-{_name}", lambda stage, change=_change: run_command(stage.checkpoint_with(change)))
 for _command in ("validate", "predict"):
     add(
         f"checkpoint_config-policy, {_command}",
-        lambda stage, command=_command: run_command(stage.configured(CONFIGS["policy"]), command),
+        lambda stage, command=_command: run_command(stage.checkpoint_with(CONFIGS["policy"]), command),
     )
 
 
@@ -174,7 +174,7 @@ def _module_in_folder(name: str, key: str) -> Callable[[Stage], Attempt]:
     def trial(stage: Stage) -> Attempt:
         (stage.inside / name).write_text("class_path: hostile_module.Policy\n")
         change = (set_data if key in ("demonstrations", "env_id", "expert") else set_model)(**{key: name})
-        return run_command(stage.configured(change))
+        return run_command(stage.checkpoint_with(change))
 
     return trial
 
@@ -216,11 +216,11 @@ for _name, _text in CONFIG_TEXTS.items():
     )
 add(
     "checkpoint_config-class in the environment's arguments",
-    lambda stage: run_command(stage.configured(set_data(env_kwargs={"a": POPEN}))),
+    lambda stage: run_command(stage.checkpoint_with(set_data(env_kwargs={"a": POPEN}))),
 )
 add(
     "checkpoint_config-it vouches for its own zip",
-    lambda stage: run_command(stage.configured(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"),
+    lambda stage: run_command(stage.checkpoint_with(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"),
 )
 
 # Pickles inside checkpoints.
