@@ -45,7 +45,12 @@ def demonstrations():
 def fit(directory, callbacks=(), module=None, resume=None, batch_size=BATCH, **options):
     """A short run; the module with its Trainer."""
     data = DemonstrationDataModule(
-        "Spaces-v0", demonstrations(), env_kwargs=SPACES, batch_size=batch_size, eval_episodes=0, val_fraction=0.1
+        "Spaces-v0",
+        demonstrations=demonstrations(),
+        env_kwargs=SPACES,
+        batch_size=batch_size,
+        eval_episodes=0,
+        val_fraction=0.1,
     )
     module = module or BC(learning_rate=1e-2)
     trainer = Trainer(
@@ -210,7 +215,7 @@ def test_moving_average_is_evaluated_saved_and_resumed(tmp_path, monkeypatch):
     found = torch.cat([parameter.detach().flatten() for parameter in loaded.policy.parameters()])
     torch.testing.assert_close(found, average)
     again = BC(learning_rate=1e-2, optimization=averaging)
-    fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, filename="{step}")], module=again)
+    fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")], module=again)
     resumed = BC(learning_rate=1e-2, optimization=averaging)
     assert_same(fit(tmp_path, module=resumed, resume=tmp_path / "step=7.ckpt"), module)
 
