@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import TrainingError
@@ -78,6 +79,10 @@ class Method(Resumable, Describable, LightningModule):
 
     # Blocks of gradient steps
 
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer | None:
+        """Another optimizer of torch, for a subclass that wants one; None for Adam with the method's settings."""
+        return None
+
     @property
     def accumulate_batches(self) -> int:
         """Minibatches of one optimizer step."""
@@ -107,7 +112,9 @@ class Method(Resumable, Describable, LightningModule):
         if not bool(statistics[:, 0].isfinite().all()):
             wrong = int((~statistics[:, 0].isfinite()).nonzero()[0])
             every = self.accumulate_batches
-            minibatch = {name: column[wrong * every : (wrong + 1) * every] for name, column in columns.items()}
+            minibatch = {
+                name: column[wrong * every : (wrong + 1) * every].flatten(0, 1) for name, column in columns.items()
+            }
             raise TrainingError(
                 f"the loss is {float(statistics[wrong, 0])} at step {first + wrong} (epoch {self.current_epoch}); the "
                 f"batch:\n{describe_columns(minibatch)}\n{self.last_good()}"
