@@ -279,6 +279,8 @@ def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
                     group["lr"] = group["lr"] * (new["lr"] / old["lr"])
                 else:
                     group[name] = new[name]
+            if new.get("schedule") != old.get("schedule"):
+                group["lr"] = new["lr"]
 
 
 def align_progress(trainer: Trainer) -> None:

@@ -67,6 +67,7 @@ class Descent:
         self.eps = eps
         own = make_optimizer([self.vector]) if make_optimizer is not None else None
         self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
+        self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
         self.processes = world_size()
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
