@@ -1,7 +1,7 @@
-"""Count what was tried against the library and what held, into `docs/reliability.md` and `results/reliability.json`.
+"""Count the reliability trials and how many held, into `docs/reliability.md` and `results/reliability.json`.
 
-`python -m experiments.reliability` (`make reliability`) runs every test under `tests/reliability`, the slow ones too; a
-test is a trial, and its id begins with its kind. What `make mutants` found is added from `results/mutants.json`.
+`python -m experiments.reliability` (`make reliability`) runs all tests under `tests/reliability`, fast and slow. A test is
+a trial, and its id begins with its kind. The counts of `make mutants` come from `results/mutants.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAGE, RESULTS = ROOT / "docs" / "reliability.md", ROOT / "experiments" / "result
 
 
 def trials(reports: list[Path]) -> dict[str, dict[str, Any]]:
-    """Per suite, from pytest's JUnit reports: trials and how many held, by kind; skipped; names of the failed."""
+    """Trials and held trials by kind, skipped counts, and names of failed trials of each suite, from JUnit reports."""
     found: dict[str, dict[str, Any]] = {
         suite: {"tried": Counter(), "held": Counter(), "skipped": 0, "failed": []} for suite in SUITES
     }
@@ -56,7 +56,7 @@ def trials(reports: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def tables(found: dict[str, dict[str, Any]], mutants: dict[str, Any] | None) -> str:
-    """Markdown: one row a suite, then one row a kind."""
+    """Markdown tables: one row per suite, then one row per kind."""
     lines = ["| suite | tried | held |", "|---|---|---|"]
     for suite, title in SUITES.items():
         tried, held = (sum(found[suite][what].values()) for what in ("tried", "held"))
@@ -72,10 +72,10 @@ def tables(found: dict[str, dict[str, Any]], mutants: dict[str, Any] | None) -> 
 
 
 def main() -> None:
-    """Run the suites, write the figures and the page's tables."""
+    """Run the suites, and write the results and the page's tables."""
     parser = argparse.ArgumentParser(description="run the reliability suites and count what held")
     parser.add_argument("--jobs", default="2", help="pytest workers (default: 2)")
-    parser.add_argument("--fast", action="store_true", help="leave the slow trials out")
+    parser.add_argument("--fast", action="store_true", help="skip the slow trials")
     parser.add_argument("--report", type=Path, nargs="+", help="use these JUnit reports instead of running the suites")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
