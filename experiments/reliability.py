@@ -1,7 +1,7 @@
 """Count the reliability trials and how many held, into `docs/reliability.md` and `results/reliability.json`.
 
-`python -m experiments.reliability` (`make reliability`) runs all tests under `tests/reliability`, fast and slow. A test is
-a trial, and its id begins with its kind. The counts of `make mutants` come from `results/mutants.json`.
+`python -m experiments.reliability` (`make reliability`) runs all tests under `tests/reliability`, fast and slow. A test
+is a trial, and its id begins with its kind. The counts of `make mutants` come from `results/mutants.json`.
 """
 
 from __future__ import annotations
