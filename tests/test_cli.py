@@ -277,8 +277,6 @@ ERRORS = {
     "collect with an argument of no environment": (
         ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "gravitation=3"], "gravitation"),
     "collect with half an option": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--epi=3"], "--epi=3"),
-    "study with half an option": (["study", "horizon", "--out=x", "--qui"], "--qui"),
-    "study into a URL": (["study", "horizon", "--out=s3://bucket/x"], "--out s3://bucket/x: only local"),
     "collect into a text file": (["collect", "--env_id=CartPole-v1", "--out=x.txt"], ".npz or .hdf5"),
 }  # fmt: skip
 

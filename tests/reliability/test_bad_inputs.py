@@ -652,7 +652,6 @@ OPTIONS = {
     "collect of an unknown expert": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--expert", "q"], "'q'"),
     "repeat no seeds": (["repeat", "--config", "bc/cartpole", "--seeds", "0"], "--seeds 0"),
     "repeat of what is not there": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
-    "study without jobs": (["study", "horizon", "--out", "out", "--jobs", "0"], "--jobs"),
 }
 
 
