@@ -144,7 +144,7 @@ def test_collect_passes_arguments_to_the_environment(tmp_path):
 
 
 def test_my_own_demonstrations(tmp_path):
-    """What the README shows: NumPy arrays of one's own, and one option."""
+    """The example of docs/data.md: your own NumPy arrays, and one option."""
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(300, 4)).astype(np.float32)
     np.savez(
