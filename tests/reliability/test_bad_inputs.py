@@ -666,8 +666,7 @@ OPTIONS = {
     "collect an unknown id": (["collect", "--env_id", "CartPol-v1", "--out", "x.npz"], "CartPole-v1"),
     "collect of an unknown expert": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--expert", "q"], "'q'"),
     "repeat no seeds": (["repeat", "--config", "bc/cartpole", "--seeds", "0"], "--seeds 0"),
-    "repeat of missing recipe": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
-    "study without jobs": (["study", "horizon", "--out", "out", "--jobs", "0"], "--jobs"),
+    "repeat of what is not there": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
 }
 
 

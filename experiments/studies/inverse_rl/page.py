@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import table
 from experiments.studies.inverse_rl.figures import CORNER, NOTABLE, QUANTITIES, SHOWN, STYLES, TITLES
 from experiments.studies.inverse_rl.worlds import PICTURED
 

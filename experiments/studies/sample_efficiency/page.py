@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import table
 from experiments.studies.sample_efficiency.architecture import WINDOW
 
 BY_HEART = ", whose trajectories it knows less well than those that it learns from, by heart"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import table
 from experiments.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
