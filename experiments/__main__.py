@@ -91,6 +91,8 @@ def speed(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
+    if options.name in ("rl", "adversarial", "maxent_irl") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, before torch starts its threads
     module = import_module(f"experiments.speed.{options.name}")
     sys.argv = [f"python -m experiments speed {options.name}", *arguments[1:]]
     module.main()

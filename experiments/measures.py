@@ -244,7 +244,9 @@ def last_rounds(done: Done) -> dict[str, Any]:
     """Per seed, the means of logged metrics over the last five rounds."""
     found: dict[str, list[float]] = {}
     for name in ("jensen_shannon", "reward_mean", "reward_std"):
-        columns = [[float(row[f"train/{name}"]) for row in logged(run) if row.get(f"train/{name}")] for run in done.runs]
+        columns = [
+            [float(row[f"train/{name}"]) for row in logged(run) if row.get(f"train/{name}")] for run in done.runs
+        ]
         found[name] = [float(np.mean(values[-5:])) for values in columns if values]
     return found
 

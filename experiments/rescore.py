@@ -1,7 +1,7 @@
 """New scores for stored results: the measured returns, relative to each expert's return as it is measured today.
 
-`python -m experiments table NAME --rescore` measures each row's expert as a run does (100 episodes by its mode, cached).
-It trains nothing.
+`python -m experiments table NAME --rescore` measures each row's expert as a run does (100 episodes by its mode,
+cached). It trains nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Score tables from YAML: every method on every task, each over its seeds through `repeat`.
 
 `python -m experiments table NAME` reads `experiments/tables/NAME.yaml` and writes `experiments/results/NAME.json`, one
-entry per row with the results of every seed. An interrupted call resumes: finished seeds are kept in `runs/tables/NAME`.
+entry per row with the results of every seed. An interrupted call resumes: `runs/tables/NAME` keeps finished seeds.
 
 A table's file has `methods` and `tasks`; its rows are `METHOD/TASK` for all of them, or for the `tasks` that a method
 names. The settings of a row come from the top of the file, its method, its task and its entry in `rows`, the later over
@@ -171,7 +171,9 @@ def chosen(name: str, patterns: Sequence[str]) -> Iterator[Row]:
         yield row
 
 
-def fit(config: str | dict[str, Any], overrides: Mapping[str, Any], folder: Path, seeds: Sequence[int], jobs: int) -> Any:
+def fit(
+    config: str | dict[str, Any], overrides: Mapping[str, Any], folder: Path, seeds: Sequence[int], jobs: int
+) -> Any:
     """Run one recipe over consecutive seeds, or resume it; returns what `repeat` aggregates."""
     if isinstance(config, dict):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The `imitation` library's MCE IRL in its own random-transition environment, as recorded.
 
-`python -m experiments.speed.maxent_irl --fixture` records it anew (`experiments/speed/imitation_maxent_irl.py`, in an environment
-with that library).
+`python -m experiments speed maxent_irl --fixture` records it again (`experiments/speed/imitation_maxent_irl.py`, in an
+environment with that library).
 """
 
 from __future__ import annotations
