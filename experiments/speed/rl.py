@@ -218,8 +218,7 @@ def main() -> None:
     pairs = [recipe_share() for _ in range(options.repeats)]
     share = ratios([seconds for _, seconds in pairs], [parts["round"] for parts, _ in pairs])
     result["recipe"] = {"seconds": [parts | {"bare": seconds} for parts, seconds in pairs], "share_of_bare": share}
-    print(
-        f"\n{table(rows[0], rows[1:])}\n\nconfigs/ppo/hopper.yaml runs at {share['median']:.2f} of the bare environment's rate"
-    )
+    print(f"\n{table(rows[0], rows[1:])}")
+    print(f"\nconfigs/ppo/hopper.yaml runs at {share['median']:.2f} of the bare environment's rate")
     print(f"(target ≥ {BARE_LIMIT}); parts of a round: {result['recipe']['seconds'][-1]}")
     print(f"\nwritten: {save('rl', result)}")

@@ -1,7 +1,6 @@
-"""The mirrored maze as an array, in which a reward is planned for exactly: what it asks for, whoever learns from it.
+"""Exact planning on a reward in the mirrored maze, as an array.
 
-Where a policy trained on a learned reward fails, either the reward is at fault or the search for its maximum. This tells
-the two apart.
+A policy trained on a learned reward can fail because of the reward or because of RL; exact planning separates the two.
 """
 
 from __future__ import annotations
