@@ -178,7 +178,7 @@ def gcl_weights(done: Done) -> dict[str, Any]:
 
 
 def reward_quality(done: Done) -> dict[str, Any]:
-    """How close the recovered rewards are to the true one."""
+    """Distances of the recovered rewards from the true one, and values of their policies."""
     summaries = done.summaries()
     names = ("expected_value_difference", "value_share", "reward_correlation", "epic_distance")
     names += ("fresh_expected_value_difference", "fresh_value_share")

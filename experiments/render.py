@@ -54,7 +54,7 @@ def share_of(row: Row, bold: bool = False) -> str:
 
 
 def seeds_of(row: Row) -> int:
-    """How many seeds."""
+    """Number of seeds."""
     return len(row["seeds"])
 
 
@@ -507,7 +507,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def measured_head(row: Row, time: str) -> str:
-    """The beginning of what a comment says."""
+    """The first line of a comment's measured part."""
     return f"# Measured, {seeds_of(row)} seed{'s' * (seeds_of(row) > 1)}: {time} a run on 2 cores;\n"
 
 
@@ -556,7 +556,7 @@ def measured_sac(row: Row) -> str:
 
 
 def comments() -> dict[str, str]:
-    """What each recipe's first comment says was measured, by the recipe's name."""
+    """The measured part of each recipe's first comment, by the recipe's name."""
     own = [row for row in results("bc_recipes") if row["name"] == row["recipe"]]  # others change the expert
     return {
         row["name"]: measured(row)

@@ -79,7 +79,7 @@ class Done(NamedTuple):
     folder: Path
     jobs: int
     result: dict[str, Any]
-    """What `repeat` aggregates."""
+    """The aggregate of `repeat`."""
 
     @property
     def runs(self) -> list[Path]:
@@ -174,7 +174,7 @@ def chosen(name: str, patterns: Sequence[str]) -> Iterator[Row]:
 def fit(
     config: str | dict[str, Any], overrides: Mapping[str, Any], folder: Path, seeds: Sequence[int], jobs: int
 ) -> Any:
-    """Run one recipe over consecutive seeds, or resume it; returns what `repeat` aggregates."""
+    """Run one recipe over consecutive seeds, or resume it; returns the aggregate of `repeat`."""
     if isinstance(config, dict):
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "recipe.yaml", yaml.safe_dump(config, sort_keys=False))

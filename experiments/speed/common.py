@@ -44,7 +44,7 @@ def turns(contenders: Mapping[str, Any], repeats: int) -> Iterator[tuple[str, An
 
 
 def measured(contenders: Mapping[str, Callable[[], Any]], repeats: int, title: str = "") -> dict[str, list[Any]]:
-    """What each contender returned in each repeat."""
+    """The results of each contender, one per repeat."""
     runs: dict[str, list[Any]] = {name: [] for name in contenders}
     for name, contender in turns(contenders, repeats):
         runs[name].append(contender())

@@ -1,4 +1,4 @@
-"""The horizon study, from training to the page, on as little as shows that each part does its work."""
+"""The horizon study on small settings, from training to the page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 
 import numpy as np
 import pytest
-from studying import goes_on
+from studying import resumes
 
+from experiments.__main__ import main
 from experiments.studies.common import quiet
 from experiments.studies.horizon import QUICK, Settings, closed_form, corridor, halvings, run
-from lit_imitation.cli import main
 from lit_imitation.envs.corridor import OFF, RARE
 from lit_imitation.experts import CONTROLLERS
 
@@ -48,7 +48,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     for name in FIGURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -61,12 +61,12 @@ def test_everything_is_written(study):
     assert "nan" not in page
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
-    goes_on(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
+    resumes(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
 
 
-def test_both_get_equally_many_labels(study):
+def test_both_learners_get_the_same_number_of_labels(study):
     out, _ = study
     for part, labels, rounds in (("corridor", 200, 4), ("lane", 120, 2), ("lunar", 200, 1)):
         for file in (out / "runs").glob(f"{part}*"):
@@ -76,7 +76,7 @@ def test_both_get_equally_many_labels(study):
             assert len(set(np.diff(counts))) == 1
 
 
-def test_plotted_costs_are_those_of_the_json(study):
+def test_plotted_costs_match_the_json(study):
     out, summary = study
     rows = table(out / "compounding_error.csv")
     plotted = {
@@ -89,8 +89,8 @@ def test_plotted_costs_are_those_of_the_json(study):
         assert plotted[cell["learner"], cell["T"]] == pytest.approx(cell["cost"]["mean"], rel=1e-4)
 
 
-def test_plotted_slopes_are_those_of_the_plotted_costs(study):
-    """A line through the points in the file, on double logarithmic paper."""
+def test_slopes_match_the_plotted_costs(study):
+    """They are slopes of lines through the points in the file, in logarithms."""
     out, summary = study
     rows = table(out / "compounding_error.csv")
     for panel, part in (
@@ -104,7 +104,7 @@ def test_plotted_slopes_are_those_of_the_plotted_costs(study):
             assert summary["slopes"][part][name]["slope"] == pytest.approx(slope, abs=1e-3)
 
 
-def test_plotted_trajectories_and_distributions_are_those_of_the_runs(study):
+def test_plotted_paths_and_distributions_match_the_runs(study):
     out, _ = study
     lanes = [np.load(file) for file in sorted((out / "runs").glob("lane*"))]
     drawn = table(out / "trajectories.csv")
@@ -122,7 +122,7 @@ def test_plotted_trajectories_and_distributions_are_those_of_the_runs(study):
 
 
 @pytest.mark.parametrize(("epsilon", "horizon"), [(0.01, 10), (0.2, 7), (0.0, 5)])
-def test_closed_forms(epsilon, horizon):
+def test_closed_forms_match_their_sums(epsilon, horizon):
     stays = sum(1 - (1 - epsilon) ** t for t in range(1, horizon + 1))
     assert closed_form(epsilon, horizon, recovers=False) == pytest.approx(stays)
     # x_t = ε (1 − x_{t−1}) has x_t = ε/(1+ε) (1 − (−ε)^t).
@@ -130,12 +130,12 @@ def test_closed_forms(epsilon, horizon):
     assert closed_form(epsilon, horizon, recovers=True) == pytest.approx(back)
 
 
-def test_costs_are_read_off_at_halvings():
+def test_halvings_of_a_horizon():
     assert halvings(320) == [20, 40, 80, 160, 320]
 
 
-def test_a_corridors_measures_are_those_of_a_known_learner():
-    """One that errs in one of four rare situations, and does not return."""
+def test_corridor_measures_of_a_known_learner():
+    """The learner errs in one of four rare situations, and does not return."""
     expert = CONTROLLERS[corridor.ENV]
     kwargs = {"horizon": 20, "probability": 0.2, "situations": 4}
 
@@ -151,8 +151,8 @@ def test_a_corridors_measures_are_those_of_a_known_learner():
 
 
 @pytest.mark.slow
-def test_the_clone_errs_on_what_it_has_not_seen_and_on_nothing_else():
-    """ε is p (1 − p/R)ⁿ on average, and the costs are those of errors at the measured rate, independent per step."""
+def test_the_clone_errs_only_on_unseen_situations():
+    """ε is p (1 − p/R)ⁿ on average; costs are those of independent errors at the measured rate."""
     recipe = {"labels": 3200, "initial": 640, "rounds": 4, "epochs": 8, "learning_rate": 0.05, "batch_size": 256}
     rates = []
     for T in (10, 40):
@@ -171,16 +171,9 @@ def test_the_clone_errs_on_what_it_has_not_seen_and_on_nothing_else():
 
 
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     pytest.importorskip("Box2D")
     main(["study", "horizon", "--quick", "--out", str(tmp_path), "--jobs", "2", "--seeds", "2"])
     summary = json.loads((tmp_path / "horizon.json").read_text())
     assert summary["settings"] == json.loads(json.dumps(dataclasses.asdict(QUICK) | {"corridor_seeds": 2, "seeds": 2}))
     assert all((tmp_path / f"{name}.png").exists() for name in FIGURES)
-
-
-def test_numbers_that_make_no_study_are_refused(capsys, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        main(["study", "horizon", "--out", str(tmp_path), "--jobs", "0"])
-    assert stop.value.code == 1
-    assert "--jobs and --seeds must be at least 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What the studies' tests share."""
+"""Helpers of the studies' tests."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ import numpy as np
 
 
 def rows(out, name):
-    """Of a figure's CSV."""
+    """The rows of a figure's CSV."""
     with (out / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def goes_on(out, again, summary, count, parts, without=()):
-    """Of `count` runs those whose names hold `parts` are lost: the study trains them alone, and tells the same.
+def resumes(out, again, summary, count, parts, without=()):
+    """Delete one run for each of `parts`; the study must train only those again, and give the same summary.
 
-    Arrays named in `without` are not compared.
+    Args:
+        out: Folder of the study.
+        again: Function that runs the study again.
+        summary: Summary of the first call.
+        count: Number of runs of the study.
+        parts: Parts of the names of the runs to delete.
+        without: Names of arrays that are not compared.
     """
     files = sorted((out / "runs").iterdir())
     assert len(files) == count

@@ -1,4 +1,4 @@
-"""The horizon study's three figures, each with the numbers that it shows."""
+"""The horizon study's three figures with their numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = ("expert", "bc", "dagger")
 
 
 def stacked(results: Sequence[Result], name: str) -> NDArray[Any]:
-    """`[seeds, ...]`."""
+    """One array of all results, `[seeds, ...]`."""
     return np.stack([result[name] for result in results])
 
 
@@ -48,7 +48,7 @@ def _rows(panel: str, series: str, x: Iterable[Any], band: tuple[Any, Any, Any])
 
 
 def _hazard(axes: Axes, left: float, right: float, reach: float) -> None:
-    """Shade both hazards, hatched so that they are seen in gray, and draw the lane's center."""
+    """Shade and hatch both hazards, and draw the lane's center."""
     x = np.linspace(left, right, 400)
     center = center_line(x)
     style: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": "#cccccc", "hatch": "////", "linewidth": 0.0}
@@ -58,7 +58,7 @@ def _hazard(axes: Axes, left: float, right: float, reach: float) -> None:
 
 
 def trajectories(results: Sequence[Result], path: Path) -> None:
-    """Where expert, BC and DAgger drive on LaneKeeping: the first drives of every seed, the same starts for all."""
+    """Draw the first drives of every seed on LaneKeeping, with the same starts for expert, BC and DAgger."""
     figure, panels = new_figure(PAGE, 4.7, 3, 1, sharex=True, sharey=True)
     each = max(1, 30 // len(results))
     rows: list[tuple[Any, ...]] = []
@@ -84,7 +84,7 @@ def trajectories(results: Sequence[Result], path: Path) -> None:
 
 
 def state_distributions(lanes: Sequence[Result], landers: Sequence[Result], path: Path) -> None:
-    """What states expert, BC and DAgger visit: positions and offsets on LaneKeeping, the angle on LunarLander."""
+    """Draw the visited states: positions and offsets on LaneKeeping, the angle on LunarLander."""
     from matplotlib.colors import LogNorm
 
     figure, grid = new_figure(PAGE, 4.3, 2, 3, height_ratios=(1, 1.25))
@@ -141,7 +141,7 @@ def compounding_error(
         lanes: results of LaneKeeping.
         landers: results of LunarLander.
         summary: what the study's JSON holds: horizons, slopes, and the corridor's closed forms.
-        path: without suffix.
+        path: File to write, without suffix.
     """
     from matplotlib.ticker import LogLocator
 
@@ -236,7 +236,7 @@ def compounding_error(
 
 
 def _slopes(axes: Axes, parts: Sequence[Mapping[str, Any]], rates: Sequence[float] = ()) -> None:
-    """The fitted exponents, one series a line, in the corner that rising curves leave free."""
+    """Write the fitted exponents, one line per series, into a free corner."""
     which = " / ".join(f"{p:g} {dot}" for p, dot in zip(rates, "●○", strict=False))
     lines = [f"slope (p = {which})" if which else "slope"]
     for name in ("bc", "dagger", "recoverable"):

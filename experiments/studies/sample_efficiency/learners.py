@@ -1,4 +1,4 @@
-"""Who is compared, each by an ordinary run: the expert itself, its clone, DAgger and GAIL. (PPO is fine-tuning's.)"""
+"""The runs of the study: the expert, BC, DAgger and GAIL. (PPO comes from the study of fine-tuning.)"""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def expert(env_id: str, backend: Backend, expert: str, episodes: int, seed: int)
     """Returns of the expert's mode, as every learner is measured by its own.
 
     Args:
-        env_id: the environment.
-        backend: of the environment; named, since another one gives other numbers.
+        env_id: Environment.
+        backend: Backend of the environment; results differ between backends.
         expert: see `load_expert`.
-        episodes: measured.
-        seed: of everything.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
     """
     envs = make(env_id, 1, 0, backend)
     spaces = envs.single_observation_space, envs.single_action_space
@@ -61,12 +61,12 @@ def clone(
     """`BC` on demonstrations, none held out; the average of the weights over the last steps is measured.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
+        env_id: Environment.
+        backend: Backend of the environment.
         demonstrations: of `DemonstrationDataModule`.
         gradient_steps: however few the demonstrations; rounded up to whole passes over them.
-        episodes: measured.
-        seed: of everything.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, env_id, "learner")
     data = DemonstrationDataModule(
@@ -89,12 +89,12 @@ def dagger(
     """DAgger from demonstrations; their expert answers with its mode.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
+        env_id: Environment.
+        backend: Backend of the environment.
         demonstrations: of `DemonstrationDataModule`.
         dagger: of `DAggerCallback`, `epochs_per_round` among it.
         episodes: measured, of the last round's policy.
-        seed: of everything.
+        seed: Seed of everything.
 
     Returns:
         `labels: [rounds + 1]`, with what `Curve` notes at each round's end.
@@ -126,18 +126,18 @@ def gail(
     """GAIL with PPO; the policy of its end is measured.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
+        env_id: Environment.
+        backend: Backend of the environment.
         demonstrations: of `ImitationDataModule`.
         rounds: of `ImitationDataModule`, like the demonstrations.
         discriminator: of `Discriminator`.
-        ppo: of `PPO`.
-        episodes: measured.
-        seed: of everything.
+        ppo: Arguments of `PPO`.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
         aim: mean return in validation at which to stop.
 
     Returns:
-        `LOGGED` of each round, NaN where a round logs none, as `round_…: [rounds]`, beside what `Curve` notes.
+        `LOGGED` of each round, NaN where a round logs none, as `round_…: [rounds]`, in addition to what `Curve` notes.
     """
     seed = derive_seed(seed, env_id, "learner")
     stop = EarlyStopping("val/return_mean", mode="max", stopping_threshold=aim, patience=1_000_000)

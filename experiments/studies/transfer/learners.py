@@ -1,4 +1,4 @@
-"""What the study trains: who is paid a reward that stays, true or learned, and who imitates."""
+"""The runs of the study: RL on a fixed reward, true or learned, and imitation."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed
 ACTIONS = 64
 """Drawn at each state, over which a reward of state and action is averaged to compare it with one of the state."""
 SAMPLES = 128
-"""Of EPIC's expectation."""
+"""Number of samples of EPIC's expectation."""
 REWARD_KEYS = ("reward", "state_dict")
-"""What `load_reward` reads of a checkpoint."""
+"""The parts of a checkpoint that `load_reward` reads."""
 POLICY: PolicyFactory = partial(SquashedGaussianPolicy, **NETWORK)
-"""Of experts and imitators. Their entropy is that of what is played; a clipped Gaussian's is not."""
+"""Policy of experts and imitators. Its entropy is that of the executed actions, unlike a clipped Gaussian's."""
 
 
 class MaximumEntropy(RL):
@@ -79,12 +79,12 @@ def reinforced(
     """A fresh policy, by PPO on the true reward or on one that was learned before.
 
     Args:
-        world: a key of `WORLDS`.
+        world: Key of `WORLDS`.
         where: source or target.
-        rounds: of `RolloutDataModule`.
-        ppo: of `PPO`.
+        rounds: Arguments of `RolloutDataModule`.
+        ppo: Arguments of `PPO`.
         episodes: measured at the end.
-        seed: of everything.
+        seed: Seed of everything.
         origin: what `reward` was made with.
         reward: result of `adversarial`, whose reward is all that the policy is paid; what is measured is the true one.
         temperature: of `MaximumEntropy`, for an expert on the true reward; without it, the reward alone counts.
@@ -126,16 +126,16 @@ def adversarial(
     """GAIL or AIRL in the source; how its policy fares in the target, as it is, and how good its reward is.
 
     Args:
-        world: a key of `WORLDS`.
+        world: Key of `WORLDS`.
         method: airl_state, airl_state_action or gail.
-        rounds: of `ImitationDataModule`.
-        ppo: of `PPO`.
+        rounds: Arguments of `ImitationDataModule`.
+        ppo: Arguments of `PPO`.
         discriminator: of `AIRLDiscriminator` or `Discriminator`.
         steps: of `AIRL` or `GAIL`.
-        teacher: what `expert` was made with.
+        teacher: Arguments with which `expert` was made.
         demonstrations: episodes of the expert, which draws its actions; others for each seed.
         episodes: measured, in either environment.
-        seed: of everything.
+        seed: Seed of everything.
         expert: result of `reinforced`.
 
     Returns:
@@ -187,7 +187,7 @@ def unpacked(result: Path, directory: str) -> Path:
 
 
 def compare(reward: LearnedReward, pair: World, demonstrations: Transitions) -> Result:
-    """How far a learned reward is from the true one: over states, and by EPIC.
+    """Correlation of a learned reward with the true one over states, and their EPIC distance.
 
     Args:
         reward: of `load_reward`.

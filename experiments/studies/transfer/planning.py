@@ -28,7 +28,7 @@ from lit_imitation.utils.seeding import derive_seed
 CELLS = 70
 """Along either axis, each a hundredth wide; the barrier runs between two rows of them."""
 STRIDES = (-1.0, -0.5, 0.0, 0.5, 1.0)
-"""Of an action along either axis: from center to center, two cells at most."""
+"""Values of an action along either axis: from center to center, at most two cells."""
 GAMMA = 0.99
 
 
@@ -36,7 +36,7 @@ def planned(episodes: int, seed: int, origin: dict[str, Any] | None = None, rewa
     """The optimal policy of a reward in the mirrored maze, by value iteration; measured by the true one.
 
     Args:
-        episodes: measured.
+        episodes: Number of measured episodes.
         seed: of their starts.
         origin: what `reward` was made with.
         reward: a result of `adversarial`; without it, the true reward.
