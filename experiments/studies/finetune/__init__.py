@@ -218,7 +218,9 @@ def area(results: Sequence[Result]) -> NDArray[Any]:
 
 def _curve(results: Sequence[Result], level: float) -> dict[str, Any]:
     """Returns and steps, `[validations + 1]` each, and the mean return over training."""
-    steps = np.mean([result["env_steps"] for result in results], axis=0)  # they differ by the steps that only reset
+    steps = np.mean(
+        [result["env_steps"] for result in results], axis=0
+    )  # they differ by the steps that only reset an environment
     curves = np.stack([result["curve"] for result in results])
     value, low, high = mean(curves)
     above = np.flatnonzero(value >= level)

@@ -135,7 +135,7 @@ def finetuned(
         ppo: Arguments of `PPO`.
         teacher: Arguments with which `expert` was made.
         demonstrations: Number of cloned expert episodes, with sampled actions.
-        bc: `epochs`, `batch_size`, and what else `BC` takes.
+        bc: `epochs`, `batch_size`, and further arguments of `BC`.
         episodes: Number of measured episodes of the clone and of the fine-tuned policy.
         seed: Seed of everything.
         expert: File with the result of the function `expert`.

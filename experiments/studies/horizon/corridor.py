@@ -55,10 +55,10 @@ def run(horizon: int, probability: float, situations: int, recipe: dict[str, Any
 
     Args:
         horizon: T.
-        probability: p of a rare situation.
+        probability: Probability p of a rare situation.
         situations: R, how many rare ones there are.
-        recipe: of `Recipe`.
-        steps: measured with each policy.
+        recipe: Arguments of `Recipe`.
+        steps: Number of steps measured with each policy.
         seed: Seed of everything.
     """
     env_kwargs = {"horizon": horizon, "probability": probability, "situations": situations}

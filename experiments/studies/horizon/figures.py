@@ -114,7 +114,7 @@ def state_distributions(lanes: Sequence[Result], landers: Sequence[Result], path
         middle = (edges[1:] + edges[:-1]) / 2
         for name in ALL:
             band = mean(stacked(results, f"{name}_{panel}s"))
-            floor = 1e-5  # shares of 0 have no place on a logarithmic axis
+            floor = 1e-5  # a logarithmic axis cannot show shares of 0
             draw(axes, middle, tuple(np.maximum(part, floor) for part in band), STYLES[name])
             rows += [(panel, name, float(x), "", *(float(v) for v in b)) for x, *b in zip(middle, *band, strict=True)]
         axes.set(yscale="log", ylim=(2e-5, 1))
@@ -137,10 +137,10 @@ def compounding_error(
     """Errors per step above, cost against T below: Corridor, LaneKeeping, LunarLander.
 
     Args:
-        corridor: results by (p, T).
-        lanes: results of LaneKeeping.
-        landers: results of LunarLander.
-        summary: what the study's JSON holds: horizons, slopes, and the corridor's closed forms.
+        corridor: Results by (p, T).
+        lanes: Results of LaneKeeping.
+        landers: Results of LunarLander.
+        summary: The study's JSON with horizons, slopes, and the corridor's closed forms.
         path: File to write, without suffix.
     """
     from matplotlib.ticker import LogLocator
@@ -166,9 +166,9 @@ def compounding_error(
     for axes, results, panel in ((step_lane, lanes, "LaneKeeping"), (step_lander, landers, "LunarLander")):
         for name in BOTH:
             values = stacked(results, f"{name}_error")
-            # The last seconds of the longest flights are few: no mean where a seed has none.
+            # Few flights are this long: no mean where a seed has none.
             values = values[:, ~np.isnan(values).any(axis=0)]
-            if panel == "LunarLander":  # a hundred flights a seed: 10 steps together, or noise hides the course
+            if panel == "LunarLander":  # average 10 steps, or noise hides the trend
                 values = values[:, : values.shape[1] // 10 * 10].reshape(len(values), -1, 10).mean(axis=2)
             t = (np.arange(values.shape[1]) + 0.5) * (10 if panel == "LunarLander" else 1) + 0.5
             band = mean(values)
@@ -180,7 +180,7 @@ def compounding_error(
     step_lander.set_ylabel("share not the expert's")
 
     for p, fill in zip(rates, itertools.cycle(("full", "none")), strict=False):
-        # A little apart, or one hides the other.
+        # Shifted slightly, so that neither hides the other.
         for name, shift in (("bc", 1.0), ("dagger", 1 / 1.05), ("recoverable", 1.05)):
             costs = np.stack([stacked(corridor[p, T], f"{name}_cost").sum(axis=1) for T in horizons], axis=1)
             value, low, high = band = mean(costs)

@@ -31,8 +31,8 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
 
     Args:
         horizon: T.
-        recipe: of `Recipe`.
-        episodes: measured with each.
+        recipe: Arguments of `Recipe`.
+        episodes: Number of episodes measured with each.
         seed: Seed of everything.
     """
     seed = derive_seed(seed, "lane keeping")

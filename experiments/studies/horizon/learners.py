@@ -63,11 +63,11 @@ def train(
 
     Args:
         env_id: Environment.
-        recipe: numbers.
-        policy: builds either policy.
-        env_kwargs: of the environment.
+        recipe: Settings of both learners.
+        policy: Factory of both policies.
+        env_kwargs: Arguments of the environment.
         seed: Seed of everything.
-        backend: of the environment, see `lit_imitation.envs.make`; named, since another one gives other numbers.
+        backend: Backend of the environment; results differ between backends.
     """
     share = (recipe.labels - recipe.initial) // recipe.rounds
     demonstrator = derive_seed(seed, "demonstrations")

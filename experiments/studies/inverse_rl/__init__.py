@@ -1,8 +1,8 @@
 """The study of inverse RL: recover a reward from behavior.
 
 In a world of one goal and one lake, true and recovered reward are drawn with their optimal policies; so is a reward
-that is not linear in the features, with its linear and deep estimates. In Objectworld and Binaryworld (Levine, Popović &
-Koltun 2011; Wulfmeier, Ondruska & Posner 2015) the expected value difference is measured against the number of
+that is not linear in the features, with its linear and deep estimates. In Objectworld and Binaryworld (Levine, Popović
+& Koltun 2011; Wulfmeier, Ondruska & Posner 2015) the expected value difference is measured against the number of
 demonstrations, in the world of the demonstrations and in a fresh one.
 """
 

@@ -44,7 +44,7 @@ def rewards(
 
     Args:
         lake: True reward, recovered reward, and true reward with a potential.
-        shown: `[≥ SHOWN, n]`: states of demonstrations by the lake.
+        shown: States `[≥ SHOWN, n]` of demonstrations by the lake.
         corner: True, deep and linear reward of the other world.
         summary: The content of the study's JSON.
         path: File to write, without suffix.
@@ -167,8 +167,8 @@ def value_difference(worlds: Mapping[str, Any], demonstrations: Sequence[int], p
     """Draw one column per world: expected value difference above the share of the optimal value.
 
     Args:
-        worlds: `curves` of the study's JSON.
-        demonstrations: `[K]`: numbers of them.
+        worlds: The `curves` of the study's JSON.
+        demonstrations: Numbers of demonstrations `[K]`.
         path: File to write, without suffix.
     """
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter

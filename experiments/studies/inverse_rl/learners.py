@@ -59,7 +59,7 @@ def recovered(
     (shown,) = source.trajectories
     length = int(shown.length[0])
     result: Result = {
-        "shown": shown.state.view(-1, length)[:SHOWN].numpy().copy(),  # none ends early: no state is terminal
+        "shown": shown.state.view(-1, length)[:SHOWN].numpy().copy(),  # all have this length: no state is terminal
         "steps": np.array(len(shown.state)),
     }
     for prefix, place in (("", arguments), ("fresh_", fresh)):

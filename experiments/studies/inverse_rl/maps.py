@@ -66,7 +66,7 @@ def drawn(mdp: TabularMDP, found: Floats, gamma: float) -> Map:
     return Map(scaled(found, mdp.reward.values.numpy())[0], action, losses(mdp, action, gamma))
 
 
-# What no demonstration tells
+# Potentials
 
 
 class Shaped(NamedTuple):
@@ -94,7 +94,7 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
     assert plain is not None
 
     def paid(transitions: Transitions) -> torch.Tensor:
-        # Of any pair of cells, also those that are no neighbors, which the table does not have.
+        # For all pairs of cells, including those without a transition, which the table does not have.
         assert transitions.next_observation is not None
         return plain(transitions) + gamma * phi[transitions.next_observation] - phi[transitions.observation]
 

@@ -30,7 +30,7 @@ def lake(pay: float, slip: float) -> TabularMDP:
     """One goal and one lake on a grid of 8 × 8. Without features a linear reward has one weight per cell.
 
     Args:
-        pay: of each step at the goal; of each in the water, less than nothing by as much; of all others, nothing.
+        pay: Reward of each step at the goal; steps in the water cost as much, all others pay nothing.
         slip: Probability of a random move.
     """
     ground = np.array([list(row) for row in GROUND])

@@ -252,7 +252,7 @@ def censored(values: Sequence[float]) -> dict[str, Any]:
     never = 1e15
     finite = np.minimum(values, never)
     ends = (float(interquartile_mean(finite)), *bootstrap_interval(finite, interquartile_mean))
-    # A resample's mean of a middle half that holds a single `never` is far beyond any count of steps.
+    # A resample's mean that includes a single `never` is far above any count of steps.
     value, low, high = (end if end < never / 1000 else None for end in ends)
     return {"iqm": value, "ci95": [low, high], "seeds": [v if v < never else None for v in finite.tolist()]}
 
@@ -286,7 +286,7 @@ def summarize(task: Task, aim: float, expert: Result, found: Mapping[Cell, Resul
             first, at = 0 if method == "dagger" else 1, _return_at(aim, random, level)  # DAgger begins with a clone
             steps, labels = zip(*(steps_to(at, result, first) for result in results), strict=True)
             given = labels if method == "dagger" else [float(result.get("labels", 0)) for result in results]
-            # The mean, as for BC: those that are shown the same have the same.
+            # The mean, as for BC, so that equal demonstrations give equal labels.
             mean = float(np.mean(given)) if np.isfinite(given).all() else None
             seeds = [n if math.isfinite(n) else None for n in given]
             entry |= {"env_steps": censored(steps), "labels": {"mean": mean, "seeds": seeds}}
@@ -319,7 +319,9 @@ def pooled(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 def _curve(results: Sequence[Result]) -> dict[str, Any]:
     """Returns and steps, `[validations + 1]` each."""
-    steps = np.mean([result["env_steps"] for result in results], axis=0)  # they differ by the steps that only reset
+    steps = np.mean(
+        [result["env_steps"] for result in results], axis=0
+    )  # they differ by the steps that only reset an environment
     curves = np.stack([result["curve"] for result in results])
     value, low, high = over_seeds(curves, lambda sample: interquartile_mean(sample, axis=0), resamples=1000)
     return {

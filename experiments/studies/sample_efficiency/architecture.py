@@ -56,7 +56,7 @@ def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
         axes.plot(steps[known], values[known], color=GAIL.color, linewidth=0.4, alpha=0.4)
     reward.plot(steps, smooth(result["round_reward_mean"]), color=GAIL.color)
     reward.set_ylabel("reward a step")
-    # Of drawn actions a round knows only the episodes that end in it, and most of those that do fell.
+    # A round's return covers only the episodes that end in it, most of which are falls.
     returns.plot(result["env_steps"] / 1000, result["curve"], color=GAIL.color, marker=GAIL.marker, markersize=3)
     returns.axhline(level, color=EXPERT.color, linestyle=EXPERT.dashes, linewidth=1.1)
     returns.annotate("expert", (0, level), (2, -3), textcoords="offset points", va="top", fontsize=6.5)
@@ -135,7 +135,7 @@ def _loop(axes: Axes) -> None:
     axes.set(xlim=(-0.1, 11.35), ylim=(0.15, 10.2))
     axes.set_axis_off()
     axes.set_title("One round of GAIL", loc="left")
-    # All but the playing is one `training_step`.
+    # Everything except the rollout is one `training_step`.
     top = (ROWS[0] + ROWS[1]) / 2 + 0.12
     axes.add_patch(
         FancyBboxPatch(
@@ -162,7 +162,7 @@ def _loop(axes: Axes) -> None:
     joined(advantages.top, ppo.bottom)
     joined(ppo.top, policy.bottom)
     joined(policy.top, envs.bottom)
-    # What is shared.
+    # The normalizer, which policy and discriminator share.
     joined(normalizer.left, policy.right, dashed=True)
     gap = (normalizer.right[0] + replay.left[0]) / 2
     upper = discriminator.y + 0.45

@@ -71,7 +71,7 @@ def efficiency(tasks: Mapping[str, Any], aim: float, path: Path) -> None:
 
     Args:
         tasks: The tasks of the study's JSON, by environment.
-        aim: normalized score that counts as being there.
+        aim: Normalized score that the methods have to reach.
         path: File to write, without suffix.
     """
     from matplotlib.lines import Line2D
@@ -159,7 +159,7 @@ def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
             continue
         steps, labels = entry["env_steps"], entry["labels"]
         y, low, high = (lanes.place(v, method) for v in (steps["iqm"], *steps["ci95"]))
-        # Of DAgger that never was there, those that it had in the end.
+        # If DAgger never reached the aim: its final number of labels.
         x = task["labels"][method] if labels["mean"] is None else labels["mean"]
         rows += [
             (*about, seed, *("" if v is None else v for v in both), "", "", "")

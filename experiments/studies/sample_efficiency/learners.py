@@ -43,7 +43,7 @@ def expert(env_id: str, backend: Backend, expert: str, episodes: int, seed: int)
     Args:
         env_id: Environment.
         backend: Backend of the environment; results differ between backends.
-        expert: see `load_expert`.
+        expert: Expert, as for `load_expert`.
         episodes: Number of measured episodes.
         seed: Seed of everything.
     """
@@ -63,8 +63,8 @@ def clone(
     Args:
         env_id: Environment.
         backend: Backend of the environment.
-        demonstrations: of `DemonstrationDataModule`.
-        gradient_steps: however few the demonstrations; rounded up to whole passes over them.
+        demonstrations: Arguments of `DemonstrationDataModule`.
+        gradient_steps: Number of gradient steps for any number of demonstrations; rounded up to whole passes over them.
         episodes: Number of measured episodes.
         seed: Seed of everything.
     """
@@ -72,7 +72,7 @@ def clone(
     data = DemonstrationDataModule(
         env_id, **demonstrations, val_fraction=0.0, backend=backend, eval_episodes=0, seed=seed
     )
-    data.setup("fit")  # to know how many there are
+    data.setup("fit")  # to count the demonstrations
     data.passes_per_epoch = -(-gradient_steps // max(len(data.train) // data.batch_size, 1))
     kind = CategoricalPolicy if isinstance(data.action_space, Discrete) else DeterministicPolicy
     build: PolicyFactory = partial(kind, hidden_sizes=(100, 100), activation="tanh")
@@ -91,9 +91,9 @@ def dagger(
     Args:
         env_id: Environment.
         backend: Backend of the environment.
-        demonstrations: of `DemonstrationDataModule`.
-        dagger: of `DAggerCallback`, `epochs_per_round` among it.
-        episodes: measured, of the last round's policy.
+        demonstrations: Arguments of `DemonstrationDataModule`.
+        dagger: Arguments of `DAggerCallback`, including `epochs_per_round`.
+        episodes: Number of measured episodes of the last round's policy.
         seed: Seed of everything.
 
     Returns:
@@ -108,7 +108,7 @@ def dagger(
         fit(module, data, dagger["epochs_per_round"], directory, callback, curve)
     returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
     labels = np.array([record["expert_queries"] for record in callback.records])
-    rounds = {name: values[1:] for name, values in curve.result().items()}  # without the untrained policy's
+    rounds = {name: values[1:] for name, values in curve.result().items()}  # without the untrained policy
     return rounds | {"returns": returns, "labels": labels}
 
 
@@ -128,13 +128,13 @@ def gail(
     Args:
         env_id: Environment.
         backend: Backend of the environment.
-        demonstrations: of `ImitationDataModule`.
-        rounds: of `ImitationDataModule`, like the demonstrations.
-        discriminator: of `Discriminator`.
+        demonstrations: Arguments of `ImitationDataModule`.
+        rounds: Further arguments of `ImitationDataModule`.
+        discriminator: Arguments of `Discriminator`.
         ppo: Arguments of `PPO`.
         episodes: Number of measured episodes.
         seed: Seed of everything.
-        aim: mean return in validation at which to stop.
+        aim: Mean validation return at which training stops.
 
     Returns:
         `LOGGED` of each round, NaN where a round logs none, as `round_…: [rounds]`, in addition to what `Curve` notes.

@@ -37,7 +37,7 @@ def returns_and_quality(tasks: Mapping[str, Any], path: Path) -> None:
     """A row for each pair of environments: returns in the second, correlation and EPIC distance of the rewards.
 
     Args:
-        tasks: what the study's JSON holds, by world.
+        tasks: The tasks of the study's JSON, by world.
         path: File to write, without suffix.
     """
     figure, panels = new_figure(
@@ -99,7 +99,7 @@ def maze_rewards(runs: Mapping[str, tuple[Result, Result]], path: Path) -> None:
     """Draw the maze's true reward, the rewards learned with seed 0, and the paths of their policies.
 
     Args:
-        runs: by row, what imitated in the source and what was measured in the target.
+        runs: For each row, the result in the source and the result in the target.
         path: File to write, without suffix.
     """
     figure, panels = new_figure(PAGE, 2.35, 1, 1 + len(runs), sharey=True)

@@ -46,8 +46,8 @@ class MaximumEntropy(RL):
     An entropy coefficient of PPO is something else: it looks at the entropy of the present state alone.
 
     Args:
-        learner: as of `RL`.
-        policy: as of `RL`.
+        learner: Learner, as for `RL`.
+        policy: Policy, as for `RL`.
         temperature: α; π is a density over actions in units of half their range, as in `AIRLDiscriminator`.
     """
 
@@ -80,14 +80,14 @@ def reinforced(
 
     Args:
         world: Key of `WORLDS`.
-        where: source or target.
+        where: `source` or `target`.
         rounds: Arguments of `RolloutDataModule`.
         ppo: Arguments of `PPO`.
-        episodes: measured at the end.
+        episodes: Number of episodes measured at the end.
         seed: Seed of everything.
-        origin: what `reward` was made with.
-        reward: result of `adversarial`, whose reward is all that the policy is paid; what is measured is the true one.
-        temperature: of `MaximumEntropy`, for an expert on the true reward; without it, the reward alone counts.
+        origin: Arguments with which `reward` was made.
+        reward: File with a result of `adversarial`, whose reward trains the policy; the true reward is measured.
+        temperature: Entropy weight of `MaximumEntropy`, for an expert on the true reward; None for no entropy.
 
     Returns:
         `returns: [episodes]`, `path: [T, obs]` of the first of them, the `curve` over `env_steps`, and the `weights`.
@@ -127,16 +127,16 @@ def adversarial(
 
     Args:
         world: Key of `WORLDS`.
-        method: airl_state, airl_state_action or gail.
+        method: `airl_state`, `airl_state_action` or `gail`.
         rounds: Arguments of `ImitationDataModule`.
         ppo: Arguments of `PPO`.
-        discriminator: of `AIRLDiscriminator` or `Discriminator`.
-        steps: of `AIRL` or `GAIL`.
+        discriminator: Arguments of `AIRLDiscriminator` or `Discriminator`.
+        steps: Arguments of `AIRL` or `GAIL`.
         teacher: Arguments with which `expert` was made.
-        demonstrations: episodes of the expert, which draws its actions; others for each seed.
-        episodes: measured, in either environment.
+        demonstrations: Number of expert episodes with sampled actions, new ones for each seed.
+        episodes: Number of episodes measured in each environment.
         seed: Seed of everything.
-        expert: result of `reinforced`.
+        expert: File with the result of `reinforced`.
 
     Returns:
         `checkpoint: [bytes]` with the reward; `source_returns` and `returns: [episodes]`, `path: [T, obs]` of the first
@@ -190,9 +190,9 @@ def compare(reward: LearnedReward, pair: World, demonstrations: Transitions) -> 
     """Correlation of a learned reward with the true one over states, and their EPIC distance.
 
     Args:
-        reward: of `load_reward`.
-        pair: the two environments.
-        demonstrations: `[N]`.
+        reward: Reward, as from `load_reward`.
+        pair: The two environments.
+        demonstrations: Transitions `[N]`.
 
     Returns:
         `correlation`, Pearson's ρ of the reward of states with the true one, `[]`; `epic`, the distance, `[]`; and

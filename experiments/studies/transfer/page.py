@@ -152,7 +152,7 @@ accounts for the difference that remains.
 
 
 def _interval(entry: Mapping[str, Any], digits: int) -> str:
-    if len(entry["seeds"]) == 1:  # whose interval would be a point
+    if len(entry["seeds"]) == 1:  # a single seed has no interval
         return f"{entry['mean']:,.{digits}f}"
     low, high = entry["ci95"]
     return f"{entry['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"

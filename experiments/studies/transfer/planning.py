@@ -37,9 +37,9 @@ def planned(episodes: int, seed: int, origin: dict[str, Any] | None = None, rewa
 
     Args:
         episodes: Number of measured episodes.
-        seed: of their starts.
-        origin: what `reward` was made with.
-        reward: a result of `adversarial`; without it, the true reward.
+        seed: Seed of their starts.
+        origin: Arguments with which `reward` was made.
+        reward: File with a result of `adversarial`; None for the true reward.
 
     Returns:
         `returns: [episodes]` and `path: [T, 2]` of the first of them.
