@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from studying import resumes
+from studying import resumes, rows, runs_of
 
 from experiments.__main__ import main
 from experiments.studies.finetune import QUICK, Settings, Task, run
@@ -36,15 +35,6 @@ TINY = Settings(
 def study(tmp_path_factory):
     out = tmp_path_factory.mktemp("study")
     return out, run(out, TINY)
-
-
-def runs_of(out, name):
-    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
-
-
-def rows(out):
-    with (out / "finetune.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_all_files_are_written(study):
@@ -85,7 +75,7 @@ def test_both_sides_take_the_same_number_of_steps(study):
 
 def test_plotted_numbers_match_the_runs(study):
     out, summary = study
-    plotted = rows(out)
+    plotted = rows(out, "finetune")
     for env_id, name, label in (
         ("CartPole-v1", "finetuned", "BC, then PPO"),
         ("CartPole-v1", "scratch", "PPO from scratch"),
@@ -109,9 +99,7 @@ def test_differences_are_paired_by_seed(study):
     pairs = [a["returns"].mean() - b["returns"].mean() for a, b in zip(tuned, scratch, strict=True)]
     entry = summary["tasks"]["Pendulum-v1"]["finetuned_minus_scratch"]
     assert entry["mean"] == pytest.approx(np.mean(pairs))
-    assert entry["ci95"] == pytest.approx(
-        sorted(pairs)
-    )  # two seeds: the interval ends at the two values
+    assert entry["ci95"] == pytest.approx(sorted(pairs))  # two seeds: the interval ends at the two values
 
 
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from studying import resumes
+from studying import resumes, rows
 
 from experiments.__main__ import main
 from experiments.studies.common import quiet
@@ -43,17 +42,12 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_all_files_are_written(study):
     out, summary = study
     for name in FIGURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text()
-        assert len(table(out / f"{name}.csv")) > 50
+        assert len(rows(out, name)) > 50
     assert json.loads((out / "horizon.json").read_text()) == json.loads(json.dumps(summary))
     page = (out / "horizon.md").read_text()
     assert all(f"]({name}.{suffix})" in page for name in FIGURES for suffix in ("png", "svg", "csv"))
@@ -78,10 +72,10 @@ def test_both_learners_get_the_same_number_of_labels(study):
 
 def test_plotted_costs_match_the_json(study):
     out, summary = study
-    rows = table(out / "compounding_error.csv")
+    drawn = rows(out, "compounding_error")
     plotted = {
         (row["series"], float(row["x"])): float(row["mean"])
-        for row in rows
+        for row in drawn
         if row["panel"] == "corridor, cost against T, p = 0.05"
     }
     assert len(plotted) == len(summary["corridor"]) == 6
@@ -92,14 +86,14 @@ def test_plotted_costs_match_the_json(study):
 def test_slopes_match_the_plotted_costs(study):
     """They are slopes of lines through the points in the file, in logarithms."""
     out, summary = study
-    rows = table(out / "compounding_error.csv")
+    plotted = rows(out, "compounding_error")
     for panel, part in (
         ("corridor, cost against T, p = 0.05", "corridor p=0.05"),
         ("LaneKeeping, cost against T", "lane_keeping"),
         ("LunarLander, cost against T", "lunar_lander"),
     ):
         for name in ("bc", "dagger"):
-            points = [(float(r["x"]), float(r["mean"])) for r in rows if (r["panel"], r["series"]) == (panel, name)]
+            points = [(float(r["x"]), float(r["mean"])) for r in plotted if (r["panel"], r["series"]) == (panel, name)]
             slope, _ = np.polyfit(*np.log(points).T, 1)
             assert summary["slopes"][part][name]["slope"] == pytest.approx(slope, abs=1e-3)
 
@@ -107,17 +101,17 @@ def test_slopes_match_the_plotted_costs(study):
 def test_plotted_paths_and_distributions_match_the_runs(study):
     out, _ = study
     lanes = [np.load(file) for file in sorted((out / "runs").glob("lane*"))]
-    drawn = table(out / "trajectories.csv")
+    drawn = rows(out, "trajectories")
     for row in drawn[:: len(drawn) // 50]:
         path = lanes[int(row["seed"])][f"{row['driver']}_paths"][int(row["trajectory"]), int(row["step"])]
         np.testing.assert_allclose([float(row["x"]), float(row["y"])], path, rtol=1e-5, atol=1e-6)
     assert {row["seed"] for row in drawn} == {"0", "1"}
-    rows = table(out / "state_distributions.csv")
+    plotted = rows(out, "state_distributions")
     for name in ("expert", "bc", "dagger"):
-        offsets = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == ("offset", name)]
+        offsets = [float(row["share"]) for row in plotted if (row["panel"], row["series"]) == ("offset", name)]
         np.testing.assert_allclose(offsets, np.mean([lane[f"{name}_offsets"] for lane in lanes], axis=0), atol=1e-6)
         for panel in ("offset", "angle"):
-            shares = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == (panel, name)]
+            shares = [float(row["share"]) for row in plotted if (row["panel"], row["series"]) == (panel, name)]
             assert sum(shares) == pytest.approx(1.0, abs=1e-4)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
-from studying import resumes
+from studying import resumes, rows, runs_of
 
 from experiments.__main__ import main
 from experiments.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to, summarize
@@ -50,15 +49,6 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-def runs_of(out, name):
-    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
-
-
-def rows(out, name="sample_efficiency"):
-    with (out / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("sample_efficiency", "gail_architecture"):
@@ -94,7 +84,7 @@ def test_gail_and_ppo_take_the_same_number_of_steps(study):
 
 def test_plotted_numbers_match_the_runs(study):
     out, summary = study
-    plotted = [row for row in rows(out) if row["panel"] == "return"]
+    plotted = [row for row in rows(out, "sample_efficiency") if row["panel"] == "return"]
     for env_id, task in summary["tasks"].items():
         for method, label in (("dagger", "DAgger"), ("gail", "GAIL"), ("ppo", "PPO on the true reward")):
             found = runs_of(out, f"{env_id}-{method}-2" if method == "gail" else f"{env_id}-{method}")

@@ -13,6 +13,11 @@ def rows(out, name):
         return list(csv.DictReader(file))
 
 
+def runs_of(out, name):
+    """The stored results of all runs whose names start with `name`."""
+    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
+
+
 def resumes(out, again, summary, count, parts, without=()):
     """Delete one run for each of `parts`; the study must train only those again, and give the same summary.
 

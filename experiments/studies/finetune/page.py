@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.markdown import estimate, options, table
 
 
 def page(summary: Mapping[str, Any]) -> str:
@@ -77,9 +77,8 @@ def _words(settings: Mapping[str, Any], *keys: str) -> str:
     return " and ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+def _interval(entry: Mapping[str, Any], bold: bool = False) -> str:
+    return estimate(entry["mean"], entry["ci95"], ",.1f", bold)
 
 
 def _returns(tasks: Mapping[str, Any]) -> str:
@@ -91,7 +90,7 @@ def _returns(tasks: Mapping[str, Any]) -> str:
             _interval(task["expert"]),
             _interval(task["clone"]),
             _interval(task["scratch"]),
-            f"**{task['finetuned']['mean']:,.1f}**{_interval(task['finetuned']).partition(' ')[2].join((' ', ''))}",
+            _interval(task["finetuned"], bold=True),
         ]
         for env_id, task in tasks.items()
     ]
@@ -125,16 +124,16 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
     rows = []
     for env_id, task in settings.items():
         measured = tasks[env_id]
-        rounds, ppo = task["rounds"], ", ".join(f"{name} {value}" for name, value in task["ppo"].items())
-        start = ", ".join(f"{name} {value}" for name, value in task["start"].items())
+        rounds = task["rounds"]
         rows.append(
             [
                 env_id,
                 f"aim {task['aim']:g}, seed {task['expert_seed']}, {measured['expert']['env_steps']:,} steps",
                 f"{task['demonstrations']} episodes, {measured['labels']:,.0f} labels, "
                 f"return {measured['demonstrated_return']:,.1f}",
-                f"{task['env_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round, {ppo}",
-                start,
+                f"{task['env_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round, "
+                f"{options(task['ppo'])}",
+                options(task["start"]),
             ]
         )
     return table(["", "expert", "demonstrations (mean over seeds)", "PPO", "and from the clone"], rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.markdown import estimate, table
 
 NAMES: Mapping[str, str] = {
     "expert": "expert",
@@ -116,10 +116,8 @@ Plotted numbers: [compounding_error.csv](compounding_error.csv), [trajectories.c
 
 
 def _interval(entry: Mapping[str, Any], digits: int = 2, percent: bool = False) -> str:
-    low, high = entry["ci95"]
     value = entry["mean"] if "mean" in entry else entry["slope"]
-    form = f".{digits}%" if percent else f",.{digits}f"
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return estimate(value, entry["ci95"], f".{digits}%" if percent else f",.{digits}f")
 
 
 def _corridor(summary: Mapping[str, Any]) -> str:
@@ -128,7 +126,7 @@ def _corridor(summary: Mapping[str, Any]) -> str:
             part.removeprefix("corridor p="),
             NAMES[name],
             f"{entry['epsilon']:.5f}",
-            f"**{entry['slope']:.2f}** [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]",
+            estimate(entry["slope"], entry["ci95"], ".2f", bold=True),
             f"{entry['closed_form_slope']:.2f}",
         ]
         for part, entries in summary["slopes"].items()

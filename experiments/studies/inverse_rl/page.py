@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.inverse_rl.figures import CORNER, NOTABLE, QUANTITIES, SHOWN, STYLES, TITLES
 from experiments.studies.inverse_rl.worlds import PICTURED
 
 
 def page(summary: Mapping[str, Any]) -> str:
     """The page in Markdown, with links to the figures in the same folder."""
-    settings, lake = summary["settings"], summary["lake"]
-    water, potential, found = settings["lake"], lake["with_potential"], lake["recovered"]
+    study, lake = summary["settings"], summary["lake"]
+    water, potential, found = study["lake"], lake["with_potential"], lake["recovered"]
     count = water["data"]["expert_trajectories"]
     corner = TITLES[PICTURED]
     rows, columns = summary["curves"][PICTURED]["grid"]
@@ -56,7 +56,7 @@ optimal for the recovered reward can do better than the expert.
   true one. (By the lake a is {found["factor"]:.2f}, because the learner assumes this expert's weight of the entropy.)
 - **A potential.** Adding γΦ(s′) − Φ(s) to the reward of each step adds γⁿΦ(s_n) − Φ(s_0) to a trajectory, for any
   actions. Optimal policies do not change (Ng, Harada & Russell 1999), and neither does a soft expert's behavior. In
-  (c) Φ is random for each cell (standard deviation {settings["potential"]:g}), and the map shows the mean reward of
+  (c) Φ is random for each cell (standard deviation {study["potential"]:g}), and the map shows the mean reward of
   the five actions. It looks like another world: its Pearson distance from the true reward is
   {potential["pearson_distance"]:.2f}. But its arrows are those of (a) in {potential["same_actions"]:.0%} of the
   cells, and its EPIC distance, which ignores potentials, is **{potential["epic_distance"]:.2f}**. The EPIC distance
@@ -70,7 +70,7 @@ Distances lie in [0, 1], and unrelated rewards have 0.71; they are `lit_imitatio
 ![Expected value difference and share of the optimal value against the number of demonstrations](value_difference.png)
 
 The figure has E[V* − V^π] under the true reward, with starts uniform over the cells and π optimal for the recovered
-reward, and V^π as a share of V*. Means over {settings["seeds"]} seeds with 95 % bootstrap intervals (too narrow with so
+reward, and V^π as a share of V*. Means over {study["seeds"]} seeds with 95 % bootstrap intervals (too narrow with so
 few seeds); each seed has a world of its own. "Fresh" is another world of the same kind without demonstrations, whose
 reward is computed from its features. The dotted line is the expert's own policy in the world of its demonstrations.
 
@@ -116,15 +116,10 @@ def _rewards(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['mean']:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _curves(summary: Mapping[str, Any], quantity: str) -> str:
     counts = summary["settings"]["demonstrations"]
     rows = [
-        [TITLES[world], style.label, *(_interval(entry) for entry in told[name][place][quantity])]
+        [TITLES[world], style.label, *(estimate(entry["mean"], entry["ci95"]) for entry in told[name][place][quantity])]
         for world, told in summary["curves"].items()
         for (name, place), style in STYLES.items()
     ]
@@ -132,16 +127,13 @@ def _curves(summary: Mapping[str, Any], quantity: str) -> str:
 
 
 def _setup(summary: Mapping[str, Any]) -> str:
-    def words(options: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in options.items())
-
-    settings = summary["settings"]
+    of_study = summary["settings"]
     rows = [
         [
             TITLES[task["world"]],
-            *(words(task[name]) for name in ("arguments", "data", "model", "deep")),
+            *(options(task[name]) for name in ("arguments", "data", "model", "deep")),
             str(task["epochs"]),
         ]
-        for task in (settings["lake"], *settings["tasks"])
+        for task in (of_study["lake"], *of_study["tasks"])
     ]
     return table(["", "the world", "`TabularDataModule`", "`MaxEntIRL`", "`MLPReward`", "epochs"], rows)

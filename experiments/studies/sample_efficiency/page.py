@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.sample_efficiency.architecture import WINDOW
 
 OVERFITS = ": the discriminator overfits the expert's trajectories"
@@ -84,8 +84,7 @@ headline values, settings and versions: [sample_efficiency.json](sample_efficien
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['iqm']:.2f} [{low:.2f}, {high:.2f}]"
+    return estimate(entry["iqm"], entry["ci95"], ".2f")
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
@@ -153,8 +152,8 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
         level = tasks[env_id]["expert"]
         shown = f"`{task['expert']}`, {level['mean']:,.1f} ± {level['std']:,.1f} over {level['episodes']} episodes"
         rounds, gail = task["rounds"], task["gail_rounds"]
-        options = [
-            ", ".join(f"{name} {value}" for name, value in one.items()) or "the defaults"
+        told = [
+            options(one) or "the defaults"
             for one in (task["discriminator"] | task["gail_ppo"], task["ppo"], task["dagger"])
         ]
         rows.append(
@@ -162,9 +161,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 env_id,
                 shown,
                 f"{task['env_steps']:,}",
-                f"{gail['num_envs']} × {gail['steps_per_round']}; {options[0]}",
-                f"{rounds['num_envs']} × {rounds['steps_per_round']}; {options[1]}",
-                options[2],
+                f"{gail['num_envs']} × {gail['steps_per_round']}; {told[0]}",
+                f"{rounds['num_envs']} × {rounds['steps_per_round']}; {told[1]}",
+                told[2],
                 f"{task['clone_steps']:,}",
             ]
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.markdown import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
@@ -152,10 +152,8 @@ accounts for the difference that remains.
 
 
 def _interval(entry: Mapping[str, Any], digits: int) -> str:
-    if len(entry["seeds"]) == 1:  # a single seed has no interval
-        return f"{entry['mean']:,.{digits}f}"
-    low, high = entry["ci95"]
-    return f"{entry['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    several = len(entry["seeds"]) > 1  # a single seed has no interval
+    return estimate(entry["mean"], entry["ci95"] if several else None, f",.{digits}f")
 
 
 def _returns(tasks: Mapping[str, Any]) -> str:
@@ -210,11 +208,8 @@ def _better(tasks: Mapping[str, Any]) -> str:
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
-    def words(options: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in options.items())
-
     def of_actions(task: Mapping[str, Any]) -> str:
-        return f", but for r(s, a) {words(task['of_actions'])}" if task.get("of_actions") else ""
+        return f", but for r(s, a) {options(task['of_actions'])}" if task.get("of_actions") else ""
 
     rows = []
     for world, task in settings.items():
@@ -226,9 +221,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{task['demonstrations']} demonstrations, return {measured['demonstrated_return']:,.1f}; random "
                 f"{measured['random_return_in_source']:,.1f}",
                 f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a "
-                f"round; {words(task['steps'])}; AIRL: {words(task['airl'])}{of_actions(task)}; GAIL: "
-                f"{words(task['gail'])}; PPO: {words(task['learner'])}",
-                f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
+                f"round; {options(task['steps'])}; AIRL: {options(task['airl'])}{of_actions(task)}; GAIL: "
+                f"{options(task['gail'])}; PPO: {options(task['learner'])}",
+                f"{task['transfer_steps']:,} steps; PPO: {options(task['ppo'])}",
             ]
         )
     return table(["", "expert", "imitation in the first environment", "RL in the second"], rows)
