@@ -37,10 +37,11 @@ def study(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
-    from lit_imitation.errors import ConfigError
+    from lit_imitation.errors import ConfigError, require
     from lit_imitation.utils.files import check_local, expanded
 
     _check_counts(options)
+    require("matplotlib", "plot", "a study, for its figures,")
     check_local(options.out, "--out")
     module = import_module(f"experiments.studies.{options.name}")
     settings = module.QUICK if options.quick else module.Settings()

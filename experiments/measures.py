@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -99,6 +100,9 @@ def _labels_to_reach(summary: Mapping[str, Any]) -> int | None:
 
 def pilots(done: Done) -> dict[str, Any]:
     """Draw the README's picture from the runs on LunarLander; adds nothing to the result."""
+    if find_spec("matplotlib") is None:
+        print("the README's picture is not drawn: matplotlib is not installed (the extra `plot`)")
+        return {}
     from experiments.pilots import draw
 
     draw(done.runs)

@@ -61,7 +61,7 @@ def test_the_page_matches_the_json(study):
     maze = summary["tasks"]["maze"]
     tables: list[list[list[str]]] = [[]]
     for line in (out / "transfer.md").read_text().splitlines():
-        if line.startswith("| "):
+        if line.startswith("|"):
             tables[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
         elif tables[-1]:
             tables.append([])
@@ -84,7 +84,7 @@ def test_the_page_matches_the_json(study):
     assert [row[1] for row in quality] == ["AIRL, r(s)", "AIRL, r(s, a)", "GAIL"]
 
 
-def test_a_row_is_the_true_return_in_the_second_environment(study):
+def test_rows_are_true_returns_in_the_second_environment(study):
     out, summary = study
     maze = summary["tasks"]["maze"]
     for row, name in (
@@ -101,7 +101,7 @@ def test_a_row_is_the_true_return_in_the_second_environment(study):
     assert maze["random_return"] < -40
 
 
-def test_plotted_numbers_are_those_of_the_json(study):
+def test_plotted_numbers_match_the_json(study):
     out, summary = study
     maze = summary["tasks"]["maze"]
     plotted = rows(out, "transfer")
@@ -149,7 +149,7 @@ def test_the_reward_that_is_used_is_the_one_that_was_learned(study, tmp_path):
         assert torch.equal(*at) == (row == "airl_state")
 
 
-def test_a_fresh_policy_is_paid_by_the_learned_reward_and_measured_by_the_true_one(tmp_path, monkeypatch):
+def test_fresh_policy_learns_on_the_given_reward(tmp_path, monkeypatch):
     """With a reward in place of the learned one that leads into the lower left corner, it goes there."""
 
     class Corner(RewardModel):

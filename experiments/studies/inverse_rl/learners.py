@@ -47,7 +47,7 @@ def recovered(
 
     Returns:
         `reward: [S]` of the world that was learned from; `optimal`, `reached` and `expert`, `[]`: the expected true
-        values of the optimal policy, of that of this reward, and of who demonstrates; `fresh_optimal` and so on, with
+        values of the optimal policy, of that of this reward, and of the expert; `fresh_optimal` and so on, with
         `fresh`; `shown: [≤ SHOWN, n]`: states of demonstrations; `steps`, `[]`: of all demonstrations.
     """
     mdp = built(world, arguments)
