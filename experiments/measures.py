@@ -40,16 +40,13 @@ def logged(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def expert_returns(
-    expert: str, env_id: str, env_kwargs: Mapping[str, Any], deterministic: bool | None = None
-) -> list[float]:
+def expert_returns(expert: str, env_id: str, env_kwargs: Mapping[str, Any], deterministic: bool = True) -> list[float]:
     """Returns of `EPISODES` episodes of an expert."""
     envs = make(env_id, 10, SEED, **env_kwargs)
     spaces = envs.single_observation_space, envs.single_action_space
-    options = {} if deterministic is None else {"deterministic": deterministic}
     returns = [
         episode.episode_return
-        for episode in Episodes(envs, load_expert(expert, env_id, *spaces, **options), EPISODES, SEED)
+        for episode in Episodes(envs, load_expert(expert, env_id, *spaces, deterministic=deterministic), EPISODES, SEED)
     ]
     envs.close()
     return returns
@@ -141,7 +138,7 @@ def gail_paper(done: Done) -> dict[str, Any]:
     by_mode = mean(expert_returns(data["expert"], data["env_id"], {}, deterministic=True))
 
     def score(value: float) -> float:
-        return (value - random) / (by_mode - random)
+        return float((value - random) / (by_mode - random))
 
     curves = [[(steps, score(value)) for steps, value in _validations(run)] for run in done.runs]
     published = {}
@@ -184,8 +181,8 @@ def gcl_weights(done: Done) -> dict[str, Any]:
 def reward_quality(done: Done) -> dict[str, Any]:
     """Distances of the recovered rewards from the true one, and values of their policies."""
     summaries = done.summaries()
-    names = ("expected_value_difference", "value_share", "reward_correlation", "epic_distance")
-    names += ("fresh_expected_value_difference", "fresh_value_share")
+    names = ["expected_value_difference", "value_share", "reward_correlation", "epic_distance"]
+    names += ["fresh_expected_value_difference", "fresh_value_share"]
     shares = [summary["value_share"] for summary in summaries]
     return {
         **{name: mean(summary[name] for summary in summaries) for name in names if name in summaries[0]},

@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -198,11 +200,13 @@ def run(name: str, patterns: Sequence[str] = (), seeds: int | None = None, jobs:
     """
     from experiments import measures
 
-    # Two tables use environments of the tests.
-    places = [str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
+    # Some tables use environments of the tests, in this process and in those of the runs.
+    places = [str(ROOT), str(ROOT / "tests" / "helpers")]
+    sys.path += [place for place in places if place not in sys.path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
     for row in chosen(name, patterns):
-        folder = ROOT / "runs" / "tables" / name / row.method / row.task
+        # In an argument of `fit` a path with a colon would be read as a mapping.
+        folder = ROOT / "runs" / "tables" / name / re.sub(r"[^\w.-]+", "_", row.method) / row.task
         ready = getattr(measures, row.prepare)(row, folder) if row.prepare else row
         count = seeds or row.seeds
         numbers = range(row.first_seed, row.first_seed + count)
