@@ -37,10 +37,11 @@ def study(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
-    from lit_imitation.errors import ConfigError
-    from lit_imitation.utils.files import check_local, expand_user
+    from lit_imitation.errors import ConfigError, require
+    from lit_imitation.utils.files import check_local, expanded
 
     _check_counts(options)
+    require("matplotlib", "plot", "a study, for its figures,")
     check_local(options.out, "--out")
     module = import_module(f"experiments.studies.{options.name}")
     settings = module.QUICK if options.quick else module.Settings()
@@ -91,6 +92,8 @@ def speed(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
+    if options.name in ("rl", "adversarial", "maxent_irl") and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, before torch starts its threads
     module = import_module(f"experiments.speed.{options.name}")
     sys.argv = [f"python -m experiments speed {options.name}", *arguments[1:]]
     module.main()

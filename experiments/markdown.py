@@ -27,9 +27,9 @@ def estimate(value: float, ends: Sequence[float] | None, form: str = ".3f", bold
     return f"{mark}{value:{form}}{mark}{interval}"
 
 
-def settings(options: Mapping[str, Any]) -> str:
+def options(given: Mapping[str, Any]) -> str:
     """`batch_size 64, gamma 0.99`."""
-    return ", ".join(f"{name} {value}" for name, value in options.items())
+    return ", ".join(f"{name} {value}" for name, value in given.items())
 
 
 def put_between_markers(page: Path, made: Mapping[str, str]) -> None:

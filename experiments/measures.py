@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -39,16 +40,13 @@ def logged(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def expert_returns(
-    expert: str, env_id: str, env_kwargs: Mapping[str, Any], deterministic: bool | None = None
-) -> list[float]:
+def expert_returns(expert: str, env_id: str, env_kwargs: Mapping[str, Any], deterministic: bool = True) -> list[float]:
     """Returns of `EPISODES` episodes of an expert."""
     envs = make(env_id, 10, SEED, **env_kwargs)
     spaces = envs.single_observation_space, envs.single_action_space
-    options = {} if deterministic is None else {"deterministic": deterministic}
     returns = [
         episode.episode_return
-        for episode in Episodes(envs, load_expert(expert, env_id, *spaces, **options), EPISODES, SEED)
+        for episode in Episodes(envs, load_expert(expert, env_id, *spaces, deterministic=deterministic), EPISODES, SEED)
     ]
     envs.close()
     return returns
@@ -99,6 +97,9 @@ def _labels_to_reach(summary: Mapping[str, Any]) -> int | None:
 
 def pilots(done: Done) -> dict[str, Any]:
     """Draw the README's picture from the runs on LunarLander; adds nothing to the result."""
+    if find_spec("matplotlib") is None:
+        print("the README's picture is not drawn: matplotlib is not installed (the extra `plot`)")
+        return {}
     from experiments.pilots import draw
 
     draw(done.runs)
@@ -137,7 +138,7 @@ def gail_paper(done: Done) -> dict[str, Any]:
     by_mode = mean(expert_returns(data["expert"], data["env_id"], {}, deterministic=True))
 
     def score(value: float) -> float:
-        return (value - random) / (by_mode - random)
+        return float((value - random) / (by_mode - random))
 
     curves = [[(steps, score(value)) for steps, value in _validations(run)] for run in done.runs]
     published = {}
@@ -178,10 +179,10 @@ def gcl_weights(done: Done) -> dict[str, Any]:
 
 
 def reward_quality(done: Done) -> dict[str, Any]:
-    """How close the recovered rewards are to the true one."""
+    """Distances of the recovered rewards from the true one, and values of their policies."""
     summaries = done.summaries()
-    names = ("expected_value_difference", "value_share", "reward_correlation", "epic_distance")
-    names += ("fresh_expected_value_difference", "fresh_value_share")
+    names = ["expected_value_difference", "value_share", "reward_correlation", "epic_distance"]
+    names += ["fresh_expected_value_difference", "fresh_value_share"]
     shares = [summary["value_share"] for summary in summaries]
     return {
         **{name: mean(summary[name] for summary in summaries) for name in names if name in summaries[0]},
@@ -244,7 +245,9 @@ def last_rounds(done: Done) -> dict[str, Any]:
     """Per seed, the means of logged metrics over the last five rounds."""
     found: dict[str, list[float]] = {}
     for name in ("jensen_shannon", "reward_mean", "reward_std"):
-        columns = [[float(row[f"train/{name}"]) for row in logged(run) if row.get(f"train/{name}")] for run in done.runs]
+        columns = [
+            [float(row[f"train/{name}"]) for row in logged(run) if row.get(f"train/{name}")] for run in done.runs
+        ]
         found[name] = [float(np.mean(values[-5:])) for values in columns if values]
     return found
 

@@ -1,7 +1,7 @@
 """Every rendered table and page, from the results in `experiments/results` and `docs/figures`.
 
-`python -m experiments render` puts the tables between their markers in README.md and docs/, the measured scores into the
-recipes' first comments, and writes the studies' pages. It trains nothing.
+`python -m experiments render` puts the tables between their markers in README.md and docs/, puts the measured scores
+into the recipes' first comments, and writes the studies' pages. It trains nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def share_of(row: Row, bold: bool = False) -> str:
 
 
 def seeds_of(row: Row) -> int:
-    """How many seeds."""
+    """Number of seeds."""
     return len(row["seeds"])
 
 
@@ -218,9 +218,7 @@ def gail_paper(method: str) -> list[Row]:
 
 
 def gail_table() -> str:
-    cloned = {
-        row["env_id"]: row["return_mean"]["mean"] for row in results("bc_table") if row["trajectories"] in (1, 4)
-    }
+    cloned = {row["env_id"]: row["return_mean"]["mean"] for row in results("bc_table") if row["trajectories"] in (1, 4)}
 
     def experts(row: Row) -> str:
         return listed((row["published"]["expert"], row["expert_return"], row["demonstrator_return"]), ".0f")
@@ -412,14 +410,12 @@ def speed() -> str:
 
 def rl_speed() -> str:
     rl, parts = results("rl"), ("rollout", "update", "overhead")
-    rows = [
-        [name, *shares(row["seconds"]["ours"], parts), "Stable-Baselines3", f"{row['sb3_over_ours']['median']:.1f} × as fast"]
-        for name, row in rl["comparisons"].items()
-    ]  # fmt: skip
-    share = 100 * rl["recipe"]["share_of_bare"]["median"]
-    rows.append(
-        ["`ppo/hopper`, unchanged", *shares(rl["recipe"]["seconds"], parts), "bare `env.step`", f"{share:.0f} % of its rate"]
-    )  # fmt: skip
+    rows = []
+    for name, row in rl["comparisons"].items():
+        ratio = f"{row['sb3_over_ours']['median']:.1f} × as fast"
+        rows.append([name, *shares(row["seconds"]["ours"], parts), "Stable-Baselines3", ratio])
+    share = f"{100 * rl['recipe']['share_of_bare']['median']:.0f} % of its rate"
+    rows.append(["`ppo/hopper`, unchanged", *shares(rl["recipe"]["seconds"], parts), "bare `env.step`", share])
     ratio = results("rl_scaling")["two_over_one"]["median"]
     rows.append(
         ["the same on two processes, each with as many environments", "", "", "", "one process",
@@ -471,10 +467,9 @@ def maxent_irl_speed(found: Row | None = None) -> str:
         times = [f"{ratio['median']:.1f} ×" for ratio in over.values()]
         ours = f"{1e3 * median(row['seconds']['ours']):.2f}"
         rows.append([f"{row['states']:,}", "scattered", ours, ", ".join(theirs), ", ".join(times), ""])
-    rows += [
-        [f"{row['states']:,}", row["kind"], f"{1e3 * median(row['seconds']):.1f}", "", "", f"{row['peak_bytes'] / 1e9:.2f} GB"]
-        for row in found["alone"]
-    ]  # fmt: skip
+    for row in found["alone"]:
+        memory = f"{row['peak_bytes'] / 1e9:.2f} GB"
+        rows.append([f"{row['states']:,}", row["kind"], f"{1e3 * median(row['seconds']):.1f}", "", "", memory])
     head = ["states", "world", "ours, ms an iteration", "`imitation`, ms", "ours is faster by", "peak memory"]
     exponents = ", ".join(f"{kind} {value:.2f}" for kind, value in found["exponent"].items())
     return f"{table(head, rows)}\n\nExponent of time in the number of states, from 10,000 states on: {exponents}."
@@ -512,7 +507,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def measured_head(row: Row, time: str) -> str:
-    """The beginning of what a comment says."""
+    """The first line of a comment's measured part."""
     return f"# Measured, {seeds_of(row)} seed{'s' * (seeds_of(row) > 1)}: {time} a run on 2 cores;\n"
 
 
@@ -561,7 +556,7 @@ def measured_sac(row: Row) -> str:
 
 
 def comments() -> dict[str, str]:
-    """What each recipe's first comment says was measured, by the recipe's name."""
+    """The measured part of each recipe's first comment, by the recipe's name."""
     own = [row for row in results("bc_recipes") if row["name"] == row["recipe"]]  # others change the expert
     return {
         row["name"]: measured(row)

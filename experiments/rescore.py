@@ -1,7 +1,7 @@
 """New scores for stored results: the measured returns, relative to each expert's return as it is measured today.
 
-`python -m experiments table NAME --rescore` measures each row's expert as a run does (100 episodes by its mode, cached).
-It trains nothing.
+`python -m experiments table NAME --rescore` measures each row's expert as a run does (100 episodes by its mode,
+cached). It trains nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def rescore(name: str, patterns: Sequence[str] = ()) -> None:
     known = stored(name)
     for row in chosen(name, patterns):
         found = known.get(row.name, {})
-        # A table beside the GAIL paper measures its experts itself.
+        # The GAIL paper's tables measure their experts themselves.
         if "expert_return_error" in found and "demonstrator_return" not in found:
             store(name, rescored(found, data_of(row)))
             print(f"{name}, {row.name}: expert {found['expert_return']:.4g}", flush=True)
@@ -50,7 +50,7 @@ def rescored(row: dict[str, Any], data: EnvironmentDataModule) -> dict[str, Any]
 
 
 def aggregated(returns: list[float], data: EnvironmentDataModule) -> dict[str, Any]:
-    """What `repeat` makes of runs with these returns."""
+    """The aggregate of `repeat` for runs with these returns."""
     expert, random = data.expert_reference, data.random_reference
     assert expert is not None
     summaries = [

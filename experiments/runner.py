@@ -1,7 +1,7 @@
 """Score tables from YAML: every method on every task, each over its seeds through `repeat`.
 
 `python -m experiments table NAME` reads `experiments/tables/NAME.yaml` and writes `experiments/results/NAME.json`, one
-entry per row with the results of every seed. An interrupted call resumes: finished seeds are kept in `runs/tables/NAME`.
+entry per row with the results of every seed. An interrupted call resumes: `runs/tables/NAME` keeps finished seeds.
 
 A table's file has `methods` and `tasks`; its rows are `METHOD/TASK` for all of them, or for the `tasks` that a method
 names. The settings of a row come from the top of the file, its method, its task and its entry in `rows`, the later over
@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -79,7 +81,7 @@ class Done(NamedTuple):
     folder: Path
     jobs: int
     result: dict[str, Any]
-    """What `repeat` aggregates."""
+    """The aggregate of `repeat`."""
 
     @property
     def runs(self) -> list[Path]:
@@ -171,8 +173,10 @@ def chosen(name: str, patterns: Sequence[str]) -> Iterator[Row]:
         yield row
 
 
-def fit(config: str | dict[str, Any], overrides: Mapping[str, Any], folder: Path, seeds: Sequence[int], jobs: int) -> Any:
-    """Run one recipe over consecutive seeds, or resume it; returns what `repeat` aggregates."""
+def fit(
+    config: str | dict[str, Any], overrides: Mapping[str, Any], folder: Path, seeds: Sequence[int], jobs: int
+) -> Any:
+    """Run one recipe over consecutive seeds, or resume it; returns the aggregate of `repeat`."""
     if isinstance(config, dict):
         folder.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / "recipe.yaml", yaml.safe_dump(config, sort_keys=False))
@@ -196,11 +200,13 @@ def run(name: str, patterns: Sequence[str] = (), seeds: int | None = None, jobs:
     """
     from experiments import measures
 
-    # Two tables use environments of the tests.
-    places = [str(ROOT), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if place)
+    # Some tables use environments of the tests, in this process and in those of the runs.
+    places = [str(ROOT), str(ROOT / "tests" / "helpers")]
+    sys.path += [place for place in places if place not in sys.path]
+    os.environ["PYTHONPATH"] = os.pathsep.join([*places, *filter(None, [os.environ.get("PYTHONPATH")])])
     for row in chosen(name, patterns):
-        folder = ROOT / "runs" / "tables" / name / row.method / row.task
+        # In an argument of `fit` a path with a colon would be read as a mapping.
+        folder = ROOT / "runs" / "tables" / name / re.sub(r"[^\w.-]+", "_", row.method) / row.task
         ready = getattr(measures, row.prepare)(row, folder) if row.prepare else row
         count = seeds or row.seeds
         numbers = range(row.first_seed, row.first_seed + count)

@@ -1,4 +1,4 @@
-"""The horizon study on `Corridor`: both slopes, from an error rate that is really learned."""
+"""The horizon study on `Corridor`: both slopes, from a learned error rate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENV = "lit_imitation/Corridor-v0"
 def measure(
     actor: Actor, env_kwargs: dict[str, Any], steps: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cost and error rate at each step, `[T]` each, over `steps` steps of whole episodes that run together.
+    """Cost and error rate at each step, `[T]` each, over `steps` steps of parallel whole episodes.
 
     The cost is 1 in off, else 0; the error rate the share of states where the action is not the expert's.
     """
@@ -38,7 +38,7 @@ def measure(
 
 
 def error_rate(actor: Actor, env_kwargs: dict[str, Any], steps: int, seed: int) -> float:
-    """ε: how often the action is not the expert's, on fresh states of the expert's own."""
+    """ε: the share of the expert's states on which the action differs from the expert's."""
     expert = CONTROLLERS[ENV]
     envs = make(ENV, steps // env_kwargs["horizon"], seed, **env_kwargs)
     states = islice(stream(envs, expert, seed), env_kwargs["horizon"])
@@ -48,18 +48,18 @@ def error_rate(actor: Actor, env_kwargs: dict[str, Any], steps: int, seed: int) 
 
 
 def run(horizon: int, probability: float, situations: int, recipe: dict[str, Any], steps: int, seed: int) -> Result:
-    """Train both at one horizon and measure them; BC also where every action leads back.
+    """Train and measure both at one horizon; BC also where every action leads back.
 
     The policies are tabular: logits W[s] + b of the observation alone (cross-entropy). BC's data do not depend on
     whether errors can be recovered, since the expert makes none, and so the same clone is measured in both corridors.
 
     Args:
         horizon: T.
-        probability: p of a rare situation.
+        probability: Probability p of a rare situation.
         situations: R, how many rare ones there are.
-        recipe: of `Recipe`.
-        steps: measured with each policy.
-        seed: of everything.
+        recipe: Arguments of `Recipe`.
+        steps: Number of steps measured with each policy.
+        seed: Seed of everything.
     """
     env_kwargs = {"horizon": horizon, "probability": probability, "situations": situations}
     seed = derive_seed(seed, "corridor", horizon, str(probability))

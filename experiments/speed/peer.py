@@ -1,4 +1,4 @@
-"""The `imitation` library in an environment of its own, and a worker of it that is kept running between the turns."""
+"""The `imitation` library in a virtual environment of its own, and worker processes that run in it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from typing import Any
 
 from lit_imitation.utils.cache import cache_dir
 
-# Box2D: the wheel of another name, for Gymnasium's own choice (box2d-py) would have to be compiled.
+# Box2D by the name that has a wheel: Gymnasium's own choice (box2d-py) would have to be compiled.
 PACKAGES = ["torch==2.13.0", "imitation==1.0.1", "gymnasium[mujoco]", "Box2D==2.3.10", "setuptools<80"]
 
 
 class Worker:
-    """A script beside this one, run by another interpreter: one JSON a line goes in, one comes out.
+    """A script of this folder in a process with `imitation`: it reads one JSON per line and answers with one.
 
     Args:
-        python: the interpreter.
-        script: its file name; it sends `{"versions": …}` in answer to the first line.
-        request: the first line.
+        script: File name of the script; it answers the first line with `{"versions": …}`.
+        request: The first line.
+
+    Raises:
+        RuntimeError: The virtual environment cannot be made here.
     """
 
-    def __init__(self, python: str, script: str, request: dict[str, Any]) -> None:
+    def __init__(self, script: str, request: dict[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         self._process = subprocess.Popen(
-            [python, "-W", "ignore", str(Path(__file__).with_name(script))],
+            command(script),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            env=environment(),
         )
         self.versions: dict[str, str] = self.ask(request)["versions"]
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer.
+        """The answer to one request.
 
         Raises:
-            RuntimeError: there is none.
+            RuntimeError: The worker ended without an answer.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -55,15 +57,36 @@ class Worker:
         return dict(json.loads(line))
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.communicate()
 
 
-def baseline_python() -> str:
-    """The interpreter of an environment with `imitation`, made if there is none yet.
+def start_or_skip(script: str, request: dict[str, Any]) -> Worker | None:
+    """A worker, or None with a message where the library cannot be installed."""
+    try:
+        return Worker(script, request)
+    except (RuntimeError, OSError) as error:
+        print(f"the imitation library is skipped: {error}")
+        return None
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    """The command line of a script of this folder with the library's interpreter."""
+    return [peer_python(), "-W", "ignore", str(Path(__file__).with_name(script)), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The environment variables of such a process: ours without `PYTHONPATH`."""
+    return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def peer_python() -> str:
+    """The interpreter of the virtual environment, which is made on the first call.
+
+    `LIT_IMITATION_BASELINE_PYTHON` names the interpreter of an existing one.
 
     Raises:
-        RuntimeError: it cannot be made here.
+        RuntimeError: The virtual environment cannot be made here.
     """
     given = os.environ.get("LIT_IMITATION_BASELINE_PYTHON")
     if given:
@@ -78,12 +101,12 @@ def baseline_python() -> str:
     print(f"installing imitation 1.0.1 into {directory}, once")
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for command in (
+    for line in (
         [host, "-m", "venv", str(partial)],
         [str(partial / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES],
     ):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(line, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip().splitlines()[-1]}")
-    partial.rename(directory)  # whole, or not there
+            raise RuntimeError(f"{' '.join(line)}: {done.stderr.strip().splitlines()[-1]}")
+    partial.rename(directory)  # complete, or absent
     return str(python)
