@@ -38,7 +38,7 @@ def study(arguments: Sequence[str]) -> None:
     from importlib import import_module
 
     from lit_imitation.errors import ConfigError, require
-    from lit_imitation.utils.files import check_local, expanded
+    from lit_imitation.utils.files import check_local, expand_user
 
     _check_counts(options)
     require("matplotlib", "plot", "a study, for its figures,")

@@ -84,7 +84,7 @@ def demonstrations(env_id: str, expert: str, episodes: int, folder: Path, every:
 def ours(part: str, env_id: str, file: Path) -> dict[str, float]:
     """Seconds per round of ours."""
     steps, pairs = DISCRIMINATOR[part]
-    model: dict[str, Any] = {"discriminator_steps": steps, "batch_size": pairs, "replay_rounds": 0}
+    model: dict[str, Any] = {"discriminator_steps": steps, "discriminator_batch_size": pairs, "replay_rounds": 0}
     discriminator: dict[str, Any] = {"activation": "relu"}  # as theirs, and so are the inputs of AIRL's reward
     if part == "airl":
         discriminator["state_only"] = False

@@ -96,7 +96,7 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
 
             def building(*args: Any) -> None:
                 build(*args)
-                learner.rewarded = timed(learner.rewarded, "reward")
+                learner.relabel_rewards = timed(learner.relabel_rewards, "reward")
                 learner.learner.update = timed(learner.learner.update, "update")
 
             learner.build = building

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from studying import resumes, rows, runs_of
+from study_checks import resumes, rows, runs_of
 
 from experiments.__main__ import main
 from experiments.studies.finetune import QUICK, Settings, Task, run

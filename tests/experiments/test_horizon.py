@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from studying import resumes, rows
+from study_checks import resumes, rows
 
 from experiments.__main__ import main
 from experiments.studies.common import quiet

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from studying import resumes, rows
+from study_checks import resumes, rows
 
 from experiments.__main__ import main
 from experiments.studies.common import quiet

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from studying import resumes, rows, runs_of
+from study_checks import resumes, rows, runs_of
 
 from experiments.__main__ import main
 from experiments.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to, summarize

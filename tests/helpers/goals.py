@@ -89,7 +89,7 @@ def arm_shares(places: NDArray[np.float32]) -> NDArray[np.float64]:
 def record(path: Path, half_way: bool = False) -> Path:
     """Write eight demonstrations of `Goal`, of the whole route or of its second half."""
     envs = make("goals:Goal-v0", 4, 0, "sync", half_way=half_way)
-    transitions = collect(envs, heads_for_it, 8, 0)
+    transitions = collect(envs, goal_expert, 8, 0)
     envs.close()
     write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": "Goal-v0"}))
     return path
@@ -105,4 +105,4 @@ def sampled_shares(policy, episodes: int = 1000) -> list[float]:
 
     transitions = collect(envs, sample, episodes, 0)
     envs.close()
-    return share_of_modes(transitions.next_observation[transitions.done].numpy()).tolist()
+    return arm_shares(transitions.next_observation[transitions.done].numpy()).tolist()

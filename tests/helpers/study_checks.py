@@ -31,13 +31,13 @@ def resumes(out, again, summary, count, parts, without=()):
     """
     files = sorted((out / "runs").iterdir())
     assert len(files) == count
-    times = {file: file.stat().st_mtime_ns for file in files}
+    kept = {file: file.stat().st_mtime_ns for file in files}
     lost = [next(file for file in files if part in file.name) for part in parts]
     before = {file: dict(np.load(file)) for file in lost}
     for file in lost:
         file.unlink()
     assert again() == summary
-    assert all(file.stat().st_mtime_ns == time for file, time in times.items() if file not in lost)
+    assert all(file.stat().st_mtime_ns == time for file, time in kept.items() if file not in lost)
     for file, arrays in before.items():
         after = np.load(file)
         for name, array in arrays.items():

@@ -41,14 +41,14 @@ class Curve(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the untrained policy, with the episodes of validation."""
-        assert isinstance(pl_module, ImitationModule)
+        assert isinstance(pl_module, Method)
         data = pl_module.datamodule
         episodes = data.rollouts("validation", data.eval_episodes)
         self._note(pl_module, float(np.mean([episode.episode_return for episode in episodes])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the validation."""
-        assert isinstance(pl_module, ImitationModule)
+        assert isinstance(pl_module, Method)
         self._note(pl_module, pl_module.evaluation["return_mean"])
 
     def _note(self, module: Method, value: float) -> None:
