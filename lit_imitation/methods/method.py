@@ -35,8 +35,6 @@ class Method(Resumable, Describable, LightningModule):
     """
 
     argument_owner = "model"
-    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed")
-    """Values of `trainer.precision` that the method can compute in."""
     shown: ClassVar[tuple[str, ...]] = ("loss", "return_mean")
     """Figures of an evaluation that the progress bar shows."""
 
@@ -49,11 +47,6 @@ class Method(Resumable, Describable, LightningModule):
         self._policy_factory = policy or default_policy
         self.optimization = Optimization()
         self.metrics = Evaluation()
-
-    @property
-    def optimization_option(self) -> str:
-        """Where the settings of the optimizer are given."""
-        return "model.optimization"
 
     @property
     def datamodule(self) -> EnvironmentDataModule:
