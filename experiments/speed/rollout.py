@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from experiments.speed.common import machine, ratios, save, table
 from lit_imitation.envs import make
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy
-from lit_imitation.rollout import Actor, Episodes, collect, stream
+from lit_imitation.rollout import ActorLike, Episodes, collect, stream
 
 NUM_ENVS, SEED, LIMIT = 64, 0, 0.6
 TASKS = {
@@ -38,7 +38,7 @@ TASKS = {
 """With the backends that have it, first the one that `auto` takes."""
 
 
-def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[Actor], object]]:
+def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[ActorLike], object]]:
     """The three ways, each a function of the actor."""
     return {
         "stream": lambda actor: [None for _ in islice(stream(envs, actor, SEED), steps)],
@@ -79,7 +79,7 @@ def measure(env_id: str, backend: str, repeats: int, target_seconds: float) -> l
         taken: list[NDArray[Any]] = []
 
         def noting(observation: NDArray[Any], taken: list[NDArray[Any]] = taken) -> NDArray[Any]:
-            taken.append(actor(observation))
+            taken.append(actor.act(observation))
             return taken[-1]
 
         work(noting)

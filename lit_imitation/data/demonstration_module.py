@@ -30,7 +30,7 @@ from lit_imitation.data.sources import Metadata
 from lit_imitation.envs import Backend
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
-from lit_imitation.experts import Expert, add_expert, load_expert
+from lit_imitation.experts import Expert, ExpertClass, add_expert, expert_name, load_expert
 from lit_imitation.rollout import collect, reference
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
@@ -46,7 +46,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         env_id: a registered Gymnasium id, or `module:Id-v0`.
         demonstrations: path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, a list of these, or `Transitions` in
             memory; empty to roll out `expert` (cached by what was asked).
-        expert: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
+        expert: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`; or
+            `class_path` and `init_args` of a class of your own.
         expert_deterministic: the expert's mode, else draws from its distribution.
         expert_trajectories: how many an expert is asked for; a file has what it has.
         trust: open experts whose files can execute code (Stable-Baselines3's).
@@ -79,7 +80,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         self,
         env_id: str,
         demonstrations: list[str | Path] | str | Path | Transitions = "",  # a list first: else it is saved as a string
-        expert: str = "",
+        expert: ExpertClass | str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
         trust: bool = False,
@@ -208,8 +209,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
         if recorded is None and self.expert:
             if not self.rolls_out:
                 say(
-                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations hold no returns. "
-                    "Set data.expert_return to their expert's, or data.expert to '' for no score"
+                    f"normalized_score is relative to data.expert {expert_name(self.expert)}: the demonstrations hold "
+                    "no returns. Set data.expert_return to their expert's, or data.expert to '' for no score"
                 )
             self.refer_to(self.expert)
             return
@@ -232,7 +233,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         deterministic = demonstrations.metadata.get("deterministic")
         return None if deterministic is None else not deterministic
 
-    def refer_to(self, expert: str | Expert, actor: Expert | None = None) -> None:
+    def refer_to(self, expert: str | ExpertClass | Expert, actor: Expert | None = None) -> None:
         """Score by the return of this expert, which the first process measures; see `ask`."""
         if self._given is not None:
             return
@@ -259,21 +260,21 @@ class DemonstrationDataModule(EnvironmentDataModule):
     def _ask(self) -> Reference:
         return self.ask(self.expert)
 
-    def ask(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
+    def ask(self, expert: str | ExpertClass | Expert, actor: Expert | None = None) -> Reference:
         """The return of an expert that acts as the learner is evaluated; measured once and cached.
 
         Args:
             expert: as for `load_expert`, or a function.
             actor: `expert` where it is loaded already.
         """
-        name = expert if isinstance(expert, str) else getattr(expert, "__name__", type(expert).__name__)
+        name = expert_name(expert)
         what = f"return of the expert {name} in {self.env_id}"
         together = min(TOGETHER, reference.EPISODES)
         if self.backend == "async":  # one process each
             together = min(together, self.num_envs)
 
         def measured() -> Reference:
-            acts = actor or self._loaded(name)
+            acts = actor or self._loaded(expert)
             try:
                 with EpisodeProgress(f"{name} in {self.env_id}", reference.EPISODES) as progress:
                     return reference.measure(self.make(together), acts, what, progress)
@@ -294,7 +295,7 @@ class DemonstrationDataModule(EnvironmentDataModule):
         store = reference.store("expert_returns")
         return kept(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
 
-    def _loaded(self, expert: str) -> Expert:
+    def _loaded(self, expert: Any) -> Expert:
         """The expert acting as the learner is evaluated; by its mode, where it has nothing to draw from."""
         load = partial(load_expert, expert, self.env_id, *self.spaces, trust=self.trust)
         try:
@@ -328,7 +329,8 @@ class DemonstrationDataModule(EnvironmentDataModule):
     def _rolled_out(self) -> Demonstrations:
         """The expert's trajectories, from the cache where they are in it."""
         count = self.num_trajectories or self.expert_trajectories
-        what = f"demonstrations of the expert {self.expert} in {self.env_id}"
+        name = expert_name(self.expert)
+        what = f"demonstrations of the expert {name} in {self.env_id}"
 
         def shown() -> Demonstrations:
             seed = derive_seed(self.seed, "expert")
@@ -336,10 +338,13 @@ class DemonstrationDataModule(EnvironmentDataModule):
                 self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
             )
             envs = self.make(min(self.num_envs, count), seed)
-            with closing(envs), EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
+            with (
+                closing(envs),
+                EpisodeProgress(f"{name} demonstrates {self.env_id}", count) as progress,
+            ):
                 transitions = collect(envs, expert, count, seed, progress)
             check(transitions, *self.spaces, what)
-            metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
+            metadata: Metadata = {"env_id": self.env_id, "expert": name, "seed": seed}
             metadata["deterministic"] = self.expert_deterministic
             return Demonstrations(transitions, transitions.episode_returns(), metadata)
 

@@ -9,6 +9,7 @@ from lit_imitation.data.demonstration_module import DemonstrationDataModule, Hel
 from lit_imitation.data.module import EnvArguments
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import Backend, episode_limit
+from lit_imitation.experts import ExpertClass
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 
@@ -47,7 +48,7 @@ class ImitationDataModule(RolloutDataModule):
         self,
         env_id: str,
         demonstrations: list[str | Path] | str | Path | Transitions = "",  # a list first: else it is saved as a string
-        expert: str = "",
+        expert: ExpertClass | str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
         trust: bool = False,

@@ -67,6 +67,7 @@ class VideoLogger(TypeChecked, Callback):
         frames = []
         with RandomStream(seed):
             observation, _ = env.reset(seed=seed)
+            actor.reset(np.ones(1, dtype=np.bool_))
             for _ in range(self.max_steps):
                 picture: Any = env.render()
                 if not isinstance(picture, np.ndarray):
@@ -74,7 +75,7 @@ class VideoLogger(TypeChecked, Callback):
                         f"render() returned a {type(picture).__name__} for render_mode rgb_array, no array"
                     )
                 frames.append(Image.fromarray(picture))
-                action: Any = actor(np.asarray(observation)[None])[0]
+                action: Any = actor.act(np.asarray(observation)[None])[0]
                 observation, _, terminated, truncated, _ = env.step(action)
                 if terminated or truncated:
                     break

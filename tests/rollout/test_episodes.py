@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies import GaussianPolicy
-from lit_imitation.rollout import Episodes, Steps, _success, collect, rounds, stream
+from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
+from lit_imitation.rollout.episodes import success as success_of
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -638,7 +639,7 @@ def test_rounds_go_on_where_the_one_before_stopped():
     ],
 )
 def test_success_in_any_place_and_form(info, success):
-    got = [_success(info, env) for env in range(2)]
+    got = [success_of(info, env) for env in range(2)]
     assert [None if np.isnan(value) else value for value in got] == list(success)
 
 
@@ -647,8 +648,8 @@ def test_success_that_is_no_flag_warns_and_counts_nowhere(value):
     of_all = np.empty(2, dtype=object)
     of_all[:] = [value, True]
     with pytest.warns(UserWarning, match=r"info\['success'\]: success_rate leaves these episodes out"):
-        assert np.isnan(_success({"success": of_all}, 0))
-    assert _success({"success": of_all}, 1) == 1.0
+        assert np.isnan(success_of({"success": of_all}, 0))
+    assert success_of({"success": of_all}, 1) == 1.0
 
 
 class EndlessEnv(gymnasium.Env):
@@ -676,7 +677,7 @@ def test_endless_episodes_are_told_of_and_warned_about(monkeypatch, capsys):
         return np.zeros(1, np.int64)
 
     asked = []
-    monkeypatch.setattr("lit_imitation.rollout.PATIENCE", 0.01)
+    monkeypatch.setattr("lit_imitation.rollout.episodes.PATIENCE", 0.01)
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.warns(UserWarning, match=r"10,000 steps.*env_kwargs\.max_episode_steps"), pytest.raises(Enough):
         list(Episodes(envs, actor, 3, seed=0, purpose="evaluation"))
