@@ -52,8 +52,8 @@ def checked(expert: Expert, observation_space: Space[Any], action_space: Space[A
     """
     if isinstance(expert, type):
         raise ExpertError(
-            f"expert {name} is a class, not an instance; in a recipe write data.expert: {{class_path: {name}, "
-            "init_args: {...}}"
+            f"expert {name} is a class, not an instance; in a recipe write data.expert: {{class_path: "
+            f"{name.replace(':', '.')}, init_args: {{...}}}}"
         )
     try:
         return _Checked(as_actor(expert, observation_space), action_space, name)

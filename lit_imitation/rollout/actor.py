@@ -41,6 +41,7 @@ class Actor(Protocol):
         """Forget the past of the environments in `mask: [B]`: the next `act` sees the first state of an episode there.
 
         A rollout calls this once with all true before its first `act`, then exactly once for each episode that starts.
+        B may change from one rollout to the next.
         """
 
 
@@ -95,8 +96,7 @@ def as_actor(given: Any, observation_space: Space[Any]) -> Actor:
     if isinstance(given, type) or not (callable(act) or callable(given)):
         raise ConfigError(
             f"{name} is {'a class' if isinstance(given, type) else f'a {type(given).__name__}'}, which cannot act; "
-            "give a function of observations [B, *obs] that returns actions [B, *act], or an object with a method `act` "
-            "that is one"
+            "give a function or an object with a method `act` that turns observations [B, *obs] into actions [B, *act]"
         )
     if needs_env and not callable(bind):
         raise ConfigError(f"{name} sets needs_env, but has no method bind(envs) that takes the vector environment")

@@ -332,7 +332,7 @@ def raising(error):
 )
 def test_expert_answer(expert):
     with refused("expert mine"):
-        checked(expert, DISCRETE, "mine")(np.zeros((3, 3), np.float32))
+        checked(expert, OBSERVATION, DISCRETE, "mine").act(np.zeros((3, 3), np.float32))
 
 
 # --- environments -----------------------------------------------------------------------------------------------------
