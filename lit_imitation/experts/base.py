@@ -24,7 +24,7 @@ Actions at `observation: [B, *obs]` are `[B]` int64 for a Discrete space, `[B, c
 space, or `[B, *act]` float32 inside a Box.
 """
 
-ExpertClass: TypeAlias = dict[str, str | dict[str, bool | int | float | str | list | dict | None]]  # type: ignore[type-arg]
+ExpertClass: TypeAlias = dict[str, str | dict[str, str | bool | int | float | list | dict | None]]  # type: ignore[type-arg]
 """A class of the user as an expert: `{"class_path": "my_module.MyExpert", "init_args": {"horizon": 10}}`.
 
 The types of its values keep the parser of the command line from importing the class by itself.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from gymnasium import Space
@@ -17,7 +17,15 @@ Array: TypeAlias = NDArray[Any]
 Mask: TypeAlias = NDArray[np.bool_]
 
 
-class Actor(Protocol):
+@runtime_checkable
+class Acts(Protocol):
+    """An object with the method `act` of an actor; a `reset` is optional."""
+
+    def act(self, observation: Array, /) -> Array:
+        """Actions `[B, *act]`, in the environment's own values, at `observation: [B, *obs]`."""
+
+
+class Actor(Acts, Protocol):
     """Chooses the actions of B environments that step together.
 
     Row i always belongs to environment i, so an actor may keep a history or a queue of planned actions for each row.
@@ -34,9 +42,6 @@ class Actor(Protocol):
       the first `reset`.
     """
 
-    def act(self, observation: Array, /) -> Array:
-        """Actions `[B, *act]`, in the environment's own values, at `observation: [B, *obs]`."""
-
     def reset(self, mask: Mask, /) -> None:
         """Forget the past of the environments in `mask: [B]`: the next `act` sees the first state of an episode there.
 
@@ -45,8 +50,8 @@ class Actor(Protocol):
         """
 
 
-ActorLike: TypeAlias = Actor | Callable[[Array], Array]
-"""An actor, or a function from observations `[B, *obs]` to actions `[B, *act]`."""
+ActorLike: TypeAlias = Acts | Callable[[Array], Array]
+"""An actor, an object with `act` alone, or a function from observations `[B, *obs]` to actions `[B, *act]`."""
 
 
 class FunctionActor:
@@ -89,16 +94,17 @@ def as_actor(given: Any, observation_space: Space[Any]) -> Actor:
     if callable(getattr(type(given), "actor", None)):  # of the type: an object may keep a network named `actor`
         actor: Actor = given.actor()
         return actor
-    name = getattr(given, "__name__", type(given).__name__)
     act, reset = getattr(given, "act", None), getattr(given, "reset", None)
     raw, needs_env = getattr(given, "raw_observation", False), getattr(given, "needs_env", False)
     bind = getattr(given, "bind", None) if needs_env else None
     if isinstance(given, type) or not (callable(act) or callable(given)):
+        what = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
         raise ConfigError(
-            f"{name} is {'a class' if isinstance(given, type) else f'a {type(given).__name__}'}, which cannot act; "
-            "give a function or an object with a method `act` that turns observations [B, *obs] into actions [B, *act]"
+            f"{what} cannot act; give a function, or an object with a method `act`, that turns observations [B, *obs] "
+            "into actions [B, *act]"
         )
     if needs_env and not callable(bind):
+        name = getattr(given, "__name__", type(given).__name__)
         raise ConfigError(f"{name} sets needs_env, but has no method bind(envs) that takes the vector environment")
     if callable(act) and callable(reset) and not raw:
         complete: Actor = given

@@ -234,7 +234,7 @@ def test_returns_and_demonstrations_are_cached_per_argument(module, tmp_path, mo
 # Recipes and the command line
 
 
-def test_page_runs_as_written(tmp_path, monkeypatch):
+def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
     """The planner and the recipe of docs/experts.md, with fewer and shorter episodes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
@@ -248,6 +248,12 @@ def test_page_runs_as_written(tmp_path, monkeypatch):
     sys.modules.pop("my_planner")
     summary = json.loads(Path("run/summary.json").read_text())
     assert summary["expert_return"] == 50.0
+    with pytest.raises(SystemExit):
+        main(["test", "--ckpt_path=run"])
+    assert "names my_planner.Lookahead (data.expert), which is not of this package" in capsys.readouterr().err
+    assert "my_planner" not in sys.modules
+    main(["test", "--ckpt_path=run", "--data.expert.class_path=my_planner.Lookahead"])
+    sys.modules.pop("my_planner", None)
     saved = yaml.safe_load(Path("run/config.yaml").read_text())
     assert saved["data"]["init_args"]["expert"] == {"class_path": "my_planner.Lookahead", "init_args": {"steps": 10}}
 

@@ -45,6 +45,7 @@ class ActionQueue:
     def reset(self, mask: np.ndarray) -> None:
         for env in np.flatnonzero(mask):
             self.queues[env].clear()
+        mask[:] = False
 
 
 class Simulator:

@@ -170,9 +170,9 @@ def test_attribute_named_actor_is_not_called():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (3, "int is a int, which cannot act"),
-        (None, "which cannot act; give a function"),
-        (StepCounter, "StepCounter is a class, which cannot act"),
+        (3, "a int cannot act"),
+        (None, "a NoneType cannot act; give a function"),
+        (StepCounter, "the class StepCounter cannot act"),
         (
             type("Plans", (ActionQueue,), {"needs_env": True})(2),
             r"Plans sets needs_env, but has no method bind\(envs\)",

@@ -528,9 +528,7 @@ def test_rounds_match_plain_loop(environments, kind):
         episodes = [episode for one in played for episode in one.episodes if episode.env == env]
         assert [episode.length for episode in episodes] == np.diff(ends, prepend=-1).tolist()
         assert [episode.episode_return for episode in episodes] == np.diff(returns, prepend=0.0).tolist()
-    assert all(
-        (one.rollout.reward[~one.valid] == 0).all() for one in played
-    )  # where the environment gave NaN
+    assert all((one.rollout.reward[~one.valid] == 0).all() for one in played)  # where the environment gave NaN
 
 
 def test_same_seed_gives_same_rounds(environments):

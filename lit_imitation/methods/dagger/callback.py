@@ -256,8 +256,8 @@ class DAggerCallback(TypeChecked, Checkpoint):
         if not callable(getattr(expert, "act", expert)):
             raise ConfigError(
                 f"DAgger needs an expert that can be asked; a {type(expert).__name__} cannot. Give a function or an "
-                "object with a method `act`, from observations [B, *obs] to actions [B, *act], the name of an expert, or "
-                "HumanLabels"
+                "object with a method `act`, from observations [B, *obs] to actions [B, *act], the name of an expert, "
+                "or HumanLabels"
             )
         answers = checked(expert, *data.spaces, expert_name(expert))
         if data.expert_reference is None and not self._limited:

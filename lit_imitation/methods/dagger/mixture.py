@@ -66,7 +66,7 @@ class Mixture:
 
     def reset(self, mask: NDArray[np.bool_], /) -> None:
         """Pass the start of episodes on to expert and learner."""
-        self._ask_expert(lambda: self.expert.reset(mask))
+        self._ask_expert(lambda: self.expert.reset(mask.copy()))  # an actor may change its mask
         self.learner.reset(mask)
 
     def bind(self, envs: VectorEnv[Any, Any, Any]) -> None:
@@ -94,16 +94,15 @@ class Mixture:
                 ask[unknown] = self.uncertain(observation[unknown])
         count = np.count_nonzero(ask)
         labels = learned
-        if count or self._sees_all:
-            if count == len(ask):
-                labels = self._ask_expert(lambda: self.expert.act(observation))
-            elif self._sees_all:
-                answers = self._ask_expert(lambda: self.expert.act(observation))
-                labels = learned.copy()
-                labels[ask] = answers[ask]
-            else:
-                labels = learned.copy()
-                labels[ask] = self._ask_expert(lambda: self.expert.act(observation[ask]))
+        if count == len(ask):
+            labels = self._ask_expert(lambda: self.expert.act(observation))
+        elif self._sees_all:
+            answers = self._ask_expert(lambda: self.expert.act(observation))
+            labels = learned.copy()
+            labels[ask] = answers[ask]
+        elif count:
+            labels = learned.copy()
+            labels[ask] = self._ask_expert(lambda: self.expert.act(observation[ask]))
         self.labels.append(labels)
         self.learned.append(learned)
         self.asked.append(ask)

@@ -448,7 +448,10 @@ def test_a_log_cannot_be_asked(tmp_path, monkeypatch, log):
         ({"beta": lambda i: 1.0 - i}, r"beta is -1.0 in round 2"),
         ({"uncertainty_threshold": -1.0}, "uncertainty_threshold is -1.0"),
         ({"epochs_per_round": 3}, "check_val_every_n_epoch is 2 .*a divisor of 3"),
-        ({"expert": 3}, "DAgger needs an expert that can be asked; a int cannot"),
+        (
+            {"expert": 3},
+            "expert is 3; it must be a HumanLabels or a mapping or text or an object with act or a f",
+        ),
         ({"data": {"eval_episodes": 0}}, "data.eval_episodes is 0"),
         ({"expert": HumanLabels(), "beta": 0.5}, r"cannot act in between, but beta is \[0.5, 0.5\]"),
         ({"callbacks": [EarlyStopping("val/loss")]}, "EarlyStopping can end a round at any epoch"),
