@@ -124,7 +124,7 @@ def add_expert(
             key.unreadable = before
 
 
-def _add_class(key: Key, expert: ExpertClass) -> None:
+def _add_class(key: Key, expert: Mapping[str, Any]) -> None:
     """Add a class of the user: its path, its arguments, its source code, and the `cache_key` of the object."""
     with opened_files(key.opened):
         cls = imported_class(expert)

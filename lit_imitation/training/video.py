@@ -14,6 +14,7 @@ from PIL import Image
 from lit_imitation.envs import make_single
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.base import ImitationModule
+from lit_imitation.rollout import as_actor
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
@@ -63,7 +64,7 @@ class VideoLogger(TypeChecked, Callback):
         data = module.datamodule
         seed = derive_seed(data.seed, "video")
         env = make_single(data.env_id, **{**data.env_kwargs, "render_mode": "rgb_array"})
-        actor = module.actor()
+        actor = as_actor(module.actor(), env.observation_space)
         frames = []
         with RandomStream(seed):
             observation, _ = env.reset(seed=seed)

@@ -109,6 +109,13 @@ def test_each_rollout_starts_with_a_reset_of_all(environments):
     np.testing.assert_array_equal(actor.noted[1], [[0, 2]] * 3)
 
 
+def test_actor_that_changes_its_mask_changes_no_step(environments):
+    steps = list(islice(stream(environments("sync"), StepCounter(3), 0), 20))
+    assert np.sum([step.done for step in steps]) > 3
+    for step in steps:
+        np.testing.assert_array_equal(step.done, step.terminated | step.truncated)
+
+
 def test_reset_that_exits_is_an_expert_error(environments):
     class Leaves(StepCounter):
         def reset(self, mask):

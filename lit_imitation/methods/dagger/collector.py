@@ -22,7 +22,7 @@ from lit_imitation.methods.base import ImitationModule
 from lit_imitation.methods.dagger.human_labels import FrameRecorder, can_render
 from lit_imitation.methods.dagger.mixture import Mixture
 from lit_imitation.policies import EnsemblePolicy
-from lit_imitation.rollout import Actor, Episodes, FunctionActor, Steps, keeps_state, shares
+from lit_imitation.rollout import Actor, Episodes, FunctionActor, Steps, as_actor, keeps_state, shares
 from lit_imitation.rollout.progress import ShowsEpisodes
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.program import resume_command
@@ -140,7 +140,7 @@ class Collector:
             uncertain = self._uncertain
         mixture = Mixture(
             self.expert or FunctionActor(_nobody),
-            self.module.actor(),
+            as_actor(self.module.actor(), self.data.observation_space),
             beta,
             lambda: generator.random(self.total)[self.first : self.last],
             uncertain,
