@@ -252,7 +252,7 @@ def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
         main(["test", "--ckpt_path=run"])
     assert "names my_planner.Lookahead (data.expert), which is not of this package" in capsys.readouterr().err
     assert "my_planner" not in sys.modules
-    main(["test", "--ckpt_path=run", "--data.expert.class_path=my_planner.Lookahead"])
+    main(["test", "--ckpt_path=run", "--trust=true"])
     sys.modules.pop("my_planner", None)
     saved = yaml.safe_load(Path("run/config.yaml").read_text())
     assert saved["data"]["init_args"]["expert"] == {"class_path": "my_planner.Lookahead", "init_args": {"steps": 10}}
