@@ -25,7 +25,7 @@ from experiments.markdown import table
 from experiments.speed.common import machine, ratios, save
 from lit_imitation.envs import make
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy
-from lit_imitation.rollout import Actor, Episodes, collect, stream
+from lit_imitation.rollout import ActorLike, Episodes, collect, stream
 
 NUM_ENVS, SEED, LIMIT = 64, 0, 0.6
 TASKS = {
@@ -35,7 +35,7 @@ TASKS = {
 """Policy and backends of each environment; the first backend is the one that `auto` selects."""
 
 
-def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[Actor], object]]:
+def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[ActorLike], object]]:
     """The three ways to roll out, each a function of the actor."""
     return {
         "stream": lambda actor: [None for _ in islice(stream(envs, actor, SEED), steps)],
@@ -76,7 +76,7 @@ def measure(env_id: str, backend: str, repeats: int, target_seconds: float) -> l
         taken: list[NDArray[Any]] = []
 
         def noting(observation: NDArray[Any], taken: list[NDArray[Any]] = taken) -> NDArray[Any]:
-            taken.append(actor(observation))
+            taken.append(actor.act(observation))
             return taken[-1]
 
         work(noting)

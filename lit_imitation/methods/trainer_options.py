@@ -27,9 +27,7 @@ def check_trainer(
         ConfigError: names the option, and the option of the method or the data that does the same.
     """
     if (precision := str(trainer.precision)) not in precisions:
-        raise ConfigError(
-            f"{name} does not run in trainer.precision {precision}; use one of {', '.join(precisions)}"
-        )
+        raise ConfigError(f"{name} does not run in trainer.precision {precision}; use one of {', '.join(precisions)}")
     if trainer.accumulate_grad_batches != 1:
         raise ConfigError(
             f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches "

@@ -398,10 +398,10 @@ class _RandomFirst(Explorer):
         super().__init__(sac.policy)
         self.sac = sac
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """`[B, *obs]` to `[B, *act]`."""
+    def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
+        """Draw actions `[B, *act]`, uniformly while the random steps last."""
         if not self.sac.acts_at_random:
-            return super().__call__(observation)
+            return super().act(observation)
         action = self.sac.random_action(len(observation))
         self.drawn.append(action)
         played: NDArray[Any] = action.cpu().numpy()

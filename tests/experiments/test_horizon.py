@@ -14,6 +14,7 @@ from experiments.studies.common import quiet
 from experiments.studies.horizon import QUICK, Settings, closed_form, corridor, halvings, run
 from lit_imitation.envs.corridor import OFF, RARE
 from lit_imitation.experts import CONTROLLERS
+from lit_imitation.rollout import FunctionActor
 
 FIGURES = ("trajectories", "state_distributions", "compounding_error")
 TINY = Settings(
@@ -133,6 +134,7 @@ def test_corridor_measures_of_a_known_learner():
     expert = CONTROLLERS[corridor.ENV]
     kwargs = {"horizon": 20, "probability": 0.2, "situations": 4}
 
+    @FunctionActor
     def learner(observation):
         return np.where((observation == RARE) | (observation == OFF), 0, expert(observation))
 

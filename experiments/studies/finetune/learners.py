@@ -21,7 +21,7 @@ from lit_imitation.envs import Backend, make
 from lit_imitation.methods import BC, RL, Method
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.rl import PPO
-from lit_imitation.rollout import Actor, Episodes
+from lit_imitation.rollout import ActorLike, Episodes
 from lit_imitation.training.run import LastCheckpoint
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.seeding import RandomStream, derive_seed
@@ -61,7 +61,7 @@ class Curve(Callback):
 
 
 def play(
-    env_id: str, backend: Backend, actor: Actor, episodes: int, seed: int, *, record: bool = False
+    env_id: str, backend: Backend, actor: ActorLike, episodes: int, seed: int, *, record: bool = False
 ) -> tuple[NDArray[np.float64], Transitions | None]:
     """Returns `[episodes]` of an actor and, if recorded, the transitions."""
     envs = make(env_id, min(episodes, 20), seed, backend)

@@ -15,14 +15,14 @@ from lit_imitation.envs import make
 from lit_imitation.envs.corridor import OFF, RETURN
 from lit_imitation.experts import CONTROLLERS
 from lit_imitation.policies import CategoricalPolicy
-from lit_imitation.rollout import Actor, stream
+from lit_imitation.rollout import Actor, ActorLike, stream
 from lit_imitation.utils.seeding import derive_seed
 
 ENV = "lit_imitation/Corridor-v0"
 
 
 def measure(
-    actor: Actor, env_kwargs: dict[str, Any], steps: int, seed: int
+    actor: ActorLike, env_kwargs: dict[str, Any], steps: int, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cost and error rate at each step, `[T]` each, over `steps` steps of parallel whole episodes.
 
@@ -42,7 +42,7 @@ def error_rate(actor: Actor, env_kwargs: dict[str, Any], steps: int, seed: int) 
     expert = CONTROLLERS[ENV]
     envs = make(ENV, steps // env_kwargs["horizon"], seed, **env_kwargs)
     states = islice(stream(envs, expert, seed), env_kwargs["horizon"])
-    rate = float(np.mean([np.mean(actor(step.observation) != step.action) for step in states]))
+    rate = float(np.mean([np.mean(actor.act(step.observation) != step.action) for step in states]))
     envs.close()
     return rate
 
@@ -72,9 +72,9 @@ def run(horizon: int, probability: float, situations: int, recipe: dict[str, Any
         actor = policy.actor()
         result[f"{name}_cost"], result[f"{name}_error"] = measure(actor, env_kwargs, steps, derive_seed(seed, name))
         result[f"{name}_epsilon"] = np.array(error_rate(actor, env_kwargs, steps, fresh))
-        result[f"{name}_returns"] = np.asarray(actor(np.array([OFF])) == RETURN)
+        result[f"{name}_returns"] = np.asarray(actor.act(np.array([OFF])) == RETURN)
     actor = learners.bc.actor()
-    result["bc_training_error"] = np.array(np.mean(actor(data.observation.numpy()) != data.action.numpy()))
+    result["bc_training_error"] = np.array(np.mean(actor.act(data.observation.numpy()) != data.action.numpy()))
     result["recoverable_cost"], result["recoverable_error"] = measure(
         actor, env_kwargs | {"recoverable": True}, steps, derive_seed(seed, "recoverable")
     )

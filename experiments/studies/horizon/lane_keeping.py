@@ -58,7 +58,7 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
             / path[..., 0].size,
             f"{name}_offsets": np.histogram(offset, OFFSET_EDGES)[0] / offset.size,
             f"{name}_training_error": np.array(
-                np.abs(actor(data.observation.numpy()) - data.action.numpy()).mean(),
+                np.abs(actor.act(data.observation.numpy()) - data.action.numpy()).mean(),
             ),
         }
     return result

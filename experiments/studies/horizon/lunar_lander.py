@@ -63,6 +63,6 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
             f"{name}_crashed": np.array(crashed.mean()),
             f"{name}_return": np.array(returns.mean()),
             f"{name}_angles": np.histogram(angle, ANGLE_EDGES)[0] / angle.size,
-            f"{name}_training_error": np.array(np.mean(actor(data.observation.numpy()) != data.action.numpy())),
+            f"{name}_training_error": np.array(np.mean(actor.act(data.observation.numpy()) != data.action.numpy())),
         }
     return result
