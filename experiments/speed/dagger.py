@@ -98,8 +98,8 @@ class TimedFit(lightning_cli.CLI):
                 self._step(action)
 
         loop = trainer.fit_loop.epoch_loop.val_loop
-        collect = timed(self._spent["collecting"])(dagger._collect)
-        dagger._collect = collected
+        collect = timed(self._spent["collecting"])(dagger.collect)
+        dagger.collect = collected
         loop.run = timed(self._spent["evaluating"])(loop.run)
         self._start = clock()
 

@@ -104,6 +104,6 @@ def train(
         bc,
         dagger,
         demonstrations,
-        np.array([record["dataset_size"] for record in callback.records]),
-        np.array([record["disagreement"] for record in callback.records[1:]], dtype=np.float64),
+        np.array([record["dataset_size"] for record in callback.history.records]),
+        np.array([record["disagreement"] for record in callback.history.records[1:]], dtype=np.float64),
     )

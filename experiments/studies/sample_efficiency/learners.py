@@ -107,7 +107,7 @@ def dagger(
         module = BC()
         fit(module, data, dagger["epochs_per_round"], directory, callback, curve)
     returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
-    labels = np.array([record["expert_queries"] for record in callback.records])
+    labels = np.array([record["expert_queries"] for record in callback.history.records])
     rounds = {name: values[1:] for name, values in curve.result().items()}  # without the untrained policy
     return rounds | {"returns": returns, "labels": labels}
 

@@ -19,9 +19,6 @@ from lit_imitation.transitions import Transitions
 Array: TypeAlias = NDArray[Any]
 T = TypeVar("T")
 
-DIFFERENCE = 0.05
-"""Share of their range by which continuous actions must differ to count as different."""
-
 
 class Mixture:
     """π_i = β_i π* + (1 − β_i) π̂_i (Ross, Gordon & Bagnell 2011, algorithm 3.1), and π*'s label for each state.
@@ -128,16 +125,3 @@ class Mixture:
         transitions = self.rollout.transitions()
         transitions.action = torch.from_numpy(flat(self.labels))
         return transitions, torch.from_numpy(flat(self.learned)), torch.from_numpy(flat(self.asked))
-
-
-def differ(a: Array, b: Array, width: Array | None) -> NDArray[np.bool_]:
-    """`[N]` bool: Where actions `a` and `b`, `[N, *act]` each, differ.
-
-    Args:
-        a: Actions.
-        b: Other actions.
-        width: Range of continuous actions, `[*act]`, which count as equal up to `DIFFERENCE` of it; None for discrete
-            actions.
-    """
-    apart = np.asarray(a != b) if width is None else np.abs(a - b) > DIFFERENCE * width
-    return np.asarray(apart.any(axis=tuple(range(1, apart.ndim))))

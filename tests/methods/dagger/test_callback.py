@@ -91,8 +91,8 @@ class Noted(Callback):
 def test_every_round_adds_the_experts_labels_on_whole_episodes(tmp_path):
     dagger, module, data = run(tmp_path, beta=0.5)
     rounds = dataset(tmp_path, data)
-    assert [record["round"] for record in dagger.records] == [0, 1, 2]
-    assert [record["beta"] for record in dagger.records] == [1.0, 0.5, 0.5]
+    assert [record["round"] for record in dagger.history.records] == [0, 1, 2]
+    assert [record["beta"] for record in dagger.history.records] == [1.0, 0.5, 0.5]
     for transitions in rounds:
         np.testing.assert_array_equal(transitions.action, cart_pole(transitions.observation.numpy()))
         assert len(transitions.episode_lengths()) == 3
@@ -101,9 +101,9 @@ def test_every_round_adds_the_experts_labels_on_whole_episodes(tmp_path):
     same = rounds[1].next_observation[:-1][~rounds[1].done[:-1]] == rounds[1].observation[1:][~rounds[1].done[:-1]]
     assert same.all()
     sizes = np.cumsum([len(transitions) for transitions in rounds]).tolist()
-    assert [record["dataset_size"] for record in dagger.records] == sizes
-    assert [record["expert_queries"] for record in dagger.records] == sizes
-    assert module.env_steps == dagger.visited == sizes[-1] - sizes[0]
+    assert [record["dataset_size"] for record in dagger.history.records] == sizes
+    assert [record["expert_queries"] for record in dagger.history.records] == sizes
+    assert module.env_steps == dagger.history.visited == sizes[-1] - sizes[0]
     assert len(data.train) + len(data.held_out) == sizes[-1]
 
 
@@ -151,7 +151,7 @@ def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
     assert torch.equal(first.observation, Transitions.concatenate([plain.train, plain.held_out]).observation)
     dagger, _, data = run(tmp_path / "one", rounds=1, initial_episodes=1)
     (only,) = dataset(tmp_path / "one", data)[0].episode_lengths().tolist()
-    assert dagger.records[0]["dataset_size"] == only
+    assert dagger.history.records[0]["dataset_size"] == only
     assert data.expert_return == plain.expert_return  # still measured on all
     with pytest.raises(ConfigError, match="initial_episodes is 4, but there are 3"):
         run(tmp_path / "many", initial_episodes=4)
@@ -165,16 +165,17 @@ def test_the_best_round_is_kept(tmp_path):
 
     noted = Judge()
     dagger, _, _ = run(tmp_path, callbacks=[noted], rounds=4)
-    returns = [record["return_mean"] for record in dagger.records]
-    assert dagger.best_round == int(np.argmax(returns))
-    assert dagger.best_round == 2
+    returns = [record["return_mean"] for record in dagger.history.records]
+    assert dagger.history.best_round == int(np.argmax(returns))
+    assert dagger.history.best_round == 2
     kept = load_policy(tmp_path).state_dict()
-    for name, value in noted.ends[dagger.best_round].items():
+    for name, value in noted.ends[dagger.history.best_round].items():
         assert torch.equal(kept[name], value), name
     # Its steps are those of the rounds that it was trained on, though the next was collected before it was written.
-    for name, i in (("best", dagger.best_round), ("last", 4)):
+    for name, i in (("best", dagger.history.best_round), ("last", 4)):
         checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        assert checkpoint["env_steps"] == dagger.records[i]["dataset_size"] - dagger.records[0]["dataset_size"]
+        sizes = [record["dataset_size"] for record in dagger.history.records]
+        assert checkpoint["env_steps"] == sizes[i] - sizes[0]
 
 
 def test_monitored_checkpoints_of_the_recipe_give_way(tmp_path):
@@ -209,7 +210,7 @@ def test_early_stopping_ends_rounds(tmp_path):
     dagger, _, _ = run(tmp_path, callbacks=[stop, noted], epochs_per_round=None, trainer=trainer)
     # The first value counts as an improvement on infinity.
     assert len(noted.starts) == 3 * 3
-    assert [record["return_mean"] is not None for record in dagger.records] == [True] * 3
+    assert [record["return_mean"] is not None for record in dagger.history.records] == [True] * 3
 
 
 def test_without_early_stopping_a_round_takes_max_epochs(tmp_path):
@@ -220,7 +221,7 @@ def test_without_early_stopping_a_round_takes_max_epochs(tmp_path):
 
 def test_steps_per_round(tmp_path):
     dagger, _, data = run(tmp_path, episodes_per_round=None, steps_per_round=70)
-    assert np.diff([record["dataset_size"] for record in dagger.records]).tolist() == [70, 70]
+    assert np.diff([record["dataset_size"] for record in dagger.history.records]).tolist() == [70, 70]
     assert all(bool(transitions.done[-1]) for transitions in dataset(tmp_path, data))
 
 
@@ -248,10 +249,10 @@ def test_the_share_of_states_where_they_differ(tmp_path):
         tmp_path, expert=contrary, rounds=1, epochs_per_round=20, trainer={"check_val_every_n_epoch": 20}
     )
     states = np.concatenate(asked)
-    record = dagger.records[1]
-    assert len(states) == record["expert_queries"] - dagger.records[0]["expert_queries"]
+    record = dagger.history.records[1]
+    assert len(states) == record["expert_queries"] - dagger.history.records[0]["expert_queries"]
     # The learner of round 0 is the one that is kept, or its return was lower: take it from its own checkpoint.
-    if dagger.best_round == 0:
+    if dagger.history.best_round == 0:
         learner = load_policy(tmp_path)(states)
         assert record["disagreement"] == pytest.approx(float(np.mean(learner != 1 - cart_pole(states))))
     assert record["disagreement"] > 0.5
@@ -269,11 +270,11 @@ def test_budget(tmp_path, beta):
         return cart_pole(observation)
 
     dagger, _, data = run(tmp_path, expert=expert, policy=EnsemblePolicy, query_budget=40, beta=beta)
-    first, *others = dagger.records
+    first, *others = dagger.history.records
     # Whether the expert acts or only answers, it is asked as often.
-    assert np.diff([record["expert_queries"] for record in dagger.records]).tolist() == [40, 40]
+    assert np.diff([record["expert_queries"] for record in dagger.history.records]).tolist() == [40, 40]
     assert sum(asked) == others[-1]["expert_queries"] - first["expert_queries"]
-    assert dagger.summary_figures()["queries_saved"] == dagger.visited - sum(asked)
+    assert dagger.summary_figures()["queries_saved"] == dagger.history.visited - sum(asked)
     for transitions in dataset(tmp_path, data)[1:]:
         np.testing.assert_array_equal(transitions.action, cart_pole(transitions.observation.numpy()))
     assert len(data.train) + len(data.held_out) == others[-1]["dataset_size"]
@@ -339,18 +340,19 @@ def test_the_budget_goes_where_disagreement_is_largest(tmp_path, monkeypatch):
 
 def test_threshold(tmp_path):
     never, _, _ = run(tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0)
-    assert [record["expert_queries"] for record in never.records] == [never.records[0]["expert_queries"]] * 3
-    assert never.records[1]["disagreement"] is None
-    assert never.summary_figures()["queries_saved"] == never.visited
+    assert len({record["expert_queries"] for record in never.history.records}) == 1
+    assert len(never.history.records) == 3
+    assert never.history.records[1]["disagreement"] is None
+    assert never.summary_figures()["queries_saved"] == never.history.visited
     resumed, _, data = run(
         tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0, ckpt_path=last(tmp_path / "never")
     )
-    assert resumed.records == never.records  # rounds without a label have no file to be read
+    assert resumed.history.records == never.history.records  # rounds without a label have no file to be read
     always, _, data = run(tmp_path / "always", policy=EnsemblePolicy, uncertainty_threshold=0.0)
     some, module, data = run(tmp_path / "some", policy=EnsemblePolicy, uncertainty_threshold=0.05, rounds=1)
-    assert 0 < some.summary_figures()["queries_saved"] < some.visited
-    assert always.visited > 0
-    assert len(data.train) + len(data.held_out) == some.records[-1]["dataset_size"]
+    assert 0 < some.summary_figures()["queries_saved"] < some.history.visited
+    assert always.history.visited > 0
+    assert len(data.train) + len(data.held_out) == some.history.records[-1]["dataset_size"]
     assert isinstance(module.policy, EnsemblePolicy)
 
 
@@ -401,7 +403,7 @@ def test_a_fault_in_the_middle_of_a_round_loses_nothing(tmp_path, fault):
     assert len(np.load(partial_file)["actions"]) > 0
     expert.mended = True
     resumed, again, _ = run(tmp_path / "cut", **settings, ckpt_path=last(tmp_path / "cut"))
-    assert resumed.records == whole.records
+    assert resumed.history.records == whole.history.records
     for name, value in module.policy.state_dict().items():
         assert torch.equal(again.policy.state_dict()[name], value), name
     assert not list((tmp_path / "cut" / "dataset").glob("partial_*"))
@@ -453,7 +455,7 @@ def test_a_log_cannot_be_asked(tmp_path, monkeypatch, log):
             "expert is 3; it must be a HumanLabels or a mapping or text or an object with act or a f",
         ),
         ({"data": {"eval_episodes": 0}}, "data.eval_episodes is 0"),
-        ({"expert": HumanLabels(), "beta": 0.5}, r"cannot act in between, but beta is \[0.5, 0.5\]"),
+        ({"expert": HumanLabels(), "beta": 0.5}, r"cannot act in it, but beta is \[0.5, 0.5\]"),
         ({"callbacks": [EarlyStopping("val/loss")]}, "EarlyStopping can end a round at any epoch"),
         ({"epochs_per_round": None, "trainer": {"max_epochs": -1}}, "nothing ends a round"),
     ],
@@ -500,7 +502,7 @@ def test_a_person_who_answers_like_the_expert_gets_the_same_policy(tmp_path, cap
         fill_in(waiting)
     resumed, again, _ = run(directory, expert=HumanLabels(), ckpt_path=last(directory), data=sync)
     assert not resumed.paused
-    assert resumed.records == whole.records
+    assert resumed.history.records == whole.history.records
     for name, value in module.policy.state_dict().items():
         assert torch.equal(again.policy.state_dict()[name], value), name
 
@@ -556,5 +558,5 @@ def test_a_return_of_zero_can_be_the_best(tmp_path):
 
     returns = iter([-3.0, 0.0, -1.0])
     dagger, _, _ = run(tmp_path, callbacks=[Judge()])
-    assert [record["return_mean"] for record in dagger.records] == [-3.0, 0.0, -1.0]
-    assert dagger.best_round == 1
+    assert [record["return_mean"] for record in dagger.history.records] == [-3.0, 0.0, -1.0]
+    assert dagger.history.best_round == 1

@@ -11,7 +11,8 @@ from stateful import ActionQueue, Simulator, StepCounter
 from lit_imitation.envs import make
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts.scripted import cart_pole
-from lit_imitation.methods.dagger.mixture import Mixture, differ
+from lit_imitation.methods.dagger.disagreement import differ
+from lit_imitation.methods.dagger.mixture import Mixture
 from lit_imitation.rollout import Episodes, FunctionActor, Steps, as_actor
 
 
