@@ -41,7 +41,6 @@ from lit_imitation.utils.descriptions import (
 from lit_imitation.utils.spaces import space_from_dict
 from lit_imitation.utils.trust import trust_scope
 
-
 Method: TypeAlias = Any
 """A `Method`, whose module imports this one."""
 
@@ -95,7 +94,8 @@ def load_method(
             strictly = method.strict_loading if strict is None else strict
             if misfit := _misfit(method, checkpoint["state_dict"], strictly):
                 raise ConfigError(
-                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: "
+                    f"{misfit}"
                 )
             method.on_load_checkpoint(checkpoint)
             method.load_state_dict(checkpoint["state_dict"], strictly)

@@ -60,6 +60,7 @@ def describe_columns(columns: Mapping[str, Tensor]) -> str:
         x = values.double()
         bad = int((~x.isfinite()).sum())
         lines.append(
-            f"  {name} {list(values.shape)}: min {x.min():.4g}, mean {x.mean():.4g}, max {x.max():.4g}, {bad} not finite"
+            f"  {name} {list(values.shape)}: min {x.min():.4g}, mean {x.mean():.4g}, max {x.max():.4g}, {bad} "
+            "not finite"
         )
     return "\n".join(lines)

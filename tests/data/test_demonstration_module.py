@@ -50,7 +50,6 @@ def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu", epoch: int 
         state=SimpleNamespace(fn="fit"),
         limit_train_batches=1.0,
         max_steps=-1,
-        current_epoch=0,
         checkpoint_callbacks=[],
         lightning_module=None,
     )
