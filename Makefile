@@ -38,6 +38,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
 	set -e; for name in bc rollout dagger; do $(BIN)/python -m experiments speed $$name; done
