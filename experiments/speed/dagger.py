@@ -245,7 +245,7 @@ def compared(theirs: list[dict[str, Any]], mine: list[dict[str, Any]], clock: st
 
 
 def collection(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rates of `_collect` and of the bare environment over all rounds, and their ratio within each round."""
+    """Rates of collection and of the bare environment over all rounds, and their ratio within each round."""
     rounds = {name: [value for run in runs for value in run["rounds"][name]] for name in runs[0]["rounds"]}
     return {
         "transitions_per_second": {

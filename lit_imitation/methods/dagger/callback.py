@@ -46,7 +46,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
     Bagnell 2011, arXiv:1011.0686, algorithm 3.1 and theorem 3.2, which is about the best policy of the sequence).
     Training itself is that of `BC`, on the data of its DataModule.
 
-    Each collected round is written to `DIR/dataset/round_003.npz`, an ordinary demonstration file; the whole folder is a
+    Each collected round is written to `DIR/dataset/round_003.npz`, an ordinary demonstration file; the folder is a
     valid source too. `DIR/checkpoints/best.ckpt` is the policy of the best round. It replaces any monitored
     `ModelCheckpoint`: losses of different rounds are not comparable, since the data change.
 

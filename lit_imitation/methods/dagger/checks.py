@@ -45,7 +45,7 @@ def evaluate_schedule(beta: float | BetaSchedule, rounds: int) -> list[float]:
     for i in range(1, rounds + 1):
         betas.append(float(beta(i) if callable(beta) else beta))
         if not 0.0 <= betas[i] <= 1.0:
-            raise ConfigError(f"DAggerCallback: beta is {betas[i]} in round {i}; a probability is in [0, 1]")
+            raise ConfigError(f"DAggerCallback: beta is {betas[i]} in round {i}; it must lie in [0, 1]")
     return betas
 
 
@@ -98,7 +98,7 @@ def check_human(trainer: Trainer, betas: Sequence[float], threshold: float | Non
         raise ConfigError("DAggerCallback: HumanLabels needs a single process; set trainer.devices to 1")
     if any(betas[1:]):
         raise ConfigError(
-            f"DAggerCallback: a person labels after each round and cannot act in it, but beta is {betas[1:]}; set it to 0"
+            f"DAggerCallback: a person labels after a round and cannot act in it, but beta is {betas[1:]}; set it to 0"
         )
     if threshold is not None:
         raise ConfigError("DAggerCallback: with HumanLabels, limit the queries by query_budget")

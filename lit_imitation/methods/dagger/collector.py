@@ -1,4 +1,4 @@
-"""A round of DAgger: expert and learner play, and the states they visit are labeled."""
+"""Collection of a DAgger round: expert and learner act, and the expert labels the states that they visit."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ T = TypeVar("T")
 
 
 class Visited(NamedTuple):
-    """What a round went through, on all processes together."""
+    """Transitions of a round from all processes."""
 
     transitions: Transitions
-    """`[N]`, the expert's labels as actions where it was asked, else the learner's actions."""
+    """`[N]`; the actions are the expert's labels where it was queried, and the learner's actions elsewhere."""
     learned: Tensor
-    """`[N, *act]`: what the learner would have done."""
+    """`[N, *act]`: The learner's actions."""
     asked: Tensor
-    """`[N]` bool: where the expert's label is known, or a person's is wanted."""
+    """`[N]` bool: Where the expert was queried, or where a person has to label."""
     frames: FrameRecorder | None
-    """Pictures of the states, where a person is to label them."""
+    """Images of the states, if they were rendered for a person."""
 
 
 class Collector:
-    """Plays π_i = β_i π* + (1 − β_i) π̂ in environments of its own, and asks the expert about the states visited.
+    """Plays π_i = β_i π* + (1 − β_i) π̂ in its own environments, and labels the visited states.
 
-    Environment e of all plays a share that is fixed beforehand with random streams of its own, and a process plays the
-    environments that are its: what is collected does not depend on the number of processes, unless all environments
-    draw from one random stream (backend `vector`), which other processes then have of their own.
+    Each environment plays a fixed share of the round with its own random streams, and each process plays some of the
+    environments. The collected data therefore do not depend on the number of processes, except with backend `vector`,
+    where all environments of a process share one random stream.
 
     Args:
-        trainer: of the run.
-        module: whose policy is π̂.
-        data: names the environment.
-        expert: π*, its answers checked; None for a person, who is asked later.
-        episodes: episodes of a round.
-        steps: steps of a round, instead.
-        threshold: ask only where the ensemble's disagreement is above this.
-        budget: ask at most so many times in a round, the expert's own actions included; what these leave, where the
-            disagreement is largest. Each environment has a fixed share for them.
-        frames: folder for pictures of the states, for a person.
-        rescue: is given the labeled part of a round that fails, and says in words where it is kept.
+        trainer: Trainer of the run.
+        module: Method whose policy is π̂.
+        data: DataModule that makes the environments.
+        expert: π*, its answers checked; None for a person, who labels later.
+        episodes: Number of episodes in a round.
+        steps: Number of steps in a round, in place of `episodes`.
+        threshold: Query only where the ensemble's disagreement is above this.
+        budget: Maximum number of queries in a round. Each environment has a fixed share of it for the actions that the
+            expert takes; the remaining queries go to the states with the largest disagreement.
+        frames: Directory for images of the states.
+        rescue: Function that saves the labeled part of a failed round and returns a sentence about it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Collector:
     ) -> None:
         if budget is not None and expert is not None and keeps_state(expert):
             raise ConfigError(
-                "DAggerCallback: query_budget asks the expert about single states after each round, but this expert "
+                "DAggerCallback: query_budget queries the expert at single states after each round, but this expert "
                 "needs every step of an episode, since it has `reset` or sets `needs_env`; leave out query_budget"
             )
         self.trainer, self.module, self.data, self.expert = trainer, module, data, expert
@@ -93,22 +93,22 @@ class Collector:
             self.count = min(self.count, data.num_envs)
         total = min(data.num_envs, self.count)
         limit = episode_limit(data.env_id, **data.env_kwargs)
-        if steps and limit:  # so many that each gets beyond the first moments of an episode
+        if steps and limit:  # with more environments, none would finish an episode
             total = min(total, max(1, self.count // limit))
         rank, world = trainer.global_rank, trainer.world_size
         if total < world:
             raise ConfigError(
-                f"DAgger collects a round on {total} environments, which cannot be shared out over {world} processes; "
-                "raise data.num_envs and what it collects in a round"
+                f"DAgger collects a round in {total} environments, fewer than the {world} processes; raise "
+                "data.num_envs, and steps_per_round or episodes_per_round"
             )
         self.total, self.first, self.last = total, total * rank // world, total * (rank + 1) // world
         self._envs: VectorEnv[Any, Any, Any] | None = None
 
     def collect(self, i: int, beta: float) -> Visited:
-        """Play round `i` and ask.
+        """Play round `i` and label its states.
 
         Raises:
-            ExpertError: expert or environment failed, on whichever process; the text names round, step and cause.
+            ExpertError: Expert or environment failed on some process. The message names round, step and cause.
         """
         mixture, recorder = self._play(i, beta)
         parts, learneds, askeds = zip(*self._gather(mixture.outcome()), strict=True)
@@ -129,17 +129,17 @@ class Collector:
             self._envs = None
 
     def _play(self, i: int, beta: float) -> tuple[Mixture, FrameRecorder | None]:
-        """This process's share."""
+        """Play this process's share of the round; returns the finished mixture and the images."""
         envs = self._environments()
         share = int(shares(self.count, self.total)[self.first : self.last].sum())
         generator = np.random.default_rng(self._seed("beta", i))
         uncertain = None
         if self.budget is not None or self.expert is None:
-            uncertain = _nowhere  # yet: asked when it is known where the learner goes
+            uncertain = _nowhere  # queries come after the round, when all visited states are known
         elif self.threshold is not None:
             uncertain = self._uncertain
         mixture = Mixture(
-            self.expert or FunctionActor(_nobody),
+            self.expert or FunctionActor(_no_expert),
             as_actor(self.module.actor(), self.data.observation_space),
             beta,
             lambda: generator.random(self.total)[self.first : self.last],
@@ -153,7 +153,7 @@ class Collector:
         recorder = None
         if self.frames is not None and getattr(envs, "render_mode", None) == "rgb_array":
             recorder = FrameRecorder(envs, self.frames)
-            rollout.actor = _Filmed(mixture, recorder)
+            rollout.actor = _RecordedActor(mixture, recorder)
         bar: Any = self.trainer.progress_bar_callback
         failure = ""
         shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ShowsEpisodes) else nullcontext()
@@ -162,7 +162,7 @@ class Collector:
                 for episode in rollout:
                     if progress is not None:
                         progress(episode)
-        except LitImitationError as error:  # expert or environment, named with its step
+        except LitImitationError as error:  # its message names the step
             failure = f"round {i}, {error}"
         except Exception as error:
             failure = f"round {i}, step {len(mixture.labels)}: {type(error).__name__} in the rollout: {error}"
@@ -183,7 +183,7 @@ class Collector:
         return self._envs
 
     def _uncertain(self, observation: Array) -> NDArray[np.bool_]:
-        """`[n]` bool: where the members of the ensemble disagree too much."""
+        """`[n]` bool: Where the ensemble's disagreement is above the threshold."""
         assert self.threshold is not None
         uncertain: NDArray[np.bool_] = (self._disagreement(torch.from_numpy(observation)) > self.threshold).numpy()
         return uncertain
@@ -193,23 +193,23 @@ class Collector:
         policy = self.module.policy
         assert isinstance(policy, EnsemblePolicy)
         training = policy.training
-        policy.eval()  # dropout is no disagreement
+        policy.eval()  # noise of dropout is not disagreement
         result = policy.disagreement(observation.to(policy.device)).cpu()
         policy.train(training)
         return result
 
     def _most_uncertain(self, observation: Tensor, asked: Tensor) -> Tensor:
-        """Indices of the states to ask about, within what is left of the budget."""
+        """Indices of the states to query, within the remaining budget."""
         assert self.budget is not None
-        doubt = self._disagreement(observation).masked_fill(asked, -1.0)
-        left = min(max(self.budget - int(asked.sum()), 0), int((~asked).sum()))
-        chosen = doubt.argsort(descending=True, stable=True)[:left]
+        disagreement = self._disagreement(observation).masked_fill(asked, -1.0)
+        remaining = min(max(self.budget - int(asked.sum()), 0), int((~asked).sum()))
+        chosen = disagreement.argsort(descending=True, stable=True)[:remaining]
         if self.threshold is not None:
-            chosen = chosen[doubt[chosen] > self.threshold]
+            chosen = chosen[disagreement[chosen] > self.threshold]
         return chosen.sort().values
 
     def _answers(self, observation: Tensor, i: int) -> Tensor:
-        """The expert's actions at `[n, *obs]`; the first process asks for all."""
+        """The expert's actions at `[n, *obs]`; the first process queries it for all."""
         answers: list[Any] = [None]
         failure = ""
         if self.trainer.is_global_zero and len(observation):
@@ -217,54 +217,53 @@ class Collector:
             try:
                 with RandomStream(self._seed("answers", i)):
                     answers = [torch.from_numpy(self.expert.act(observation.numpy()))]
-            except (Exception, SystemExit) as error:  # an expert may be anybody's code
+            except (Exception, SystemExit) as error:  # the expert's code may raise anything
                 cause = str(error) if isinstance(error, ExpertError) else f"{type(error).__name__}: {error}"
-                failure = f"round {i}, asked about its {len(observation)} most uncertain states: {cause}"
+                failure = f"round {i}, query at the {len(observation)} most uncertain states: {cause}"
         self._agree_on(failure)
         if self.trainer.world_size > 1:
             dist.broadcast_object_list(answers)
-        labels: Tensor = answers[0] if answers[0] is not None else self.module.policy(observation)  # of no rows
+        labels: Tensor = answers[0] if answers[0] is not None else self.module.policy(observation)  # without rows
         return labels
 
     def _agree_on(self, failure: str) -> None:
-        """Stop on all processes if it failed on one."""
+        """Raise on all processes if one has failed."""
         failures = [text for text in self._gather(failure) if text]
         if failures:
             raise ExpertError(
-                f"{failures[0]}\nwhat the rounds before collected is kept; go on with: "
-                f"{resume_command(self.trainer.default_root_dir)}"
+                f"{failures[0]}\nearlier rounds are saved; go on with: {resume_command(self.trainer.default_root_dir)}"
             )
 
     def _gather(self, mine: T) -> list[T]:
-        """What each process has, in their order."""
+        """Values of all processes, in their order."""
         if self.trainer.world_size == 1:
             return [mine]
-        everybodys: list[Any] = [None] * self.trainer.world_size
-        dist.all_gather_object(everybodys, mine)
-        return everybodys
+        values: list[Any] = [None] * self.trainer.world_size
+        dist.all_gather_object(values, mine)
+        return values
 
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self.data.seed, "dagger", *purpose)
 
 
-class _Filmed:
-    """A mixture whose states are recorded as pictures before it acts.
+class _RecordedActor:
+    """Mixture that records an image of each state before it acts.
 
     Args:
         mixture: The actor.
-        recorder: Records the environments whose step counts.
+        recorder: Recorder of the environments whose step counts.
     """
 
     def __init__(self, mixture: Mixture, recorder: FrameRecorder) -> None:
         self.mixture, self.recorder = mixture, recorder
 
     def act(self, observation: Array, /) -> Array:
-        """Record, then act."""
+        """Record the states, then act."""
         self.recorder(self.mixture.rollout.live)
         return self.mixture.act(observation)
 
     def reset(self, mask: NDArray[np.bool_], /) -> None:
-        """Pass the start of episodes on."""
+        """Pass the start of episodes on to the mixture."""
         self.mixture.reset(mask)
 
 
@@ -272,5 +271,5 @@ def _nowhere(observation: Array) -> NDArray[np.bool_]:
     return np.zeros(len(observation), dtype=np.bool_)
 
 
-def _nobody(observation: Array) -> Array:
-    raise AssertionError("a person is not asked while the learner acts")
+def _no_expert(observation: Array) -> Array:
+    raise AssertionError("a person is not queried during a rollout")

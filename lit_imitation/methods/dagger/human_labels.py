@@ -1,4 +1,4 @@
-"""A person as an expert: states and pictures go out into a folder, a filled-in table comes back."""
+"""`HumanLabels`: a person as DAgger's expert, who fills in a table of states and images."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ from lit_imitation.utils.integrity import check_file, check_within
 from lit_imitation.utils.program import resume_command
 
 LARGEST_TABLE = 2**28
-"""Bytes of a filled-in table."""
+"""Maximum size of a filled-in table in bytes."""
 
 
 class HumanLabels:
-    """A person as DAgger's expert, who labels a round's states in a table and takes all the time it needs.
+    """A person as DAgger's expert, who labels the states of a round in a table, without a time limit.
 
-    A round's folder `DIR/to_label/round_003/` holds
+    The directory of a round, `DIR/to_label/round_003/`, holds
 
-    - `states.npz`: the states visited, with the learner's own actions; an ordinary demonstration file;
-    - `frames/000000.png` …: what each state looks like, where the environment can render;
-    - `labels.csv`: the table to fill in, a line for each state: its `row` in `states.npz`, which is also the number of
-      its frame, and the label, in one column `action` for a discrete action, else in `action_0`, `action_1`, … (the
-      elements of an action in C order).
+    - `states.npz`: the visited states with the learner's own actions, an ordinary demonstration file;
+    - `frames/000000.png` …: an image of each state, if the environment can render;
+    - `labels.csv`: the table to fill in, with one line per state. `row` is its row in `states.npz` and the number of
+      its frame. The label goes into the column `action` for discrete actions, and into `action_0`, `action_1`, … (the
+      elements in C order) for others.
     """
 
     def write(self, directory: Path, states: Transitions, metadata: Metadata, frames: Path | None = None) -> None:
-        """Lay out a round for labeling; the folder appears whole or not at all.
+        """Write the directory of a round, completely or not at all.
 
-        An earlier folder of that name is replaced. Where somebody has begun to fill in its table it stays beside the
-        new one, with a number after its name.
+        An earlier directory with this name is replaced. If its table is partly filled in, it is kept under the same
+        name with a number.
 
         Args:
             directory: `DIR/to_label/round_003`.
-            states: `[N]`.
-            metadata: of `states.npz`.
-            frames: a folder with `000000.png` … of the `N` states, which is moved in.
+            states: States to label, `[N]`.
+            metadata: Metadata of `states.npz`.
+            frames: Directory with the images `000000.png` … of the `N` states, which is moved into the new one.
         """
         discrete = not states.action.is_floating_point()
         columns = ["action"] if discrete else [f"action_{i}" for i in range(math.prod(states.action.shape[1:]))]
@@ -83,13 +83,13 @@ class HumanLabels:
         shutil.rmtree(old, ignore_errors=True)
 
     def instructions(self, directory: Path, run_directory: Path, states: int, action_space: Space[Any]) -> str:
-        """One line for the person: what to fill in, what is allowed there, and how the run goes on.
+        """One line for the person: what to fill in, which values are allowed, and how to continue the run.
 
         Args:
             directory: `DIR/to_label/round_003`.
             run_directory: `DIR`.
-            states: how many there are to label.
-            action_space: of one environment.
+            states: Number of states to label.
+            action_space: Action space of one environment.
         """
         allowed = _allowed(action_space)
         columns, ranges = list(allowed), set(allowed.values())
@@ -104,20 +104,21 @@ class HumanLabels:
     def read(
         self, directory: Path, observation_space: Space[Any], action_space: Space[Any], recorded: str | None = None
     ) -> Transitions:
-        """The states `[N]` of a folder with the person's labels in place of the learner's actions; nothing is written.
+        """Read the states `[N]` of a directory with the person's labels as actions; nothing is written.
 
-        The table may come from a spreadsheet: lines in any order and with any line end, empty lines, quotes, a byte
-        order mark, `1.0` for 1, and semicolons or tabs in place of commas (numbers may have decimal commas then).
+        The table may come from a spreadsheet. Lines may be in any order and have any line ending. Empty lines, quotes,
+        a byte order mark and `1.0` for 1 are allowed, and semicolons or tabs in place of commas; with these, numbers
+        may have decimal commas.
 
         Args:
             directory: `DIR/to_label/round_003`.
-            observation_space: of one environment.
-            action_space: of one environment.
-            recorded: `digest` of the states that were written; by default what the file itself notes.
+            observation_space: Observation space of one environment.
+            action_space: Action space of one environment.
+            recorded: `digest` of the states that were written; by default the one in the file's metadata.
 
         Raises:
-            DemonstrationError: the states are not those that were written, or a label is missing, surplus, or no
-                action; the text names file, line and row, says what was found, and what is allowed.
+            DemonstrationError: The states are not those that were written; or a label is missing, surplus, or not an
+                action. The message names file, line and row, the value found, and the values allowed.
         """
         file, path = directory / "states.npz", directory / "labels.csv"
         check_within(file, directory, DemonstrationError)
@@ -125,15 +126,15 @@ class HumanLabels:
         states, _, metadata = read_demonstrations(str(file), observation_space, action_space)
         if digest(states) != (metadata.get("digest") if recorded is None else recorded):
             raise DemonstrationError(
-                f"{file}: holds other states than were written for labeling. Only labels.csv may be changed: copy the "
-                "file back, or begin the round again from an earlier checkpoint"
+                f"{file}: the states are not those that were written for labeling. Only labels.csv may be changed: "
+                "restore the file, or start the round again from an earlier checkpoint"
             )
         allowed = _allowed(action_space)
         lines = _by_row(_table(path, list(allowed), len(states)), path, len(states))
-        _no_empty_cell(lines, path, allowed)
+        _check_filled_in(lines, path, allowed)
         labels = np.array([_label(line, path, action_space, allowed) for line in lines])
         if isinstance(action_space, Box):
-            # Here only rounding can be outside: `_label` has refused the rest.
+            # Clips rounding errors; `_label` has refused larger deviations.
             labels = np.clip(labels.reshape(-1, *action_space.shape), action_space.low, action_space.high)
             states.action = torch.from_numpy(labels.astype(np.float32))
         else:
@@ -153,14 +154,14 @@ def digest(states: Transitions) -> str:
 
 
 class FrameRecorder:
-    """Pictures of the states that a rollout goes through, each written as soon as it is rendered.
+    """Writes an image of each state of a rollout.
 
-    Called once before each step it renders the environments that are about to be stepped. At the end `finish` names
-    the files by row of `Episodes.transitions()`: all of the first environment first, in time order.
+    Call it once before each step; it renders the environments that are about to be stepped. At the end, `finish` names
+    the files by row of `Episodes.transitions()`: first all images of the first environment, in time order.
 
     Args:
-        envs: from `make(…, "sync", render_mode="rgb_array")`.
-        directory: where the files go; whatever it held is deleted.
+        envs: Environments from `make(…, "sync", render_mode="rgb_array")`.
+        directory: Directory of the images; its former content is deleted.
     """
 
     def __init__(self, envs: VectorEnv[Any, Any, Any], directory: Path) -> None:
@@ -171,8 +172,8 @@ class FrameRecorder:
         directory.mkdir(parents=True)
 
     def __call__(self, live: NDArray[np.bool_]) -> None:
-        """Write a frame of each environment that `live: [B]` names (`Episodes.live`), as it looks now."""
-        from PIL import Image  # here, for the command line imports this module
+        """Write an image of each environment where `live: [B]` (`Episodes.live`) is true."""
+        from PIL import Image  # slow to import, and the command line imports this module
 
         for env in np.flatnonzero(live).tolist():
             frame = Image.fromarray(np.asarray(self.envs.envs[env].render()))
@@ -180,11 +181,10 @@ class FrameRecorder:
             self._taken[env] += 1
 
     def finish(self, rows: Sequence[int] | None = None) -> Path:
-        """Name the files `000000.png` …, and say where they are.
+        """Rename the files to `000000.png` …, and return their directory.
 
         Args:
-            rows: of `Episodes.transitions()`, in the order in which their frames are numbered; the frames of others are
-                deleted. By default all.
+            rows: Rows of `Episodes.transitions()` whose images are kept, in the order of the new names; by default all.
         """
         ends = self._taken.cumsum()
         for number, row in enumerate(range(int(self._taken.sum())) if rows is None else rows):
@@ -200,7 +200,7 @@ class FrameRecorder:
 
 
 def can_render(env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
-    """Whether the environment gives pictures here: it says that it can, and has drawn one."""
+    """Whether the environment can render images on this machine; renders one to find out."""
     env = make_single(env_id, **env_kwargs)
     modes = env.metadata.get("render_modes") or ()
     env.close()
@@ -211,33 +211,33 @@ def can_render(env_id: str, env_kwargs: Mapping[str, Any]) -> bool:
         env.reset(seed=0)
         frame = env.render()
         env.close()
-    except Exception:  # each drawing library has its own for its absence, or that of a display
+    except Exception:  # each rendering library raises its own error if it or a display is missing
         return False
     return isinstance(frame, np.ndarray)
 
 
 class _Line(NamedTuple):
-    """A line of the table."""
+    """Line of the table."""
 
     number: int
-    """In the file, from 1."""
+    """Line number in the file, from 1."""
     row: int
     cells: list[str]
-    """One for each column of the label."""
+    """One cell per column of the label."""
     decimal_comma: bool
-    """Whether a comma in them can only be a decimal one."""
+    """Whether a comma in a cell is a decimal comma."""
 
 
 def _allowed(action_space: Space[Any]) -> dict[str, str]:
-    """The columns of a label, and what may stand there."""
+    """Allowed values of each column of a label, in words."""
     if isinstance(action_space, Discrete):
         first = int(action_space.start)
         return {"action": f"whole numbers {first} to {first + int(action_space.n) - 1}"}
     if not isinstance(action_space, Box):
-        raise UnsupportedSpaceError(f"actions of {action_space} cannot be written into a table; Box and Discrete can")
+        raise UnsupportedSpaceError(f"HumanLabels needs a Box or Discrete action space, not {action_space}")
     texts = []
     for low, high in zip(action_space.low.ravel(), action_space.high.ravel(), strict=True):
-        # A NumPy number's own text is the shortest that means it: 0.7 also in float32.
+        # The text of a NumPy number is the shortest exact one: 0.7 for float32 too.
         below, above = str(low).removesuffix(".0"), str(high).removesuffix(".0")
         if np.isfinite(low):
             texts.append(f"numbers from {below} to {above}" if np.isfinite(high) else f"numbers from {below} up")
@@ -247,10 +247,10 @@ def _allowed(action_space: Space[Any]) -> dict[str, str]:
 
 
 def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
-    """The lines of the file that are not empty, checked for their shape and their row."""
+    """Lines of the file that are not empty, with the right columns and a valid row."""
     header = ["row", *columns]
     wanted = (
-        f"{','.join(header)!r} (commas, semicolons or tabs between), and below it one line for each state, 0 to "
+        f"{','.join(header)!r} (separated by commas, semicolons or tabs), followed by one line for each state, 0 to "
         f"{count - 1}"
     )
     try:
@@ -258,11 +258,11 @@ def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
             check_file(path, DemonstrationError, LARGEST_TABLE)
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise DemonstrationError(f"{path}: no such file; its first line has to be {wanted}") from error
+        raise DemonstrationError(f"{path}: no such file; its first line must be {wanted}") from error
     except OSError as error:
         raise DemonstrationError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DemonstrationError(f"{path}: is not text in UTF-8; save the table as CSV (UTF-8)") from error
+        raise DemonstrationError(f"{path}: not text in UTF-8; save the table as CSV (UTF-8)") from error
     first = next((line for line in text.splitlines() if line.strip()), "")
     separator = next((one for one in ";\t" if one in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -277,50 +277,50 @@ def _table(path: Path, columns: list[str], count: int) -> list[_Line]:
                 continue
             if not headed:
                 if cells != header:
-                    raise DemonstrationError(f"{path}: its first line is {first!r:.200}; it has to be {wanted}")
+                    raise DemonstrationError(f"{path}: its first line is {first!r:.200}; it must be {wanted}")
                 headed = True
                 continue
             if len(cells) > len(header):
                 raise DemonstrationError(
-                    f"{path}: line {reader.line_num} has {len(cells)} cells ({separator.join(cells)!r}); allowed are "
-                    f"{len(header)}, {', '.join(header)}"
-                    + (", and between commas a number has a decimal point" if separator == "," else "")
+                    f"{path}: line {reader.line_num} has {len(cells)} cells ({separator.join(cells)!r}), but the "
+                    f"columns are {', '.join(header)}"
+                    + ("; in a table with commas, numbers need a decimal point" if separator == "," else "")
                 )
             row = _number(cells[0])
             if row is None or not (row.is_integer() and 0 <= row < count):
                 raise DemonstrationError(
-                    f"{path}: line {reader.line_num}, column 'row' is {cells[0]!r:.80}; the states have the rows 0 to "
+                    f"{path}: line {reader.line_num}, column 'row' is {cells[0]!r:.80}; the states have rows 0 to "
                     f"{count - 1}"
                 )
             padding = [""] * (len(header) - len(cells))
             lines.append(_Line(reader.line_num, int(row), cells[1:] + padding, separator != ","))
     except csv.Error as error:
-        raise DemonstrationError(f"{path}: line {reader.line_num} is no line of a table: {error}") from error
+        raise DemonstrationError(f"{path}: line {reader.line_num} is not valid CSV: {error}") from error
     if not headed:
-        raise DemonstrationError(f"{path}: is empty; its first line has to be {wanted}")
+        raise DemonstrationError(f"{path}: the file is empty; its first line must be {wanted}")
     return lines
 
 
 def _by_row(lines: list[_Line], path: Path, count: int) -> list[_Line]:
-    """One line for each of the `count` rows, in their order."""
+    """Sort the lines by row, one for each of the `count` rows."""
     found: dict[int, _Line] = {}
     for line in lines:
         other = found.setdefault(line.row, line)
         if other is not line:
             raise DemonstrationError(
-                f"{path}: row {line.row} is there twice, in line {other.number} and in line {line.number}; allowed is "
-                "one line for each state"
+                f"{path}: row {line.row} appears twice, in line {other.number} and in line {line.number}; each state "
+                "has one line"
             )
     missing = [row for row in range(count) if row not in found]
     if missing:
         raise DemonstrationError(
-            f"{path}: {len(missing)} of {count} rows are missing, the first is row {missing[0]}; each state needs its "
+            f"{path}: {len(missing)} of {count} rows are missing, the first is row {missing[0]}; each state needs one "
             "line, in any order"
         )
     return [found[row] for row in range(count)]
 
 
-def _no_empty_cell(lines: list[_Line], path: Path, allowed: Mapping[str, str]) -> None:
+def _check_filled_in(lines: list[_Line], path: Path, allowed: Mapping[str, str]) -> None:
     empty = [line for line in lines if "" in line.cells]
     if empty:
         first = empty[0]
@@ -332,19 +332,19 @@ def _no_empty_cell(lines: list[_Line], path: Path, allowed: Mapping[str, str]) -
 
 
 def _label(line: _Line, path: Path, action_space: Space[Any], allowed: Mapping[str, str]) -> list[float]:
-    """The cells of a line as the elements of an action."""
+    """Elements of the action in a line."""
     values = []
     for i, (text, column) in enumerate(zip(line.cells, allowed, strict=True)):
         value = _number(text.replace(",", ".") if line.decimal_comma else text)
         if value is None:
             fault = "which is not a number"
-        elif not abs(value) <= float(np.finfo(np.float32).max):  # nor is NaN
+        elif not abs(value) <= float(np.finfo(np.float32).max):  # also true of NaN
             fault = "which is not finite"
         elif isinstance(action_space, Discrete):
             first = int(action_space.start)
             fault = "" if value.is_integer() else "which is not a whole number"
             if not fault and not first <= value < first + int(action_space.n):
-                fault = "which is no action"
+                fault = "which is not an action"
         else:
             assert isinstance(action_space, Box)
             low, high = (float(bound.flat[i]) for bound in (action_space.low, action_space.high))
@@ -360,14 +360,14 @@ def _label(line: _Line, path: Path, action_space: Space[Any], allowed: Mapping[s
 
 
 def _number(text: str) -> float | None:
-    """What a cell says; Python's own reading would take `1_000` and other scripts' digits too."""
+    """Number in a cell, if it is one; `float` alone would also accept `1_000` and the digits of other scripts."""
     if not re.fullmatch(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf|infinity)", text, re.ASCII | re.IGNORECASE):
         return None
     return float(text)
 
 
 def _is_template(path: Path) -> bool:
-    """Whether the table is as it was handed out."""
+    """Whether no label has been filled in."""
     try:
         return re.fullmatch(rb"row[^\n]*\n(\d+,+\n)*", path.read_bytes()) is not None
     except OSError:

@@ -1,4 +1,4 @@
-"""The mixture of expert and learner that acts while DAgger collects, with the expert's labels."""
+"""`Mixture`: the actor of a DAgger round, which mixes expert and learner and records the expert's labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Mixture:
     The choice between them is drawn at every step of every environment. The label is the expert's action in any case.
 
     Args:
-        expert: π*, asked once per step about all states that need a label. An expert that keeps state is asked about
+        expert: π*, queried once per step for all states that need a label. An expert that keeps state is queried for
             every state of every step, so that it sees whole episodes.
         learner: π̂_i.
         beta: β_i.
@@ -36,7 +36,7 @@ class Mixture:
         turns: Maximum number of steps in which the expert acts in each environment, `[B]`.
 
     Attributes:
-        labels: `[B, *act]` of each step; the learner's action where the expert was not asked.
+        labels: `[B, *act]` of each step; the learner's action where the expert was not queried.
         learned: `[B, *act]` of each step, the learner's action.
         asked: `[B]` bool of each step.
     """
@@ -72,7 +72,7 @@ class Mixture:
         bind_environments(self.learner, envs)
 
     def act(self, observation: Array, /) -> Array:
-        """Choose the actions `[B, *act]`, and note labels and the learner's actions.
+        """Choose the actions `[B, *act]`, and record labels and the learner's actions.
 
         Raises:
             ExpertError: The expert failed. The message names the step.
@@ -119,7 +119,7 @@ class Mixture:
     def outcome(self) -> tuple[Transitions, Tensor, Tensor]:
         """Transitions `[N]` with labels as actions, the learner's own actions `[N, *act]`, and `asked: [N]` bool.
 
-        Where the expert was not asked, the action is the learner's.
+        Where the expert was not queried, the action is the learner's.
         """
         flat = self.rollout.flat
         transitions = self.rollout.transitions()

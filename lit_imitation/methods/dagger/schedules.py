@@ -1,7 +1,7 @@
-"""β schedules: how likely DAgger's mixture is to let the expert act in round i (Ross, Gordon & Bagnell 2011, §3.3).
+"""Schedules of β_i, the probability that the expert acts in a step of round i (Ross, Gordon & Bagnell 2011, §3.3).
 
-Round 0, the demonstrations, is the expert's alone whatever the schedule. A plain number is a constant schedule, and any
-function of the round's number is one too.
+In round 0, the demonstrations, only the expert acts. A number is a constant schedule, and any function of the round is
+a schedule too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.utils.arguments import TypeChecked
 
 BetaSchedule: TypeAlias = Callable[[int], float]
-"""A round's number i ≥ 1 to β_i in [0, 1]."""
+"""Function from the round i ≥ 1 to β_i in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class LinearBeta(TypeChecked):
     """β_i = max(0, 1 − i/N).
 
     Args:
-        rounds: N, the first round in which the learner acts alone.
+        rounds: Number N of the first round in which the learner acts alone.
     """
 
     rounds: int
@@ -32,16 +32,16 @@ class LinearBeta(TypeChecked):
             raise ConfigError(f"LinearBeta: rounds is {self.rounds}; it must be at least 1")
 
     def __call__(self, i: int) -> float:
-        """β_i."""
+        """Return β_i."""
         return max(0.0, 1.0 - i / self.rounds)
 
 
 @dataclass(frozen=True)
 class IndicatorBeta(TypeChecked):
-    """β_i = 1[i = 1]: the learner alone from the second round on, which Ross et al. found to do best."""
+    """β_i = 1[i = 1]: from the second round on the learner acts alone, which worked best for Ross et al."""
 
     def __call__(self, i: int) -> float:
-        """β_i."""
+        """Return β_i."""
         return float(i == 1)
 
 
@@ -50,7 +50,7 @@ class ExponentialBeta(TypeChecked):
     """β_i = p^(i−1).
 
     Args:
-        p: in [0, 1].
+        p: Factor from each round to the next, in [0, 1].
     """
 
     p: float
@@ -60,5 +60,5 @@ class ExponentialBeta(TypeChecked):
             raise ConfigError(f"ExponentialBeta: p is {self.p}; it must lie in [0, 1]")
 
     def __call__(self, i: int) -> float:
-        """β_i."""
+        """Return β_i."""
         return float(self.p ** (i - 1))

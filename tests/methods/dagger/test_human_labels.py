@@ -266,15 +266,18 @@ FAULTS = {
     "no cell": ("row,action\n0,1\n1,1\n2\n3,1\n4,1", ["1 of 5 rows are not filled in", "row 2 (line 4)"]),
     "missing": ("row,action\n0,1\n2,1\n4,", ["2 of 5 rows are missing", "the first is row 1"]),
     "header only": ("row,action\n", ["5 of 5 rows are missing", "the first is row 0"]),
-    "twice": (GOOD + "2,1\n", ["row 2 is there twice, in line 4 and in line 7", "one line for each state"]),
+    "twice": (GOOD + "2,1\n", ["row 2 appears twice, in line 4 and in line 7", "each state has one line"]),
     "surplus": (GOOD + "5,1\n", ["line 7, column 'row' is '5'", "rows 0 to 4"]),
     "negative row": (GOOD + "-1,1\n", ["line 7, column 'row' is '-1'", "rows 0 to 4"]),
     "no row": (GOOD.replace("2,1", ",1"), ["line 4, column 'row' is ''", "rows 0 to 4"]),
     "half a row": (GOOD.replace("2,1", "2.5,1"), ["line 4, column 'row' is '2.5'"]),
     "row of letters": (GOOD.replace("2,1", "two,1"), ["line 4, column 'row' is 'two'"]),
     "infinite row": (GOOD.replace("2,1", "inf,1"), ["line 4, column 'row' is 'inf'"]),
-    "three cells": (GOOD.replace("2,1", "2,1,0"), ["line 4 has 3 cells ('2,1,0')", "allowed are 2", "decimal point"]),
-    "open quote": (GOOD.replace("2,1", '2,"1'), ["is no line of a table"]),
+    "three cells": (
+        GOOD.replace("2,1", "2,1,0"),
+        ["line 4 has 3 cells ('2,1,0')", "columns are row, action;", "decimal point"],
+    ),
+    "open quote": (GOOD.replace("2,1", '2,"1'), ["is not valid CSV"]),
     "zero byte": (GOOD.replace("2,1", "2,\0"), ["line 4"]),
     "letters": (GOOD.replace("2,1", "2,left"), ["row 2 (line 4)", "'action' is 'left'", "not a number", "0 to 3"]),
     "underscore": (GOOD.replace("2,1", "2,0_1"), ["row 2 (line 4)", "'0_1'", "not a number"]),
@@ -282,8 +285,8 @@ FAULTS = {
     "other digits": (GOOD.replace("2,1", "2,١"), ["'١'", "not a number"]),
     "date": (GOOD.replace("2,1", "2,1. Jan"), ["'1. Jan'", "not a number"]),
     "fraction": (GOOD.replace("2,1", "2,1.5"), ["row 2 (line 4)", "'1.5'", "not a whole number", "0 to 3"]),
-    "too large": (GOOD.replace("2,1", "2,4"), ["row 2 (line 4)", "'4'", "no action", "whole numbers 0 to 3"]),
-    "too small": (GOOD.replace("2,1", "2,-1"), ["row 2 (line 4)", "'-1'", "no action"]),
+    "too large": (GOOD.replace("2,1", "2,4"), ["row 2 (line 4)", "'4'", "not an action", "whole numbers 0 to 3"]),
+    "too small": (GOOD.replace("2,1", "2,-1"), ["row 2 (line 4)", "'-1'", "not an action"]),
     "NaN": (GOOD.replace("2,1", "2,NaN"), ["row 2 (line 4)", "'NaN'", "not finite"]),
     "infinite": (GOOD.replace("2,1", "2,-inf"), ["row 2 (line 4)", "'-inf'", "not finite"]),
     "overflow": (GOOD.replace("2,1", "2,1e999"), ["row 2 (line 4)", "'1e999'", "not finite"]),
@@ -317,7 +320,7 @@ def test_what_is_wrong_with_a_table_is_named(round_of, case):
         ("2,nan,0", ["'action_0' is 'nan'", "not finite"]),
         ("2,0", ["1 of 5 rows are not filled in", "row 2 (line 4)", "'action_1'", "numbers from 0 up"]),
         ("2,,0", ["1 of 5 rows are not filled in", "row 2 (line 4)", "'action_0'"]),
-        ("2,0,5,1", ["line 4 has 4 cells ('2,0,5,1')", "allowed are 3, row, action_0, action_1", "decimal point"]),
+        ("2,0,5,1", ["line 4 has 4 cells ('2,0,5,1')", "columns are row, action_0, action_1;", "decimal point"]),
         ('2,"0,5",1', ["'action_0' is '0,5'", "not a number"]),
         ("2,0.5.1,1", ["'action_0' is '0.5.1'", "not a number"]),
         ("2,0,1e300", ["'action_1' is '1e300'", "not finite"]),
@@ -334,10 +337,10 @@ def test_what_is_wrong_with_a_continuous_label_is_named(round_of, line, texts):
 def test_files_that_are_not_there(round_of):
     directory = round_of()
     (directory / "labels.csv").unlink()
-    with pytest.raises(DemonstrationError, match=r"labels\.csv: no such file; its first line has to be 'row,action'"):
+    with pytest.raises(DemonstrationError, match=r"labels\.csv: no such file; its first line must be 'row,action'"):
         read(directory)
     (directory / "labels.csv").mkdir()
-    with pytest.raises(DemonstrationError, match=r"labels\.csv: is a directory, not a file"):
+    with pytest.raises(DemonstrationError, match=r"labels\.csv is a directory, not a file"):
         read(directory)
     shutil.rmtree(directory)
     with pytest.raises(DemonstrationError, match=r"states\.npz: no such file"):
