@@ -1,149 +1,69 @@
-"""Guided cost learning (Finn, Levine & Abbeel 2016): maximum-entropy IRL from samples of a policy that learns too."""
+"""Guided cost learning (Finn, Levine & Abbeel 2016, arXiv:1603.00448)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from gymnasium import Space
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.optim import Optimizer
 
 from lit_imitation.envs import episode_limit
 from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.methods.density import fit_density
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
-from lit_imitation.policies import GaussianPolicy, Policy, PolicyFactory
+from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.base import Explorer
-from lit_imitation.policies.checkpoints import build, check_weights, default_policy_class, describe
+from lit_imitation.policies.checkpoints import build, check_weights, describe
 from lit_imitation.rewards import GuidedCost, RewardFactory, RewardModel
 from lit_imitation.rewards.guided_cost import STATISTICS, effective_sample_size
+from lit_imitation.rewards.paths import Paths, log_mixture
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import sample_rank_rows, sample_rows
-from lit_imitation.utils.seeding import RandomStream, derive_seed
-
-CLONE_STEPS, CLONE_BATCH, CLONE_RATE, CLONE_STD = 1000, 256, 1e-3, 0.2
-"""Of the density of the demonstrations: its fit, and the least σ, in units of half the action range. An expert without
-noise has no density, and with too high a one its own trajectories would never weigh anything."""
-
-
-class Paths(NamedTuple):
-    """N whole trajectories, the shorter ones filled up with zeros."""
-
-    observation: Tensor
-    """`[N, T, *obs]`."""
-    action: Tensor
-    """`[N, T, *act]`, as drawn."""
-    alive: Tensor
-    """`[N, T]` bool: the steps that there are."""
-
-    @classmethod
-    def gathered(cls, transitions: Transitions, rows: Sequence[Tensor]) -> Paths:
-        """Those whose steps are these rows of a flat record, one tensor of indices a trajectory."""
-        lengths = torch.tensor([len(one) for one in rows])
-        index = pad_sequence(list(rows), batch_first=True)
-        alive = torch.arange(index.shape[1]) < lengths[:, None]
-        index, alive = index.to(transitions.device), alive.to(transitions.device)
-        return cls(transitions.observation[index], transitions.action[index], alive)
-
-    @classmethod
-    def of(cls, transitions: Transitions) -> Paths:
-        """All of a flat record."""
-        rows = torch.split(torch.arange(len(transitions)), transitions.episode_lengths().tolist())
-        return cls.gathered(transitions, rows)
-
-    @classmethod
-    def within(cls, batch: Round, fresh: Tensor) -> Paths | None:
-        """Those that begin and end in a round `[time, env]`; None if there is none.
-
-        Args:
-            batch: the round.
-            fresh: `[env]` bool: whether an episode begins with the round.
-        """
-        done, valid = (batch.rollout.done & batch.valid).cpu(), batch.valid.cpu()
-        time, envs = done.shape
-        rows = []
-        for env in range(envs):
-            begin = 0 if fresh[env] else None
-            for end in done[:, env].nonzero().flatten().tolist():
-                if begin is not None:
-                    steps = torch.arange(begin, end + 1)
-                    rows.append(steps[valid[begin : end + 1, env]] * envs + env)
-                begin = end + 1
-        return cls.gathered(batch.rollout.reshape(time * envs), rows) if rows else None
-
-    @classmethod
-    def concatenate(cls, paths: Sequence[Paths]) -> Paths:
-        """One after the other."""
-        longest = max(one.alive.shape[1] for one in paths)
-
-        def filled(column: Tensor) -> Tensor:
-            return F.pad(column, (0, 0) * (column.ndim - 2) + (0, longest - column.shape[1]))
-
-        return cls(*(torch.cat([filled(column) for column in columns]) for columns in zip(*paths, strict=True)))
-
-    def rows(self, index: Tensor) -> Paths:
-        """Those at `index: [n]`."""
-        return Paths(*(column.index_select(0, index) for column in self))
-
-    @torch.no_grad()
-    def log_prob(self, policy: Policy) -> Tensor:
-        """Σ_t log π(a_t | s_t) `[N]`, of the actions as they were played."""
-        of_step = policy.executed_log_prob(policy.head(self.observation.flatten(0, 1)), self.action.flatten(0, 1))
-        return torch.where(self.alive, of_step.view_as(self.alive), 0.0).sum(1)
-
-
-def log_mixture(log_prob: Tensor, counts: Tensor) -> Tensor:
-    """Log q(τ_j) `[M]`, q = Σ_κ n_κ q_κ / Σ_κ n_κ.
-
-    Args:
-        log_prob: log q_κ(τ_j) `[M, k]`.
-        counts: n_κ `[k]`: the samples that came from each.
-    """
-    return (log_prob + (counts / counts.sum()).log()).logsumexp(1)
+from lit_imitation.utils.sampling import sample_rank_rows
 
 
 class GCL(RoundMethod):
-    """Maximum likelihood of the demonstrations D under P(τ) = p(τ) exp R_θ(τ) / Z, with Z from samples, round by round:
+    """Maximum likelihood of the demonstrations D under P(τ) = p(τ) exp R_θ(τ) / Z, with Z estimated from samples:
 
         L(θ) = −(1/N) Σ_{τ_i ∈ D} R_θ(τ_i) + log (1/M) Σ_j z_j exp R_θ(τ_j),      z_j = [Σ_κ (n_κ / M) q_κ(τ_j)]^(−1)
 
-    The sampler is the learner's policy, which improves under r_θ(s, a) − log π(a | s) (SAC has an entropy of its
-    own), towards P(τ) itself, from which Z would be had without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is the
-    probability of what was played under the policy of a round (`Policy.executed_log_prob`, in units of half the action
-    range); what chance contributes is the same in numerator and denominator. Weighed are the episodes of this round and
-    of the `replay_rounds` before it, and with them, as one half of each step's samples, the demonstrations: they come
-    from a sampler nobody knows, for whose density a Gaussian or categorical clone stands, fitted once before the
-    training. With as many samples of each sampler, n_κ / M is the paper's 1 / k.
+    The samples come from the learner's policy, which is trained on r_θ(s, a) − log π(a | s) (SAC adds an entropy of its
+    own). Its optimum is P(τ) itself, from which Z could be estimated without variance. q_κ(τ) = Π_t π_κ(a_t | s_t) is
+    the probability of the executed actions under the policy of round κ (`Policy.executed_log_prob`, in units of half
+    the action range); the contribution of the dynamics cancels. The samples of a step are one half episodes of this
+    round and of the `replay_rounds` before it, and one half demonstrations. The demonstrations' own policy is unknown,
+    so q_κ is that of a Gaussian or categorical clone, which is fitted once before training. With as many samples from
+    each policy, n_κ / M is the paper's 1 / k.
 
-    What weights of whole trajectories need:
+    Weights of whole trajectories have three consequences:
 
-    - Whole trajectories. Episodes that begin or end outside a round are left out of the samples (not of the learner's
-      update), so `data.steps_per_round` should be a multiple of the episodes' length. Where lengths vary, those that
-      fit into a round are on average the shorter ones: take rounds several times as long.
-    - Weights that are not all in one place: see `GuidedCost` for how they are tempered. `effective_sample_size` is that
-      of all samples before tempering, `weight_exponent` the β that it took.
-    - With starts or dynamics that are random, P leans towards luck (Ziebart et al. 2008), as in `Planning.trajectory`.
+    - Episodes that begin or end outside a round cannot be samples, though the learner's update uses them. Make
+      `data.steps_per_round` a multiple of the episodes' length. If lengths vary, mostly the shorter episodes fit into a
+      round, so make rounds several times as long.
+    - A few trajectories can have nearly all the weight; `GuidedCost` describes how the weights are tempered.
+      `effective_sample_size` is that of all samples before tempering, and `weight_exponent` the exponent β.
+    - With random start states or dynamics, P favors lucky trajectories (Ziebart et al. 2008), as in
+      `Planning.trajectory`.
 
-    The reward is in the checkpoint: `load_reward(DIR)`, or `reward: DIR` of a PPO or SAC recipe.
+    A checkpoint holds the reward: `load_reward(DIR)`, or `reward: DIR` in a recipe of PPO or SAC.
 
     Args:
-        reward: builds the reward from the two spaces.
-        learner: builds the learner; by default `PPO`. Where its actions begin as uniform draws (SAC), the reward
-            begins to learn after them.
-        policy: builds the policy; by default the learner's own choice.
-        start: directory or checkpoint of a policy to start from, such as a clone.
+        reward: Builds the reward from the two spaces.
+        learner: Builds the learner; by default `PPO`. While its actions are uniform draws (SAC at the start), the
+            reward does not learn.
+        policy: Builds the policy; by default the learner's own choice.
+        start: Directory or checkpoint of a policy to start from, such as a clone.
         reward_learning_rate: Learning rate of the reward's Adam.
         reward_steps: Gradient steps of the reward per round.
         reward_batch_size: Demonstrated trajectories, and as many samples, of each of these steps on each process.
@@ -151,9 +71,9 @@ class GCL(RoundMethod):
         reward_optimization: Clipping, weight decay and averaging of the reward.
 
     Raises:
-        ConfigError: an argument out of its range, demonstrations without whole trajectories, or all of them longer than
-            a round.
-        TrainingError: no episode began and ended within one of the first epoch's rounds.
+        ConfigError: An argument is out of range, the demonstrations are not whole trajectories, or all of them are
+            longer than a round.
+        TrainingError: No episode began and ended within a round of the first epoch.
     """
 
     learns_reward = True
@@ -183,134 +103,37 @@ class GCL(RoundMethod):
         self.reward_steps, self.reward_batch_size, self.replay_rounds = reward_steps, reward_batch_size, replay_rounds
         self.reward_optimization = reward_optimization or Optimization()
         self.paths: list[Paths] = []
-        """The demonstrations, and the samples, a round each."""
+        """The demonstrations, and the samples of each stored round."""
         self.samplers: list[Policy] = []
-        """The density of the demonstrations, and the policy that played each of these rounds."""
+        """The density of the demonstrations, and the policy that played each stored round."""
         self.log_prob: list[list[Tensor]] = []
-        """Log q_κ(τ) `[N]` of each of `paths` (rows) by each of `samplers` (columns)."""
+        """Log q_κ(τ) `[N]` of each entry of `paths` (rows) under each of `samplers` (columns)."""
         self.weight: Tensor | None = None
-        """Of the demonstrated trajectories, `[N]` of mean 1; None where all count the same."""
-        self._fresh: Tensor | None = None
+        """Weights of the demonstrated trajectories, `[N]` with mean 1; None if all are equal."""
+        self._starts: Tensor | None = None  # where an episode begins with the next round
 
     @property
     def guided_cost(self) -> GuidedCost:
-        """What the learner is rewarded by."""
+        """The learner's reward."""
         assert isinstance(self.reward, GuidedCost)
         return self.reward
 
     @without_autocast
     def training_step(self, batch: Round, batch_idx: int) -> None:
-        """One round `[time, env]`."""
+        """One round `[time, env]` of algorithm 1, with the reward's update by algorithm 2."""
         self.share_normalizer()
-        self.remember(batch)
+        self.store_samples(batch)
         metrics = self.update_reward()
         batch = self.relabel_rewards(batch)
-        metrics |= self.update_learner(batch)
+        metrics |= self.update_learner(batch)  # PPO or SAC
         self.log_round(batch, metrics)
 
-    def relabel_rewards(self, batch: Round) -> Round:
-        """Pay r_θ(s, a) − log π(a | s); SAC has an entropy of its own."""
-        batch = super().relabel_rewards(batch)
-        if not self.learner.replays:
-            rollout = batch.rollout
-            with torch.no_grad():
-                head = self.policy.head(rollout.observation.flatten(0, 1))
-                log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1))
-            rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
-        return batch
-
-    def build_reward(self, observation_space: Space[Any], action_space: Space[Any]) -> RewardModel:
-        """The reward model."""
-        return self._reward_factory(observation_space, action_space)
-
-    def setup(self, stage: str) -> None:
-        """Check what it takes to train."""
-        super().setup(stage)
-        if stage != "fit":
-            return
-        data = self.demonstrations
-        if data.subsample > 1:
-            raise ConfigError(
-                f"GCL weighs whole trajectories; data.subsample {data.subsample} leaves holes in them: take 1"
-            )
-        lengths = data.train.episode_lengths()
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest > data.steps_per_round:
-            raise ConfigError(
-                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
-                f"{data.steps_per_round}, and the shortest demonstration takes {shortest} steps: take a multiple of it"
-            )
-        if longest > data.steps_per_round:
-            rank_zero_warn(
-                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
-                f"{data.steps_per_round}, and the longest demonstration takes {longest} steps: episodes as long are "
-                f"never among the samples. Take a multiple of {longest}"
-            )
-
-    def configure_optimizers(self) -> list[Optimizer]:
-        """The learner's, and the reward's Adam."""
-        optimizers = super().configure_optimizers()
-        data = self.demonstrations
-        self.paths, self.samplers = [Paths.of(data.train)], []
-        if data.train.weight is not None:  # that of a trajectory is the mean of its steps'
-            lengths = data.train.episode_lengths()
-            sums = torch.zeros(len(lengths), device=self.device)
-            weight = sums.index_add(0, data.train.episode_index(), data.train.weight) / lengths
-            self.weight = weight / weight.mean()
-        if (mine := self.resumed()) is None:
-            self.samplers = [self._clone(data.train)]
-        else:
-            for description, state in mine[0]:
-                sampler = build(description, Policy, named=[type(self.policy)])  # type: ignore[type-abstract]
-                check_weights(state, sampler, "the checkpoint's sampler")
-                sampler.load_state_dict(state)
-                self.samplers.append(sampler.to(self.device).requires_grad_(False).eval())
-            self.paths += [Paths(*(column.to(self.device) for column in one)) for one in mine[1]]
-        self.log_prob = [[one.log_prob(sampler) for sampler in self.samplers] for one in self.paths]
-        self.reward_descent = Descent(
-            self.guided_cost,
-            self.guided_cost.parameters(),
-            self.reward_learning_rate,
-            optimization=self.reward_optimization,
-        )
-        return [*optimizers, self.reward_descent.optimizer]
-
-    def _clone(self, demonstrations: Transitions) -> Policy:
-        """The density of the demonstrations: the maximum-likelihood policy, the same on every process."""
-        seed = derive_seed(self.datamodule.seed, "density of the demonstrations")
-        with RandomStream(seed), torch.enable_grad():
-            cls = default_policy_class(self.policy.action_space)
-            clone = cls(
-                self.policy.observation_space,
-                self.policy.action_space,
-                hidden_sizes=[64, 64],
-                encoder=self.policy.encoder.kind,
-            )
-            clone = clone.to(self.device)
-            clone.fit_normalizer(demonstrations.observation, demonstrations.action)
-            optimizer = torch.optim.Adam(clone.parameters(), CLONE_RATE, fused=True)
-            for _ in range(CLONE_STEPS):
-                count, device = len(demonstrations), demonstrations.observation.device
-                rows = sample_rows(count, CLONE_BATCH, device, demonstrations.weight)
-                batch = demonstrations[rows]
-                optimizer.zero_grad()
-                clone.mean_loss(batch.observation, batch.action).backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-        if isinstance(clone, GaussianPolicy) and clone.log_std is not None:
-            clone.log_std.data.clamp_(min=math.log(CLONE_STD))
-        return clone.requires_grad_(False).eval()
-
-    def explorer(self) -> Explorer:
-        """What acts in the rounds of an epoch, which starts with a reset of the environments."""
-        self._fresh = None
-        return super().explorer()
-
-    def remember(self, batch: Round) -> None:
-        """Take in the whole trajectories of a round with the policy that played them, and forget the oldest's."""
-        fresh = torch.ones(batch.valid.shape[1], dtype=torch.bool) if self._fresh is None else self._fresh
-        paths = None if self.learner.acts_at_random else Paths.within(batch, fresh)
-        # Where the last row only started an episode anew, that one begins with the next round too.
-        self._fresh = (batch.rollout.done[-1] | ~batch.valid[-1]).cpu()
+    def store_samples(self, batch: Round) -> None:
+        """Store the whole trajectories of a round and the policy that played them, and drop the oldest round."""
+        starts = torch.ones(batch.valid.shape[1], dtype=torch.bool) if self._starts is None else self._starts
+        paths = None if self.learner.acts_at_random else Paths.within_round(batch, starts)
+        # A row that is not valid only resets its environment, so the next round begins with an episode too.
+        self._starts = (batch.rollout.done[-1] | ~batch.valid[-1]).cpu()
         if paths is None:
             return
         sampler = deepcopy(self.policy).requires_grad_(False).eval()
@@ -325,20 +148,14 @@ class GCL(RoundMethod):
                 del row[1]
 
     def update_reward(self) -> dict[str, Tensor]:
-        """`reward_steps` steps, each on `reward_batch_size` demonstrations and as many samples."""
-        lacking = float(all_reduce(torch.tensor(float(len(self.paths) < 2), device=self.device)))
-        if lacking:
-            if self.trainer.is_last_batch and not self.learner.acts_at_random:
-                raise TrainingError(
-                    "no episode began and ended within a round, and GCL weighs whole ones; set data.steps_per_round to "
-                    f"a multiple of the episodes' length{self._limit()}"
-                )
+        """Take `reward_steps` steps, each on `reward_batch_size` demonstrations and as many samples."""
+        if not self._has_samples():
             return {}
         size, expert = self.reward_batch_size, self.paths[0]
         samples = Paths.concatenate(self.paths[1:])
         counts = torch.tensor([float(len(one.alive)) for one in self.paths], device=self.device)
         demonstrated, played = int(counts[0]), int(counts[1:].sum())
-        counts[0] = played  # one half of what is weighed in each step is the demonstrations'
+        counts[0] = played  # one half of the samples of each step are demonstrations
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
         for _ in range(self.reward_steps):
@@ -349,25 +166,121 @@ class GCL(RoundMethod):
                 *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
             )
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
+        metrics = dict(zip(names, sums / max(self.reward_steps, 1), strict=True))
         with torch.no_grad():
             total = torch.cat([self.guided_cost.trajectory_costs(*one)[1] for one in (expert, samples)])
         log_weight = total - log_q
         log_weight[:demonstrated] += math.log(played / demonstrated)
         if self.weight is not None:
             log_weight[:demonstrated] += self.weight.log()
-        found = {"effective_sample_size": effective_sample_size(log_weight), "samples": counts.sum()}
-        return dict(zip(names, sums / max(self.reward_steps, 1), strict=True)) | found
+        return metrics | {"effective_sample_size": effective_sample_size(log_weight), "samples": counts.sum()}
 
-    def _limit(self) -> str:
-        limit = episode_limit(self.datamodule.env_id, **self.datamodule.env_kwargs)
-        return f" (at most {limit} here)" if limit else ""
+    def relabel_rewards(self, batch: Round) -> Round:
+        """Set the rewards of the round to r_θ(s, a) − log π(a | s); SAC has an entropy of its own."""
+        batch = super().relabel_rewards(batch)
+        if not self.learner.replays:
+            rollout = batch.rollout
+            with torch.no_grad():
+                head = self.policy.head(rollout.observation.flatten(0, 1))
+                log_prob = self.policy.executed_log_prob(head, rollout.action.flatten(0, 1))
+            rollout.reward = rollout.reward - log_prob.view_as(rollout.reward)
+        return batch
+
+    def explorer(self) -> Explorer:
+        """What acts in the rounds of an epoch, which starts with a reset of the environments."""
+        self._starts = None
+        return super().explorer()
+
+    def _has_samples(self) -> bool:
+        """Whether every process has stored a round.
+
+        Raises:
+            TrainingError: It has not by the end of an epoch.
+        """
+        if not float(all_reduce(torch.tensor(float(len(self.paths) < 2), device=self.device))):
+            return True
+        if self.trainer.is_last_batch and not self.learner.acts_at_random:
+            limit = episode_limit(self.datamodule.env_id, **self.datamodule.env_kwargs)
+            raise TrainingError(
+                "no episode began and ended within a round, and GCL needs whole ones; set data.steps_per_round to a "
+                f"multiple of the episodes' length{f' (at most {limit} here)' if limit else ''}"
+            )
+        return False
+
+    # Building
+
+    def build_reward(self, observation_space: Space[Any], action_space: Space[Any]) -> RewardModel:
+        """The reward model."""
+        return self._reward_factory(observation_space, action_space)
+
+    def setup(self, stage: str) -> None:
+        """Check that the demonstrations are whole trajectories, and that rounds are long enough."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        data = self.demonstrations
+        if data.subsample > 1:
+            raise ConfigError(
+                f"GCL weighs whole trajectories; data.subsample {data.subsample} leaves holes in them: set it to 1"
+            )
+        lengths = data.train.episode_lengths()
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest > data.steps_per_round:
+            raise ConfigError(
+                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
+                f"{data.steps_per_round}, but the shortest demonstration takes {shortest} steps: set it to a multiple "
+                "of that"
+            )
+        if longest > data.steps_per_round:
+            rank_zero_warn(
+                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
+                f"{data.steps_per_round}, and the longest demonstration takes {longest} steps: episodes of that length "
+                f"are never among the samples. Set it to a multiple of {longest}"
+            )
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The learner's, and the reward's Adam; take the trajectories from the demonstrations."""
+        optimizers = super().configure_optimizers()
+        train = self.demonstrations.train
+        self.paths, self.weight = [Paths.from_transitions(train)], self._trajectory_weights(train)
+        if (mine := self.resumed()) is None:
+            self.samplers = [fit_density(train, self.policy, self.datamodule.seed)]
+        else:
+            self.samplers = [self._load_sampler(*one) for one in mine[0]]
+            self.paths += [Paths(*(column.to(self.device) for column in one)) for one in mine[1]]
+        self.log_prob = [[one.log_prob(sampler) for sampler in self.samplers] for one in self.paths]
+        self.reward_descent = Descent(
+            self.guided_cost,
+            self.guided_cost.parameters(),
+            self.reward_learning_rate,
+            optimization=self.reward_optimization,
+        )
+        return [*optimizers, self.reward_descent.optimizer]
+
+    def _trajectory_weights(self, train: Transitions) -> Tensor | None:
+        """Mean weight of the steps of each trajectory, scaled to a mean of 1."""
+        if train.weight is None:
+            return None
+        lengths = train.episode_lengths()
+        sums = torch.zeros(len(lengths), device=self.device)
+        weight = sums.index_add(0, train.episode_index(), train.weight) / lengths
+        return weight / weight.mean()
 
     @property
     def descents(self) -> Sequence[Descent]:
         """The learner's and the reward's."""
         return [*super().descents, *([self.reward_descent] if hasattr(self, "reward_descent") else [])]
 
+    # Checkpoints
+
     def past(self) -> list[Any]:
-        """The samplers, and the samples of past rounds."""
+        """The samplers, and the samples of the stored rounds."""
         samplers = [(describe(one), one.state_dict()) for one in self.samplers]
         return [samplers, [list(one) for one in self.paths[1:]]]
+
+    def _load_sampler(self, description: dict[str, Any], state: dict[str, Tensor]) -> Policy:
+        """A sampler of a checkpoint."""
+        sampler = build(description, Policy, named=[type(self.policy)])  # type: ignore[type-abstract]
+        check_weights(state, sampler, "the checkpoint's sampler")
+        sampler.load_state_dict(state)
+        return sampler.to(self.device).requires_grad_(False).eval()

@@ -11,10 +11,11 @@ from short_runs import column, fails, run
 from lit_imitation import GCL, CategoricalPolicy, GaussianPolicy, GuidedCost, load_policy, load_reward
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.methods import gcl
-from lit_imitation.methods.gcl import CLONE_STD, Paths, log_mixture
+from lit_imitation.methods import density
+from lit_imitation.methods.density import MIN_STD, fit_density
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards.guided_cost import STATISTICS
+from lit_imitation.rewards.paths import Paths, log_mixture
 from lit_imitation.rollout import Round, collect
 from lit_imitation.transitions import Transitions
 
@@ -39,18 +40,18 @@ def rollout(done, valid):
 def test_only_episodes_that_begin_and_end_in_the_round_are_weighed():
     yes, done = [1] * 6, [[0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
     batch = rollout(done, [yes, [1, 1, 1, 0, 1, 1], yes])  # the second starts its next episode on a step that is none
-    paths = Paths.within(batch, torch.tensor([True, True, True]))
+    paths = Paths.within_round(batch, torch.tensor([True, True, True]))
     steps = [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)]
     assert steps == [[0, 1], [2, 3, 4], [100, 101, 102]]
     assert paths.action[1].flatten().tolist() == [2.5, 3.5, 4.5]
-    cut = Paths.within(batch, torch.tensor([False, False, False]))
+    cut = Paths.within_round(batch, torch.tensor([False, False, False]))
     assert [one[alive].flatten().tolist() for one, alive in zip(cut.observation, cut.alive, strict=True)] == [[2, 3, 4]]
-    assert Paths.within(rollout([done[2]], [yes]), torch.tensor([True])) is None
+    assert Paths.within_round(rollout([done[2]], [yes]), torch.tensor([True])) is None
 
 
 def test_steps_that_are_none_are_not_weighed():
     batch = rollout([[0, 1, 0, 0, 1]], [[1, 1, 0, 1, 1]])
-    paths = Paths.within(batch, torch.tensor([True]))
+    paths = Paths.within_round(batch, torch.tensor([True]))
     assert [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)] == [
         [0, 1],
         [3, 4],
@@ -61,7 +62,7 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
     policy = GaussianPolicy(Box(-1, 1, (1,)), Box(-2, 2, (1,)))
     one, other = (rollout([[0] * (n - 1) + [1]], [[1] * n]) for n in (2, 4))
     fresh = torch.tensor([True])
-    paths = Paths.concatenate([Paths.within(one, fresh), Paths.within(other, fresh)])
+    paths = Paths.concatenate([Paths.within_round(one, fresh), Paths.within_round(other, fresh)])
     assert paths.alive.tolist() == [[True, True, False, False], [True] * 4]
     for k, steps in enumerate((2, 4)):
         observation = torch.arange(float(steps))[:, None]
@@ -113,7 +114,7 @@ def test_samples_of_past_rounds_stay_with_the_policies_that_played_them(watched,
     demonstrations = len(module.paths[0].alive)
     assert set(log_q[:8].tolist()) <= set(expected[:demonstrations].tolist())
     assert set(log_q[8:].tolist()) <= set(expected[demonstrations:].tolist())
-    assert float(module.samplers[0].log_std.exp().min()) >= CLONE_STD - 1e-6
+    assert float(module.samplers[0].log_std.exp().min()) >= MIN_STD - 1e-6
 
 
 @pytest.mark.parametrize(("method", "entropy"), [("gcl-continuous", True), ("gcl-by-sac", False)])
@@ -176,7 +177,7 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
 
 
 def test_rounds_without_a_whole_episode_end_in_words(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(Paths, "within", lambda batch, fresh: None)
+    monkeypatch.setattr(Paths, "within_round", lambda batch, starts: None)
     said = fails(capsys, "gcl-continuous", tmp_path)
     assert "no episode began and ended within a round" in said
     assert "at most 12 here" in said
@@ -219,7 +220,7 @@ def bare_module(monkeypatch, weight=None, played=6, **settings):
     module.reward, module.policy = GuidedCost(*spaces, hidden_sizes=[4]), GaussianPolicy(*spaces, hidden_sizes=[4])
     for parameter in module.reward.parameters():
         parameter.data.zero_()
-    module.paths = [Paths.of(trajectories([2, 3, 2])), Paths.of(trajectories([3] * played))]
+    module.paths = [Paths.from_transitions(trajectories([2, 3, 2])), Paths.from_transitions(trajectories([3] * played))]
     generator = torch.Generator().manual_seed(0)
     module.samplers = [module.policy, module.policy]
     module.log_prob = [[torch.randn(len(one.alive), generator=generator) for _ in range(2)] for one in module.paths]
@@ -278,12 +279,8 @@ def test_processes_draw_other_demonstrations(monkeypatch):
 
 def test_the_density_of_weighted_demonstrations_is_theirs(monkeypatch):
     """Two actions, three quarters of the rows the first, with weights that make it a quarter."""
-    from types import SimpleNamespace
-
-    monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
-    monkeypatch.setattr(gcl, "CLONE_STEPS", 300)
-    module = GCL()
-    module.policy = CategoricalPolicy(Box(-1, 1, (1,)), Discrete(2))
+    monkeypatch.setattr(density, "STEPS", 300)
+    policy = CategoricalPolicy(Box(-1, 1, (1,)), Discrete(2))
     rows = 40
     action = (torch.arange(rows) % 4 == 3).long()
     data = Transitions(
@@ -295,7 +292,7 @@ def test_the_density_of_weighted_demonstrations_is_theirs(monkeypatch):
         weight=torch.where(action == 1, 9.0, 1.0),
         batch_size=[rows],
     )
-    probability = module._clone(data).head(torch.zeros(1, 1)).softmax(-1)
+    probability = fit_density(data, policy, 0).head(torch.zeros(1, 1)).softmax(-1)
     torch.testing.assert_close(probability, torch.tensor([[0.25, 0.75]]), atol=0.05, rtol=0)
 
 

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_imitation import GCL, CategoricalPolicy, GuidedCost, TabularMDP
 from lit_imitation.errors import ConfigError
-from lit_imitation.methods.gcl import Paths, log_mixture
+from lit_imitation.methods.density import fit_density
 from lit_imitation.rewards.guided_cost import (
     STATISTICS,
     effective_sample_size,
@@ -21,6 +21,7 @@ from lit_imitation.rewards.guided_cost import (
     monotonicity,
     tempering_exponent,
 )
+from lit_imitation.rewards.paths import Paths, log_mixture
 from lit_imitation.tabular import Planning, RewardTable, log_partition
 from lit_imitation.transitions import Transitions
 
@@ -215,13 +216,12 @@ def test_gradient_without_mixture_weights_is_biased(exact_gradient):
     assert error(log_prob[:, 0]) > 0.1
 
 
-def test_gradient_with_fused_demonstrations_is_exact(exact_gradient, monkeypatch):
+def test_gradient_with_fused_demonstrations_is_exact(exact_gradient):
     reward, _, gradient = exact_gradient
     dynamics, _ = world()
     expert, learner = sampler(7), sampler(1)
     rng = np.random.default_rng(0)
     demonstrations, samples = sample_paths(expert, dynamics, 5_000, rng), sample_paths(learner, dynamics, 5_000, rng)
-    monkeypatch.setattr(GCL, "datamodule", SimpleNamespace(seed=0))
     module, minibatches = GCL(reward_batch_size=20_000, reward_steps=1), []
     module.reward, module.policy = reward, learner
     record = Transitions(
@@ -232,7 +232,7 @@ def test_gradient_with_fused_demonstrations_is_exact(exact_gradient, monkeypatch
         truncated=torch.arange(5_000 * HORIZON) % HORIZON == HORIZON - 1,
         batch_size=[5_000 * HORIZON],
     )
-    module.paths, module.samplers = [demonstrations, samples], [module._clone(record), learner]
+    module.paths, module.samplers = [demonstrations, samples], [fit_density(record, learner, 0), learner]
     module.log_prob = [[one.log_prob(policy) for policy in module.samplers] for one in module.paths]
     nothing = torch.zeros(2 + len(STATISTICS))
     module.reward_descent = SimpleNamespace(step=lambda *columns: (minibatches.append(columns), nothing)[1])
