@@ -122,7 +122,7 @@ def test_where_it_stops_is_logged(tmp_path):
     model = MaxEntIRL(horizon=6, gamma=1.0, learning_rate=0.1, gap_tolerance=0.05)
     steps = []
     loss = model.loss
-    model.loss = lambda numbers: steps.append(model.reward.table(model.here(world)).values) or loss(numbers)
+    model.loss = lambda numbers: steps.append(model.reward.table(model.on_device(world)).values) or loss(numbers)
     logger = CSVLogger(tmp_path)
     trainer = fit(model, data, tmp_path, logger=logger, log_every_n_steps=1000)
     assert 1 < trainer.global_step < 400
@@ -440,7 +440,7 @@ def test_a_world_that_is_gone_lends_nothing_to_the_next_one_at_its_address(tmp_p
     fit(model, module(world, as_lists(drawn)), tmp_path)
     for seed in range(1, 40):
         gone = GridWorld(3, seed=seed)
-        found = model.here(gone).reward.values
+        found = model.on_device(gone).reward.values
         torch.testing.assert_close(found, gone.reward.values.to(found.dtype))
         del gone
 
