@@ -1,4 +1,4 @@
-"""Checkpoints of methods: what they say of the method, how it is rebuilt, and what a resumed run changes."""
+"""Checkpoints of methods: descriptions, checks and loading, and the settings of a resumed run."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ Method: TypeAlias = Any
 
 
 class Memory:
-    """What a method remembers between loading a checkpoint and going on from it."""
+    """State of a method between loading a checkpoint and resuming from it."""
 
     def __init__(self) -> None:
         self.resumed_from: dict[str, Any] | None = None
         """The checkpoint, until the settings of its optimizers are replaced."""
         self.optimizer_settings: list[list[dict[str, Any]]] = []
-        """Settings of each optimizer's groups, as the run was started with them."""
+        """Settings of each optimizer's parameter groups at the start of the run."""
         self.random_states: dict[str, Any] | None = None
-        """States of the random streams at the time of the checkpoint."""
+        """States of the random streams when the checkpoint was written."""
 
 
 def spaces_of(checkpoint: dict[str, Any]) -> tuple[Space[Any], Space[Any]]:
@@ -64,7 +64,7 @@ def spaces_of(checkpoint: dict[str, Any]) -> tuple[Space[Any], Space[Any]]:
 
 
 def describe_method(method: Method) -> dict[str, Any]:
-    """Class and arguments of a method and of its parts as plain data."""
+    """Describe class and arguments of a method and its parts as plain data."""
     parts = {name: part for name, part in method.parts().items() if name in method.arguments}
     arguments = {name: encode(value) for name, value in method.arguments.items() if name not in parts}
     for name, part in parts.items():
@@ -84,7 +84,7 @@ def load_method(
     trust: bool,
     arguments: dict[str, Any],
 ) -> Method:
-    """The method of a checkpoint with its weights; see `Method.load_from_checkpoint`."""
+    """Load the method of a checkpoint with its weights; see `Method.load_from_checkpoint`."""
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
     check_fields(checkpoint, file)
@@ -107,7 +107,7 @@ def load_method(
 def _rebuild(
     cls: type[Any], base: type[Any], checkpoint: dict[str, Any], file: Path, arguments: dict[str, Any]
 ) -> Method:
-    """The method with its networks, which have fresh weights."""
+    """Build the method of a checkpoint with new weights."""
     described = checkpoint["method"]
     trained = find_class(described["class"], base, file)
     if not issubclass(trained, cls) and not issubclass(cls, trained):
@@ -123,23 +123,24 @@ def _rebuild(
 
 
 def load(method: Method, checkpoint: dict[str, Any]) -> None:
-    """Refuse what is damaged, or of another method, policy or environment.
+    """Check that a checkpoint is undamaged and has the method, policy and environment of this run.
 
     Raises:
-        ConfigError: names what the checkpoint is of and what this run is.
+        ConfigError: It is not or has not; the message describes the checkpoint and this run.
     """
     file = (method.attached and method.trainer.ckpt_path) or "the checkpoint"
     check_fields(checkpoint, file)
     if method.attached:
         try:
-            _check_kin(method, checkpoint)
+            _check_match(method, checkpoint)
         except LOADING_ERRORS as error:
             raise ConfigError(f"{file} is damaged: {type(error).__name__}: {error}") from error
         method.memory.resumed_from = checkpoint if method.trainer.state.fn == "fit" else None
     check_weights(checkpoint["state_dict"], method, file)
 
 
-def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
+def _check_match(method: Method, checkpoint: dict[str, Any]) -> None:
+    """Check that a checkpoint has the method, policy and environment of this run; report different settings."""
     trainer = method.trainer
     path, training = trainer.ckpt_path, trainer.state.fn == "fit"
     env_id = str(method.datamodule.env_id)
@@ -152,11 +153,11 @@ def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
     other_spaces = any(space_mismatch(one, other, bounds=i == 1) for i, (one, other) in enumerate(pairs))
     elsewhere = training and checkpoint["env_id"].rpartition("-v")[0] != env_id.rpartition("-v")[0]
     detail = ""
-    if _is_kin(method, then["class"]) and checkpoint["policy"]["class"] == policy["class"]:
+    if _is_related(method, then["class"]) and checkpoint["policy"]["class"] == policy["class"]:
         if not other_spaces and not elsewhere:
             if not (misfit := _misfit(method, checkpoint["state_dict"], method.strict_loading)):
                 if training and settings:
-                    rank_zero_info(f"resumed with other settings than the checkpoint's: {settings}")
+                    rank_zero_info(f"resumed with settings that differ from the checkpoint's: {settings}")
                 if checkpoint["env_id"] != env_id:
                     rank_zero_warn(f"{path} is of {describe_checkpoint(checkpoint)}; this run is on {env_id}")
                 return
@@ -166,8 +167,8 @@ def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
     raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
 
-def _is_kin(method: Method, name: str) -> bool:
-    """Whether the class is the method's, or a user's own and one of the two a subclass of the other."""
+def _is_related(method: Method, name: str) -> bool:
+    """Whether a class is the method's, or one is a subclass of the other and at least one is a user's own."""
     mine = type(method)
     related = {class_name(cls) for cls in (*mine.__mro__, *subclasses(mine))}
     own = not all(one.startswith("lit_imitation.") for one in (name, class_name(mine)))
@@ -175,7 +176,7 @@ def _is_kin(method: Method, name: str) -> bool:
 
 
 def _misfit(method: Method, state: dict[str, Tensor], strict: bool) -> str:
-    """Which weight of a checkpoint has no place in the method, if any."""
+    """Name the first weight that checkpoint and method do not share; empty if there is none."""
     mine = method.state_dict()
     for name in {**mine, **state}:
         if name in state and name in mine:
@@ -190,7 +191,7 @@ def _misfit(method: Method, state: dict[str, Tensor], strict: bool) -> str:
 
 
 def save(method: Method, checkpoint: dict[str, Any]) -> None:
-    """Add the description and the settings of the optimizers; turn the rest into what can be loaded again."""
+    """Add the description of the method and its optimizers' settings, and make the checkpoint safe to load."""
     checkpoint["method"] = method.description()
     checkpoint["policy"] = describe(method.policy)
     checkpoint["env_id"] = method.datamodule.env_id
@@ -201,7 +202,7 @@ def save(method: Method, checkpoint: dict[str, Any]) -> None:
 
 
 def _save_averages(method: Method, checkpoint: dict[str, Any]) -> None:
-    """Where weights are averaged, save the averages as the weights, and the last weights in the optimizer's state."""
+    """Save averaged weights, if there are any, as the weights, and the last weights in the optimizer's state."""
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     for number, descent in enumerate(method.descents):
         if (found := descent.average()) is None:
@@ -214,12 +215,12 @@ def _save_averages(method: Method, checkpoint: dict[str, Any]) -> None:
 
 
 def check_finite(method: Method, checkpoint: dict[str, Any]) -> None:
-    """Refuse to save weights, statistics or optimizer states that are no longer finite.
+    """Check that weights, statistics and optimizer states are finite before they are saved.
 
-    Other buffers may be infinite, as the bounds of an action space are.
+    Other buffers may be infinite, such as the bounds of an action space.
 
     Raises:
-        TrainingError: names the first, and the last good checkpoint.
+        TrainingError: One of them is not; the message names the first one and the last good checkpoint.
     """
     learned = {name for name, _ in method.named_parameters()}
     for name, module in method.named_modules():
@@ -237,14 +238,14 @@ def check_finite(method: Method, checkpoint: dict[str, Any]) -> None:
             )
 
 
-# What a resumed run sets
+# Resuming
 
 
 def settle_settings(method: Method) -> None:
-    """Note the settings of the optimizers; of a resumed run, put them in place of the checkpoint's.
+    """Record the settings of the optimizers; in a resumed run, let them replace the checkpoint's.
 
-    A checkpoint's optimizer states go on; learning rates, betas and weight decay are those that the run was started
-    with.
+    The optimizer states are those of the checkpoint. Learning rates, betas and weight decay are those that the run was
+    started with.
     """
     trainer, memory = method.trainer, method.memory
     memory.optimizer_settings = [
@@ -254,9 +255,11 @@ def settle_settings(method: Method) -> None:
     checkpoint, memory.resumed_from = memory.resumed_from, None
     if checkpoint is None:
         if missing := find_undescribed(_settings(method.description(), describe(method.policy))):
-            rank_zero_warn(f"a checkpoint cannot hold {', '.join(missing)}: to load it, give it once more by keyword")
+            rank_zero_warn(
+                f"a checkpoint cannot store {', '.join(missing)}: pass it by keyword when you load the checkpoint"
+            )
         return
-    if "optimizer_states" in checkpoint:  # not of weights alone, about which Lightning has its own message
+    if "optimizer_states" in checkpoint:  # Lightning has a message of its own about weights alone
         try:
             _replace_settings(method, checkpoint)
         except LOADING_ERRORS as error:
@@ -265,7 +268,7 @@ def settle_settings(method: Method) -> None:
 
 
 def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
-    """Replace the settings of optimizers in a checkpoint, before Lightning hands its states out."""
+    """Replace the settings of optimizers in a checkpoint, before Lightning loads its states."""
     for optimizer, state in zip(method.trainer.optimizers, checkpoint["optimizer_states"], strict=False):
         _check_moments(optimizer, state, method.trainer.ckpt_path)
     states = [state["param_groups"] for state in checkpoint["optimizer_states"]]
@@ -276,7 +279,7 @@ def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
             for name in new.keys() & old.keys():
                 if to_plain(new[name]) == old[name]:
                     continue
-                if name == "lr" and group["lr"] != old["lr"] and old["lr"]:  # changed on the way, as by annealing
+                if name == "lr" and group["lr"] != old["lr"] and old["lr"]:  # changed during training, as by annealing
                     group["lr"] = group["lr"] * (new["lr"] / old["lr"])
                 else:
                     group[name] = new[name]
@@ -285,25 +288,25 @@ def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
 
 
 def align_progress(trainer: Trainer) -> None:
-    """Set Lightning's count of the running epoch's blocks to where the loader stands.
+    """Set Lightning's count of completed blocks to the loader's.
 
-    A resumed run may cut its blocks in other places than the run before, whose last one `trainer.max_steps` may have
-    cut short.
+    A resumed run may divide the epoch into other blocks, since `trainer.max_steps` may have shortened the last block of
+    the run before.
     """
     loader = trainer.train_dataloader
     if not isinstance(loader, Blocks) or not loader.within_epoch:
         return
     current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    pending = current.processed - current.completed  # 1 where the checkpoint was written after a block, not an epoch
+    pending = current.processed - current.completed  # 1 if the checkpoint was written after a block, not an epoch
     current.ready = current.started = current.processed = loader.done
     current.completed = loader.done - pending
 
 
 def _check_moments(optimizer: Optimizer, state: dict[str, Any], path: object) -> None:
-    """See that what a fused optimizer remembers of a parameter has its shape: the kernel would read past the end.
+    """Check the shapes of a fused optimizer's state: with wrong ones, its kernel would read beyond the tensor.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: A tensor does not have the shape of its parameter.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if not any(group.get("fused") for group in optimizer.param_groups):
@@ -314,17 +317,17 @@ def _check_moments(optimizer: Optimizer, state: dict[str, Any], path: object) ->
             if not isinstance(value, Tensor) or value.shape != shape:
                 what = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise ConfigError(
-                    f"--ckpt_path {path} is damaged: of parameter {index} its optimizer remembers {name} as {what}, "
-                    f"and {list(shape)} is needed"
+                    f"--ckpt_path {path} is damaged: {name} of parameter {index} in the optimizer state is {what}, not "
+                    f"{list(shape)}"
                 )
 
 
 def _factory(description: dict[str, Any]) -> dict[str, Any]:
-    """Of what builds such an object for any spaces."""
+    """Description of a factory that builds such an object for any spaces."""
     return {KIND: "factory", "class": description["class"], "arguments": description["arguments"]}
 
 
 def _settings(method: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
-    """What can differ between two runs of a method."""
+    """Settings that two runs of a method can differ in."""
     arguments = {name: value for name, value in method["arguments"].items() if name not in ("policy", "start")}
     return {"class": method["class"], "arguments": arguments, "policy": _factory(policy)}

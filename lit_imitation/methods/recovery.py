@@ -101,7 +101,7 @@ def baseline_likelihoods(
     pairs = [(mdp, one, of) for mdp, one, of in zip(worlds, held_out, train, strict=True) if one is not None]
     if pairs and _known([one for _, one, _ in pairs]):
         groups["held_out_"] = pairs
-    figures = {}
+    figures: dict[str, float] = {}
     for prefix, group in groups.items():
         found = [baselines(*one) for one in group]
         sums = sum(one.uniform for one in found), sum(one.markov for one in found)
