@@ -1,4 +1,4 @@
-"""The methods: one LightningModule a rung of the ladder."""
+"""Methods: one LightningModule per algorithm."""
 
 from lit_imitation.methods.airl import AIRL
 from lit_imitation.methods.bc import BC

@@ -127,7 +127,7 @@ class GAIL(RoundMethod):
         """The fields of `count` rows, drawn with replacement and by weight, and log π(a | s) of each."""
         index = samples.sample_indices(count, weight)
         rows = samples.rows(index)
-        if len(samples.absorbing) < count:  # the policy stands still, so each row is asked about once
+        if len(samples.absorbing) < count:  # the policy is the same for all draws, so once per row is enough
             return [*rows, self._log_prob(samples.observation, samples.action)[index]]
         return [*rows, self._log_prob(rows.observation, rows.action)]
 
@@ -168,8 +168,7 @@ class GAIL(RoundMethod):
         if self.attached and self.discriminator.uses_gamma and self.learner.gamma != self.discriminator.gamma:
             raise ConfigError(
                 f"model.learner discounts by gamma {self.learner.gamma}, model.discriminator by "
-                f"{self.discriminator.gamma}: what comes after a step is worth the same to both; give both the same "
-                "gamma"
+                f"{self.discriminator.gamma}; set both to the same gamma"
             )
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -220,6 +219,6 @@ class GAIL(RoundMethod):
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them back."""
+        """Restore them."""
         super().on_load_checkpoint(checkpoint)
         self.alarms.rounds = dict(checkpoint["alarms"])

@@ -74,10 +74,10 @@ class Resumable(Base):
         return []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to use the policy alone, and to go on as if nothing had happened.
+        """Add the state for exact resumption, and the description for using the policy alone.
 
         Raises:
-            TrainingError: a weight is not finite; the checkpoint before stays the last good one.
+            TrainingError: A weight is not finite; the previous checkpoint remains the last good one.
         """
         checkpoints.check_finite(self, checkpoint)
         checkpoint["env_steps"] = self.env_steps
@@ -87,10 +87,10 @@ class Resumable(Base):
         checkpoints.save(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back if it is whole, and of this method, policy and environment.
+        """Restore the state, if the checkpoint is undamaged and has this method, policy and environment.
 
         Raises:
-            ConfigError: it is not, or it holds weights that are not finite.
+            ConfigError: It is damaged or has another one, or its weights are not finite.
         """
         checkpoints.load(self, checkpoint)
         self.env_steps = checkpoint["env_steps"]
@@ -99,7 +99,7 @@ class Resumable(Base):
         self.memory.random_states = checkpoint["random_states"]
 
     def parts(self) -> dict[str, Describable | None]:
-        """What the factories among the arguments have built, by the argument's name; None where none was given."""
+        """Objects built by the factories among the arguments, by argument; None for arguments that were not given."""
         return {"policy": self.policy if self.arguments.get("policy") is not None else None}
 
     def description(self) -> dict[str, Any]:
@@ -121,9 +121,9 @@ class Resumable(Base):
         trust: bool = False,
         **arguments: Any,
     ) -> Self:
-        """The method as it was trained: its settings, networks and weights.
+        """Load the method as it was trained: its settings, networks and weights.
 
-        To go on training, give the same file to `Trainer.fit` as `ckpt_path`.
+        To continue training, pass the same file to `Trainer.fit` as `ckpt_path`.
 
         Args:
             checkpoint_path: Checkpoint file, or directory of a run (its best checkpoint is taken).

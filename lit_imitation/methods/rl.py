@@ -66,6 +66,6 @@ class RL(RoundMethod):
             return
         if learned.gamma != self.learner.gamma:
             raise ConfigError(
-                f"model.reward pays for what comes after an end too, discounted by its gamma {learned.gamma}; "
-                f"model.learner has gamma {self.learner.gamma}: give it the reward's"
+                f"model.reward includes the rewards after the end of an episode, discounted by its gamma "
+                f"{learned.gamma}; model.learner has gamma {self.learner.gamma}: set it to the reward's"
             )

@@ -260,7 +260,7 @@ class RoundMethod(Method):
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back; where the policy to start from is gone, the checkpoint's stands in."""
+        """Restore the state; if the policy to start from is missing, start from the checkpoint's."""
         if not hasattr(self, "policy") and self._unbuilt is not None:
             if "origin" not in checkpoint.get("method", {}):
                 raise self._unbuilt
@@ -278,7 +278,7 @@ class RoundMethod(Method):
         return super().parts() | {"learner": self.learner} | learned
 
     def description(self) -> dict[str, Any]:
-        """As of every method, with the state of the policy at the start."""
+        """Description of the method, with the state of the policy at the start."""
         return super().description() | {"origin": dict(self._origin)}
 
     def rebuild(self, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""SIGTERM: a run stops where it can go on exactly."""
+"""SIGTERM: stop a run where it can be resumed exactly."""
 
 from __future__ import annotations
 

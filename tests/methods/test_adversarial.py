@@ -231,7 +231,7 @@ def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys
     run("airl-continuous", tmp_path / "forever", "--model.discriminator.absorbing=true")
     forever = [f"--model.reward={tmp_path}/forever", "--model.learner.gamma=0.9"]
     said = fails(capsys, "ppo-continuous", tmp_path / "gamma", *forever)
-    assert "discounted by its gamma 0.99; model.learner has gamma 0.9: give it the reward's" in said
+    assert "discounted by its gamma 0.99; model.learner has gamma 0.9: set it to the reward's" in said
     assert "no learned reward" in fails(
         capsys, "ppo-continuous", tmp_path / "no", f"--model.reward={tmp_path}/ppo-continuous"
     )
