@@ -15,6 +15,7 @@ from lit_imitation.methods.diagnostics import HELD_OUT, Alarms, occupancy_distan
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, Discriminator, DiscriminatorFactory, RewardModel
 from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
@@ -198,6 +199,7 @@ class GAIL(RoundMethod):
             [parameter for parameter in discriminator.parameters() if parameter.requires_grad],
             self.discriminator_learning_rate,
             optimization=self.discriminator_optimization,
+            traced=is_traceable(discriminator),
             compiled=self.learner.compile_gradient,
         )
         return [*optimizers, self.discriminator_descent.optimizer]

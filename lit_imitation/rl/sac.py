@@ -19,6 +19,7 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.optim.descent import Descent, flatten_parameters
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
@@ -300,10 +301,14 @@ class SAC(Learner[Round]):
         clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
         common = (self.learning_rate, 1e-8, clipping)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
-        self.critic_descent = Descent(critic_loss, critic.parameters(), *common, compiled=self.compile_gradient)
+        self.critic_descent = Descent(
+            critic_loss, critic.parameters(), *common, traced=is_traceable(critic_loss), compiled=self.compile_gradient
+        )
         policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
         learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
-        self.policy_descent = Descent(policy_loss, learning, *common, compiled=self.compile_gradient)
+        self.policy_descent = Descent(
+            policy_loss, learning, *common, traced=is_traceable(policy_loss), compiled=self.compile_gradient
+        )
         self.target_vector = flatten_parameters(list(self.target.parameters()))
         return [self.critic_descent.optimizer, self.policy_descent.optimizer]
 
