@@ -45,6 +45,7 @@ class GAIL(RoundMethod):
         discriminator_optimization: Clipping, weight decay and averaging of the discriminator.
     """
 
+    needs_demonstrations = True
     learns_reward = True
     finite = ("loss", "discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner")
 
