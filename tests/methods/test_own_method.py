@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import suites
 import torch
 from fork_server import finish
-from suites import DISCRETE, SAC, arguments, demonstrated
+from suites import DISCRETE, METHODS, SAC, arguments, demonstrated
+from test_ddp import DUMP, SHARED, check_same, two_ranks
 from test_resume import EPOCHS, check_resumption, outcome
 
 from lit_imitation import Method, load_policy
@@ -43,7 +43,7 @@ def my_methods(tmp_path_factory):
     file.write_text(CODE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(file.parent)
-        patch.setitem(suites.METHODS, "sqil", demonstrated("my_methods.SQIL", "SAC", DISCRETE, more=SAC))
+        patch.setitem(METHODS, "sqil", demonstrated("my_methods.SQIL", "SAC", DISCRETE, more=SAC))
         yield file
     sys.modules.pop("my_methods", None)
 
@@ -121,6 +121,14 @@ def test_own_method_passes_mypy(my_methods, tmp_path):
         text=True,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.slow
+def test_own_method_trains_on_two_processes(tmp_path):
+    ddp = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", DUMP]
+    codes, output = two_ranks([*arguments("sqil", tmp_path, *SHARED, *METHODS["sqil"].exact), *ddp], tmp_path)
+    assert codes == [0, 0], output
+    check_same(("sqil", None), tmp_path)
 
 
 @pytest.mark.slow
