@@ -204,7 +204,8 @@ class RoundMethod(Method):
                 f"{type(self).__name__} replays demonstrations, and {type(self.learner).__name__} learns from its "
                 "current round only: set model.learner to lit_imitation.SAC"
             )
-        self.learner.demonstrations = demonstrations
+        if self.learner.demonstrations is not demonstrations:
+            self.learner.demonstrations = demonstrations
         # Without an end (`max_epochs: -1`) no share of the training is ever over.
         by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
