@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test`, `predict`; our `recipes`, `collect`, `repeat`, `study`."""
+"""The command line: Lightning's `fit`, `validate`, `test`, `predict`; our `recipes`, `collect`, `repeat`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from gymnasium import Space
@@ -41,10 +41,8 @@ from lit_imitation.utils.descriptions import (
 from lit_imitation.utils.spaces import space_from_dict
 from lit_imitation.utils.trust import trust_scope
 
-if TYPE_CHECKING:
-    from lit_imitation.methods.method import Method
-
-M = TypeVar("M", bound="Method")
+Method: TypeAlias = Any
+"""A `Method`, whose module imports this one."""
 
 
 class Memory:
@@ -78,14 +76,14 @@ def describe_method(method: Method) -> dict[str, Any]:
 
 
 def load_method(
-    cls: type[M],
-    base: type[Method],
+    cls: type[Any],
+    base: type[Any],
     path: str | Path,
     device: str | torch.device,
     strict: bool | None,
     trust: bool,
     arguments: dict[str, Any],
-) -> M:
+) -> Method:
     """The method of a checkpoint with its weights; see `Method.load_from_checkpoint`."""
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
@@ -96,7 +94,8 @@ def load_method(
             strictly = method.strict_loading if strict is None else strict
             if misfit := _misfit(method, checkpoint["state_dict"], strictly):
                 raise ConfigError(
-                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: "
+                    f"{misfit}"
                 )
             method.on_load_checkpoint(checkpoint)
             method.load_state_dict(checkpoint["state_dict"], strictly)
@@ -105,7 +104,9 @@ def load_method(
     return method.to(device)
 
 
-def _rebuild(cls: type[M], base: type[Method], checkpoint: dict[str, Any], file: Path, arguments: dict[str, Any]) -> M:
+def _rebuild(
+    cls: type[Any], base: type[Any], checkpoint: dict[str, Any], file: Path, arguments: dict[str, Any]
+) -> Method:
     """The method with its networks, which have fresh weights."""
     described = checkpoint["method"]
     trained = find_class(described["class"], base, file)
@@ -116,7 +117,7 @@ def _rebuild(cls: type[M], base: type[Method], checkpoint: dict[str, Any], file:
         )
     given = {name: decode(value) for name, value in described["arguments"].items() if name not in arguments}
     chosen: Any = trained if issubclass(trained, cls) else cls
-    method: M = chosen(**given, **arguments)
+    method: Method = chosen(**given, **arguments)
     method.rebuild(checkpoint)
     return method
 
@@ -279,6 +280,8 @@ def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
                     group["lr"] = group["lr"] * (new["lr"] / old["lr"])
                 else:
                     group[name] = new[name]
+            if new.get("schedule") != old.get("schedule"):
+                group["lr"] = new["lr"]
 
 
 def align_progress(trainer: Trainer) -> None:

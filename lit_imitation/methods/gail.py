@@ -47,7 +47,7 @@ class GAIL(RoundMethod):
 
     needs_demonstrations = True
     learns_reward = True
-    finite = ("loss", "discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner")
+    finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
 
     def __init__(
         self,

@@ -158,7 +158,7 @@ class GCL(RoundMethod):
 
     needs_demonstrations = True
     learns_reward = True
-    finite = ("loss", "reward_loss")
+    finite = ("reward_loss", "loss")
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 
 from lit_imitation.methods import checkpoints
-from lit_imitation.methods.signals import StopSignal
+from lit_imitation.methods.signals import StopSignal, is_attached
 from lit_imitation.methods.trainer_options import check_trainer, lower_log_interval
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
@@ -27,11 +27,18 @@ else:
 
 
 class Resumable(Base):
-    """Mixin of a module that describes itself in its checkpoints, is rebuilt from them, and goes on exactly where it was cut."""
+    """Mixin of a module that is rebuilt from its checkpoints and goes on exactly where it was cut."""
 
     saves_between_blocks: ClassVar[bool] = True
     """Whether a checkpoint after any block is exact; that of a round is exact at the end of an epoch only."""
+    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed")
+    """Values of `trainer.precision` that the method can compute in."""
+    optimization_option: ClassVar[str] = "model.optimization"
+    """Where the settings of the optimizer are given."""
     policy: Policy
+    descent: Descent
+    arguments: dict[str, Any]
+    count_gradient_steps: Callable[[], int]
     _policy_factory: PolicyFactory
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -42,16 +49,13 @@ class Resumable(Base):
         """Optimizer steps behind the policy."""
         self.evaluation: dict[str, float] = {}
         """Figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
-        self.signals = StopSignal(self)
+        self.signals = StopSignal(self, self.saves_between_blocks)
         self.memory = checkpoints.Memory()
 
     @property
     def attached(self) -> bool:
         """Whether a Trainer runs the method; without one a checkpoint is being loaded."""
-        try:
-            return self.trainer is not None
-        except RuntimeError:
-            return False
+        return is_attached(self)
 
     @property
     def descents(self) -> Sequence[Descent]:
@@ -60,7 +64,13 @@ class Resumable(Base):
 
     def configure_callbacks(self) -> list[Any]:
         """Refuse options of the Trainer that the method cannot honor, before anything is computed."""
-        check_trainer(self.trainer, self)
+        check_trainer(
+            self.trainer,
+            type(self).__name__,
+            self.optimization_option,
+            self.precisions,
+            self.saves_between_blocks,
+        )
         return []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -127,7 +137,8 @@ class Resumable(Base):
         Raises:
             ConfigError: there is no checkpoint, it is of another method, or its weights do not fit these arguments.
         """
-        return checkpoints.load_method(cls, Resumable, checkpoint_path, map_location, strict, trust, arguments)
+        loaded: Self = checkpoints.load_method(cls, Resumable, checkpoint_path, map_location, strict, trust, arguments)
+        return loaded
 
     # Start and end of a run
 

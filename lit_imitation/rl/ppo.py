@@ -180,7 +180,7 @@ class PPO(Learner[Round]):
             self.learning_rate,
             1e-5,
             Optimization(max_grad_norm=self.max_grad_norm),
-            self.compile_gradient,
+            compiled=self.compile_gradient,
         )
         return [self.descent.optimizer]
 

@@ -298,12 +298,12 @@ class SAC(Learner[Round]):
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
         clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
-        common = (self.learning_rate, 1e-8, clipping, self.compile_gradient)
+        common = (self.learning_rate, 1e-8, clipping)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
-        self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
+        self.critic_descent = Descent(critic_loss, critic.parameters(), *common, compiled=self.compile_gradient)
         policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
         learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
-        self.policy_descent = Descent(policy_loss, learning, *common)
+        self.policy_descent = Descent(policy_loss, learning, *common, compiled=self.compile_gradient)
         self.target_vector = flatten_parameters(list(self.target.parameters()))
         return [self.critic_descent.optimizer, self.policy_descent.optimizer]
 
@@ -411,10 +411,10 @@ class _RandomFirst(Explorer):
         super().__init__(sac.policy)
         self.sac = sac
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """`[B, *obs]` to `[B, *act]`."""
+    def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
+        """Draw actions `[B, *act]`, uniformly while the random steps last."""
         if not self.sac.acts_at_random:
-            return super().__call__(observation)
+            return super().act(observation)
         action = self.sac.random_action(len(observation))
         self.drawn.append(action)
         played: NDArray[Any] = action.cpu().numpy()

@@ -12,7 +12,7 @@ import yaml
 from lit_imitation.errors import ConfigError
 from lit_imitation.utils.files import expand_user
 
-FOLDER = Path(__file__).parent / "configs"
+FOLDER = Path(__file__).parents[1] / "configs"
 """In a checkout a link to the top-level `configs`; in a wheel a copy of it."""
 
 OVERLAYS = "trainer"
