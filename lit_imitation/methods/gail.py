@@ -46,6 +46,7 @@ class GAIL(RoundMethod):
         discriminator_optimization: Clipping, weight decay and averaging of the discriminator.
     """
 
+    needs_demonstrations = True
     learns_reward = True
     finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
 

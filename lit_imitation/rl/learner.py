@@ -33,6 +33,8 @@ class Learner(Describable, nn.Module, ABC, Generic[Experience]):
     what a model of the reward says of a transition changes while the model learns."""
     reward: Callable[[Transitions], Tensor] | None = None
     """`[*batch]` transitions to `[*batch]` rewards, where they are not the environment's own."""
+    demonstrations: Transitions | None = None
+    """`[N]` transitions with rewards of their own, half of every minibatch of a learner that `replays`."""
 
     @property
     def acts_at_random(self) -> bool:

@@ -25,6 +25,26 @@ class Replayed(NamedTuple):
     terminated: Tensor
     """`[B]` bool."""
 
+    @classmethod
+    def from_transitions(cls, transitions: Transitions) -> Replayed:
+        """The fields of transitions `[*batch]` that are replayed."""
+        assert transitions.next_observation is not None
+        return cls(
+            transitions.observation,
+            transitions.action,
+            transitions.reward,
+            transitions.next_observation,
+            transitions.terminated,
+        )
+
+    def rows(self, index: Tensor) -> Replayed:
+        """Rows `index: [B]` of every field."""
+        return Replayed(*(column.index_select(0, index) for column in self))
+
+    def concatenate(self, other: Replayed) -> Replayed:
+        """The rows of both."""
+        return Replayed(*(torch.cat(columns) for columns in zip(self, other, strict=True)))
+
 
 class Replay:
     """The last `capacity` transitions, one preallocated tensor a field, on the device where the first of them are.
@@ -55,10 +75,8 @@ class Replay:
 
     def add(self, rollout: Transitions, valid: Tensor) -> None:
         """Take in those rows of a round `[time, env]` that are transitions, in the order of time."""
-        assert rollout.next_observation is not None
-        fields = (rollout.observation, rollout.action, rollout.reward, rollout.next_observation, rollout.terminated)
         rows = valid.nonzero(as_tuple=True)
-        self._write([field[rows] for field in fields])
+        self._write([field[rows] for field in Replayed.from_transitions(rollout)])
 
     def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Indices for `rows`, `shape` of them, uniform with replacement; by default from torch's global stream."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeAlias
 
@@ -29,7 +29,7 @@ from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import rank_generator
+from lit_imitation.utils.sampling import rank_generator, sample_rows
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
 CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
@@ -337,10 +337,9 @@ class SAC(Learner[Round]):
         critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
         policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
         stream = rank_generator(valid.device)
-        indices = self.replay.draw(steps, self.batch_size, generator=stream)
+        minibatches = self._minibatches(steps, stream)
         noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
-        for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
-            batch = self._rewarded(self.replay.rows(index))
+        for batch, (next_noise, own_noise) in zip(minibatches, noise, strict=True):
             critic_sums += self.critic_descent.step(*batch, next_noise)
             if not (warm and self.warmup_steps):
                 policy_sums += self.policy_descent.step(batch.observation, own_noise)
@@ -385,6 +384,20 @@ class SAC(Learner[Round]):
     def _due(self, env_steps: int) -> int:
         """Gradient steps that are due after so many environment steps of all processes."""
         return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / world_size())
+
+    def _minibatches(self, steps: int, generator: torch.Generator | None) -> Iterator[Replayed]:
+        """One minibatch per gradient step: replayed transitions, and as many of `demonstrations` if there are any."""
+        if self.demonstrations is None:
+            indices = self.replay.draw(steps, self.batch_size, generator=generator)
+            return (self._rewarded(self.replay.rows(index)) for index in indices)
+        expert, weight, half = self.demonstrations, self.demonstrations.weight, self.batch_size // 2
+        demonstrated = Replayed.from_transitions(expert)
+        own = self.replay.draw(steps, self.batch_size - half, generator=generator)
+        its = sample_rows(len(expert), steps * half, own.device, weight, generator).view(steps, half)
+        return (
+            self._rewarded(self.replay.rows(mine)).concatenate(demonstrated.rows(index))
+            for mine, index in zip(own, its, strict=True)
+        )
 
     def _rewarded(self, batch: Replayed) -> Replayed:
         """The same with the rewards that `reward` gives now, if there is one."""

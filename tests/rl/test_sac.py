@@ -364,6 +364,43 @@ def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
     assert set(model.asked) == {(16,)}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modeled", [False, True])
+def test_half_of_a_minibatch_is_demonstrated(kind, modeled):
+    """By weight, and with the rewards that they hold, even where a model rewards the learner's own transitions."""
+    learner, model = sac(kind, batch_size=17), Changing()
+    learner.optimizers()
+    learner.reward = model.reward if modeled else None
+    learner.demonstrations = round_of(kind, seed=1).rollout.reshape(32)
+    learner.demonstrations.reward = torch.arange(100.0, 132.0)
+    learner.demonstrations.weight = torch.arange(32) % 2 * 1.0
+    seen = []
+    step = learner.critic_descent.step
+    learner.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
+    experience = round_of(kind)
+    learner.update(experience, 0.0)
+    assert len(seen) > 10
+    drawn = set()
+    for observation, action, reward, next_observation, terminated, _ in seen:
+        own, rows = reward[:9], (reward[9:] - 100).long()
+        assert len(rows) == 8
+        drawn |= set(rows.tolist())
+        expert = learner.demonstrations[rows]
+        for mine, its in (
+            (observation, expert.observation),
+            (action, expert.action),
+            (next_observation, expert.next_observation),
+            (terminated, expert.terminated),
+        ):
+            assert torch.equal(mine[9:], its)
+        if modeled:
+            assert torch.equal(own, observation[:9, 0])
+        else:
+            assert torch.isin(own, experience.rollout.reward).all()
+    assert drawn == set(range(1, 32, 2))  # those of weight 1
+    assert len(learner.replay) == int(experience.valid.sum())  # demonstrations do not take up its memory
+
+
 def test_what_cannot_work_is_said():
     with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a DeterministicPolicy"):
         sac("continuous", DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
