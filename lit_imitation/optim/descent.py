@@ -113,7 +113,7 @@ class Descent:
             if rates is not None:
                 self.set_rate(rates[number])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
-            found.append(self._step(minibatches, mask))
+            found.append(self.step(*minibatches[0], mask=mask) if every == 1 else self._step(minibatches, mask))
         return torch.stack(found)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -214,7 +214,10 @@ def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--trainer.gradient_clip_val=1.0"], "not supported for manual optimization"),
+        (
+            ["--trainer.gradient_clip_val=1.0"],
+            "set model.learner.max_grad_norm 1.0 in place of trainer.gradient_clip_val",
+        ),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
         (["--model.learner.gae_lambda=2"], "learner.gae_lambda is 2.0"),

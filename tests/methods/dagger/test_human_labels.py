@@ -337,7 +337,7 @@ def test_files_that_are_not_there(round_of):
     with pytest.raises(DemonstrationError, match=r"labels\.csv: no such file; its first line has to be 'row,action'"):
         read(directory)
     (directory / "labels.csv").mkdir()
-    with pytest.raises(DemonstrationError, match=r"labels\.csv: is a directory, not a file"):
+    with pytest.raises(DemonstrationError, match=r"labels\.csv is a directory, not a file"):
         read(directory)
     shutil.rmtree(directory)
     with pytest.raises(DemonstrationError, match=r"states\.npz: no such file"):
