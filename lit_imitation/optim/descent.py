@@ -76,6 +76,7 @@ class Descent:
         self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
         self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
         self.processes = world_size()
+        self._taken = 0  # steps of Adam, on the host
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
@@ -142,6 +143,7 @@ class Descent:
             statistics = torch.cat([statistics[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
+        self._taken += 1
         if self._after_step is not None:
             self._after_step()
         self._average()
@@ -206,7 +208,7 @@ class Descent:
         """`[parameters]`, clipped if one process takes it as it is; and `[1 + K + 1]` as in `step`."""
         if self._functional is not None:
             return self._functional(self.vector.detach(), self.constants, *minibatch)
-        if self._traced is not None and self.optimizer.state[self.vector].get("step", 0) >= TRACE_AFTER:
+        if self._traced is not None and self._taken >= TRACE_AFTER:
             return self._traced(self.vector.detach(), self.constants, *minibatch)
         return self._eager(*minibatch)
 
@@ -265,6 +267,7 @@ class Descent:
     def forget_moments(self) -> None:
         """Start Adam anew, for parameters or inputs that have changed."""
         self.optimizer.state = defaultdict(dict)
+        self._taken = 0
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """Views of Adam's first and second moment of one parameter, in its shape; None before the first step."""
@@ -313,8 +316,9 @@ class Descent:
         return self.optimizer.state[self.vector]["average"] if self._swapped else self.vector.detach()
 
     def resume(self) -> None:
-        """Put the last weights back after a checkpoint was read, which holds their averages in their place."""
+        """Go on after a checkpoint was read: count Adam's steps, and put the last weights in their averages' place."""
         state = self.optimizer.state[self.vector] if self.optimizer.state else {}
+        self._taken = int(state.get("step", 0))
         if "average" not in state:
             return
         if self.optimization.ema_decay is None:

@@ -50,7 +50,9 @@ class Traced:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             graph = make_fx(flat)(*given)
-            trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(graph, given, check_trace=False)
+            trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
+                graph, given, check_trace=False
+            )
         torch.random.set_rng_state(state)
         return trace
 

@@ -289,7 +289,7 @@ def untrusted(expert):
 def test_foreign_file_may_not_name_an_expert_class(module):
     expert = spec(module, "Constant", action=2)
     with pytest.raises(
-        ConfigError, match=rf"theirs\.ckpt names {module}\.Constant \(data\.expert\), which is not part of"
+        ConfigError, match=rf"theirs\.ckpt names {module}\.Constant \(data\.expert\), which is not part"
     ):
         read_config(untrusted(expert), "theirs.ckpt")
     assert module not in sys.modules

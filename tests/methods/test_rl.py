@@ -216,7 +216,7 @@ def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
     [
         (
             ["--trainer.gradient_clip_val=1.0"],
-            "set model.learner.max_grad_norm 1.0 in place of trainer.gradient_clip_val",
+            "set model.learner.max_grad_norm 1.0 in place of",
         ),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
