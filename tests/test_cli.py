@@ -20,7 +20,7 @@ from suites import DATA, arguments
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.training.lightning_cli import _while_restoring
+from lit_imitation.training.lightning_cli import MORE_HELP, _while_restoring
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
@@ -230,6 +230,21 @@ def test_repeat_runs_seeds_and_goes_on(tmp_path):
     assert time.perf_counter() - started < 2
 
 
+def test_fit_help_lists_working_commands_for_more_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert capsys.readouterr().out.endswith(MORE_HELP)
+    commands = [line.split("  ")[1].split()[1:] for line in MORE_HELP.splitlines() if ".help" in line]
+    options = ["--model.discriminator_learning_rate", "--learner.clip_range", "--discriminator.max_logit",
+               "--policy.std", "--data.num_trajectories", "--trainer.callbacks.query_budget"]  # fmt: skip
+    for command, option in zip(commands, options, strict=True):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *command])
+        assert stop.value.code == 0
+        assert f"  {option} " in capsys.readouterr().out
+    assert "--model.learner.help CLASS" in fails(capsys, "fit", "--model=GAIL", "--model.learner.help")
+
+
 def test_help_and_print_config(capsys):
     main(["--help"])
     assert "collect" in capsys.readouterr().out
@@ -245,7 +260,7 @@ def test_help_and_print_config(capsys):
 
 
 ERRORS = {
-    "unknown command": (["train"], "no command 'train'"),
+    "unknown command": (["train"], "unknown command 'train'"),
     "unknown environment": (["fit", *DATA, "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
     "no demonstrations": (["fit", *DATA, "--data.env_id=CartPole-v1"], "no demonstrations"),
     "missing file": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
@@ -260,8 +275,8 @@ ERRORS = {
     "batch that is no number": (["fit", *DATA, "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
     "subsample of nothing": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                               "--data.subsample=0"], "data.subsample is 0"),
-    "nothing to fit": (["fit"], "fit needs a recipe: --config NAME"),
-    "nothing to predict with": (["predict"], "predict needs a trained policy: --ckpt_path"),
+    "nothing to fit": (["fit"], "fit needs a recipe: add --config NAME"),
+    "nothing to predict with": (["predict"], "predict needs a trained policy: add --ckpt_path"),
     "recipe that is not there": (["fit", "--config=no.yaml"], "no.yaml"),
     "option that does not exist": (["fit", *DATA, "--model.learning_rat=1"], "BC has no such option"),
     "seed below 0": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",

@@ -204,7 +204,7 @@ def test_a_killed_rank_ends_the_other(method, victim, tmp_path):
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1, output
     assert f"process {1 - victim} of 2 stopped: another process of the run ended" in output
-    assert f"go on with: lit-imitation fit --config {tmp_path}/config.yaml" in output
+    assert f"resume with: lit-imitation fit --config {tmp_path}/config.yaml" in output
     assert "Traceback" not in output
 
 
@@ -240,7 +240,7 @@ def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
     )
     assert time.monotonic() - began[0] < 15.0
     assert codes == [143, 143], output
-    assert "go on with: lit-imitation fit --config" in output
+    assert "resume with: lit-imitation fit --config" in output
     assert "Traceback" not in output
 
 
@@ -256,7 +256,7 @@ def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
 
     codes, output = two_ranks([*command, *long], tmp_path, terminate)
     assert codes == [143, 143], output
-    assert "which is saved; go on with: lit-imitation fit --config" in output
+    assert "which is saved; resume with: lit-imitation fit --config" in output
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] > 0
     assert two_ranks([*command, *long, "--ckpt_path=last"], tmp_path)[0] == [0, 0]

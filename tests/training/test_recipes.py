@@ -110,7 +110,7 @@ def test_unknown_recipe_names_similar_ones(name, near, tmp_path, monkeypatch, ca
             main([command, f"--config={name}"])
         assert stop.value.code == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"error: --config {name}: no such file, and no recipe of that name")
+        assert error.startswith(f"error: --config {name}: no file or recipe has that name")
         assert near in error
         assert ("did you mean" in error) == bool(near)
         assert error.count("\n") == 1

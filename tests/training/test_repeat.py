@@ -198,9 +198,9 @@ def test_a_comment_or_another_place_makes_no_other_recipe(recipe, fake, tmp_path
 @pytest.mark.parametrize(
     ("text", "overrides", "difference"),
     [
-        ("model: {lr: 0.2}", [], r"config\[0\]\.model\.lr: 0\.1 there, 0\.2 now"),
-        ("model: {lr: 0.1, l2: 0}", [], r"config\[0\]\.model\.l2: absent there, 0 now"),
-        ("model: {lr: 0.1}", ["--y=2"], r'overrides: \[\] there, \["--y=2"\] now'),
+        ("model: {lr: 0.2}", [], r"config\[0\]\.model\.lr: was 0\.1, is now 0\.2"),
+        ("model: {lr: 0.1, l2: 0}", [], r"config\[0\]\.model\.l2: was absent, is now 0"),
+        ("model: {lr: 0.1}", ["--y=2"], r'overrides: was \[\], is now \["--y=2"\]'),
     ],
     ids=["value", "key", "override"],
 )
@@ -209,7 +209,7 @@ def test_another_request_in_the_same_folder_is_refused(recipe, fake, tmp_path, t
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
     Path(recipe).write_text(text)
-    with pytest.raises(ConfigError, match=rf"name another --out[^\n]*\n  {difference}$"):
+    with pytest.raises(ConfigError, match=rf"choose another --out[^\n]*\n  {difference}$"):
         repeat([recipe], 2, 1, out, overrides)
     assert calls(out) == ["0 False"]
 
@@ -256,7 +256,7 @@ def test_a_recipe_that_is_no_yaml_is_refused(recipe, tmp_path):
             r"seed 1 failed with exit code 1\. The end of .*log\.txt:\n  begin 1 (.*\n)+  ArithmeticError: not finite$",
         ),
         ("crash", r"seed 1 was killed by SIGKILL\. The end of .*log\.txt:\n  begin 1 "),
-        ("silent", r"seed 1 ended well, but .*summary\.json is missing"),
+        ("silent", r"seed 1 ended with exit code 0, but .*summary\.json is missing"),
     ],
     ids=["exit-code", "signal", "no-summary"],
 )
@@ -266,7 +266,7 @@ def test_a_seed_that_fails_does_not_stop_the_others(recipe, fake, tmp_path, monk
     out = tmp_path / "out"
     with pytest.raises(TrainingError, match=text) as caught:
         repeat([recipe], 3, 1, out, [])
-    assert str(caught.value).startswith("1 of 3 seeds failed, 2 summaries are kept.")
+    assert str(caught.value).startswith("1 of 3 seeds failed; 2 have results.")
     assert not (out / "aggregate.json").exists()
     fake()
     assert repeat([recipe], 3, 1, out, [])["tasks"][0]["seeds"] == [0, 1, 2]

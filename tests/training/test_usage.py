@@ -40,7 +40,7 @@ TREE = textwrap.dedent(
         ("Expected a dot import path string: Gausian", "there is no class 'Gausian'; did you mean GaussianPolicy?"),
         (
             "Dict must include a class_path, but got NestedArg(key='hidden_sizes', val=[3]). Got value: N(3)",
-            "model.policy.hidden_sizes: model.policy has no class yet to give this to; put --model.policy CLASS before",
+            "model.policy.hidden_sizes: model.policy has no class yet; put --model.policy CLASS before this option",
         ),
         ("something that a later version says", "model.policy: something that a later version says"),
     ],
@@ -56,7 +56,7 @@ def test_the_deepest_leaf_is_the_cause(cause, line):
     [
         ("unrecognized arguments: --learning_rate 1", "there is no option learning_rate; did you mean model.learning"),
         ("unrecognized arguments: --env_id=X", "there is no option env_id; did you mean data.env_id?"),
-        ("unrecognized arguments: extra", "'extra' belongs to no option; options are written --name value"),
+        ("unrecognized arguments: extra", "unexpected argument 'extra'; write options as --name value"),
         ("the following arguments are required: fit.data", "data is missing: add --data CLASS, one of "),
         ("of a\n  form that\n\n  nobody knows", "of a form that nobody knows"),
         ("", ""),

@@ -61,5 +61,5 @@ def test_an_environment_without_pictures_costs_a_warning(cls, says, tmp_path, mo
         logger.on_validation_end(trainer, module)
     told = [str(one.message) for one in recwarn if "VideoLogger" in str(one.message)]
     assert len(told) == bool(says)
-    assert all("no videos of Blind-v0 from here on" in text and says in text for text in told)
+    assert all("no more videos of Blind-v0 in this run" in text and says in text for text in told)
     assert (tmp_path / "videos" / "step_00000007.gif").is_file() == (not says)
