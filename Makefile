@@ -1,9 +1,9 @@
 # Nothing but Python 3.11 or newer and make need be there; the rest goes into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dev,box2d,mujoco,envpool,minari,sb3,hf
+EXTRAS := dev,plot,box2d,mujoco,envpool,minari,sb3,hf
 
-.PHONY: setup run test test-slow test-floors reliability mutants lint bench bench-table figures clean
+.PHONY: setup run test test-slow test-floors reliability mutants lint bench tables figures clean
 
 # The stamp is newer than what it was made from unless something changed.
 .venv/.stamp: pyproject.toml constraints.txt
@@ -40,24 +40,23 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
-	$(BIN)/python -m experiments.speed.bc
-	$(BIN)/python -m experiments.speed.rollout
-	$(BIN)/python -m experiments.speed.dagger
+	set -e; for name in bc rollout dagger; do $(BIN)/python -m experiments speed $$name; done
+	$(BIN)/python -m experiments render
 
-bench-table: setup  ## the tables of scores: every recipe over 5 seeds; the GAIL paper's column (needs its experts)
-	$(BIN)/python -m experiments.scores.recipes
-	$(BIN)/python -m experiments.scores.dagger_recipes
-	$(BIN)/python -m experiments.scores.dagger_mujoco
-	$(BIN)/python -m experiments.scores.bc_table
-	$(BIN)/python -m experiments.scores.figure
+# Hours on two cores; published experts are read from $$LIT_IMITATION_EXPERTS. Others: make tables TABLES="gail_table".
+TABLES := bc_recipes dagger_recipes dagger_mujoco bc_table
 
-figures: setup  ## the studies' figures, their numbers and pages; goes on where it was interrupted
+tables: setup  ## the score tables of docs/results.md; resumes where it was interrupted
+	set -e; for name in $(TABLES); do $(BIN)/python -m experiments table $$name; done
+	$(BIN)/python -m experiments render
+
+figures: setup  ## the studies' figures, their numbers and pages; resumes where it was interrupted
 	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl; do \
-	  OMP_NUM_THREADS=1 $(BIN)/lit-imitation study $$study --out runs/studies/$$study --jobs 2; \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m experiments study $$study --out runs/studies/$$study --jobs 2; \
 	  mkdir -p docs/figures/$$study; \
 	  for suffix in png svg csv json; do cp runs/studies/$$study/*.$$suffix docs/figures/$$study; done; \
-	  sed "s,](\([a-z_]*\.[a-z]*\)),](figures/$$study/\1),g" runs/studies/$$study/$$study.md > docs/$$study.md; \
 	done
+	$(BIN)/python -m experiments render
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,1 +1,1 @@
-"""What shows that the library works: studies (figures), scores (tables) and speed, side by side with others."""
+"""Experiments with the library: studies (figures), score tables, and comparisons of speed."""

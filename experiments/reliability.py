@@ -1,7 +1,8 @@
-"""Count what was tried against the library and what held, into `docs/reliability.md` and `results/reliability.json`.
+"""Count the reliability trials and how many held, into `docs/reliability.md` and `results/reliability.json`.
 
-`python -m experiments.reliability` (`make reliability`) runs every test under `tests/reliability`, the slow ones too; a
-test is a trial, and its id begins with its kind. What `make mutants` found is added from `results/mutants.json`.
+`python -m experiments.reliability` (`make reliability`) runs every test under `tests/reliability`, including the slow
+ones. A test is a trial, and its id begins with its kind. The result of `make mutants` is added from
+`results/mutants.json`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from experiments.markdown import put_between_markers, table
 from lit_imitation.utils.files import atomic_write
 from lit_imitation.utils.versions import versions
 
@@ -56,26 +58,30 @@ def trials(reports: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def tables(found: dict[str, dict[str, Any]], mutants: dict[str, Any] | None) -> str:
-    """Markdown: one row a suite, then one row a kind."""
-    lines = ["| suite | tried | held |", "|---|---|---|"]
-    for suite, title in SUITES.items():
-        tried, held = (sum(found[suite][what].values()) for what in ("tried", "held"))
-        lines.append(f"| {title} (`tests/reliability/test_{suite}.py`) | {tried} | {held} |")
+    """Markdown: one row per suite, then for each suite one row per kind."""
+    head = ["tried", "held"]
+    suites = [
+        [f"{title} (`tests/reliability/test_{suite}.py`)", *(str(sum(found[suite][name].values())) for name in head)]
+        for suite, title in SUITES.items()
+    ]
     if mutants is not None:
-        killed = mutants["tried"] - mutants["survived"]
-        lines.append(f"| One-line mutations noticed by a fast test (`make mutants`) | {mutants['tried']} | {killed} |")
+        noticed = mutants["tried"] - mutants["survived"]
+        suites.append(
+            ["One-line mutations noticed by a fast test (`make mutants`)", str(mutants["tried"]), str(noticed)]
+        )
+    parts = [table(["suite", *head], suites)]
     for suite, title in SUITES.items():
-        lines += ["", f"### {title}", "", "| kind | tried | held |", "|---|---|---|"]
         kinds = sorted(found[suite]["tried"].items())
-        lines += [f"| {kind} | {count} | {found[suite]['held'][kind]} |" for kind, count in kinds]
-    return "\n".join(lines)
+        rows = [[kind, str(count), str(found[suite]["held"].get(kind, 0))] for kind, count in kinds]
+        parts.append(f"### {title}\n\n{table(['kind', *head], rows)}")
+    return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Run the suites, write the figures and the page's tables."""
-    parser = argparse.ArgumentParser(description="run the reliability suites and count what held")
+    """Run the suites, and write the counts and the page's tables."""
+    parser = argparse.ArgumentParser(description="run the reliability suites and count the trials that held")
     parser.add_argument("--jobs", default="2", help="pytest workers (default: 2)")
-    parser.add_argument("--fast", action="store_true", help="leave the slow trials out")
+    parser.add_argument("--fast", action="store_true", help="omit the slow trials")
     parser.add_argument("--report", type=Path, nargs="+", help="use these JUnit reports instead of running the suites")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -87,16 +93,11 @@ def main() -> None:
         found = trials(reports)
     atomic_write(RESULTS / "reliability.json", json.dumps({**found, "versions": versions()}, indent=1) + "\n")
     mutants = RESULTS / "mutants.json"
-    made = tables(found, json.loads(mutants.read_text()) if mutants.exists() else None)
-    page = re.sub(
-        r"(<!-- reliability -->\n).*(\n<!-- /reliability -->)",
-        lambda match: match[1] + made + match[2],
-        PAGE.read_text(),
-        flags=re.DOTALL,
+    put_between_markers(
+        PAGE, {"reliability": tables(found, json.loads(mutants.read_text()) if mutants.exists() else None)}
     )
-    atomic_write(PAGE, page)
     failed = [name for suite in found.values() for name in suite["failed"]]
-    print(f"{PAGE.relative_to(ROOT)} written; did not hold: {', '.join(failed) or 'none'}")
+    print(f"{PAGE.relative_to(ROOT)} written; failed trials: {', '.join(failed) or 'none'}")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_collect_passes_arguments_to_the_environment(tmp_path):
 
 
 def test_my_own_demonstrations(tmp_path):
-    """What the README shows: NumPy arrays of one's own, and one option."""
+    """The example of docs/data.md: your own NumPy arrays, and one option."""
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(300, 4)).astype(np.float32)
     np.savez(
@@ -292,8 +292,6 @@ ERRORS = {
     "collect with an argument of no environment": (
         ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "gravitation=3"], "gravitation"),
     "collect with half an option": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--epi=3"], "--epi=3"),
-    "study with half an option": (["study", "horizon", "--out=x", "--qui"], "--qui"),
-    "study into a URL": (["study", "horizon", "--out=s3://bucket/x"], "--out s3://bucket/x: only local"),
     "collect into a text file": (["collect", "--env_id=CartPole-v1", "--out=x.txt"], ".npz or .hdf5"),
 }  # fmt: skip
 

@@ -1,30 +1,27 @@
-"""GAIL and AIRL beside the `imitation` library's: environment steps a second, and time to the expert on Hopper.
+"""GAIL and AIRL against the `imitation` library's: environment steps per second, and time to the expert on Hopper.
 
-One thread, on one core to which all is pinned, that library's process too; the contenders take turns and a ratio is
-taken within each turn. Environment steps are those that were transitions: where an environment spends a step on
-starting its next episode, that step is none. The parts, any of which can be named:
+Everything runs on one thread, pinned to one core, the library's process too. The contenders take turns and a ratio is
+taken within each turn. Only environment steps that are transitions count, not those that start an episode. The parts,
+any of which can be named:
 
-- `gail`, `airl`: equal work in both. 8 environments, rounds of 2,048 steps, 5 epochs of 32 minibatches of 64, nets of
-  2×64; GAIL with 8 steps of the discriminator on 1,024 expert and 1,024 learner pairs, AIRL with 16 on 2,048 and 2,048.
-  Both have the same demonstrations. Ours is `fit` as the command runs it, logging and diagnostics on, evaluation and
-  checkpoints off; its first rounds, in which gradients are compiled, are left out, and as many of theirs.
-- `share`: the recipe `configs/gail/hopper.yaml` as it is, learning included, and the bare `env.step` of its
-  environments, fed the very actions that a stretch of its training took.
-- `reach`: seconds to a return of 0.9 of the expert's on Hopper-v4, from 4 trajectories of the GAIL authors' expert,
-  sampled from its Gaussian, 1 step in 20: ours as in `gail_table.py`, and the curve below. Neither clock runs during
-  evaluation (10 episodes of the learner's mode each 102,400 steps on either side); ours begins with `fit`, and compiles
-  in that time.
-- `curve`, only if named: records that of `imitation` on the same demonstrations with the settings that the library
-  brings along as tuned for GAIL on seals/Hopper, into `results/imitation_hopper.json`. About 10 minutes.
+- `gail`, `airl`: equal work in both. 8 environments, rounds of 2,048 steps, 5 epochs of 32 minibatches of 64, networks
+  of 2×64; GAIL with 8 discriminator steps on 1,024 expert and 1,024 learner pairs, AIRL with 16 on 2,048 and 2,048.
+  Both have the same demonstrations. Ours is the command `fit` with logging and diagnostics, without evaluation and
+  checkpoints. The first rounds of both sides, in which ours compiles its gradients, are not counted.
+- `share`: the recipe `configs/gail/hopper.yaml` unchanged, including learning, and the bare `env.step` of its
+  environments with the actions of its training.
+- `reach`: seconds to 0.9 of the expert's return on Hopper-v4, from 4 trajectories of the GAIL authors' expert, sampled
+  from its Gaussian, 1 step in 20: ours with the settings of `tables/gail_table.yaml`, and the curve below. Both clocks
+  stop during evaluation (10 episodes of the learner's mode every 102,400 steps on either side); ours starts with `fit`
+  and includes compilation.
+- `curve`, only if named: records the curve of `imitation` on the same demonstrations, with the settings that the
+  library has tuned for GAIL on seals/Hopper, into `results/imitation_hopper.json`. About 10 minutes.
 
 `reach` and `curve` read the expert from `$LIT_IMITATION_EXPERTS` or ../shared/experts, and are skipped without it.
-`python -m experiments.speed.adversarial [--repeats 3] [part …]` writes `experiments/results/adversarial.json`, keeping there
-what it does not measure, and puts the table into docs/adversarial.md.
+Parts that are not measured keep their stored results.
 """
 
 from __future__ import annotations
-
-import rl  # isort: skip  # first: it pins this process to one core before torch is imported
 
 import argparse
 import json
@@ -42,11 +39,11 @@ from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from torch._inductor.utils import fresh_cache
 
-from experiments.scores.bc_table import EXPERTS
-from experiments.scores.readme import refresh
-from experiments.scores.tables import adversarial_speed
-from experiments.speed.baseline import Worker, baseline_python
-from experiments.speed.common import RESULTS, machine, ratios, save, turns
+from experiments.render import adversarial_speed
+from experiments.runner import EXPERTS, load
+from experiments.speed import rl
+from experiments.speed.common import RESULTS, ROOT, machine, measured, ratios, run_fit, save
+from experiments.speed.peer import Worker
 from lit_imitation.data.demonstrations import Demonstrations, subsample, write_demonstrations
 from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
@@ -54,19 +51,17 @@ from lit_imitation.experts import load_expert
 from lit_imitation.rollout import collect
 from lit_imitation.training import lightning_cli
 
-HERE = Path(__file__).parent
-RECIPE = HERE.parents[1] / "configs" / "gail" / "hopper.yaml"
-TABLE = HERE.parent / "tables" / "gail_table.yaml"
-SHIPPED = HERE.parents[1] / "lit_imitation" / "experts" / "shipped"
+RECIPE = ROOT / "configs" / "gail" / "hopper.yaml"
+SHIPPED = ROOT / "lit_imitation" / "experts" / "shipped"
 EXPERT_OF = {
     "CartPole-v1": "scripted",
     "Hopper-v4": f"npz:{SHIPPED / 'Hopper-v5.npz'}",
     "HalfCheetah-v4": f"npz:{SHIPPED / 'HalfCheetah-v5.npz'}",
 }
-"""Version 4 of MuJoCo's tasks is the last that the Gymnasium of `imitation` has; they look the same to an expert."""
+"""Version 4 of MuJoCo's tasks is the last in the Gymnasium of `imitation`; an expert's observations are the same."""
 PARTS = ("gail", "airl", "share", "reach")
 DISCRIMINATOR = {"gail": (8, 1024), "airl": (16, 2048)}
-"""Its steps in a round, and pairs of either side in a step."""
+"""Discriminator steps per round, and pairs of either side per step."""
 ENVS, STEPS, EPOCHS, BATCH, EPISODES = 8, 256, 5, 64, 10
 WARMUP, ROUNDS = 4, 16
 HOPPER, TRAJECTORIES, SUBSAMPLE, TUNED = "Hopper-v4", 4, 20, "gail_seals_hopper_best_hp_eval"
@@ -75,7 +70,7 @@ FASTER, BARE_SHARE, SOONER, SCORE = 5.0, 0.5, 5.0, 0.9
 
 
 def demonstrations(env_id: str, expert: str, episodes: int, folder: Path, every: int = 1, mode: bool = True) -> Path:
-    """A file that both sides read, with seed 0: the same expert gives the same one."""
+    """A file that both sides read; seed 0, so that the same expert gives the same file."""
     envs = make(env_id, episodes, 0)
     spaces = envs.single_observation_space, envs.single_action_space
     transitions = collect(envs, load_expert(expert, env_id, *spaces, deterministic=mode), episodes, 0)
@@ -87,10 +82,10 @@ def demonstrations(env_id: str, expert: str, episodes: int, folder: Path, every:
 
 
 def ours(part: str, env_id: str, file: Path) -> dict[str, float]:
-    """A round of ours."""
+    """Seconds per round of ours."""
     steps, pairs = DISCRIMINATOR[part]
-    model: dict[str, Any] = {"discriminator_steps": steps, "batch_size": pairs, "replay_rounds": 0}
-    discriminator: dict[str, Any] = {"activation": "relu"}  # as theirs, like what AIRL's reward reads
+    model: dict[str, Any] = {"discriminator_steps": steps, "discriminator_batch_size": pairs, "replay_rounds": 0}
+    discriminator: dict[str, Any] = {"activation": "relu"}  # as theirs, and so are the inputs of AIRL's reward
     if part == "airl":
         discriminator["state_only"] = False
     cls = {"gail": "Discriminator", "airl": "AIRLDiscriminator"}[part]
@@ -108,7 +103,7 @@ def ours(part: str, env_id: str, file: Path) -> dict[str, float]:
 
 
 def theirs(worker: Worker) -> dict[str, float]:
-    """A round of theirs."""
+    """Seconds per round of theirs."""
     worker.ask({"seed": 0})
     worker.ask({"rounds": WARMUP})
     answer = worker.ask({"rounds": ROUNDS})
@@ -116,7 +111,7 @@ def theirs(worker: Worker) -> dict[str, float]:
 
 
 def equal_work(part: str, env_id: str, repeats: int, folder: Path) -> dict[str, Any]:
-    """Both on one environment."""
+    """Both sides on one environment."""
     file = demonstrations(env_id, EXPERT_OF[env_id], EPISODES, folder)
     steps, pairs = DISCRIMINATOR[part]
     request = {
@@ -127,12 +122,9 @@ def equal_work(part: str, env_id: str, repeats: int, folder: Path) -> dict[str, 
         "algorithm": {"demo_batch_size": pairs, "n_disc_updates_per_round": steps},
         "ppo": {"n_steps": STEPS, "batch_size": BATCH, "n_epochs": EPOCHS},
     }
-    worker = Worker(baseline_python(), "imitation_gail.py", request)
+    worker = Worker("imitation_gail.py", request)
     contenders = {"ours": lambda: ours(part, env_id, file), "imitation": lambda: theirs(worker)}
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
-    for name, contender in turns(contenders, repeats):
-        runs[name].append(contender())
-        print(part, env_id, name, runs[name][-1], flush=True)
+    runs = measured(contenders, repeats, f"{part}, {env_id}")
     worker.close()
     rates = {name: [run["env_steps"] / run["round"] for run in ran] for name, ran in runs.items()}
     return {
@@ -146,7 +138,7 @@ def equal_work(part: str, env_id: str, repeats: int, folder: Path) -> dict[str, 
 
 
 class Recorded:
-    """The training environments of a run, and the actions that they were given."""
+    """Records the actions that a run's training environments are given."""
 
     def __init__(self) -> None:
         self.actions: list[NDArray[Any]] = []
@@ -175,7 +167,7 @@ class Recorded:
 
 
 def recipe_share() -> tuple[dict[str, float], float]:
-    """A round of the recipe, and its steps in the bare environment."""
+    """Seconds per round of the recipe, and of its steps in the bare environment."""
     warmup, counted = 10, 40
     config = yaml.safe_load(RECIPE.read_text())
     data = config["data"]["init_args"]
@@ -201,7 +193,7 @@ def hopper(folder: Path) -> tuple[Path, float]:
     """Demonstrations for `reach` and `curve`, and the return of the expert's mode.
 
     Raises:
-        FileNotFoundError: no such expert here.
+        FileNotFoundError: The expert is absent.
     """
     expert = EXPERTS / "policies" / f"{HOPPER}-trpo.npz"
     if not expert.exists():
@@ -215,16 +207,16 @@ def hopper(folder: Path) -> tuple[Path, float]:
 
 
 def curve(folder: Path) -> None:
-    """Record `imitation`, point by point, and write each at once."""
+    """Record the curve of `imitation`; each point is written at once."""
     file, expert_return = hopper(folder)
     request = {"method": "GAIL", "env_id": HOPPER, "demonstrations": str(file), "num_envs": 8, "tuned": TUNED}
-    worker = Worker(baseline_python(), "imitation_gail.py", request)
+    worker = Worker("imitation_gail.py", request)
     settings = worker.ask({"seed": 0})["settings"]
     rounds = EVALUATE_EVERY // settings["rl"]["batch_size"]
     result = machine() | {
-        "made": f"python -m experiments.speed.adversarial curve: {TRAJECTORIES} trajectories of {HOPPER}-trpo.npz, sampled, 1 "
-        f"step in {SUBSAMPLE} (seed 0); imitation's GAIL with scripts/config/tuned_hps/{TUNED}.json, 8 environments "
-        "one after the other, one thread, seed 0; 10 episodes of the mode a point, in none of the seconds",
+        "made": f"python -m experiments speed adversarial curve: {TRAJECTORIES} trajectories of {HOPPER}-trpo.npz, "
+        f"sampled, 1 step in {SUBSAMPLE} (seed 0); imitation's GAIL with scripts/config/tuned_hps/{TUNED}.json, 8 "
+        "environments one after the other, one thread, seed 0; 10 episodes of the mode a point, in none of the seconds",
         "imitation_versions": worker.versions,
         "settings": settings,
         "expert_return": expert_return,
@@ -241,7 +233,7 @@ def curve(folder: Path) -> None:
 
 
 class Points(Callback):
-    """At each validation the return, and the seconds of training up to it, without evaluation."""
+    """Records at each validation the return and the seconds of training until then, without evaluation."""
 
     def __init__(self) -> None:
         self.points: list[dict[str, float]] = []
@@ -252,11 +244,11 @@ class Points(Callback):
         self._start = clocks()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop them."""
+        """Stop the clocks."""
         self._stopped = clocks()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note the point, and go on."""
+        """Record the point, and restart the clocks."""
         seconds, cpu_seconds = (self._stopped - self._start - self._away).tolist()
         self.points.append(
             {
@@ -270,18 +262,19 @@ class Points(Callback):
 
 
 def clocks() -> NDArray[np.float64]:
-    """The wall's and the processor's."""
+    """Seconds of wall clock and processor."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def reach(folder: Path, seeds: int) -> dict[str, Any]:
-    """Ours beside the recorded curve."""
+    """Ours against the recorded curve."""
     file, expert_return = hopper(folder)
     recorded = json.loads((RESULTS / "imitation_hopper.json").read_text())
     wanted = SCORE * expert_return
+    row = next(row for row in load("gail_table") if row.name == "gail/hopper")
     runs = []
     for seed in range(seeds):
-        config = yaml.safe_load(TABLE.read_text())
+        config = row.recipe()
         data = config["data"]["init_args"]
         for name in ("expert", "expert_deterministic", "expert_trajectories", "subsample"):
             data.pop(name)
@@ -297,8 +290,9 @@ def reach(folder: Path, seeds: int) -> dict[str, Any]:
             def after_fit(self) -> None:
                 pass
 
-        with fresh_cache():  # so that the gradients are compiled as on the first day
-            rl.run(config, WithPoints)
+        torch._dynamo.reset()  # a process compiles one function for a limited number of objects
+        with fresh_cache():  # so that the gradients are compiled again
+            run_fit(config, WithPoints)
         runs.append({"seed": seed, "points": points.points, **reached(points.points, wanted)})
         print("ours", seed, {name: value for name, value in runs[-1].items() if name != "points"}, flush=True)
     theirs = reached(recorded["points"], wanted)
@@ -317,7 +311,7 @@ def reach(folder: Path, seeds: int) -> dict[str, Any]:
 
 
 def reached(points: list[dict[str, Any]], wanted: float) -> dict[str, Any]:
-    """The first point with the return, and the first after which no point is without it; None where there is none."""
+    """The first point with the return, and the first from which on all points have it; None if there is none."""
     enough = [point["return_mean"] >= wanted for point in points]
     first = next((point for point, yes in zip(points, enough, strict=True) if yes), None)
     last_without = max((i for i, yes in enumerate(enough) if not yes), default=-1)
@@ -334,7 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)} and curve (default: all but curve)")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seeds", type=int, default=3, help="of ours in `reach`")
+    parser.add_argument("--seeds", type=int, default=3, help="number of our seeds in `reach`")
     options = parser.parse_args()
     parts = options.parts or list(PARTS)
     if unknown := set(parts) - {*PARTS, "curve"}:
@@ -364,8 +358,3 @@ def main() -> None:
     print(f"\n{adversarial_speed(result)}")
     print(f"\ntargets: {FASTER} × as fast, {BARE_SHARE:.0%} of the bare rate, {SOONER} × sooner")
     print(f"written: {save('adversarial', result)}")
-    refresh()
-
-
-if __name__ == "__main__":
-    main()

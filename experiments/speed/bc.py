@@ -1,26 +1,17 @@
 """One gradient step of behavioral cloning: bare torch, our `fit`, and the `imitation` library's BC, on one thread.
 
-The same 20,000 transitions (8 numbers, 4 actions, drawn at random: speed does not depend on what they mean) and the
-same MLP at the same batch size. The three take turns, and a ratio is taken within each turn, so that a machine that
-slows down for a while slows all of them.
-
-`imitation` runs in an environment of its own, made once under the cache directory; `LIT_IMITATION_BASELINE_PYTHON`
-names the interpreter of one that is there already. Where it cannot be installed it is skipped with a message.
+All have the same 20,000 random transitions (8 numbers, 4 actions) and the same MLP at the same batch size. They take
+turns and a ratio is taken within each turn, so that a machine that slows down for a while slows all of them.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-
 import argparse
-import contextlib
 import cProfile
 import pstats
-import shutil
 import tempfile
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -29,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor, nn
 
-from experiments.speed.baseline import Worker, baseline_python
-from experiments.speed.common import machine, ratios, save, table, turns
+from experiments.markdown import table
+from experiments.speed.common import machine, measured, ratios, run_fit, save
+from experiments.speed.peer import start_or_skip
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.training import lightning_cli
 from lit_imitation.transitions import Transitions
@@ -60,7 +51,7 @@ def make_data() -> Transitions:
 
 
 def bare(observation: Tensor, action: Tensor, epochs: int) -> float:
-    """Seconds per gradient step of the loop one would write by hand: indexing, cross-entropy, fused Adam."""
+    """Seconds per gradient step of a hand-written loop: indexing, cross-entropy, fused Adam."""
     torch.manual_seed(0)
     sizes = [OBSERVATION, *HIDDEN]
     layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
@@ -93,12 +84,9 @@ class TimedFit(lightning_cli.CLI):
         TimedFit.seconds_per_step = seconds / self.trainer.global_step
 
 
-lightning_cli.CLI = TimedFit  # what `run` makes an instance of
-
-
-def ours(demonstrations: Path, directory: Path, epochs: int) -> float:
-    """Seconds per gradient step of `fit`, reading, logging, progress bar and all that it sets up included."""
-    # A recipe as a person would write one; only evaluation and checkpoints, which the others lack, are left out.
+def ours(demonstrations: Path, epochs: int) -> float:
+    """Seconds per gradient step of `fit`, including reading, logging, progress bar and setup."""
+    # An ordinary recipe, but without evaluation and checkpoints, which the others lack.
     recipe = {
         "model": {
             "class_path": "lit_imitation.BC",
@@ -121,16 +109,9 @@ def ours(demonstrations: Path, directory: Path, epochs: int) -> float:
             "max_epochs": epochs,
             "accelerator": "cpu",
             "enable_checkpointing": False,
-            "default_root_dir": str(directory),
         },
     }
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),  # drawn all the same
-        contextlib.redirect_stderr(nowhere),
-    ):
-        lightning_cli.run("fit", ["--config", yaml.safe_dump(recipe)])
-    shutil.rmtree(directory)
+    run_fit(recipe, TimedFit)
     return TimedFit.seconds_per_step
 
 
@@ -138,9 +119,13 @@ def main() -> None:
     """Measure, print a table, write `results/bc.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=40, help=f"a repeat, of {STEPS_PER_EPOCH} gradient steps each")
-    parser.add_argument("--profile", action="store_true", help="print where our time goes even if it is little enough")
-    parser.add_argument("--no-imitation", action="store_true", help="leave the imitation library out")
+    parser.add_argument(
+        "--epochs", type=int, default=40, help=f"number of epochs per repeat, {STEPS_PER_EPOCH} gradient steps each"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="print where our time goes, even if the target is reached"
+    )
+    parser.add_argument("--no-imitation", action="store_true", help="omit the imitation library")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = machine() | {"steps_per_repeat": arguments.epochs * STEPS_PER_EPOCH}
@@ -150,25 +135,18 @@ def main() -> None:
         write_demonstrations(file, Demonstrations(data, data.episode_returns(), {}))
         contenders: dict[str, Any] = {
             "bare torch": lambda epochs: bare(data.observation, data.action, epochs),
-            "ours": lambda epochs: ours(file, folder / "run", epochs),
+            "ours": lambda epochs: ours(file, epochs),
         }
-        imitation = None
-        if not arguments.no_imitation:
-            try:
-                request = {"data": str(file), "batch_size": BATCH, "hidden_sizes": HIDDEN}
-                imitation = Worker(baseline_python(), "imitation_bc.py", request)
-            except (RuntimeError, OSError) as error:
-                print(f"the imitation library is skipped: {error}")
-            else:
-                ask = imitation.ask
-                contenders["imitation"] = lambda epochs: ask({"steps": epochs * STEPS_PER_EPOCH})["seconds_per_step"]
-                result["imitation_versions"] = imitation.versions
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        request = {"data": str(file), "batch_size": BATCH, "hidden_sizes": HIDDEN}
+        imitation = None if arguments.no_imitation else start_or_skip("imitation_bc.py", request)
+        if imitation is not None:
+            ask = imitation.ask
+            contenders["imitation"] = lambda epochs: ask({"steps": epochs * STEPS_PER_EPOCH})["seconds_per_step"]
+            result["imitation_versions"] = imitation.versions
         for contender in contenders.values():
             contender(1)  # imports and first allocations
-        for name, contender in turns(contenders, arguments.repeats):
-            seconds[name].append(contender(arguments.epochs))
-            print(f"{name}: {1e3 * seconds[name][-1]:.3f} ms", flush=True)
+        timed = {name: partial(contender, arguments.epochs) for name, contender in contenders.items()}
+        seconds = measured(timed, arguments.repeats, "seconds a step:")
         if imitation is not None:
             imitation.close()
         result["seconds_per_step"] = seconds
@@ -180,12 +158,8 @@ def main() -> None:
             verdicts["imitation"] = f"≥ {IMITATION_LIMIT} × ours: {result['imitation_over_ours']['median']:.2f}"
         rows = [["2×256, batch 64", "ms per gradient step", "target: reached"]]
         rows += [[n, f"{1e3 * s:.3f}", verdicts.get(n, "")] for n, s in result["median_seconds_per_step"].items()]
-        print(f"\n{table(rows)}\n\nwritten: {save('bc', result)}")
+        print(f"\n{table(rows[0], rows[1:])}\n\nwritten: {save('bc', result)}")
         if arguments.profile or result["ours_over_bare"]["median"] > BARE_LIMIT:
             profiler = cProfile.Profile()
             profiler.runcall(contenders["ours"], arguments.epochs)
             pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
-
-
-if __name__ == "__main__":
-    main()

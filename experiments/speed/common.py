@@ -1,19 +1,27 @@
-"""What every benchmark needs: where it ran, and where its results go."""
+"""Helpers that the comparisons share: taking turns, timing `fit`, and writing results."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import yaml
+
+from lit_imitation.training import lightning_cli
 from lit_imitation.utils.files import atomic_write
 from lit_imitation.utils.versions import versions
 
-RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "experiments" / "results"
 
 
 def machine() -> dict[str, Any]:
@@ -22,31 +30,52 @@ def machine() -> dict[str, Any]:
 
 
 def ratios(numerator: list[float], denominator: list[float]) -> dict[str, Any]:
-    """The ratio within each repeat, where both ran one after the other, and the median of these."""
+    """The ratio within each repeat, in which both ran one after the other, and the median of these."""
     pairs = [a / b for a, b in zip(numerator, denominator, strict=True)]
     return {"median": median(pairs), "pairs": pairs}
 
 
-def turns(contenders: dict[str, Any], repeats: int) -> Iterator[tuple[str, Any]]:
-    """Every contender once a repeat, each repeat beginning with another one."""
+def turns(contenders: Mapping[str, Any], repeats: int) -> Iterator[tuple[str, Any]]:
+    """Every contender once per repeat; each repeat starts with another one."""
     names = list(contenders)
     for i in range(repeats):
         for name in names[i % len(names) :] + names[: i % len(names)]:
             yield name, contenders[name]
 
 
+def measured(contenders: Mapping[str, Callable[[], Any]], repeats: int, title: str = "") -> dict[str, list[Any]]:
+    """The results of each contender, one per repeat."""
+    runs: dict[str, list[Any]] = {name: [] for name in contenders}
+    for name, contender in turns(contenders, repeats):
+        runs[name].append(contender())
+        print(*filter(None, (title, name)), runs[name][-1], flush=True)
+    return runs
+
+
+def run_fit(config: dict[str, Any], cli: type[lightning_cli.CLI]) -> None:
+    """The command `fit` with this `CLI`, without output and in a temporary folder."""
+    given = lightning_cli.CLI
+    lightning_cli.CLI = cli  # type: ignore[misc]
+    directory = tempfile.mkdtemp()
+    try:
+        with (
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),  # the progress bar is still drawn
+            contextlib.redirect_stderr(nowhere),
+        ):
+            config["trainer"]["default_root_dir"] = directory
+            lightning_cli.run("fit", ["--config", yaml.safe_dump(config)])
+    finally:
+        lightning_cli.CLI = given  # type: ignore[misc]
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def save(name: str, result: dict[str, Any]) -> Path:
-    """Write `results/<name>.json`, the previous one whole until this one is."""
+    """Write `results/<name>.json` atomically."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     atomic_write(path, json.dumps(result, indent=1) + "\n")
     return path
-
-
-def table(rows: list[list[str]]) -> str:
-    """Markdown, the first row the header, columns after the first aligned to the right."""
-    rows = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def _cpu() -> str:

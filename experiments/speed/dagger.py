@@ -1,34 +1,28 @@
 """DAgger on LunarLander: our `fit` and the `imitation` library's SimpleDAggerTrainer; collection and bare stepping.
 
-10 rounds of 20 episodes on 10 environments, on one thread, after a round on the same 20 episodes of the scripted pilot,
-who is the expert on both sides: the same network (2×32, tanh), loss, batch size, epochs and β. The contenders take
-turns and a ratio is taken within each turn, so that a machine that slows down for a while slows all of them.
+Both run 10 rounds of 20 episodes on 10 environments, on one thread, after a round on the same 20 episodes of the
+scripted pilot, which is the expert on both sides. Network (2×32, tanh), loss, batch size, epochs and β are equal. The
+contenders take turns and a ratio is taken within each turn, so that a machine that slows down for a while slows both.
 
-Counted is all from making the environments to the end of the last round, with what either side writes and logs by
-default, but without evaluation: both do that by default too (ours 10 episodes at each round's end, `imitation` at least
-5 every 500 gradient steps), and it is taken off both; the ratio with it in stands in the results as well.
-Learners that fly otherwise fly longer or shorter episodes, and so train on more or fewer labels. Beside the ratio of
-the seconds as they are stands one at equal counts: in its numerator `imitation` is given our counts, at its own seconds
-a label for collecting and loading and its own seconds a gradient step for training. All of it is there once more in
-seconds of the processor, which depend less on what else the machine does.
+The time runs from making the environments to the end of the last round, with everything that either side writes and
+logs by default. Evaluation is subtracted from both (by default ours plays 10 episodes after each round, `imitation` at
+least 5 every 500 gradient steps); the ratio with evaluation is in the results as well. Different learners fly longer or
+shorter episodes and so train on more or fewer labels. A second ratio is therefore at equal counts: its numerator gives
+`imitation` our counts, at its own seconds per label for collecting and loading and its own seconds per gradient step.
+All ratios are also given in processor seconds, which depend less on other work of the machine.
 
-The bare environment is timed within our runs, after each round: `envs.step` is fed the actions that the round played,
-from the same seed, so that both simulate the same. These seconds are taken off ours too.
+The bare environment is timed within our runs, after each round: `envs.step` is given the actions of the round, from the
+same seed, so that both simulate the same. These seconds are subtracted from ours too.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-
 import argparse
-import contextlib
 import cProfile
 import importlib.util
 import inspect
+import os
 import pstats
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,13 +32,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from experiments.scores.readme import refresh
-from experiments.speed.baseline import Worker, baseline_python
-from experiments.speed.common import machine, ratios, save, table, turns
+from experiments.markdown import table
+from experiments.speed.common import machine, ratios, run_fit, save, turns
+from experiments.speed.peer import Worker, start_or_skip
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
 from lit_imitation.experts import scripted
@@ -53,22 +46,22 @@ from lit_imitation.rollout import collect
 from lit_imitation.training import lightning_cli
 
 ENV_ID, THEIR_ENV_ID = "LunarLander-v3", "LunarLander-v2"
-"""Version 3 mended the wind, which is off in both; the Gymnasium that `imitation` goes with has only version 2."""
+"""Version 3 fixed the wind, which is off in both; the Gymnasium that `imitation` needs has only version 2."""
 ROUNDS, EPISODES, ENVS, EPOCHS, BATCH, BETA_ROUNDS = 10, 20, 10, 4, 32, 15
 IMITATION_LIMIT, COLLECTION_LIMIT = 5.0, 0.6
 CLOCKS = ("seconds", "cpu_seconds")
 SHOWN = ("as_it_is", "at_equal_counts", "with_evaluation")
 BACKENDS = ["envpool", "sync"] if importlib.util.find_spec("envpool") else ["sync"]
-"""First the one that `auto` takes; `imitation` steps the same Python environments as `sync`."""
+"""The first is the one that `auto` selects; `imitation` steps the same Python environments as `sync`."""
 
 
 class TimedFit(lightning_cli.CLI):
-    """The command `fit` without the test at its end, and where its time went."""
+    """The command `fit` without the final test, and the time of its phases."""
 
     outcome: dict[str, Any]
 
     def before_fit(self) -> None:
-        """Start the clock, with others beside it for what happens within."""
+        """Start the clock, and time the phases."""
         trainer, data = self.trainer, self.datamodule
         (dagger,) = (one for one in trainer.callbacks if isinstance(one, DAggerCallback))
         self._spent: dict[str, list[NDArray[Any]]] = {"collecting": [], "bare": [], "evaluating": []}
@@ -138,7 +131,7 @@ def clock() -> NDArray[Any]:
 
 
 def timed(spent: list[NDArray[Any]]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Note the seconds of each call."""
+    """A decorator that appends the seconds of each call to `spent`."""
 
     def decorate(work: Callable[..., Any]) -> Callable[..., Any]:
         def clocked(*args: Any, **kwargs: Any) -> Any:
@@ -152,10 +145,7 @@ def timed(spent: list[NDArray[Any]]) -> Callable[[Callable[..., Any]], Callable[
     return decorate
 
 
-lightning_cli.CLI = TimedFit  # what `run` makes an instance of
-
-
-def ours(demonstrations: Path, directory: Path, backend: str, rounds: int, seed: int) -> dict[str, Any]:
+def ours(demonstrations: Path, backend: str, rounds: int, seed: int) -> dict[str, Any]:
     """One run of `fit`: seconds and counts."""
     recipe = {
         "seed_everything": seed,
@@ -184,7 +174,6 @@ def ours(demonstrations: Path, directory: Path, backend: str, rounds: int, seed:
         "trainer": {
             "accelerator": "cpu",
             "check_val_every_n_epoch": EPOCHS,
-            "default_root_dir": str(directory),
             "callbacks": [
                 {
                     "class_path": "lit_imitation.DAggerCallback",
@@ -202,18 +191,12 @@ def ours(demonstrations: Path, directory: Path, backend: str, rounds: int, seed:
             ],
         },
     }
-    with (
-        open(os.devnull, "w") as nowhere,
-        contextlib.redirect_stdout(nowhere),  # drawn all the same
-        contextlib.redirect_stderr(nowhere),
-    ):
-        lightning_cli.run("fit", ["--config", yaml.safe_dump(recipe)])
-    shutil.rmtree(directory)
+    run_fit(recipe, TimedFit)
     return TimedFit.outcome
 
 
-def start_imitation(demonstrations: Path) -> Worker:
-    """The worker in `imitation_dagger.py`, with our expert's source."""
+def start_imitation(demonstrations: Path) -> Worker | None:
+    """The worker of `imitation_dagger.py` with our expert's source, or None where it cannot be installed."""
     functions = (scripted._lander_errors, scripted.lunar_lander)
     request = {
         "demonstrations": str(demonstrations),
@@ -226,11 +209,11 @@ def start_imitation(demonstrations: Path) -> Worker:
         "batch_size": BATCH,
         "beta_rounds": BETA_ROUNDS,
     }
-    return Worker(baseline_python(), "imitation_dagger.py", request)
+    return start_or_skip("imitation_dagger.py", request)
 
 
 def at_our_counts(theirs: dict[str, Any], mine: dict[str, Any], clock: str) -> float:
-    """Seconds of their run, had it collected our labels and taken our gradient steps."""
+    """Seconds of their run if it had collected our labels and taken our gradient steps."""
     seconds = theirs[clock]
     collecting, training = seconds["collecting"] + seconds["loading"], seconds["training"]
     rest = seconds["all"] - seconds["evaluating"] - collecting - training
@@ -277,32 +260,26 @@ def main() -> None:
     """Measure, print a table, write `results/dagger.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer to try it out: nothing is written then")
-    parser.add_argument("--profile", action="store_true", help="print where our time goes even if it is little enough")
-    parser.add_argument("--no-imitation", action="store_true", help="leave the imitation library out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="fewer to try it out; results are then not written")
+    parser.add_argument("--profile", action="store_true", help="print where our time goes")
+    parser.add_argument("--no-imitation", action="store_true", help="omit the imitation library")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = machine() | {"rounds": arguments.rounds, "episodes_per_round": EPISODES, "num_envs": ENVS}
     with tempfile.TemporaryDirectory() as temporary:
-        file, directory = Path(temporary) / "demonstrations.npz", Path(temporary) / "run"
+        file = Path(temporary) / "demonstrations.npz"
         envs = make(ENV_ID, ENVS, 0, "sync")
         data = collect(envs, scripted.lunar_lander, EPISODES, 0)
         envs.close()
         write_demonstrations(file, Demonstrations(data, data.episode_returns(), {}))
         contenders: dict[str, Any] = {
-            backend: lambda rounds, seed, backend=backend: ours(file, directory, backend, rounds, seed)
-            for backend in BACKENDS
+            backend: lambda rounds, seed, backend=backend: ours(file, backend, rounds, seed) for backend in BACKENDS
         }
-        worker = None
-        if not arguments.no_imitation:
-            try:
-                worker = start_imitation(file)
-            except (RuntimeError, OSError) as error:
-                print(f"the imitation library is skipped: {error}")
-            else:
-                ask = worker.ask
-                contenders["imitation"] = lambda rounds, seed: ask({"rounds": rounds, "seed": seed})
-                result["imitation_versions"] = worker.versions
+        worker = None if arguments.no_imitation else start_imitation(file)
+        if worker is not None:
+            ask = worker.ask
+            contenders["imitation"] = lambda rounds, seed: ask({"rounds": rounds, "seed": seed})
+            result["imitation_versions"] = worker.versions
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
         for contender in contenders.values():
             contender(1, 0)  # imports and first allocations
@@ -331,21 +308,16 @@ def main() -> None:
             else:
                 middle += [""] * len(SHOWN)
             rows.append([name if name not in BACKENDS else f"ours, {name}", *middle])
-        print(f"\n{table(rows)}\n")
+        print(f"\n{table(rows[0], rows[1:])}\n")
         rows = [["collecting", "bare transitions/s", "ours transitions/s", f"share (target ≥ {COLLECTION_LIMIT})"]]
         for backend, measured in result["collection"].items():
             rate = measured["transitions_per_second"]
             share = f"{measured['share_of_bare']['median']:.2f}"
             rows.append([backend, f"{rate['bare']:,.0f}", f"{rate['collecting']:,.0f}", share])
-        print(table(rows))
+        print(table(rows[0], rows[1:]))
         if arguments.rounds == ROUNDS:
             print(f"\nwritten: {save('dagger', result)}")
-            refresh()
         if arguments.profile:
             profiler = cProfile.Profile()
             profiler.runcall(contenders[BACKENDS[0]], arguments.rounds, 0)
             pstats.Stats(profiler).sort_stats("tottime").print_stats(40)
-
-
-if __name__ == "__main__":
-    main()

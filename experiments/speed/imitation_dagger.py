@@ -1,16 +1,12 @@
-"""The `imitation` library's DAgger as a subprocess that times itself; runs in an environment of its own, without ours.
+"""The `imitation` library's DAgger as a worker that times itself; runs in a virtual environment without our package.
 
-One JSON a line: first from stdin what to train, answered by `{"versions": …}`; then for each `{"seed", "rounds"}` the
-answer of one run, seconds of the wall clock and of the processor in all and in each phase, and what was done in them.
+The first request says what to train. Then `{"seed", "rounds"}` is answered by one run's seconds, of wall clock and
+processor, in total and per phase, and by its counts.
 """
 
-import contextlib
-import json
 import os
-import sys
 import tempfile
 import time
-from importlib.metadata import version
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
@@ -20,13 +16,14 @@ from imitation.algorithms import dagger
 from imitation.algorithms.bc import BC
 from imitation.data.types import TrajectoryWithRew
 from imitation.util.util import make_vec_env
+from imitation_serve import serve
 from stable_baselines3.common.policies import BasePolicy
 
 torch.set_num_threads(1)
 
 
 class Scripted(BasePolicy):
-    """A law on batches of observations as a policy."""
+    """A function of batches of observations as a policy."""
 
     def __init__(self, observation_space, action_space, law):
         super().__init__(observation_space, action_space)
@@ -58,7 +55,7 @@ def clock():
 
 
 def run(task, seed, rounds):
-    """One run, and where its time went."""
+    """One run: its seconds per phase and its counts."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     spent = {phase: np.zeros(2) for phase in ("collecting", "evaluating", "loading", "training")}
@@ -89,7 +86,7 @@ def run(task, seed, rounds):
         return step()
 
     def generate(policy, venv, *args, **kwargs):
-        # It logs statistics of episodes in the environment itself.
+        # `imitation` logs episode statistics in the environment itself.
         name = "collecting" if isinstance(venv, dagger.InteractiveTrajectoryCollector) else "evaluating"
         return timed(library, name)(policy, venv, *args, **kwargs)
 
@@ -122,8 +119,8 @@ def run(task, seed, rounds):
         try:
             trainer.extend_and_update({"n_epochs": task["epochs_per_round"]})
             for _ in range(rounds):
-                # Once so many episodes are over each environment ends the one that it is in: `num_envs` − 1 on top.
-                # A call for each round, for it is a number of steps that ends a call.
+                # After that many episodes every environment still ends its current one: `num_envs` − 1 more.
+                # One call per round, because a number of steps ends a call.
                 trainer.train(
                     total_timesteps=1,
                     rollout_round_min_episodes=task["episodes_per_round"] - task["num_envs"] + 1,
@@ -140,15 +137,12 @@ def run(task, seed, rounds):
     return {"seconds": seconds[0], "cpu_seconds": seconds[1], "counts": counts}
 
 
-answers = sys.stdout
-task = json.loads(sys.stdin.readline())
-law = {"np": np, "Array": np.ndarray}
-exec(task["expert"], law)
-task["law"] = law[task["expert_name"]]
-packages = ("imitation", "torch", "stable-baselines3", "gymnasium", "Box2D", "numpy", "datasets")
-print(json.dumps({"versions": {name: version(name) for name in packages}}), file=answers, flush=True)
+def start(task):
+    """Define the expert."""
+    names = {"np": np, "Array": np.ndarray}
+    exec(task["expert"], names)
+    task["law"] = names[task["expert_name"]]
+    return lambda request: run(task, **request)
 
-for line in sys.stdin:
-    with contextlib.redirect_stdout(sys.stderr):  # it prints its statistics; stdout is for answers
-        answer = run(task, **json.loads(line))
-    print(json.dumps(answer), file=answers, flush=True)
+
+serve(start, ("imitation", "torch", "stable-baselines3", "gymnasium", "Box2D", "numpy", "datasets"))

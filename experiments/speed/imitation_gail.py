@@ -1,22 +1,19 @@
-"""The `imitation` library's GAIL and AIRL as a subprocess that times itself; runs in an environment of its own.
+"""The `imitation` library's GAIL and AIRL as a worker that times itself; runs in a virtual environment of its own.
 
-One JSON a line. The first from stdin says what to train, and is answered by `{"versions": …}`:
+The first request says what to train:
 
     {"method": "GAIL" | "AIRL", "env_id", "demonstrations": "FILE.npz", "num_envs", "algorithm": {…}, "ppo": {…}}
     {"method": "GAIL", "env_id", "demonstrations": "FILE.npz", "num_envs", "tuned": "NAME"}
 
-`algorithm` and `ppo` are arguments of the library's and of Stable-Baselines3's classes, `tuned` the name of a file of
-settings that the library brings along. Then `{"seed": n}` makes a learner, and is answered by `{"settings"}`, what that
-file holds; `{"rounds": n}` trains it on, answered by `{"seconds", "cpu_seconds", "env_steps"}`; and `{"episodes": n}`
-plays its mode, answered by `{"returns"}`.
+`algorithm` and `ppo` are arguments of the library's and of Stable-Baselines3's classes; `tuned` is the name of a
+settings file that comes with the library. Then `{"seed": n}` makes a learner and is answered by `{"settings"}`, the
+content of that file; `{"rounds": n}` trains it, answered by `{"seconds", "cpu_seconds", "env_steps"}`; and
+`{"episodes": n}` plays its mode, answered by `{"returns"}`.
 """
 
-import contextlib
 import json
 import os
-import sys
 import time
-from importlib.metadata import version
 from importlib.resources import files
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
@@ -30,6 +27,7 @@ from imitation.policies.base import NormalizeFeaturesExtractor
 from imitation.rewards.reward_nets import BasicRewardNet, BasicShapedRewardNet, NormalizedRewardNet
 from imitation.util.networks import RunningNorm
 from imitation.util.util import make_vec_env
+from imitation_serve import serve
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -37,7 +35,7 @@ torch.set_num_threads(1)
 
 
 def read(path):
-    """Demonstrations whose rows need not follow one another."""
+    """Demonstrations; their rows need not be consecutive."""
     arrays = np.load(path, allow_pickle=False)
     return Transitions(
         obs=arrays["observations"],
@@ -49,11 +47,11 @@ def read(path):
 
 
 def tuned(name, num_envs):
-    """Settings out of the library's own file, which names classes in a notation that only its scripts read."""
+    """Settings from the library's own file, which names classes in a notation that only its scripts read."""
     text = files("imitation").joinpath(f"scripts/config/tuned_hps/{name}.json").read_text()
     given = json.loads(text)
     ppo = given["rl"]["rl_kwargs"] | {"n_steps": given["rl"]["batch_size"] // num_envs}
-    # The classes that the file names; it gives the layers in a form that Stable-Baselines3 no longer takes.
+    # The classes that the file names; its form of the layers is no longer accepted by Stable-Baselines3.
     policy = {
         "activation_fn": torch.nn.ReLU,
         "features_extractor_class": NormalizeFeaturesExtractor,
@@ -101,14 +99,14 @@ class Learner:
         )
 
     def train(self, rounds):
-        """That many rounds, and how long they took."""
+        """Train that many rounds; returns their seconds and environment steps."""
         before, wall, cpu = self.trainer.gen_algo.num_timesteps, time.perf_counter(), time.process_time()
         self.trainer.train(rounds * self.trainer.gen_train_timesteps)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         return {"seconds": wall, "cpu_seconds": cpu, "env_steps": self.trainer.gen_algo.num_timesteps - before}
 
     def evaluate(self, episodes):
-        """Returns of that many, of the environment's own reward."""
+        """Returns of that many episodes, by the environment's own reward."""
         returns, _ = evaluate_policy(
             self.trainer.policy, self.evaluation, episodes, deterministic=True, return_episode_rewards=True
         )
@@ -120,22 +118,22 @@ class Learner:
         self.evaluation.close()
 
 
-answers = sys.stdout
-task = json.loads(sys.stdin.readline())
-packages = ("imitation", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy")
-print(json.dumps({"versions": {name: version(name) for name in packages}}), file=answers, flush=True)
+def start(task):
+    """Answer requests with the learner that the last `seed` made."""
+    learner = None
 
-learner = None
-for line in sys.stdin:
-    request = json.loads(line)
-    with contextlib.redirect_stdout(sys.stderr):  # it prints its statistics; stdout is for answers
+    def answer(request):
+        nonlocal learner
         if "seed" in request:
             if learner is not None:
                 learner.close()
             learner = Learner(task, request["seed"])
-            answer = {"settings": learner.file}
-        elif "rounds" in request:
-            answer = learner.train(request["rounds"])
-        else:
-            answer = learner.evaluate(request["episodes"])
-    print(json.dumps(answer), file=answers, flush=True)
+            return {"settings": learner.file}
+        if "rounds" in request:
+            return learner.train(request["rounds"])
+        return learner.evaluate(request["episodes"])
+
+    return answer
+
+
+serve(start, ("imitation", "torch", "stable-baselines3", "gymnasium", "mujoco", "numpy"))

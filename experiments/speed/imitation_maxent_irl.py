@@ -1,14 +1,13 @@
-"""The `imitation` library's MCE IRL as a subprocess that times itself; runs in an environment of its own, without ours.
+"""The `imitation` library's MCE IRL as a worker that times itself; runs in a virtual environment without our package.
 
-One JSON a line. First from stdin `{"world": "FILE.npz", "horizon", "hidden_sizes", "dtype"}` (dense transitions, start
-distribution, features, and the demonstrations' visits), answered by `{"versions": …}`; then for each
-`{"iterations": N}` the answer `{"seconds": […]}`, of each iteration.
+The first request is `{"world": "FILE.npz", "horizon", "hidden_sizes", "dtype"}`; the file has dense transitions, the
+start distribution, features, and the demonstrations' visits. Then `{"iterations": N}` is answered by
+`{"seconds": […]}`, one value per iteration.
 
-`python imitation_maxent_irl.py fixture FILE.npz` writes instead what the library makes of its own random-transition
-environment: values, policy and occupancy of the true reward, and of the one that it recovers from that occupancy.
+`python imitation_maxent_irl.py fixture FILE.npz` instead writes the library's results in its own random-transition
+environment: values, policy and occupancy of the true reward, and of the reward that it recovers from that occupancy.
 """
 
-import json
 import os
 import sys
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from imitation.algorithms.mce_irl import MCEIRL, mce_occupancy_measures, mce_partition_fh
 from imitation.rewards.reward_nets import BasicRewardNet
+from imitation_serve import serve
 from seals.base_envs import TabularModelPOMDP
 from seals.diagnostics.random_trans import RandomTransitionEnv
 
@@ -29,7 +29,7 @@ torch.manual_seed(0)
 
 
 def learner(env, demonstrated, hidden_sizes, **arguments):
-    """Its MCE IRL of a reward of the state's features."""
+    """The library's MCE IRL with a reward of the state's features."""
     net = BasicRewardNet(
         env.observation_space,
         env.action_space,
@@ -42,7 +42,7 @@ def learner(env, demonstrated, hidden_sizes, **arguments):
 
 
 def fixture(path):
-    """Write what it computes in its own environment."""
+    """Write the library's results in its own environment."""
     env = RandomTransitionEnv(
         n_states=16, n_actions=3, branch_factor=4, horizon=10, random_obs=True, obs_dim=6, generator_seed=42
     )
@@ -72,9 +72,8 @@ def fixture(path):
     np.savez_compressed(path, **arrays)
 
 
-def serve():
-    """Answer on stdout."""
-    request = json.loads(sys.stdin.readline())
+def start(request):
+    """Make the learner, and time each of its iterations."""
     world = np.load(request["world"], allow_pickle=False)
     env = TabularModelPOMDP(
         transition_matrix=world["transitions"].astype(request["dtype"]),
@@ -84,21 +83,22 @@ def serve():
         initial_state_dist=world["start"],
     )
     irl = learner(env, world["visits"], request["hidden_sizes"], linf_eps=0.0, grad_l2_eps=0.0)
-    packages = ("imitation", "seals", "torch", "numpy", "scipy")
-    print(json.dumps({"versions": {name: version(name) for name in packages}}), flush=True)
     step, spent = irl._train_step, []
 
     def timed(*args):
-        start = time.perf_counter()
+        started = time.perf_counter()
         result = step(*args)
-        spent.append(time.perf_counter() - start)
+        spent.append(time.perf_counter() - started)
         return result
 
     irl._train_step = timed
-    for line in sys.stdin:
+
+    def train(request):
         spent.clear()
-        irl.train(max_iter=json.loads(line)["iterations"])
-        print(json.dumps({"seconds": spent}), flush=True)
+        irl.train(max_iter=request["iterations"])
+        return {"seconds": list(spent)}
+
+    return train
 
 
 if __name__ == "__main__":
@@ -106,4 +106,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["fixture"]:
         fixture(sys.argv[2])
     else:
-        serve()
+        serve(start, ("imitation", "seals", "torch", "numpy", "scipy"))

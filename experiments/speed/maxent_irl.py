@@ -1,26 +1,19 @@
-"""Seconds of an iteration of maximum causal entropy IRL: ours beside the `imitation` library's, and ours alone, larger.
+"""Seconds per iteration of maximum causal entropy IRL: ours against the `imitation` library's, and larger worlds alone.
 
 Random worlds of 5 actions with 4 successors each, a horizon of 50, a reward linear in 10 features of the state, 100
-demonstrations; one thread, on one core to which all is pinned. Up to 1,600 states the contenders take turns and a ratio
-is taken within each turn; ours is a step of `fit` as the Trainer runs it. Theirs is given its transitions as float32,
-as its own random environment makes them, and as float64, which spares it a conversion in every product.
+demonstrations; one thread, pinned to one core. Up to 1,600 states the contenders take turns and a ratio is taken within
+each turn; ours is a step of `fit` as the Trainer runs it. Theirs is given its transitions as float32, as its own random
+environment makes them, and as float64, which saves it a conversion in every product.
 
-Beyond, each size runs in a process of its own, whose largest memory is noted, and the exponent of time in states is
-fitted: for `local` worlds, whose successors lie within 50 states on either side, as neighbors do in a world with a
-geometry, and for `scattered` ones, whose successors are anywhere. The work is the same; what is scattered over 4 MB of
-values does not come from the fastest cache.
+Each larger size runs in a process of its own, which reports its peak memory, and the exponent of time in states is
+fitted. Successors in `local` worlds lie within 50 states on either side, as in a world with a geometry; in `scattered`
+worlds they lie anywhere. The work is the same, but values scattered over 4 MB do not come from the fastest cache.
 
-`python -m experiments.speed.maxent_irl [--repeats 5]` writes `experiments/results/maxent_irl.json`, and
-`docs/images/maxent_irl_speed.png` and `.svg`; `--fixture` records instead what the tests compare with.
+It also writes `docs/images/maxent_irl_speed.png` and `.svg`; `--fixture` instead records the values that the tests
+compare with.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 import argparse
 import itertools
@@ -40,14 +33,12 @@ import torch
 from lightning import Callback, Trainer
 
 import lit_imitation
-from experiments.scores.readme import refresh
-from experiments.scores.tables import maxent_irl_speed as speed
-from experiments.speed.baseline import Worker, baseline_python
-from experiments.speed.common import machine, ratios, save, turns
+from experiments.render import maxent_irl_speed
+from experiments.speed.common import ROOT, machine, ratios, save, turns
+from experiments.speed.peer import Worker, command, environment
 from lit_imitation.tabular import TabularMDP
 from lit_imitation.tabular.trajectories import sample_trajectories
 
-HERE = Path(__file__).parent
 ACTIONS, SUCCESSORS, HORIZON, FEATURES, DEMONSTRATIONS = 5, 4, 50, 10, 100
 TOGETHER = {100: 100, 400: 30, 1600: 4}
 """Iterations of a turn, by number of states."""
@@ -65,7 +56,7 @@ def random_world(states: int, kind: str = "scattered") -> TabularMDP:
 
 
 def demonstrations(mdp: TabularMDP) -> list[tuple[Any, Any]]:
-    """Of somebody who acts at random."""
+    """Trajectories of random actions."""
     policy = torch.full((mdp.num_states, ACTIONS), 1.0 / ACTIONS)
     generator = torch.Generator().manual_seed(0)
     drawn = sample_trajectories(mdp, policy, DEMONSTRATIONS, HORIZON, generator, "random")
@@ -76,18 +67,18 @@ def demonstrations(mdp: TabularMDP) -> list[tuple[Any, Any]]:
 
 
 class Clock(Callback):
-    """When each step ended."""
+    """The time at each step's end."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note it."""
+        """Record it."""
         self.ended.append(time.perf_counter())
 
 
 def ours(mdp: TabularMDP, demonstrated: Any, iterations: int) -> list[float]:
-    """Seconds of each step of `fit` but the first two."""
+    """Seconds of each step of `fit`, without the first two."""
     torch.manual_seed(0)
     clock = Clock()
     data = lit_imitation.TabularDataModule(
@@ -110,7 +101,7 @@ def ours(mdp: TabularMDP, demonstrated: Any, iterations: int) -> list[float]:
 
 
 def theirs(mdp: TabularMDP, demonstrated: Any, dtype: str) -> Worker:
-    """Their process, told of this world."""
+    """A worker of the library with this world."""
     dense = np.zeros((ACTIONS * mdp.num_states, mdp.num_states))
     dense[mdp.row.numpy(), mdp.successor.numpy()] = mdp.probability.numpy()
     transitions = dense.reshape(ACTIONS, mdp.num_states, mdp.num_states).swapaxes(0, 1)
@@ -120,7 +111,7 @@ def theirs(mdp: TabularMDP, demonstrated: Any, dtype: str) -> Worker:
         np.savez(file, transitions=transitions, start=mdp.start, features=mdp.features, visits=visits)
         file.flush()
         request = {"world": file.name, "horizon": HORIZON, "hidden_sizes": [], "dtype": dtype}
-        return Worker(baseline_python(), "imitation_maxent_irl.py", request)
+        return Worker("imitation_maxent_irl.py", request)
 
 
 def together(states: int, iterations: int, repeats: int) -> dict[str, Any]:
@@ -146,7 +137,7 @@ def together(states: int, iterations: int, repeats: int) -> dict[str, Any]:
 
 
 def alone(states: int, kind: str) -> dict[str, Any]:
-    """Time and memory, of the process that calls."""
+    """Time and peak memory of the calling process."""
     mdp, iterations = random_world(states, kind), ALONE[states]
     seconds = ours(mdp, demonstrations(mdp), iterations)
     # Not `ru_maxrss`, which a process inherits from the one that started it. In kilobytes.
@@ -181,7 +172,7 @@ def figure(result: dict[str, Any]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     for suffix in ("png", "svg"):
-        fig.savefig(HERE.parents[1] / "docs" / "images" / f"maxent_irl_speed.{suffix}", dpi=160)
+        fig.savefig(ROOT / "docs" / "images" / f"maxent_irl_speed.{suffix}", dpi=160)
     plt.close(fig)
 
 
@@ -189,16 +180,15 @@ def main() -> None:
     """Measure, print tables, draw, write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--alone", type=int, help="measure ours with so many states here and print it as JSON")
+    parser.add_argument("--alone", type=int, help="number of states: measure ours alone, and print JSON")
     parser.add_argument("--kind", choices=KINDS, default="local")
     parser.add_argument("--fixture", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     if options.fixture:
-        script, file = HERE / "imitation_maxent_irl.py", HERE.parents[1] / "tests" / "tabular" / "imitation_mce_irl.npz"
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        subprocess.run([baseline_python(), "-W", "ignore", script, "fixture", file], check=True, env=environment)
+        file = ROOT / "tests" / "tabular" / "imitation_mce_irl.npz"
+        subprocess.run(command("imitation_maxent_irl.py", "fixture", str(file)), check=True, env=environment())
         return
     if options.alone:
         print(json.dumps(alone(options.alone, options.kind)))
@@ -207,18 +197,14 @@ def main() -> None:
     result["together"] = [together(states, count, options.repeats) for states, count in TOGETHER.items()]
     result["alone"] = []
     for states, kind in itertools.product(ALONE, KINDS):
-        command = [sys.executable, "-W", "ignore", __file__, "--alone", str(states), "--kind", kind]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        line = [sys.executable, "-W", "ignore", "-m", "experiments", "speed", "maxent_irl"]
+        line += ["--alone", str(states), "--kind", kind]
+        done = subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True)
         result["alone"].append(json.loads(done.stdout.splitlines()[-1]))
         print(result["alone"][-1], flush=True)
     large = result["alone"]
     result["exponent"] = {kind: exponent([row for row in large if row["kind"] == kind]) for kind in KINDS}
-    print(speed(result))
+    print(maxent_irl_speed(result))
     print(f"exponents from 10⁴ states on: {result['exponent']}")
     print(save("maxent_irl", result))
     figure(result)
-    refresh()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,31 +1,19 @@
-"""Environment steps a second while learning: our PPO and SAC beside Stable-Baselines3's and the bare environment.
+"""Environment steps per second while learning: our PPO and SAC, Stable-Baselines3's, and the bare environment.
 
-One thread, on one core to which all is pinned (EnvPool steps in a thread of its own, which then need not be woken on
-another); the contenders take turns and a ratio is taken within each turn. Equal work: the same environments' number,
-rounds, epochs, minibatches and network sizes. Ours is `fit` as the command runs it, logging on, evaluation and
-checkpoints off; its first rounds, in which the gradient is compiled, are left out, as are theirs. Stable-Baselines3
-steps Gymnasium's environments one after the other (`make_vec_env`), ours what `backend: auto` takes.
+Everything runs on one thread, pinned to one core (EnvPool steps in a thread of its own, which then need not be woken on
+another core). The contenders take turns and a ratio is taken within each turn. The work is equal: number of
+environments, rounds, epochs, minibatches and network sizes. Ours is the command `fit` with logging, without evaluation
+and checkpoints. The first rounds of both sides, in which ours compiles its gradient, are not counted.
+Stable-Baselines3 steps Gymnasium's environments one after the other (`make_vec_env`), ours uses `backend: auto`.
 
-The last comparison runs the recipe `configs/ppo/hopper.yaml` as it is against the bare `env.step` of its environments.
-
-`python -m experiments.speed.rl [--repeats 5]` writes `experiments/results/rl.json`.
+The last comparison runs the recipe `configs/ppo/hopper.yaml` unchanged against the bare `env.step` of its environments.
 """
 
 from __future__ import annotations
 
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
-if hasattr(os, "sched_setaffinity"):
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
 import argparse
-import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -33,14 +21,13 @@ import torch
 import yaml
 from lightning import Callback
 
-from experiments.scores.readme import refresh
-from experiments.speed.common import machine, ratios, save, table, turns
+from experiments.markdown import table
+from experiments.speed.common import ROOT, machine, measured, ratios, run_fit, save
 from lit_imitation import make
 from lit_imitation.data import rollout_module
 from lit_imitation.training import lightning_cli
 
-HERE = Path(__file__).parent
-RECIPE = HERE.parents[1] / "configs" / "ppo" / "hopper.yaml"
+RECIPE = ROOT / "configs" / "ppo" / "hopper.yaml"
 PPO = {"num_envs": 8, "steps_per_round": 256}
 COMPARISONS: dict[str, dict[str, Any]] = {
     "PPO, CartPole-v1": {"env_id": "CartPole-v1", "learner": "PPO", "rounds": 8, "warmup": 3, "limit": 3.0, **PPO},
@@ -60,41 +47,22 @@ BARE_LIMIT = 0.5
 
 
 class Clock(Callback):
-    """When each round ended, and the environment steps by then."""
+    """The time at each round's end, and the environment steps until then."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
         self.env_steps: list[int] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any, **kwargs: Any) -> None:
-        """Note it."""
+        """Record both."""
         self.ended.append(time.perf_counter())
         self.env_steps.append(pl_module.env_steps)
 
 
-def run(config: dict[str, Any], cli: type[lightning_cli.CLI]) -> None:
-    """The command `fit` by this kind of `CLI`, without a word and in a directory that is gone afterwards."""
-    torch._dynamo.reset()  # a process compiles a function for so many objects only
-    given = lightning_cli.CLI
-    lightning_cli.CLI = cli  # type: ignore[misc]
-    directory = tempfile.mkdtemp()
-    try:
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-        ):
-            config["trainer"]["default_root_dir"] = directory
-            lightning_cli.run("fit", ["--config", yaml.safe_dump(config)])
-    finally:
-        lightning_cli.CLI = given  # type: ignore[misc]
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
-    """Seconds of a round in a run of `fit` after the first `warmup`, in all and within its parts, and its transitions.
+    """Seconds per round of a run of `fit` after the first `warmup` rounds, in total and per part, and its transitions.
 
-    `reward` is the time that rewarding the round takes, with the discriminator's steps where there is one.
+    `reward` includes the discriminator's steps where there is one.
     """
     spent: dict[str, list[float]] = {"rollout": [], "reward": [], "update": []}
     clock = Clock()
@@ -128,7 +96,7 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
 
             def building(*args: Any) -> None:
                 build(*args)
-                learner.rewarded = timed(learner.rewarded, "reward")
+                learner.relabel_rewards = timed(learner.relabel_rewards, "reward")
                 learner.learner.update = timed(learner.learner.update, "update")
 
             learner.build = building
@@ -137,8 +105,9 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
             pass
 
     rollout_module.rounds = timed_rounds  # type: ignore[assignment]
+    torch._dynamo.reset()  # a process compiles one function for a limited number of objects
     try:
-        run(config, Timed)
+        run_fit(config, Timed)
     finally:
         rollout_module.rounds = rounds
     counted = len(clock.ended) - warmup
@@ -208,7 +177,7 @@ def bare(env_id: str, num_envs: int, steps: int) -> float:
 
 
 def recipe_share() -> tuple[dict[str, float], float]:
-    """A round of the recipe, and its steps in the bare environment."""
+    """Seconds per round of the recipe, and of the same number of steps of the bare environment."""
     config = yaml.safe_load(RECIPE.read_text())
     data = config["data"]["init_args"]
     data.pop("env_steps")
@@ -230,10 +199,7 @@ def main() -> None:
     for name in options.comparisons:
         task = COMPARISONS[name]
         contenders = {"ours": lambda task=task: ours(task), "sb3": lambda task=task: theirs(task)}
-        runs: dict[str, list[dict[str, float]]] = {"ours": [], "sb3": []}
-        for side, contender in turns(contenders, options.repeats):
-            runs[side].append(contender())
-            print(name, side, runs[side][-1], flush=True)
+        runs = measured(contenders, options.repeats, name)
         ratio = ratios([run["round"] for run in runs["sb3"]], [run["round"] for run in runs["ours"]])
         steps = task["num_envs"] * task["steps_per_round"]
         result["comparisons"][name] = {"env_steps_per_round": steps, "seconds": runs, "sb3_over_ours": ratio}
@@ -252,11 +218,7 @@ def main() -> None:
     pairs = [recipe_share() for _ in range(options.repeats)]
     share = ratios([seconds for _, seconds in pairs], [parts["round"] for parts, _ in pairs])
     result["recipe"] = {"seconds": [parts | {"bare": seconds} for parts, seconds in pairs], "share_of_bare": share}
-    print(f"\n{table(rows)}\n\nconfigs/ppo/hopper.yaml runs at {share['median']:.2f} of the bare environment's rate")
+    print(f"\n{table(rows[0], rows[1:])}")
+    print(f"\nconfigs/ppo/hopper.yaml runs at {share['median']:.2f} of the bare environment's rate")
     print(f"(target ≥ {BARE_LIMIT}); parts of a round: {result['recipe']['seconds'][-1]}")
     print(f"\nwritten: {save('rl', result)}")
-    refresh()
-
-
-if __name__ == "__main__":
-    main()

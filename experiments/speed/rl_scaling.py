@@ -1,8 +1,7 @@
 """Weak scaling of PPO: one process with 32 Hoppers, and two under `configs/trainer/ddp.yaml` with 32 each.
 
-Perfect scaling makes twice the environment steps in the same time. Each rate is taken between a short and a long run,
-so that starting up and compiling do not count; the two take turns. `python -m experiments.speed.rl_scaling [--repeats 3]`
-writes `experiments/results/rl_scaling.json`. It needs two cores that do nothing else.
+Perfect scaling makes twice the environment steps in the same time. Each rate is the difference between a short and a
+long run, so that startup and compilation do not count; the two take turns. It needs two idle cores.
 """
 
 from __future__ import annotations
@@ -15,17 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from experiments.scores.readme import refresh
-from experiments.speed.common import machine, ratios, save, turns
+from experiments.speed.common import ROOT, machine, measured, ratios, save
 
-ROOT = Path(__file__).parents[2]
 ENVS, STEPS, SHORT, LONG = 32, 64, 20, 120
 
 
 def seconds(processes: int, rounds: int) -> float:
-    """Wall time of `fit` over so many rounds."""
+    """Wall-clock seconds of `fit` over that many rounds."""
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "lit_imitation", "fit", "--config=configs/ppo/hopper.yaml"]
         if processes > 1:
@@ -49,7 +45,7 @@ def seconds(processes: int, rounds: int) -> float:
 
 
 def rate(processes: int) -> float:
-    """Environment steps a second of all processes together."""
+    """Environment steps per second of all processes together."""
     steps = (LONG - SHORT) * ENVS * STEPS * processes
     return steps / (seconds(processes, LONG) - seconds(processes, SHORT))
 
@@ -59,16 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    rates: dict[str, list[float]] = {"1": [], "2": []}
-    contenders: dict[str, Any] = {"1": lambda: rate(1), "2": lambda: rate(2)}
-    for name, contender in turns(contenders, options.repeats):
-        rates[name].append(contender())
-        print(f"{name}: {rates[name][-1]:,.0f} environment steps/s", flush=True)
+    rates = measured({"1": lambda: rate(1), "2": lambda: rate(2)}, options.repeats, "environment steps/s, processes:")
     result = machine() | {"env_steps_per_second": rates, "two_over_one": ratios(rates["2"], rates["1"])}
     print(f"two processes over one: {result['two_over_one']['median']:.2f} (2 would be perfect)")
     print(f"medians: {[f'{median(values):,.0f}' for values in rates.values()]}; written: {save('rl_scaling', result)}")
-    refresh()
-
-
-if __name__ == "__main__":
-    main()

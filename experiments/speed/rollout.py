@@ -1,16 +1,12 @@
 """Rollouts of a 2×64 policy at 64 environments against the bare stepping of the same backend, on one thread.
 
-The bare loop only calls `envs.step`, with the very actions that the policy took (recorded beforehand), so that both
-simulate the same. Three ways to roll out: `stream`, the loop itself; `Episodes`, whole episodes as in evaluation; and
-`collect`, which keeps their transitions too. Each takes turns with its bare loop, and the ratio is taken within each
-turn, so that a machine that slows down for a while slows both.
+The bare loop only calls `envs.step`, with the recorded actions of the policy, so that both simulate the same. There
+are three ways to roll out: `stream`, the loop itself; `Episodes`, whole episodes as in evaluation; and `collect`, which
+also keeps their transitions. Each takes turns with its bare loop, and the ratio is taken within each turn, so that a
+machine that slows down for a while slows both.
 """
 
 from __future__ import annotations
-
-import os
-
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
 
 import argparse
 import importlib.util
@@ -25,21 +21,22 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
-from experiments.speed.common import machine, ratios, save, table
+from experiments.markdown import table
+from experiments.speed.common import machine, ratios, save
 from lit_imitation.envs import make
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy
-from lit_imitation.rollout import Actor, Episodes, collect, stream
+from lit_imitation.rollout import ActorLike, Episodes, collect, stream
 
 NUM_ENVS, SEED, LIMIT = 64, 0, 0.6
 TASKS = {
     "CartPole-v1": (CategoricalPolicy, ("vector", "envpool", "sync")),
     "Hopper-v5": (GaussianPolicy, ("envpool", "sync")),
 }
-"""With the backends that have it, first the one that `auto` takes."""
+"""Policy and backends of each environment; the first backend is the one that `auto` selects."""
 
 
-def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[Actor], object]]:
-    """The three ways, each a function of the actor."""
+def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dict[str, Callable[[ActorLike], object]]:
+    """The three ways to roll out, each a function of the actor."""
     return {
         "stream": lambda actor: [None for _ in islice(stream(envs, actor, SEED), steps)],
         "Episodes": lambda actor: list(Episodes(envs, actor, episodes, SEED)),
@@ -48,7 +45,7 @@ def contenders(envs: VectorEnv[Any, Any, Any], steps: int, episodes: int) -> dic
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -62,7 +59,7 @@ def replay(envs: VectorEnv[Any, Any, Any], actions: Sequence[NDArray[Any]]) -> N
 
 
 def measure(env_id: str, backend: str, repeats: int, target_seconds: float) -> list[dict[str, Any]]:
-    """One row a way of rolling out."""
+    """One row for each way to roll out."""
     envs = make(env_id, NUM_ENVS, SEED, backend)  # type: ignore[arg-type]
     torch.manual_seed(SEED)
     policy = TASKS[env_id][0](envs.single_observation_space, envs.single_action_space, hidden_sizes=(64, 64))
@@ -79,7 +76,7 @@ def measure(env_id: str, backend: str, repeats: int, target_seconds: float) -> l
         taken: list[NDArray[Any]] = []
 
         def noting(observation: NDArray[Any], taken: list[NDArray[Any]] = taken) -> NDArray[Any]:
-            taken.append(actor(observation))
+            taken.append(actor.act(observation))
             return taken[-1]
 
         work(noting)
@@ -111,7 +108,7 @@ def main() -> None:
     """Measure, print a table, write `results/rollout.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=21)
-    parser.add_argument("--seconds", type=float, default=0.3, help="about what one repeat takes")
+    parser.add_argument("--seconds", type=float, default=0.3, help="approximate seconds of one repeat")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
@@ -126,8 +123,4 @@ def main() -> None:
                 shown.append([f"{label} {row['rollout']}", f"{rate['bare']:,.0f}", f"{rate['ours']:,.0f}", share])
                 print(*shown[-1], flush=True)
     path = save("rollout", machine() | {"num_envs": NUM_ENVS, "hidden_sizes": [64, 64], "rows": rows})
-    print(f"\n{table(shown)}\n\nwritten: {path}")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"\n{table(shown[0], shown[1:])}\n\nwritten: {path}")

@@ -1,4 +1,4 @@
-"""What studies share: runs kept one by one, fits in process, slopes with intervals, figures with their data."""
+"""Helpers that the studies share: runs that are stored one by one, fits in process, intervals, figures, pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lit_imitation.utils.files import atomic_write
+from lit_imitation.utils.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lit_imitation.methods import Method
 
 Result: TypeAlias = dict[str, NDArray[Any]]
-"""What a run measured, by name."""
+"""Measured arrays of a run, by name."""
 
 COLUMN, PAGE = 3.4, 7.0
 """Widths of a printed column and page, in inches."""
@@ -43,15 +43,15 @@ class Run(NamedTuple):
     function: Callable[..., Result]
     arguments: Mapping[str, Any]
     inputs: Mapping[str, Path] | None = None
-    """Results of other runs to start from; what those are must follow from `arguments`, which alone name the file."""
+    """Files of other runs' results; they must follow from `arguments`, which alone determine the file name."""
 
     def file(self, directory: Path) -> Path:
-        """Where its result is kept; other arguments under the same name are another file."""
+        """The file of its result; it depends on the name and the arguments."""
         text = json.dumps([self.function.__module__, self.arguments], sort_keys=True, default=str)
         return directory / f"{self.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.npz"
 
     def execute(self, directory: Path) -> None:
-        """Run, and put the result where it is kept."""
+        """Run it, and write the result."""
         import torch
 
         torch.set_num_threads(1)
@@ -62,7 +62,7 @@ class Run(NamedTuple):
 
 
 def execute(runs: Sequence[Run], directory: Path, jobs: int) -> list[Result]:
-    """The results of `runs`, in their order; only those not yet in `directory` are run, `jobs` processes at a time."""
+    """The results of `runs`, in their order; only runs without a file in `directory` are executed, `jobs` at a time."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def execute(runs: Sequence[Run], directory: Path, jobs: int) -> list[Result]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without what Lightning says about every one of many small fits."""
+    """Suppress Lightning's messages about every small fit."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -110,10 +110,9 @@ def fit(
     logger: Logger | None = None,
     validate: bool = True,
 ) -> None:
-    """`Trainer.fit` on the CPU, with a validation (unless not `validate`) after every `epochs`: at the end, or at each
-    round's.
+    """`Trainer.fit` on the CPU, with a validation every `epochs`, unless `validate` is false.
 
-    A DataModule that counts its epochs by itself (`RolloutDataModule.env_steps`) has as many of them as it says.
+    A DataModule with `env_steps` determines the number of epochs itself.
     """
     from lightning import Trainer
     from lightning.pytorch.callbacks import Checkpoint
@@ -126,7 +125,7 @@ def fit(
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if validate else 0,
         logger=logger or False,
-        # no other than the callbacks' own
+        # only the given callbacks' own
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -140,7 +139,7 @@ def fit(
 
 
 class Estimate(NamedTuple):
-    """A figure over seeds with its 95 % bootstrap interval."""
+    """A statistic over seeds with its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -156,13 +155,13 @@ def over_seeds(
 ) -> tuple[Any, Any, Any]:
     """`statistic` of `values: [seeds, ...]`, and the ends of its 95 % percentile bootstrap interval.
 
-    Whole seeds are resampled, so that what belongs to one seed stays together.
+    Whole seeds are resampled, so the values of one seed stay together.
 
     Args:
-        values: `[seeds, ...]`.
-        statistic: maps `[seeds, ...]` to a number or an array.
-        resamples: how often seeds are drawn with replacement.
-        seed: of the resampling.
+        values: Array `[seeds, ...]`.
+        statistic: Function from `[seeds, ...]` to a number or an array.
+        resamples: Number of resamples of the seeds.
+        seed: Seed of the resampling.
     """
     values = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(seed)
@@ -177,27 +176,31 @@ def mean(values: ArrayLike) -> tuple[Any, Any, Any]:
     return over_seeds(values, lambda sample: sample.mean(axis=0), resamples=1000)
 
 
-def with_interval(values: ArrayLike) -> dict[str, Any]:
-    """For JSON: the mean over seeds, its 95 % bootstrap interval, and the seeds."""
+def interval(values: ArrayLike) -> dict[str, Any]:
+    """For JSON: the mean over seeds and its 95 % bootstrap interval."""
     value, low, high = mean(values)
-    seeds = np.asarray(values, dtype=np.float64).tolist()
-    return {"mean": float(value), "ci95": [float(low), float(high)], "seeds": seeds}
+    return {"mean": float(value), "ci95": [float(low), float(high)]}
+
+
+def with_interval(values: ArrayLike) -> dict[str, Any]:
+    """For JSON: the mean over seeds, its 95 % bootstrap interval, and the value of each seed."""
+    return interval(values) | {"seeds": np.asarray(values, dtype=np.float64).tolist()}
 
 
 def log_log_slope(x: ArrayLike, y: ArrayLike) -> Estimate:
     """The exponent b of y ≈ a xᵇ, by least squares of log(mean of y over seeds) on log x, with its interval.
 
-    The logarithm is taken of the mean, since a single seed may have cost 0.
+    The mean is taken before the logarithm, because a single seed may have cost 0.
 
     Args:
-        x: `[K]`, positive.
-        y: `[seeds, K]`.
+        x: Positive array `[K]`.
+        y: Array `[seeds, K]`.
     """
     log_x = np.log(np.asarray(x, dtype=np.float64))
     centered = log_x - log_x.mean()
 
     def slope(sample: NDArray[Any]) -> Any:
-        # Where a resample holds only zeros there is no exponent; a tiny number keeps the quantiles defined.
+        # A resample of only zeros has no exponent; a tiny number keeps the quantiles defined.
         return centered @ np.log(np.maximum(sample.mean(axis=0), 1e-12)) / (centered @ centered)
 
     return Estimate(*(float(end) for end in over_seeds(y, slope)))
@@ -206,17 +209,17 @@ def log_log_slope(x: ArrayLike, y: ArrayLike) -> Estimate:
 # Pages
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def write(out: Path, summary: Mapping[str, Any], page: Callable[[Mapping[str, Any]], str]) -> None:
+    """Write `out/STUDY.json` and the page `out/STUDY.md`."""
+    write_json(out / f"{summary['study']}.json", summary)
+    atomic_write(out / f"{summary['study']}.md", page(summary))
 
 
 # Figures
 
 
 class Style(NamedTuple):
-    """How one of the compared is drawn: a color of Okabe & Ito's, dashes and marker, each enough to tell it apart."""
+    """Line style of one method: color (Okabe & Ito), dashes and marker, each sufficient to identify it."""
 
     label: str
     color: str
@@ -236,7 +239,7 @@ REFERENCE = "#666666"
 
 
 def new_figure(width: float, height: float, *args: Any, **kwargs: Any) -> tuple[Figure, Any]:
-    """A figure of so many inches and its axes, like `matplotlib.pyplot.subplots`, but it needs no display."""
+    """A figure of the given size in inches and its axes, like `matplotlib.pyplot.subplots` without a display."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -254,7 +257,7 @@ def new_figure(width: float, height: float, *args: Any, **kwargs: Any) -> tuple[
             "legend.frameon": False,
             "lines.linewidth": 1.4,
             "lines.markersize": 4,
-            "svg.hashsalt": "0",  # the same data give the same file
+            "svg.hashsalt": "0",  # deterministic files
         }
     )
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -266,7 +269,7 @@ def new_figure(width: float, height: float, *args: Any, **kwargs: Any) -> tuple[
 def draw(
     axes: Axes, x: ArrayLike, band: tuple[Any, Any, Any], style: Style, label: str | None = None, marked: bool = False
 ) -> None:
-    """A mean `[K]` over `x`, its interval shaded around it."""
+    """Draw a mean `[K]` over `x` with its interval shaded."""
     value, low, high = band
     marker = style.marker if marked else ""
     name = style.label if label is None else label

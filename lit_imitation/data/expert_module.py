@@ -28,7 +28,7 @@ from lit_imitation.data.demonstrations import (
 from lit_imitation.data.module import EnvironmentDataModule, check_at_least
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
-from lit_imitation.experts import Expert, add_expert, load_expert
+from lit_imitation.experts import Expert, ExpertClass, add_expert, expert_name, load_expert
 from lit_imitation.rollout import collect, reference
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
@@ -48,7 +48,7 @@ class ExpertDataModule(EnvironmentDataModule):
         demonstrations: Path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, a list of these, or `Transitions` in
             memory. Empty to roll out `expert` and cache its trajectories.
         expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
-            `package.module:function`.
+            `package.module:function`; or `class_path` and `init_args` of a class of your own.
         expert_deterministic: Roll out the mode of the expert's distribution instead of sampling from it.
         expert_trajectories: Number of trajectories that are collected from the expert; ignored for files.
         trust: Allow experts whose files can execute code (Stable-Baselines3's).
@@ -76,7 +76,7 @@ class ExpertDataModule(EnvironmentDataModule):
         | str
         | Path
         | Transitions = "",  # list first: otherwise the config saves a list as a string
-        expert: str = "",
+        expert: ExpertClass | str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
         trust: bool = False,
@@ -175,7 +175,7 @@ class ExpertDataModule(EnvironmentDataModule):
         if recorded is None and self.expert:
             if not self.rolls_out:
                 print_once(
-                    f"normalized_score is relative to data.expert {self.expert}: the demonstrations contain no "
+                    f"normalized_score is relative to data.expert {expert_name(self.expert)}: the demonstrations contain no "
                     "returns; set data.expert_return to the return of their expert, or data.expert to '' for no score"
                 )
             self.refer_to(self.expert)
@@ -202,7 +202,7 @@ class ExpertDataModule(EnvironmentDataModule):
         deterministic = demonstrations.metadata.get("deterministic")
         return None if deterministic is None else not deterministic
 
-    def refer_to(self, expert: str | Expert, actor: Expert | None = None) -> None:
+    def refer_to(self, expert: str | ExpertClass | Expert, actor: Expert | None = None) -> None:
         """Use the return of this expert as the one that scores 1.0; the first process measures it."""
         if self._given is not None:
             return
@@ -234,21 +234,21 @@ class ExpertDataModule(EnvironmentDataModule):
     def _measure_expert(self) -> Reference:
         return self.measure_return(self.expert)
 
-    def measure_return(self, expert: str | Expert, actor: Expert | None = None) -> Reference:
+    def measure_return(self, expert: str | ExpertClass | Expert, actor: Expert | None = None) -> Reference:
         """Measure the return of an expert that acts the way the learner is evaluated; cached.
 
         Args:
             expert: Name for `load_expert`, or a function.
             actor: The expert itself, if it is already loaded.
         """
-        name = expert if isinstance(expert, str) else getattr(expert, "__name__", type(expert).__name__)
+        name = expert_name(expert)
         what = f"return of the expert {name} in {self.env_id}"
         together = min(TOGETHER, reference.EPISODES)
         if self.backend == "async":  # every environment is a process
             together = min(together, self.expert_envs)
 
         def measured() -> Reference:
-            acts = actor or self._loaded(name)
+            acts = actor or self._loaded(expert)
             try:
                 with EpisodeProgress(f"{name} in {self.env_id}", reference.EPISODES) as progress:
                     return reference.measure(self.make(together), acts, what, progress)
@@ -269,7 +269,7 @@ class ExpertDataModule(EnvironmentDataModule):
         store = reference.store("expert_returns")
         return load_or_make(store, self._file_name, key, measured, what=what, refresh=self._renews("expert"))
 
-    def _loaded(self, expert: str) -> Expert:
+    def _loaded(self, expert: Any) -> Expert:
         """The expert, acting the way the learner is evaluated; by its mode if it has no distribution."""
         load = partial(load_expert, expert, self.env_id, *self.spaces, trust=self.trust)
         try:
@@ -305,7 +305,7 @@ class ExpertDataModule(EnvironmentDataModule):
     def _collect(self) -> Demonstrations:
         """Collect the expert's trajectories, or read them from the cache."""
         count = self.num_trajectories or self.expert_trajectories
-        what = f"demonstrations of the expert {self.expert} in {self.env_id}"
+        what = f"demonstrations of the expert {expert_name(self.expert)} in {self.env_id}"
 
         def collected() -> Demonstrations:
             seed = derive_seed(self.seed, "expert")
@@ -313,10 +313,11 @@ class ExpertDataModule(EnvironmentDataModule):
                 self.expert, self.env_id, *self.spaces, deterministic=self.expert_deterministic, trust=self.trust
             )
             envs = self.make(min(self.expert_envs, count), seed)
-            with closing(envs), EpisodeProgress(f"{self.expert} demonstrates {self.env_id}", count) as progress:
+            name = expert_name(self.expert)
+            with closing(envs), EpisodeProgress(f"{name} demonstrates {self.env_id}", count) as progress:
                 transitions = collect(envs, expert, count, seed, progress)
             check(transitions, *self.spaces, what)
-            metadata: Metadata = {"env_id": self.env_id, "expert": self.expert, "seed": seed}
+            metadata: Metadata = {"env_id": self.env_id, "expert": expert_name(self.expert), "seed": seed}
             metadata["deterministic"] = self.expert_deterministic
             return Demonstrations(transitions, transitions.episode_returns(), metadata)
 

@@ -1,12 +1,10 @@
-"""Experts: who demonstrates. `load_expert` turns the name of one into a function from observations to actions."""
+"""Experts, which demonstrate and label. `load_expert` turns the name of one into an actor."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +15,86 @@ from gymnasium.spaces import Box
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import scripted
 from lit_imitation.experts.arrays import load_arrays
-from lit_imitation.experts.base import Expert, checked, space_mismatch
+from lit_imitation.experts.base import Expert, ExpertClass, checked, space_mismatch
 from lit_imitation.experts.sb3 import load_sb3
 from lit_imitation.experts.scripted import CONTROLLERS
+from lit_imitation.experts.user_code import FUNCTION, built, imported_class, imported_function
+from lit_imitation.rollout import Actor, FunctionActor
 from lit_imitation.utils.cache import Key, record_opened_files
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.trust import refuse_url
 
-__all__ = ["CONTROLLERS", "Expert", "add_expert", "checked", "load_expert", "shipped_file"]
+__all__ = [
+    "CONTROLLERS",
+    "Expert",
+    "ExpertClass",
+    "add_expert",
+    "checked",
+    "expert_name",
+    "load_expert",
+    "shipped_file",
+]
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Policies that were trained here, as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
+"""Policies that this package ships as arrays: `ENV_ID.npz`, or `ENV_ID-continuous.npz` where an id has both kinds."""
 
 FILE_FORMS = ("npz", "checkpoint", "sb3")
-"""Experts that are files; what else stands before a colon is a module."""
+"""Prefixes of experts that are files. Any other prefix before a colon is a module."""
 
 PUBLIC_FUNCTIONS = ("lit_imitation.experts.search:mountain_car",)
-"""Functions of this package that serve as experts by name."""
+"""Functions of this package that are experts."""
 
-FORMS = ("scripted", "shipped", "npz:PATH", "checkpoint:PATH", "sb3:PATH.zip", "package.module:function")
-"""A hand-written controller; a policy that comes with this package; an MLP as arrays; a run or checkpoint; a
-Stable-Baselines3 model; and one's own function, from observations `[B, *obs]` to actions `[B, *act]`."""
+FORMS = (
+    "scripted",
+    "shipped",
+    "npz:PATH",
+    "checkpoint:PATH",
+    "sb3:PATH.zip",
+    "package.module:function",
+    "{class_path: package.module.ClassName, init_args: {...}}",
+)
+"""A hand-written controller; a policy that this package ships; an MLP as arrays; a run or checkpoint; a
+Stable-Baselines3 model; a function of the user; a class of the user with its arguments."""
 
-IMPORTED = r"[^\W\d][\w.]*:[^\W\d]\w*"
-"""How `package.module:function` is told from other names."""
+
+def expert_name(expert: Any) -> str:
+    """Name of an expert for messages and metadata.
+
+    Args:
+        expert: The name or mapping that `load_expert` takes, or a function or object.
+    """
+    if isinstance(expert, str):
+        return expert
+    if isinstance(expert, Mapping):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in (expert.get("init_args") or {}).items())
+        return f"{expert.get('class_path')}({arguments})"
+    return str(getattr(expert, "__name__", type(expert).__name__))
 
 
 def shipped_file(env_id: str, action_space: Space[Any]) -> Path:
-    """Where the policy that is shipped for an environment is, if there is one."""
+    """Path of the shipped policy for an environment, which may not exist."""
     continuous = SHIPPED / f"{env_id}-continuous.npz"
     return continuous if isinstance(action_space, Box) and continuous.is_file() else SHIPPED / f"{env_id}.npz"
 
 
-def add_expert(key: Key, expert: str | Expert, env_id: str, action_space: Space[Any], *, trust: bool = False) -> None:
-    """Put into a cache's key what decides what an expert does: its files, its source, and its own `cache_key`.
+def add_expert(
+    key: Key, expert: str | ExpertClass | Expert, env_id: str, action_space: Space[Any], *, trust: bool = False
+) -> None:
+    """Add to a cache key everything that decides how an expert acts: files, source code, arguments and `cache_key`.
 
     Args:
-        key: of what the expert did.
-        expert: as for `load_expert`, or a function.
-        env_id: which controller `scripted` means, which policy `shipped`.
-        action_space: of a single environment.
-        trust: let a checkpoint name a policy class that is not of this package.
+        key: Key of a result that depends on the expert.
+        expert: The name or mapping that `load_expert` takes, or a function or object.
+        env_id: Environment of a `scripted` or `shipped` expert.
+        action_space: Space of a single environment.
+        trust: Whether a checkpoint may name a policy class that is not part of this package.
 
     Raises:
-        ExpertError: a function that cannot be imported, or whose `cache_key` fails.
+        ExpertError: A function or class cannot be imported, or its `cache_key` failed.
     """
+    if isinstance(expert, dict):
+        _add_class(key, expert)
+        return
     if not isinstance(expert, str):
         key.add("expert", getattr(expert, "__qualname__", type(expert).__qualname__))
         _add_function(key, expert)
@@ -81,56 +114,81 @@ def add_expert(key: Key, expert: str | Expert, env_id: str, action_space: Space[
                 key.add_code(type(module))
     elif form in ("npz", "sb3"):
         key.add_file(expand_user(rest))
-    elif re.fullmatch(IMPORTED, expert):
+    elif re.fullmatch(FUNCTION, expert):
         with record_opened_files(key.opened):
-            function = _imported(expert)
+            function = imported_function(expert)
         before = key.unreadable
         key.add_module(form)
         _add_function(key, function, named=True)
-        if hasattr(function, "cache_key"):  # its author knows what it depends on
+        if hasattr(function, "cache_key"):  # its author declares what it depends on
             key.unreadable = before
 
 
+def _add_class(key: Key, expert: Mapping[str, Any]) -> None:
+    """Add a class of the user: its path, its arguments, its source code, and the `cache_key` of the object."""
+    with record_opened_files(key.opened):
+        cls = imported_class(expert)
+        declares = hasattr(cls, "cache_key")
+        declared = built(expert) if declares else None
+    key.add("expert", str(expert["class_path"]))
+    key.add("expert.init_args", dict(expert.get("init_args") or {}))
+    before = key.unreadable
+    key.add_code(cls)
+    if declares:
+        _add_declared(key, declared)
+        key.unreadable = before  # its author declares what it depends on
+
+
 def _add_function(key: Key, function: Any, *, named: bool = False) -> None:
-    """The source of a function, and what it says itself; one that is not `named` in a module can be anything."""
-    declared = getattr(function, "cache_key", None)
-    if declared is None:
+    """Add the source code of a function and its `cache_key`; without a module and name it may not be comparable."""
+    if getattr(function, "cache_key", None) is None:
         if not named and getattr(function, "__closure__", None) is not None:
             key.refuse(f"what {function.__qualname__} refers to cannot be compared with that of another run")
         elif not named and not isinstance(function, types.FunctionType):
             key.refuse(f"a {type(function).__qualname__} cannot be compared with that of another run")
         key.add_code(function)
         return
+    _add_declared(key, function)
+
+
+def _add_declared(key: Key, expert: Any) -> None:
+    """Add the `cache_key` of an expert, a value or a function that returns one."""
+    declared = expert.cache_key
     try:
         key.add("cache_key", declared() if callable(declared) else declared)
-    except Exception as error:  # somebody else's code may fail in any way
+    except Exception as error:  # the user's code may raise anything
         raise ExpertError(f"the expert's cache_key failed: {type(error).__name__}: {error}") from error
 
 
 def load_expert(
-    spec: str,
+    spec: str | ExpertClass,
     env_id: str,
     observation_space: Space[Any],
     action_space: Space[Any],
     *,
     deterministic: bool = True,
     trust: bool = False,
-) -> Expert:
-    """The expert that `spec` names, for one environment.
+) -> Actor:
+    """The expert that `spec` names, as an actor for one environment.
 
     Args:
-        spec: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`.
-        env_id: which controller `scripted` means, which policy `shipped`.
-        observation_space: of a single environment.
-        action_space: of a single environment.
-        deterministic: the mode of the expert's distribution, else a draw from it, by the global random streams of
-            NumPy and torch. `scripted` has no distribution; a function of your own decides for itself.
-        trust: allow files that can execute code (`sb3:`), or that name a policy class of others (`checkpoint:`).
+        spec: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or `package.module:function`; or
+            `{"class_path": "package.module.ClassName", "init_args": {…}}` for a class of the user.
+        env_id: Environment of a `scripted` or `shipped` expert.
+        observation_space: Space of a single environment, as `make` gives it.
+        action_space: Space of a single environment.
+        deterministic: Whether to take the mode of the expert's distribution instead of drawing from it by the global
+            random streams of NumPy and torch. `scripted` experts have no distribution; the user's code decides for
+            itself.
+        trust: Whether to open files that can execute code (`sb3:`) or name a policy class that is not part of this
+            package (`checkpoint:`).
 
     Raises:
-        ExpertError: no such expert, one that cannot be loaded, or one made for other spaces.
-        MissingExtraError: it needs a package that is not installed.
+        ExpertError: There is no such expert, it cannot be loaded, or it was made for other spaces.
+        MissingExtraError: It needs a package that is not installed.
     """
+    if isinstance(spec, Mapping):
+        return checked(built(spec), observation_space, action_space, str(spec["class_path"]))
     refuse_url(spec, "expert", ExpertError)
     form, _, rest = spec.partition(":")
     if spec == "scripted":
@@ -147,8 +205,8 @@ def load_expert(
         return _checkpoint(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
     if form == "sb3" and rest:
         return load_sb3(rest, observation_space, action_space, deterministic=deterministic, trust=trust)
-    if re.fullmatch(IMPORTED, spec):
-        return checked(_imported(spec), action_space, spec)
+    if re.fullmatch(FUNCTION, spec):
+        return checked(imported_function(spec), observation_space, action_space, spec)
     named = {".npz": "npz", ".zip": "sb3", ".ckpt": "checkpoint"}.get(expand_user(spec).suffix)
     if named is None and expand_user(spec).is_dir():
         named = "checkpoint"
@@ -158,7 +216,7 @@ def load_expert(
     )
 
 
-def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[Any]) -> Expert:
+def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[Any]) -> Actor:
     if env_id not in CONTROLLERS:
         raise ExpertError(f"no scripted expert for {env_id}; there is one for {', '.join(sorted(CONTROLLERS))}")
     controller = CONTROLLERS[env_id]
@@ -167,13 +225,13 @@ def _scripted(env_id: str, observation_space: Space[Any], action_space: Space[An
         controller(zero)
     except (ValueError, IndexError) as error:
         raise ExpertError(f"the scripted expert for {env_id} does not read observations {observation_space}") from error
-    checked(controller, action_space, "scripted")(zero)
-    return controller
+    checked(controller, observation_space, action_space, "scripted").act(zero)
+    return FunctionActor(controller)
 
 
 def _checkpoint(
     path: str, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool, trust: bool
-) -> Expert:
+) -> Actor:
     from lit_imitation.policies import load_policy
 
     policy = load_policy(path, trust=trust)
@@ -186,18 +244,3 @@ def _checkpoint(
         )
         raise ExpertError(f"expert checkpoint:{path} {what}; {policy.source}")
     return policy.actor(deterministic)
-
-
-def _imported(spec: str) -> Expert:
-    """The function at `package.module:function`; modules beside the person who types count as importable."""
-    module, _, name = spec.partition(":")
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # the module is somebody else's code and may fail in any way
-        raise ExpertError(f"expert {spec} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(here)
-    expert: Expert = function
-    return expert

@@ -1,15 +1,15 @@
-"""An MLP as plain arrays in an `.npz`, evaluated in NumPy: an expert without the library that trained it.
+"""Experts that are an MLP as plain arrays in an `.npz`, evaluated in NumPy without the library that trained them.
 
-Keys, with n = `n_layers`:
+Keys of the file, with n = `n_layers`:
 
 - `W0, b0, … W{n-1}, b{n-1}`: weights `[in, out]` and biases `[out]`.
-- `activation`, between layers: `tanh`, `relu`, `lrelu` (slope 0.01) or `identity`.
-- `output`, what the last layer means: `linear` (clipped to the action box), `tanh` (squashed to the box), `tanh_hard2`
+- `activation`: function between layers, `tanh`, `relu`, `lrelu` (slope 0.01) or `identity`.
+- `output`: meaning of the last layer, `linear` (clipped to the action box), `tanh` (squashed to the box), `tanh_hard2`
   (clipped to ±2, then squashed) or `argmax` (discrete).
 - `obs_mean, obs_std, obs_clip`, optional: the network reads clip((observation − mean) / std, ±clip).
-- `log_std: [act_dim]`, optional: of the Gaussian head, before the squashing.
+- `log_std: [act_dim]`, optional: logarithms of the Gaussian's standard deviations, before squashing.
 
-Other keys are notes for the reader.
+Other keys are notes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, UnsupportedSpaceError
-from lit_imitation.experts.base import Array, Expert
+from lit_imitation.experts.base import Array
+from lit_imitation.rollout import Actor, FunctionActor
 from lit_imitation.utils.files import atomic_write, expand_user
 from lit_imitation.utils.integrity import check_file, check_npz
 from lit_imitation.utils.spaces import float32_bounds
@@ -43,20 +44,20 @@ OUTPUTS = ("linear", "tanh", "tanh_hard2", "argmax")
 
 def load_arrays(
     path: str | Path, observation_space: Space[Any], action_space: Space[Any], *, deterministic: bool = True
-) -> Expert:
-    """The expert in the file, float64 inside.
+) -> Actor:
+    """Load the expert in a file; it computes in float64.
 
     Args:
-        path: the `.npz`, opened with `allow_pickle=False`.
-        observation_space: a Box; its observations are flattened.
-        action_space: Discrete for `argmax`, else Box.
-        deterministic: the mean or the largest logit; else a draw from the Gaussian of `log_std` or from the softmax
-            of the logits, by NumPy's global stream (`np.random.seed`).
+        path: The `.npz` file, opened with `allow_pickle=False`.
+        observation_space: A Box, whose observations are flattened.
+        action_space: Discrete for `argmax`, else a Box.
+        deterministic: Whether to take the mean or the largest logit instead of drawing from the Gaussian of `log_std`
+            or the softmax of the logits, by NumPy's global stream (`np.random.seed`).
 
     Raises:
-        ExpertError: the file cannot be read, a key is missing or wrong, or the network does not fit the spaces;
-            names file and key.
-        UnsupportedSpaceError: the observations are not a Box.
+        ExpertError: The file cannot be read, a key is missing or wrong, or the network does not fit the spaces. The
+            message names file and key.
+        UnsupportedSpaceError: The observations are not a Box.
     """
     if not isinstance(observation_space, spaces.Box):
         raise UnsupportedSpaceError(f"expert npz:{path} reads Box observations, not {observation_space}")
@@ -84,10 +85,10 @@ def load_arrays(
         def choose(observation: Array) -> Array:
             logits = network(observation)
             if not deterministic:  # the largest of logits + Gumbel noise is a draw from their softmax
-                logits = logits + np.random.gumbel(size=logits.shape)  # noqa: NPY002 the stream that callers seed
+                logits = logits + np.random.gumbel(size=logits.shape)  # noqa: NPY002 - the stream that callers seed
             return cast(Array, logits.argmax(axis=-1).astype(np.int64) + first)
 
-        return choose
+        return FunctionActor(choose)
 
     if not isinstance(action_space, spaces.Box):
         raise file.misfit("output", f"is {output}, but the action space is {action_space}")
@@ -107,24 +108,24 @@ def load_arrays(
         if output == "tanh_hard2":
             x = np.clip(x, -2, 2)
         if not deterministic:
-            x = x + std * np.random.standard_normal(x.shape)  # noqa: NPY002 the stream that callers seed
+            x = x + std * np.random.standard_normal(x.shape)  # noqa: NPY002 - the stream that callers seed
         if output != "linear":
             x = low + (np.tanh(x) + 1) / 2 * (high - low)
         return np.clip(x.astype(np.float32), *bounds).reshape(-1, *action_space.shape)
 
-    return act
+    return FunctionActor(act)
 
 
 def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
-    """Write a trained policy in this format; `notes` say where it comes from.
+    """Write a trained policy in this format.
 
     Args:
-        policy: of one MLP on vector observations: a Gaussian with a free σ, a categorical, or a deterministic one.
-        path: of the `.npz` to write.
-        notes: further keys.
+        policy: Gaussian with a free σ, categorical or deterministic policy of one MLP on vector observations.
+        path: The `.npz` file to write.
+        notes: Further keys, such as the origin of the policy.
 
     Raises:
-        ExpertError: the policy is of another kind.
+        ExpertError: The policy is of another kind.
     """
     from lit_imitation.networks.mlp import MLP
     from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy
@@ -139,8 +140,8 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     if isinstance(policy, CategoricalPolicy):
         arrays["output"] = "argmax"
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
-        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.bounded.all())
-        if isinstance(policy, DeterministicPolicy) and not squashed and policy.bounded.any():
+        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.ranged.all())
+        if isinstance(policy, DeterministicPolicy) and not squashed and policy.ranged.any():
             raise ExpertError(f"{path}: actions of which only some have bounds cannot be written as arrays")
         arrays["output"] = "tanh" if squashed else "linear"
         if isinstance(policy, GaussianPolicy):
@@ -164,7 +165,7 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
 
 
 class _Arrays:
-    """The arrays of one file, each fetched with the checks that its use needs."""
+    """The arrays of one file, each checked when it is read."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = expand_user(path)
@@ -187,7 +188,7 @@ class _Arrays:
         return ExpertError(f"{self.path}: {key} {what}")
 
     def misfit(self, key: str, what: str) -> ExpertError:
-        """A network for other spaces; names the environment that the file was made for, where it says."""
+        """Error for a network made for other spaces; names the file's own environment if the file has it."""
         env_id = str(self["env_id"]) if "env_id" in self else ""
         return self.error(key, what + (f"; the file's env_id is {env_id}" if env_id else ""))
 
@@ -197,13 +198,13 @@ class _Arrays:
         return self._arrays[key]
 
     def numbers(self, key: str, shape: tuple[int | None, ...]) -> Array:
-        """`key` as float64, all finite; None in `shape` stands for any size."""
+        """The finite array `key` as float64. None in `shape` allows any size."""
         array = self[key]
         if array.dtype.kind not in "fiu":
             raise self.error(key, f"has dtype {array.dtype}, not numbers")
         if array.ndim != len(shape) or any(n not in (None, m) for n, m in zip(shape, array.shape, strict=True)):
             wanted = str(list(shape)).replace("None", "any")
-            raise self.error(key, f"has shape {list(array.shape)} where {wanted} was wanted")
+            raise self.error(key, f"has shape {list(array.shape)} instead of {wanted}")
         if not np.isfinite(array).all():
             raise self.error(key, "holds NaN or infinity")
         return array.astype(np.float64)
@@ -218,7 +219,7 @@ class _Arrays:
         return value
 
     def layers(self, inputs: int) -> list[tuple[Array, Array]]:
-        """Weights and biases, chained from an observation of `inputs` numbers."""
+        """Weights and biases of all layers, for observations of `inputs` numbers."""
         count = int(self.numbers("n_layers", ()))
         if count < 1:
             raise self.error("n_layers", f"is {count}; at least 1 is needed")
@@ -233,7 +234,7 @@ class _Arrays:
         return layers
 
     def normalizer(self, inputs: int) -> Callable[[Array], Array]:
-        """`[B, inputs]` to `[B, inputs]`."""
+        """Function that normalizes observations `[B, inputs]`."""
         mean = self.vector("obs_mean", inputs) if "obs_mean" in self else np.zeros(inputs)
         std = self.vector("obs_std", inputs) if "obs_std" in self else np.ones(inputs)
         clip = float(self.numbers("obs_clip", ())) if "obs_clip" in self else np.inf

@@ -1,4 +1,4 @@
-"""Experts trained with Stable-Baselines3, from its zip files."""
+"""Experts trained with Stable-Baselines3, loaded from its zip files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from lit_imitation.errors import ExpertError, require
-from lit_imitation.experts.base import Array, Expert, checked, space_mismatch
+from lit_imitation.experts.base import Array, checked, space_mismatch
+from lit_imitation.rollout import Actor
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.trust import is_trusted
@@ -28,10 +29,10 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a zip or JSON raises; recursion is a runtime error."""
+"""Errors of reading a zip or JSON file; `RecursionError` is a `RuntimeError`."""
 
 LARGEST_DATA = 2**26
-"""Bytes of the JSON in a zip; a model's has some ten thousand."""
+"""Maximum size in bytes of the JSON in a zip; that of a model has about ten thousand."""
 
 
 def load_sb3(
@@ -41,33 +42,34 @@ def load_sb3(
     *,
     deterministic: bool = True,
     trust: bool = False,
-) -> Expert:
-    """The model in the zip, on the CPU: PPO, A2C, SAC, TD3, DDPG or DQN.
+) -> Actor:
+    """Load a PPO, A2C, SAC, TD3, DDPG or DQN model on the CPU.
 
-    The statistics of a `VecNormalize` wrapper are not in the zip: for a model trained under one, write a function that
-    applies them (`package.module:function`).
+    The zip does not have the statistics of a `VecNormalize` wrapper. For a model trained with one, write a function
+    that applies them (`package.module:function`).
 
     Args:
-        path: what `model.save` wrote.
-        observation_space: the environment's.
-        action_space: the environment's.
-        deterministic: as in `model.predict`; draws come from torch's global stream.
-        trust: permit the file to execute code, which opening it means.
+        path: The file that `model.save` wrote.
+        observation_space: Space of a single environment, as `make` gives it.
+        action_space: Space of a single environment.
+        deterministic: As in `model.predict`; draws come from torch's global stream.
+        trust: Whether to open the file, which can execute code.
 
     Raises:
-        ExpertError: not trusted, not such a zip, an unknown algorithm, or a model for other spaces.
+        ExpertError: The file is not is_trusted or is not such a zip, the algorithm is unknown, or the model was made for
+            other spaces.
         MissingExtraError: Stable-Baselines3 is not installed.
     """
     name, path = f"sb3:{path}", expand_user(path)
     if not (trust or is_trusted()):
         raise ExpertError(
-            f"expert {name}: a Stable-Baselines3 zip holds pickles, and opening it executes whatever code they name. "
-            "If you know where the file comes from, allow it: --trust true on the command line, "
+            f"expert {name}: a Stable-Baselines3 zip contains pickles, and opening it executes the code they name. "
+            "If you trust the source of the file, allow it: --trust true on the command line, "
             "data.trust: true in a recipe, trust=True in Python"
         )
     stable_baselines3 = require("stable_baselines3", "sb3", f"expert {name}")
     algorithm = getattr(stable_baselines3, _algorithm(path))
-    # Schedules were pickled as bytecode of the Python that wrote them; acting needs none.
+    # Schedules were pickled as bytecode of the Python that wrote them; acting does not need them.
     unused = {"learning_rate": 0.0, "lr_schedule": _zero, "clip_range": _zero, "clip_range_vf": None}
     try:
         model = algorithm.load(path, device="cpu", custom_objects=unused)
@@ -85,24 +87,24 @@ def load_sb3(
 
     def predict(observation: Array) -> Any:
         given: Any = observation
-        if isinstance(reads, spaces.Dict):  # which `make` has flattened
+        if isinstance(reads, spaces.Dict):  # `make` has flattened these
             rows: list[Any] = [spaces.unflatten(reads, row) for row in observation]
             given = {key: np.stack([row[key] for row in rows]) for key in reads}
         return model.predict(given, deterministic=deterministic)
 
     try:  # Stable-Baselines3 itself knows which observations it can transpose or flatten
         zeros = np.zeros((1, *(observation_space.shape or ())), observation_space.dtype)
-        # Zeros are no one-hot vector.
+        # Zeros are not a one-hot vector.
         sample: Any = spaces.flatten(reads, reads.sample()) if isinstance(reads, spaces.Dict) else zeros[0]
         _, state = predict(sample[None])
-    except Exception as error:  # and raises a different one for each way they can be wrong
+    except Exception as error:  # of a different type for each mismatch
         raise ExpertError(f"{misfit}: {error}") from error
     if state is not None:
         raise ExpertError(
-            f"expert {name} is recurrent: it wants its state back at every step. Write a function that keeps it "
-            "(package.module:function)"
+            f"expert {name} is recurrent: it needs its state back at every step. Write a class that keeps the "
+            "state and clears it in reset(mask), and name it by data.expert.class_path"
         )
-    return checked(predict, action_space, name)
+    return checked(predict, observation_space, action_space, name)
 
 
 _SETTINGS = {
@@ -112,7 +114,7 @@ _SETTINGS = {
     "clip_range": "PPO",
     "gae_lambda": "A2C",
 }
-"""A setting that each algorithm saves and those after it do not."""
+"""A setting that each algorithm saves and the algorithms below it do not save."""
 
 
 def _zero(_progress: float) -> float:
@@ -120,7 +122,7 @@ def _zero(_progress: float) -> float:
 
 
 def _algorithm(path: str | Path) -> str:
-    """The name of the class that wrote the zip, from the JSON in it alone."""
+    """Name of the class that wrote the zip, read from its JSON only."""
     try:
         with zipfile.ZipFile(check_file(path, ExpertError)) as archive:
             if archive.getinfo("data").file_size > LARGEST_DATA:
@@ -131,11 +133,11 @@ def _algorithm(path: str | Path) -> str:
         raise ExpertError(f"expert sb3:{path}: no such file") from error
     except UNREADABLE as error:
         raise ExpertError(f"expert sb3:{path} is not a Stable-Baselines3 zip ({error})") from error
-    # The policy may be of anybody's class, so the settings tell; DDPG is written as the TD3 that it is.
+    # The policy may be of any class, so the settings identify the algorithm. DDPG is saved as its general case TD3.
     found = [name for setting, name in _SETTINGS.items() if setting in data]
     if not found or module.partition(".")[0] == "sb3_contrib":
         raise ExpertError(
-            f"expert sb3:{path} has a policy of module {module}; known are PPO, A2C, SAC, TD3, DDPG and DQN. For "
+            f"expert sb3:{path} has a policy of module {module}; supported are PPO, A2C, SAC, TD3, DDPG and DQN. For "
             "another algorithm write a function (package.module:function)"
         )
     return found[0]

@@ -1,23 +1,23 @@
-"""Controllers written by hand, one a task: no learning, no memory.
+"""Hand-written controllers, one for each task.
 
-Each is a function of the observation alone, so that a policy can clone it and it can be asked at any state, and acts
-on a whole batch at once. Its law stands in its docstring; the constants were found by a search over simulated episodes.
+Each is a batched function of the observation alone, so a policy can clone it and it can label any state. Its docstring
+gives the control law; the constants were found by a search over simulated episodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from lit_imitation.envs import corridor as corridor_env
 from lit_imitation.envs import lane_keeping as lane
 from lit_imitation.envs import point_mass_maze as maze
-from lit_imitation.experts.base import Array, Expert
+from lit_imitation.experts.base import Array
 
 
 def cart_pole(observation: Array) -> Array:
-    """CartPole: a line in the state decides the side to push to.
+    """CartPole: push to the side that a linear function of the state gives.
 
     `observation: [B, 4]` (position x, ẋ, angle θ, θ̇) to `[B]`, 1 (right) where
 
@@ -28,11 +28,11 @@ def cart_pole(observation: Array) -> Array:
 
 
 def pendulum(observation: Array) -> Array:
-    """Pendulum: pump energy, and hold upright once there; continuous in the state.
+    """Pendulum: pump energy, then hold upright; continuous in the state.
 
-    `observation: [B, 3]` (cos θ, sin θ, ω; θ = 0 is up) to the torque `[B, 1]`, with E = ω²/2 + 15 (cos θ − 1) the
-    energy over the inertia, 0 at rest upright, and a weight c = clip((cos θ − 0.1) / 0.9, 0, 1)² that fades the
-    feedback in as the pendulum rises:
+    `observation: [B, 3]` (cos θ, sin θ, ω; θ = 0 is up) to the torque `[B, 1]`, where E = ω²/2 + 15 (cos θ − 1) is
+    the energy divided by the inertia, 0 at rest upright. The weight c = clip((cos θ − 0.1) / 0.9, 0, 1)² increases the
+    feedback as the pendulum rises:
 
         u = clip(0.2 ω (5.9 − E) + 5.3 sin θ − c (35 sin θ + 7.8 ω), ±2)
     """
@@ -44,13 +44,13 @@ def pendulum(observation: Array) -> Array:
 
 
 def mountain_car(observation: Array) -> Array:
-    """MountainCar: full throttle, to the side that a curve in the plane of position and speed tells.
+    """MountainCar: full throttle to the side that a curve in the plane of position and speed gives.
 
     `observation: [B, 2]` (position x, speed v) to `[B]`, 2 (right) where, with z = x + 0.5,
 
         v > −0.00168 + 0.0657 z + 0.253 z² − 0.12 z³ − z⁴
 
-    and 0 (left) elsewhere: with the speed near the bottom, but turning early on the slopes.
+    and 0 (left) elsewhere: in the direction of the speed near the bottom, but turning early on the slopes.
     """
     position, speed = observation.T
     curve = np.polyval([-1.0, -0.12, 0.253, 0.0657, -0.00168], position + 0.5)
@@ -58,13 +58,13 @@ def mountain_car(observation: Array) -> Array:
 
 
 def mountain_car_continuous(observation: Array) -> Array:
-    """MountainCarContinuous: push with the speed and in proportion to it.
+    """MountainCarContinuous: push in the direction of the speed and in proportion to it.
 
     `observation: [B, 2]` (position x, speed v) to the force `[B, 1]`:
 
         u = clip(5 v + 0.25 v / √(v² + 0.005²), ±1)
 
-    A step earns energy in proportion to u v and costs u², so u ∝ v climbs at the least cost; the second term leaves
+    A step gains energy in proportion to u v and costs u², so u ∝ v climbs at the lowest cost. The second term leaves
     the bottom sooner.
     """
     speed = observation[:, 1:]
@@ -72,7 +72,7 @@ def mountain_car_continuous(observation: Array) -> Array:
 
 
 def acrobot(observation: Array) -> Array:
-    """Acrobot: torque with the elbow's speed, which puts in energy, led by the shoulder and the two angles.
+    """Acrobot: torque in the direction of the elbow's speed, which adds energy, corrected by shoulder speed and angles.
 
     `observation: [B, 6]` (cos θ₁, sin θ₁, cos θ₂, sin θ₂, θ̇₁, θ̇₂) to `[B]`, torque +1 (action 2) where
 
@@ -91,10 +91,10 @@ def _lander_errors(
     slope: float,
     climb: tuple[float, float],
 ) -> tuple[Array, Array]:
-    """What the lander lacks in rotation and in upward thrust, `[B]` each; the law both landers share.
+    """Errors of the lander's rotation and upward thrust, `[B]` each, which both landers correct.
 
-    `observation: [B, 8]` is (x, y, ẋ, ẏ, θ, θ̇, left leg, right leg). It leans against its drift, and descends along
-    the funnel y = slope · |x|; once a leg is on the ground only its sinking is left to brake:
+    `observation: [B, 8]` is (x, y, ẋ, ẏ, θ, θ̇, left leg, right leg). The lander leans against its drift and descends
+    along the funnel y = slope · |x|. Once a leg is on the ground, it only brakes its descent:
 
         θ* = clip(lean₀ x + lean₁ ẋ, ±lean₂)
         rotation = turn₀ (θ* − θ) − turn₁ θ̇            (on the ground: 0)
@@ -109,7 +109,7 @@ def _lander_errors(
 
 
 def lunar_lander(observation: Array) -> Array:
-    """LunarLander: the one engine whose error is larger, if that passes 0.05.
+    """LunarLander: fire the engine with the larger error, if that is above 0.05.
 
     `observation: [B, 8]` to `[B]`. With `rotation` r and `thrust` f of `_lander_errors`: the main engine (2) where
     f > max(|r|, 0.05), else the right one (3) where r < −0.05, the left one (1) where r > 0.05, none (0) otherwise.
@@ -137,7 +137,7 @@ def lunar_lander_continuous(observation: Array) -> Array:
 
 
 def corridor(observation: Array) -> Array:
-    """Corridor: the right action in each situation, by the environment's own table; return (4) in off.
+    """Corridor: the right action in each situation, by the environment's own table; return (4) in state `off`.
 
     `observation: [B]` to `[B]`.
     """
@@ -145,14 +145,14 @@ def corridor(observation: Array) -> Array:
 
 
 def lane_keeping(observation: Array) -> Array:
-    """LaneKeeping: steer towards a heading that leads back to the center line.
+    """LaneKeeping: steer toward a heading that leads back to the center line.
 
     `observation: [B, 4]` (x, y, cos ψ, sin ψ) to the steering `[B, 1]`, with c the center line and the angle taken in
     (−π, π]:
 
         a = clip(4 ∠(arctan c′(x + 0.05) − arctan(3 (y − c(x))) − ψ), ±1)
 
-    The lane's direction is that at the end of the step, which makes up for most of the lag of the feedback.
+    The lane's direction is taken at the end of the step, which compensates most of the feedback's lag.
     """
     x, _, cos, sin = observation.T.astype(np.float64)
     wanted = lane.center_heading(x + lane.SPEED) - np.arctan(3 * lane.lateral_offset(observation))
@@ -162,14 +162,14 @@ def lane_keeping(observation: Array) -> Array:
 
 
 def point_mass(observation: Array) -> Array:
-    """PointMass, the maze without a barrier: to the goal, at full speed along either axis.
+    """PointMass, the maze without a barrier: move to the goal, at full speed along each axis.
 
     `observation: [B, 2]`, the position p, to the velocity `[B, 2]`: a = clip((goal − p) / 0.02, ±1).
     """
     return np.clip((maze.GOAL - observation) / maze.SPEED, -1, 1).astype(np.float32)
 
 
-CONTROLLERS: Mapping[str, Expert] = {
+CONTROLLERS: Mapping[str, Callable[[Array], Array]] = {
     "Acrobot-v1": acrobot,
     "CartPole-v1": cart_pole,
     "LunarLander-v3": lunar_lander,
@@ -181,4 +181,4 @@ CONTROLLERS: Mapping[str, Expert] = {
     "lit_imitation/LaneKeeping-v0": lane_keeping,
     "lit_imitation/PointMass-v0": point_mass,
 }
-"""What `scripted` means for each environment."""
+"""The `scripted` expert of each environment."""

@@ -94,6 +94,7 @@ class BC(Method):
             self.policy.parameters(),
             self.learning_rate,
             optimization=self.optimization,
+            make_optimizer=self.build_optimizer,
             compiled=self.compile_gradient,
         )
         return [self.descent.optimizer]

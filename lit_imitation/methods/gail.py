@@ -46,7 +46,7 @@ class GAIL(RoundMethod):
     """
 
     learns_reward = True
-    finite = ("loss", "discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner")
+    finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
 
     def __init__(
         self,

@@ -157,7 +157,7 @@ class GCL(RoundMethod):
     """
 
     learns_reward = True
-    finite = ("loss", "reward_loss")
+    finite = ("reward_loss", "loss")
 
     def __init__(
         self,

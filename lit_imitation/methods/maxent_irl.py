@@ -333,7 +333,13 @@ class MaxEntIRL(Method):
     def configure_optimizers(self) -> list[Optimizer]:
         """Adam over the parameters of the reward."""
         loss = _Loss(self.reward, self.loss)
-        self.descent = Descent(loss, self.reward.parameters(), self.learning_rate, optimization=self.optimization)
+        self.descent = Descent(
+            loss,
+            self.reward.parameters(),
+            self.learning_rate,
+            optimization=self.optimization,
+            make_optimizer=self.build_optimizer,
+        )
         return [self.descent.optimizer]
 
     # Evaluation

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import ClassVar, TypeVar
 
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.errors import TrainingError
@@ -34,8 +35,6 @@ class Method(Resumable, Describable, LightningModule):
     """
 
     argument_owner = "model"
-    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed")
-    """Values of `trainer.precision` that the method can compute in."""
     shown: ClassVar[tuple[str, ...]] = ("loss", "return_mean")
     """Figures of an evaluation that the progress bar shows."""
 
@@ -48,11 +47,6 @@ class Method(Resumable, Describable, LightningModule):
         self._policy_factory = policy or default_policy
         self.optimization = Optimization()
         self.metrics = Evaluation()
-
-    @property
-    def optimization_option(self) -> str:
-        """Where the settings of the optimizer are given."""
-        return "model.optimization"
 
     @property
     def datamodule(self) -> EnvironmentDataModule:
@@ -77,6 +71,10 @@ class Method(Resumable, Describable, LightningModule):
         return self.policy.actor(deterministic)
 
     # Blocks of gradient steps
+
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer | None:
+        """Another optimizer of torch, for a subclass that wants one; None for Adam with the method's settings."""
+        return None
 
     @property
     def accumulate_batches(self) -> int:
@@ -107,7 +105,9 @@ class Method(Resumable, Describable, LightningModule):
         if not bool(statistics[:, 0].isfinite().all()):
             wrong = int((~statistics[:, 0].isfinite()).nonzero()[0])
             every = self.accumulate_batches
-            minibatch = {name: column[wrong * every : (wrong + 1) * every] for name, column in columns.items()}
+            minibatch = {
+                name: column[wrong * every : (wrong + 1) * every].flatten(0, 1) for name, column in columns.items()
+            }
             raise TrainingError(
                 f"the loss is {float(statistics[wrong, 0])} at step {first + wrong} (epoch {self.current_epoch}); the "
                 f"batch:\n{describe_columns(minibatch)}\n{self.last_good()}"

@@ -10,7 +10,7 @@ import torch
 from lightning import LightningModule
 
 from lit_imitation.methods import checkpoints
-from lit_imitation.methods.signals import StopSignal
+from lit_imitation.methods.signals import StopSignal, is_attached
 from lit_imitation.methods.trainer_options import check_trainer, lower_log_interval
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
@@ -31,6 +31,10 @@ class Resumable(Base):
 
     saves_between_blocks: ClassVar[bool] = True
     """Whether a checkpoint after any block is exact; that of a round is exact at the end of an epoch only."""
+    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed")
+    """Values of `trainer.precision` that the method can compute in."""
+    optimization_option: ClassVar[str] = "model.optimization"
+    """Where the settings of the optimizer are given."""
     policy: Policy
     _policy_factory: PolicyFactory
 
@@ -42,16 +46,13 @@ class Resumable(Base):
         """Optimizer steps behind the policy."""
         self.evaluation: dict[str, float] = {}
         """Figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
-        self.signals = StopSignal(self)
+        self.signals = StopSignal(self, self.saves_between_blocks)
         self.memory = checkpoints.Memory()
 
     @property
     def attached(self) -> bool:
         """Whether a Trainer runs the method; without one a checkpoint is being loaded."""
-        try:
-            return self.trainer is not None
-        except RuntimeError:
-            return False
+        return is_attached(self)
 
     @property
     def descents(self) -> Sequence[Descent]:
@@ -60,7 +61,13 @@ class Resumable(Base):
 
     def configure_callbacks(self) -> list[Any]:
         """Refuse options of the Trainer that the method cannot honor, before anything is computed."""
-        check_trainer(self.trainer, self)
+        check_trainer(
+            self.trainer,
+            type(self).__name__,
+            self.optimization_option,
+            self.precisions,
+            self.saves_between_blocks,
+        )
         return []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -43,6 +43,7 @@ class RoundMethod(Method):
 
     shown = ("return_mean",)  # the held-out loss may rise as the policy improves
     saves_between_blocks = False
+    optimization_option = "model.learner"
     learns_reward: ClassVar[bool] = False
     """Whether the reward is learned from demonstrations, which the DataModule then has to hold."""
     finite: ClassVar[tuple[str, ...]] = ("loss",)

@@ -8,17 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import torch
+from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_imitation.utils import interruption
 from lit_imitation.utils.distributed import all_reduce, world_size
-
-if TYPE_CHECKING:
-    from lit_imitation.methods.method import Method
 
 PATIENCE = 10.0
 """Seconds that a validation has to end after SIGTERM; after that its epoch is given up."""
@@ -26,6 +23,14 @@ PATIENCE = 10.0
 
 class Interrupted(SIGTERMException):
     """SIGTERM inside a round, a rollout or a validation: half of one is not worth a checkpoint."""
+
+
+def is_attached(module: LightningModule) -> bool:
+    """Whether a Trainer runs the module; without one a checkpoint is being loaded."""
+    try:
+        return module.trainer is not None
+    except RuntimeError:
+        return False
 
 
 class StopSignal:
@@ -36,10 +41,11 @@ class StopSignal:
 
     Args:
         method: Method whose run is stopped.
+        saves_between_blocks: Whether a checkpoint after any block is exact.
     """
 
-    def __init__(self, method: Method) -> None:
-        self.method = method
+    def __init__(self, method: LightningModule, saves_between_blocks: bool) -> None:
+        self.method, self.saves_between_blocks = method, saves_between_blocks
         self.told = False
         """Whether the signal came to this process."""
         self._since: float | None = None
@@ -79,7 +85,7 @@ class StopSignal:
         Args:
             agreed: The signal came to one of several processes, and all stop here.
         """
-        if self._in_block or not self.method.attached:
+        if self._in_block or not is_attached(self.method):
             return
         trainer = self.method.trainer
         if trainer.state.status != TrainerStatus.RUNNING:
@@ -90,7 +96,7 @@ class StopSignal:
             self._since = time.monotonic()
         if self._since is None:
             return
-        waits = trainer.state.fn == "fit" and trainer.validating and self.method.saves_between_blocks
+        waits = trainer.state.fn == "fit" and trainer.validating and self.saves_between_blocks
         if not waits or time.monotonic() - self._since > PATIENCE:
             raise Interrupted
 

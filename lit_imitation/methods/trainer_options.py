@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
 
 from lit_imitation.errors import ConfigError
 
-if TYPE_CHECKING:
-    from lit_imitation.methods.method import Method
 
+def check_trainer(
+    trainer: Trainer, name: str, owner: str, precisions: Sequence[str], saves_between_blocks: bool
+) -> None:
+    """Refuse what the Trainer is given and a method cannot honor.
 
-def check_trainer(trainer: Trainer, method: Method) -> None:
-    """Refuse what the Trainer is given and the method cannot honor.
+    Args:
+        trainer: The Trainer.
+        name: Name of the method.
+        owner: Path of the settings of its optimizer, `model.optimization`.
+        precisions: Values of `trainer.precision` in which it can compute.
+        saves_between_blocks: Whether it trains on blocks of minibatches.
 
     Raises:
         ConfigError: names the option, and the option of the method or the data that does the same.
     """
-    name, owner = type(method).__name__, method.optimization_option
-    if (precision := str(trainer.precision)) not in method.precisions:
-        raise ConfigError(
-            f"{name} does not run in trainer.precision {precision}; use one of {', '.join(method.precisions)}"
-        )
+    if (precision := str(trainer.precision)) not in precisions:
+        raise ConfigError(f"{name} does not run in trainer.precision {precision}; use one of {', '.join(precisions)}")
     if trainer.accumulate_grad_batches != 1:
         raise ConfigError(
             f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches "
@@ -41,7 +44,7 @@ def check_trainer(trainer: Trainer, method: Method) -> None:
                 f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches in place of "
                 "GradientAccumulationScheduler"
             )
-    if not method.saves_between_blocks or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if not saves_between_blocks or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     if trainer.val_check_interval not in (None, 1.0):
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_imitation.optim.adam import Moments, adam_step, make_adam, moments_of
 from lit_imitation.optim.optimization import Optimization
@@ -42,6 +43,7 @@ class Descent:
         learning_rate: Learning rate of Adam.
         eps: ε of Adam.
         optimization: Clipping, accumulation, weight decay, schedule and averaging.
+        make_optimizer: Builds another optimizer of torch than Adam from the one vector; its steps are not compiled.
         compiled: Compile loss, gradient and clipping into one function, and `CHUNK` steps with Adam into another. Takes
             20 seconds at the first step; each step then takes about a quarter of the time.
     """
@@ -53,6 +55,7 @@ class Descent:
         learning_rate: float,
         eps: float = 1e-8,
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
+        make_optimizer: Callable[[list[nn.Parameter]], Optimizer | None] | None = None,
         compiled: bool = False,
     ) -> None:
         self.module, self.learning_rate, self.optimization = module, learning_rate, optimization
@@ -62,13 +65,15 @@ class Descent:
         self.shapes, self.sizes = [one.shape for one in named.values()], [one.numel() for one in named.values()]
         self.vector = nn.Parameter(flatten_parameters(self.parameters))
         self.eps = eps
-        self.optimizer = make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
+        own = make_optimizer([self.vector]) if make_optimizer is not None else None
+        self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
+        self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
         self.processes = world_size()
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
         self._functional = self._chunk = None
-        if compiled:
+        if compiled and own is None:
             # The C++ wrapper around the kernels saves a fifth on a CPU.
             options: dict[str, Any] | None = {"cpp_wrapper": True} if self.vector.device.type == "cpu" else None
             # Recompilations are counted per function; without isolation two `Descent`s would share the count.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
-from lit_imitation.rollout import Actor
+from lit_imitation.rollout import Actor, FunctionActor
 from lit_imitation.transitions import cast_action
 from lit_imitation.utils.descriptions import Describable
 from lit_imitation.utils.spaces import FlatBox
@@ -189,15 +189,21 @@ class Policy(Describable, nn.Module, ABC):
         return next(self.parameters()).device
 
     def actor(self, deterministic: bool = True) -> Actor:
-        """This policy as an `Actor` for rollouts, NumPy to NumPy, without gradients and dropout."""
+        """The policy as an actor for rollouts, without gradients and dropout.
+
+        On the CPU small networks run in NumPy, which is faster there than torch, so nothing is converted in a rollout.
+
+        Args:
+            deterministic: Whether to take the mode of the distribution instead of drawing from it.
+        """
         encode = self.encoder.inference() if self.device.type == "cpu" else None
         if encode is None:
-            return lambda observation: self(observation, deterministic)
+            return FunctionActor(lambda observation: self(observation, deterministic))
         network, decode = self.network.inference(), self.decode_array
-        return lambda observation: decode(network(encode(observation)), deterministic)
+        return FunctionActor(lambda observation: decode(network(encode(observation)), deterministic))
 
     def explorer(self) -> Explorer:
-        """This policy as an actor that draws its actions and keeps what it drew, for learning from the rollout."""
+        """The policy as an actor that draws its actions and keeps the draws, for learning from the rollout."""
         return Explorer(self)
 
     def decode_array(self, head: NDArray[Any], deterministic: bool) -> NDArray[Any]:
@@ -258,26 +264,34 @@ class Policy(Describable, nn.Module, ABC):
 
 
 class Explorer:
-    """An `Actor` that draws from a policy and notes the draws, before they are clipped into the action space.
+    """An actor that draws from a policy and keeps the draws, before they are clipped into the action space.
 
-    Updates of the policy's parameters in place are seen. Nothing but the observation and the action to be played
-    crosses between the host and the policy's device.
+    In-place updates of the policy's parameters take effect immediately. Only observations and clipped actions move
+    between the host and the policy's device.
+
+    Args:
+        policy: The policy; it needs a distribution.
     """
+
+    memoryless = True
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.drawn: list[Tensor] = []
-        """`[B, *act]` each, on the policy's device."""
+        """Draws `[B, *act]`, one for each step, on the policy's device."""
         self._encode = policy.encoder.inference() if policy.device.type == "cpu" else None
         self._network = policy.network.inference() if self._encode is not None else None
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
-        """`[B, *obs]` to `[B, *act]`."""
+    def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
+        """Draw actions `[B, *act]` at `observation: [B, *obs]`, keep them, and return them clipped."""
         with torch.no_grad():
             action = self.policy.sample(self._head(observation))
             self.drawn.append(action)
             played: NDArray[Any] = self.policy.clip(action).cpu().numpy()
         return played
+
+    def reset(self, mask: NDArray[np.bool_], /) -> None:
+        """Do nothing: the policy depends on the current observation alone."""
 
     def _head(self, observation: NDArray[Any]) -> Tensor:
         if self._encode is not None and self._network is not None:

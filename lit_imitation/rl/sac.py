@@ -420,10 +420,10 @@ class _RandomStartExplorer(Explorer):
         super().__init__(sac.policy)
         self.sac = sac
 
-    def __call__(self, observation: NDArray[Any]) -> NDArray[Any]:
+    def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
         """Choose actions `[B, *act]` for observations `[B, *obs]`."""
         if not self.sac.acts_at_random:
-            return super().__call__(observation)
+            return super().act(observation)
         action = self.sac.random_action(len(observation))
         self.drawn.append(action)
         played: NDArray[Any] = action.cpu().numpy()

@@ -1,30 +1,22 @@
-"""Rollouts: one loop that drives every actor through every vector environment."""
+"""Rollouts: one loop that steps any actor through any vector environment."""
 
-from lit_imitation.rollout.episodes import (
-    LONG_EPISODE,
-    PATIENCE,
-    Actor,
-    Episode,
-    Episodes,
-    Round,
-    Step,
-    Steps,
-    collect,
-    rounds,
-    shares,
-    stream,
-)
+from lit_imitation.rollout.actor import Actor, ActorLike, FunctionActor, as_actor, keeps_state
+from lit_imitation.rollout.episodes import Episode, Episodes, Steps, collect, shares
+from lit_imitation.rollout.rounds import Round, rounds
+from lit_imitation.rollout.stepping import Step, stream
 
 __all__ = [
-    "LONG_EPISODE",
-    "PATIENCE",
     "Actor",
+    "ActorLike",
     "Episode",
     "Episodes",
+    "FunctionActor",
     "Round",
     "Step",
     "Steps",
+    "as_actor",
     "collect",
+    "keeps_state",
     "rounds",
     "shares",
     "stream",

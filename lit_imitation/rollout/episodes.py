@@ -1,4 +1,4 @@
-"""The only place that steps an actor through vector environments."""
+"""Whole episodes of an actor, or a fixed number of its steps."""
 
 from __future__ import annotations
 
@@ -6,58 +6,31 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lit_imitation.envs.failures import describe_error, environment_name, raise_failure, report_failures, unknown_copy
-from lit_imitation.errors import ConfigError, ExpertError, TrainingError
-from lit_imitation.transitions import Transitions, cast_action, cast_observation
+from lit_imitation.envs.failures import environment_name
+from lit_imitation.errors import ConfigError
+from lit_imitation.rollout.actor import ActorLike
+from lit_imitation.rollout.stepping import stream
+from lit_imitation.transitions import Transitions, cast_observation
 from lit_imitation.utils.distributed import rank
-from lit_imitation.utils.interruption import check
 from lit_imitation.utils.seeding import RandomStream
-
-Actor: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
-"""Observations `[B, *obs]` to actions `[B, *act]` in the environment's own values; experts and `Policy.actor` are."""
 
 LONG_EPISODE = 10_000
 """Steps of one episode after which a rollout warns that the episode may never end."""
 PATIENCE = 5.0
-"""Seconds without a finished episode after which a rollout says that it runs."""
-
-
-class Step(NamedTuple):
-    """One step of `[B]` environments, the same whichever way they start their next episode."""
-
-    observation: NDArray[Any]
-    """`[B, *obs]`: what the actor saw."""
-    action: NDArray[Any]
-    """`[B, *act]`: what it did."""
-    reward: NDArray[Any]
-    """`[B]`."""
-    terminated: NDArray[np.bool_]
-    """`[B]`: a state without a future was reached."""
-    truncated: NDArray[np.bool_]
-    """`[B]`: the episode was cut; `next_observation` still has a value."""
-    next_observation: NDArray[Any]
-    """`[B, *obs]`: the successor; at an episode's end its true final observation."""
-    done: NDArray[np.bool_]
-    """`[B]`: terminated or truncated."""
-    valid: NDArray[np.bool_]
-    """`[B]`: false where the environment only started a new episode and the rest of the row is no transition."""
-    info: dict[str, Any]
-    """What the environments reported, as they gave it."""
+"""Seconds without a finished episode after which a rollout reports that it is running."""
 
 
 class Episode(NamedTuple):
-    """What a finished episode came to."""
+    """Result of a finished episode."""
 
     env: int
-    """Index of the environment it ran in."""
+    """Index of its environment."""
     length: int
     """Number of transitions."""
     episode_return: float
@@ -66,118 +39,26 @@ class Episode(NamedTuple):
     """1 or 0 where the environment reports `success` or `is_success`, else NaN."""
 
 
-def stream(envs: VectorEnv[Any, Any, Any], actor: Actor, seed: int | None = None) -> Iterator[Step]:
-    """Reset the environments with `seed` and step them for ever.
-
-    Environments that start the next episode on the step after an end (`AutoresetMode.NEXT_STEP`; EnvPool) ignore that
-    step's action: it comes with `valid` false. Those that start it on the same step (`SAME_STEP`) hand the final
-    observation out through `info`: it is put back in place as `next_observation`.
-    """
-    mode = envs.metadata.get("autoreset_mode")
-    if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        raise ConfigError(f"{envs} resets by {mode}; rollouts need environments that start the next episode themselves")
-    next_step = mode == AutoresetMode.NEXT_STEP
-    always = np.ones(envs.num_envs, dtype=np.bool_)
-    valid = always
-    with report_failures(envs, "at a reset"):
-        observation, _ = envs.reset(seed=seed)
-    finite = _FiniteCheck(envs, observation)
-    finite.observations(observation, 0, "an observation")
-    number = 0
-    while True:
-        check()
-        try:
-            action = actor(observation)
-        except (SystemExit, StopIteration) as error:  # would end the program, or the rollout, as if all were well
-            raise ExpertError(
-                f"the actor stopped at step {number} since the last reset: {describe_error(error)}"
-            ) from error
-        # Spelled out, since a `with` block would take as long as a fast environment's step.
-        try:
-            following, reward, terminated, truncated, info = envs.step(cast_action(action, envs.single_action_space))
-            reward, terminated, truncated = _one_each(reward), _flags(terminated), _flags(truncated)
-            done = terminated | truncated
-            final = following
-            any_done = np.count_nonzero(done)
-            if not next_step and any_done:
-                final = following.copy()
-                for env in np.flatnonzero(done):
-                    final[env] = info["final_obs"][env]
-        except BaseException as error:
-            raise_failure(envs, error, f"at step {number} since the last reset")
-        finite.rewards(reward, valid, number)
-        finite.observations(final, number, "a next_observation")
-        if final is not following:
-            finite.observations(following, number, "an observation")
-        yield Step(observation, action, reward, terminated, truncated, final, done, valid, info)
-        valid = ~done if next_step else always
-        observation = following
-        number += 1
-
-
-class _FiniteCheck:
-    """Raises `TrainingError` at the first reward or observation that is not finite or has another shape."""
-
-    def __init__(self, envs: VectorEnv[Any, Any, Any], observation: NDArray[Any]) -> None:
-        self.envs, self.shape = envs, (envs.num_envs, *(envs.single_observation_space.shape or ()))
-        self.floating = observation.dtype.kind == "f"
-
-    def observations(self, values: NDArray[Any], number: int, what: str) -> None:
-        """Check `values: [B, *obs]` of the step `number`."""
-        if values.shape != self.shape:
-            raise TrainingError(
-                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} where {list(self.shape)} "
-                f"is right at step {number} since the last reset"
-            )
-        if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:
-            self._fail(values, good, number, what)
-
-    def rewards(self, values: NDArray[Any], valid: NDArray[np.bool_], number: int) -> None:
-        """Check rewards `[B]`; one of a step that only starts an episode does not count."""
-        if np.count_nonzero(good := np.isfinite(values)) < values.size:
-            self._fail(values, good | ~valid, number, "a reward")
-
-    def _fail(self, values: NDArray[Any], good: NDArray[np.bool_], number: int, what: str) -> None:
-        bad = np.flatnonzero(~good.reshape(len(values), -1).all(1))
-        if len(bad):
-            env = int(bad[0])
-            raise TrainingError(
-                f"environment {env} gave {what} that is not finite at step {number} since the last reset: "
-                f"{values[env].tolist()}"
-            )
-
-
 def shares(count: int, parts: int) -> NDArray[np.int64]:
-    """`[parts]`: `count` shared out as evenly as can be, the first few one more."""
+    """`[parts]`: `count` divided as evenly as possible; the first shares are larger by one."""
     return count // parts + (np.arange(parts) < count % parts)
 
 
-def _one_each(column: Any) -> NDArray[Any]:
-    """`[B]`, of a list or of `[B, 1]` too."""
-    array = np.asarray(column)
-    return array.reshape(len(array)) if array.ndim > 1 and array.size == len(array) else array
-
-
-def _flags(column: Any) -> NDArray[np.bool_]:
-    """`[B]` bool, of numbers too."""
-    flags = _one_each(column)
-    return flags if flags.dtype == np.bool_ else flags.astype(np.bool_)
-
-
 class Episodes:
-    """Exactly `count` whole episodes of an actor: an iterator over them, in the order in which they finish.
+    """Iterator over exactly `count` whole episodes of an actor, in the order in which they finish.
 
-    Environment i runs a share of them that is fixed beforehand: to take the first `count` that finish anywhere would
-    prefer short ones.
+    Each environment runs a share of the episodes that is fixed in advance. Taking the first `count` that finish
+    anywhere would favor short episodes.
 
     Args:
-        envs: vector environment from `make`.
-        actor: what acts.
-        count: number of episodes.
-        seed: of the environments, and of everything that the actor draws: the same seed gives the same episodes.
-        record: keep the transitions for `transitions()`.
-        own: hand out and record the episodes of these environments alone, though all are played.
-        purpose: what the episodes are for, in words, for messages about a rollout that takes long.
+        envs: Vector environment from `make`.
+        actor: Chooses the actions.
+        count: Number of episodes.
+        seed: Seed of the environments and of the global random streams that the actor draws from. The same seed gives
+            the same episodes.
+        record: Whether to keep the transitions for `transitions()`.
+        own: Environments whose episodes are returned and recorded. All environments are stepped.
+        purpose: What the episodes are for, in messages about a rollout that takes long.
     """
 
     unit = "episodes"
@@ -185,7 +66,7 @@ class Episodes:
     def __init__(
         self,
         envs: VectorEnv[Any, Any, Any],
-        actor: Actor,
+        actor: ActorLike,
         count: int,
         seed: int,
         *,
@@ -194,13 +75,13 @@ class Episodes:
         purpose: str = "a rollout",
     ) -> None:
         if count < 1:
-            raise ConfigError(f"{count} {self.unit} were asked for; at least 1 is needed")
+            raise ConfigError(f"{count} {self.unit} were requested; at least 1 is needed")
         self.envs, self.actor, self.count, self.seed, self.record = envs, actor, count, seed, record
         self.own = np.zeros(envs.num_envs, dtype=np.bool_)
         self.own[own] = True
         self.purpose = purpose
         self.live: NDArray[np.bool_] = np.ones(envs.num_envs, dtype=np.bool_)
-        """`[B]`: the environments whose coming step counts, for an actor that would rather not be asked for nothing."""
+        """`[B]`: Environments whose next step counts. An expensive actor may skip the others."""
         self._recorded: list[tuple[NDArray[Any], ...]] = []
 
     def __len__(self) -> int:
@@ -208,13 +89,14 @@ class Episodes:
         return int(shares(self.count, self.envs.num_envs)[self.own].sum())
 
     def __iter__(self) -> Iterator[Episode]:
-        """Run the episodes; the global random streams are the caller's own whenever an episode is handed out."""
+        """Run the episodes. Between episodes the global random streams are those of the caller."""
         self._recorded = []
         run, random_stream = self._run(), RandomStream(self.seed)
         while True:
             finished = []
             with random_stream:
-                # To swap the streams takes as long as some steps: what finishes within a moment is handed out together.
+                # Swapping the streams takes as long as several steps, so episodes that finish shortly after one another
+                # are returned together.
                 patience = time.monotonic() + 0.02
                 for episode in run:
                     finished.append(episode)
@@ -242,7 +124,7 @@ class Episodes:
             if silent and (any_done or time.monotonic() - started > PATIENCE):
                 silent = False
                 if not any_done:
-                    self._say(number)
+                    self._report(number)
             if not warned and number % 1000 == 0 and lengths.max() >= LONG_EPISODE:
                 warned = True
                 self._warn(int(lengths.argmax()))
@@ -250,7 +132,7 @@ class Episodes:
                 ended = np.flatnonzero(step.done & live & self.own)
                 finished = zip(ended.tolist(), lengths[ended].tolist(), returns[ended].tolist(), strict=True)
                 for env, length, total in finished:
-                    yield Episode(env, length, total, _success(step.info, env))
+                    yield Episode(env, length, total, success(step.info, env))
                 returns[step.done], lengths[step.done] = 0.0, 0
             if self._spend(remaining, live, step.done):
                 active = remaining > 0
@@ -258,12 +140,12 @@ class Episodes:
                     return
             self.live = active & ~step.done if next_step and any_done else active
 
-    def _say(self, steps: int) -> None:
-        """Tell that this runs: until the first episode ends nothing else may show it."""
+    def _report(self, steps: int) -> None:
+        """Print that the rollout is running: before the first episode ends, nothing else may show it."""
         if rank() == 0:
             print(
-                f"{self.purpose}: {self.count} {self.unit} in {environment_name(self.envs)}; after {steps:,} steps of each "
-                "environment no episode has ended yet",
+                f"{self.purpose}: {self.count} {self.unit} in {environment_name(self.envs)}; after {steps:,} steps in "
+                "each environment no episode has ended yet",
                 file=sys.stderr,
                 flush=True,
             )
@@ -278,15 +160,15 @@ class Episodes:
         )
 
     def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
-        """Take what a step used up off each environment's share `[B]`; whether any did."""
+        """Subtract what a step used up from each environment's share `[B]`. Returns whether a share changed."""
         ended = done & live
         remaining -= ended
         return bool(np.count_nonzero(ended))
 
     def transitions(self) -> Transitions:
-        """`[N]`: the transitions recorded so far, all of the first environment first, in time order.
+        """`[N]`: The transitions recorded so far, environment by environment, each in time order.
 
-        An episode that is not over yet counts as truncated at its last step.
+        An unfinished episode is marked as truncated at its last step.
         """
         *columns, live = (np.stack(column, axis=1) for column in zip(*self._recorded, strict=True))
         names = ("observation", "action", "reward", "terminated", "truncated", "next_observation")
@@ -299,22 +181,22 @@ class Episodes:
         return Transitions.from_numpy(arrays)
 
     def flat(self, noted: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """`[N, *]`: what an actor noted at each recorded step, `[B, *]`, in the order of `transitions()`."""
+        """`[N, *]`: What an actor noted at each recorded step, `[B, *]`, in the order of `transitions()`."""
         live = np.stack([live for *_, live in self._recorded], axis=1)
         flat: NDArray[Any] = np.stack(noted[: len(self._recorded)], axis=1)[live]
         return flat
 
 
 class Steps(Episodes):
-    """Exactly `count` steps, as many in each environment (the first few one more), whatever episodes they cut.
+    """Exactly `count` steps, divided evenly between the environments. The last episode of each may be cut off.
 
-    Only episodes that finish are handed out; `transitions` has all steps.
+    The iterator returns only finished episodes; `transitions` has all steps.
     """
 
     unit = "steps"
 
     def _warn(self, env: int) -> None:
-        """The steps end it, whatever the episodes do."""
+        """Do nothing: the number of steps is limited however long the episodes are."""
 
     def _spend(self, remaining: NDArray[np.int64], live: NDArray[np.bool_], done: NDArray[np.bool_]) -> bool:
         remaining -= live
@@ -323,15 +205,23 @@ class Steps(Episodes):
 
 def collect(
     envs: VectorEnv[Any, Any, Any],
-    actor: Actor,
+    actor: ActorLike,
     episodes: int,
     seed: int,
     progress: Callable[[Episode], None] | None = None,
 ) -> Transitions:
-    """Run `Episodes` and return their transitions `[N]`; `progress` hears of each as it finishes.
+    """Run whole episodes of an actor and return their transitions `[N]`.
+
+    Args:
+        envs: Vector environment from `make`.
+        actor: Chooses the actions.
+        episodes: Number of episodes.
+        seed: Seed of the environments and of the global random streams.
+        progress: Called with each episode as it finishes.
 
     Raises:
-        TrainingError: an environment broke, or gave what is not finite; names environment and step.
+        TrainingError: An environment failed, or gave a value that is not finite. The message names environment and
+            step.
     """
     run = Episodes(envs, actor, episodes, seed, record=True, purpose="demonstrations")
     for episode in run:
@@ -340,73 +230,11 @@ def collect(
     return run.transitions()
 
 
-class Round(NamedTuple):
-    """What a policy did in a fixed number of steps, for it to learn from."""
-
-    rollout: Transitions
-    """`[time, env]` on the policy's device; `action` as drawn, before it is clipped into the action space."""
-    valid: Tensor
-    """`[time, env]` bool: false where the environment only started a new episode (see `Step.valid`)."""
-    episodes: list[Episode]
-    """Those that ended."""
-
-
-def rounds(
-    envs: VectorEnv[Any, Any, Any],
-    explorer: Callable[[NDArray[Any]], NDArray[Any]],
-    drawn: list[Tensor],
-    steps: int,
-    count: int,
-    seed: int,
-) -> Iterator[Round]:
-    """`count` rounds of `steps` steps in each environment, one going on where the one before stopped.
-
-    Args:
-        envs: vector environment from `make`; it is reset with `seed` first.
-        explorer: what acts.
-        drawn: where `explorer` appends each action `[B, *act]` as it drew it; emptied after each round.
-        steps: of each environment in a round.
-        count: number of rounds.
-        seed: of the environments, and of everything that the explorer draws.
-
-    Raises:
-        TrainingError: an environment broke, or gave a reward or an observation that is not finite; names environment
-            and step.
-    """
-    returns, lengths = np.zeros(envs.num_envs), np.zeros(envs.num_envs, dtype=np.int64)
-    random_stream = RandomStream(seed)
-    run = stream(envs, explorer, seed)
-    names = ("observation", "reward", "terminated", "truncated", "next_observation")
-    for _ in range(count):
-        recorded: list[tuple[NDArray[Any], ...]] = []
-        episodes: list[Episode] = []
-        with random_stream:
-            for _ in range(steps):
-                step = next(run)
-                np.add(returns, step.reward, out=returns, where=step.valid)
-                lengths += step.valid
-                recorded.append(
-                    (step.observation, step.reward, step.terminated, step.truncated, step.next_observation, step.valid)
-                )
-                if np.count_nonzero(step.done):
-                    ended = np.flatnonzero(step.done & step.valid).tolist()
-                    episodes += [Episode(e, int(lengths[e]), float(returns[e]), _success(step.info, e)) for e in ended]
-                    returns[step.done], lengths[step.done] = 0.0, 0
-        *columns, valid = (np.stack(column) for column in zip(*recorded, strict=True))
-        columns[1] = np.where(valid, columns[1], 0.0)  # a step that is none has no reward, whatever stood there
-        for i in (0, 4):
-            columns[i] = cast_observation(columns[i], envs.single_observation_space)
-        action = torch.stack(drawn)
-        drawn.clear()
-        rollout = Transitions.from_numpy(dict(zip(names, columns, strict=True)), action=action)
-        yield Round(rollout.to(action.device), torch.from_numpy(valid).to(action.device), episodes)
-
-
-def _success(info: Any, env: int) -> float:
-    """What the environment said of the episode that just ended, from 0 to 1, or NaN if it said nothing of use."""
+def success(info: Any, env: int) -> float:
+    """Success that an environment's info reports for the episode that just ended, from 0 to 1; NaN if it has none."""
     info = info.get("final_info", info)
     of_one = not isinstance(info, dict)
-    if of_one:  # one dictionary for each environment, in place of one array for each key
+    if of_one:  # one dictionary for each environment, instead of one array for each key
         info = info[env] or {}
     for key in ("success", "is_success"):
         if key not in info:

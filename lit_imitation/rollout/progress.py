@@ -1,4 +1,4 @@
-"""Progress of work outside the Trainer: a bar in a terminal, lines in a file or a pipe."""
+"""Progress of rollouts outside the Trainer: a bar in a terminal, lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @runtime_checkable
 class ShowsEpisodes(Protocol):
-    """A progress bar that can show the episodes of a rollout inside a training run."""
+    """A progress bar that can show the episodes of a rollout during a training run."""
 
     def collecting(self, description: str, rollout: Episodes) -> AbstractContextManager[Callable[[Episode], None]]:
-        """Context in which the function it gives is called with each episode that ended."""
+        """Context manager whose value is called with each episode that ended."""
 
 
 class EpisodeProgress:
-    """Shows how many episodes are done, their mean return so far, and the environment steps a second."""
+    """Shows the number of finished episodes, their mean return so far, and environment steps per second."""
 
     def __init__(self, description: str, episodes: int) -> None:
         self.description, self.episodes = description, episodes
@@ -55,7 +55,7 @@ class EpisodeProgress:
             self._bar.__exit__(kind, error, trace)
 
     def __call__(self, episode: Episode) -> None:
-        """Count one more."""
+        """Count one more episode."""
         self._done += 1
         self._returns += episode.episode_return
         self._steps += episode.length

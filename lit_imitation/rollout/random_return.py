@@ -1,4 +1,4 @@
-"""The return of acting at random: the zero of the normalized score."""
+"""Return of random actions: the zero of the normalized score."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PURPOSE = "acting at random, the zero of the normalized score"
 
 
 def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = False, processes: int = 0) -> Reference:
-    """Mean return over 100 episodes of actions drawn from the action space, measured once and cached.
+    """Mean return over 100 episodes of uniformly random actions, measured once and cached.
 
     Args:
-        env_id: a registered Gymnasium id, or `module:Id-v0`.
-        env_kwargs: passed to the environment.
-        refresh: measure it again.
-        processes: at most so many environments, each in a process of its own (backend `async`), for one that may
-            crash; 0 for the fastest backend.
+        env_id: A registered Gymnasium id, or `module:Id-v0`.
+        env_kwargs: Arguments of the environment.
+        refresh: Whether to measure again instead of reading the cache.
+        processes: Maximum number of environments, each in its own process (backend `async`), for an environment that
+            may crash; 0 for the fastest backend.
     """
     backend: Backend = "async" if processes else "auto"
     what = f"return of acting at random in {env_id}"
@@ -45,5 +45,5 @@ def random_reference(env_id: str, env_kwargs: dict[str, Any], refresh: bool = Fa
 
 
 def random_return(env_id: str, **env_kwargs: Any) -> float:
-    """The mean of `random_reference`."""
+    """Mean return of random actions, see `random_reference`."""
     return random_reference(env_id, env_kwargs).mean

@@ -1,4 +1,4 @@
-"""The two ends of the normalized score: the mean returns of the expert and of acting at random."""
+"""The two ends of the normalized score: the mean returns of the expert and of random actions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import ArrayLike
 
 from lit_imitation.errors import TrainingError
-from lit_imitation.rollout.episodes import Actor, Episode, Episodes
+from lit_imitation.rollout.actor import ActorLike
+from lit_imitation.rollout.episodes import Episode, Episodes
 from lit_imitation.utils.cache import Store
 
 EPISODES = 100
-"""Over how many a reference is measured."""
+"""Episodes over which a reference is measured."""
 TOGETHER = 20
-"""How many of them are played at a time."""
+"""Environments in which they run."""
 
 
 class Reference(NamedTuple):
-    """A mean return that scores are measured by."""
+    """A mean return that normalizes scores."""
 
     mean: float
     error: float | None = None
-    """Standard error of the mean; None where it is unknown."""
+    """Standard error of the mean; None if unknown."""
     episodes: int = 0
-    """Over how many it was measured; 0 for a number that was given."""
+    """Number of measured episodes; 0 for a return that the user gave."""
 
     @classmethod
     def of(cls, returns: ArrayLike) -> Reference:
-        """From the returns `[M]` of episodes."""
+        """Reference from the returns `[M]` of episodes."""
         values = np.asarray(returns, np.float64)
         error = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else None
         return cls(float(values.mean()), error, int(values.size))
@@ -40,15 +41,22 @@ class Reference(NamedTuple):
 
 def measure(
     envs: VectorEnv[Any, Any, Any],
-    actor: Actor,
+    actor: ActorLike,
     what: str,
     progress: Callable[[Episode], None] | None = None,
     purpose: str = "",
 ) -> Reference:
-    """The reference of an actor over `EPISODES` episodes in fresh environments, which are then closed.
+    """Measure an actor's mean return over `EPISODES` episodes in fresh environments, and close them.
+
+    Args:
+        envs: Fresh vector environment from `make`.
+        actor: Chooses the actions.
+        what: Name of the measured return, for errors.
+        progress: Called with each episode as it finishes.
+        purpose: What the episodes are for, in messages about a rollout that takes long; default `what`.
 
     Raises:
-        TrainingError: a return is not finite; the text names `what`.
+        TrainingError: A return is not finite. The message starts with `what`.
     """
     returns = []
     try:
@@ -81,5 +89,5 @@ def _read(entry: Path, held: dict[str, Any]) -> Reference:
 
 
 def store(kind: str) -> Store:
-    """Where references of one kind are kept."""
+    """Cache of the references of one kind."""
     return Store(kind, _write, _read)

@@ -14,6 +14,7 @@ from PIL import Image
 from lit_imitation.envs import make_single
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.method import Method
+from lit_imitation.rollout import as_actor
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
@@ -66,10 +67,11 @@ class VideoLogger(TypeChecked, Callback):
         data = module.datamodule
         seed = derive_seed(data.seed, "video")
         env = make_single(data.env_id, **{**data.env_kwargs, "render_mode": "rgb_array"})
-        actor = module.actor()
+        actor = as_actor(module.actor(), env.observation_space)
         frames = []
         with RandomStream(seed):
             observation, _ = env.reset(seed=seed)
+            actor.reset(np.ones(1, dtype=np.bool_))
             for _ in range(self.max_steps):
                 picture: Any = env.render()
                 if not isinstance(picture, np.ndarray):
@@ -77,7 +79,7 @@ class VideoLogger(TypeChecked, Callback):
                         f"render() returned a {type(picture).__name__}, not an array, for render_mode rgb_array"
                     )
                 frames.append(Image.fromarray(picture))
-                action: Any = actor(np.asarray(observation)[None])[0]
+                action: Any = actor.act(np.asarray(observation)[None])[0]
                 observation, _, terminated, truncated, _ = env.step(action)
                 if terminated or truncated:
                     break

@@ -19,7 +19,13 @@ import numpy as np
 
 from lit_imitation.errors import ConfigError
 
-_TYPE_NAMES: dict[Any, str] = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
+_TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "text",
+    dict: "a mapping",
+}
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -169,6 +175,8 @@ def _fits(value: Any, hint: Any) -> bool:
         checked = isinstance(value, Sequence | np.ndarray) and arguments and arguments[0] in (int, float, str)
         return not checked or all(_fits(one, arguments[0]) for one in value)
     kind = Mapping if (origin or hint) is dict else origin or hint
+    if getattr(kind, "_is_runtime_protocol", False):
+        return isinstance(value, kind)
     if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
         return isinstance(value, kind)
     return True
@@ -189,6 +197,8 @@ def _describe(hint: Any) -> str:
     if origin in (list, tuple, collections.abc.Sequence):
         return "a list of whole numbers" if arguments and arguments[0] is int else "a list"
     kind = origin or hint
+    if getattr(kind, "_is_runtime_protocol", False):
+        return f"an object with {', '.join(name for name in vars(kind) if not name.startswith('_'))}"
     return _TYPE_NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")
 
 

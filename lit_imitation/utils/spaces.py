@@ -46,6 +46,10 @@ class FlatBox(Box):
         """
         return _flatten(self.original, observation, "observation")
 
+    def unflatten(self, observation: Array) -> Any:
+        """Vectors `[B, *shape]` back to a batch of the original space, each part in its own dtype and shape."""
+        return _unflatten(self.original, observation)
+
 
 def _flatten(space: Space[Any], value: Any, where: str) -> Array:
     """Flatten `value` to a vector `[d]` or `[B, d]`, in the order of `gymnasium.spaces.flatten`."""
@@ -74,6 +78,22 @@ def _flatten(space: Space[Any], value: Any, where: str) -> Array:
     if len({part.shape[:-1] for part in parts}) > 1:
         raise ValueError(f"{where} has parts with {[list(part.shape[:-1]) for part in parts]} rows; they must be equal")
     return np.concatenate(parts, -1)
+
+
+def _unflatten(space: Space[Any], flat: Array) -> Any:
+    """A batch of `space` from `[B, d]`, the inverse of `_flatten`."""
+    if isinstance(space, Dict | Tuple):
+        spaces = list(space.spaces.values()) if isinstance(space, Dict) else list(space.spaces)
+        ends = np.cumsum([gymnasium.spaces.flatdim(inner) for inner in spaces])[:-1]
+        parts = [_unflatten(inner, part) for inner, part in zip(spaces, np.split(flat, ends, axis=1), strict=True)]
+        return dict(zip(space.spaces, parts, strict=True)) if isinstance(space, Dict) else tuple(parts)
+    if isinstance(space, Discrete):
+        return (flat.argmax(axis=1) + space.start).astype(space.dtype)
+    if isinstance(space, MultiDiscrete):
+        codes = np.split(flat, np.cumsum(space.nvec.reshape(-1))[:-1], axis=1)
+        values = np.stack([code.argmax(axis=1) for code in codes], axis=1).reshape(len(flat), *space.shape)
+        return (values + space.start).astype(space.dtype)
+    return flat.reshape(len(flat), *(space.shape or ())).astype(space.dtype)
 
 
 def is_flattenable(space: Space[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What studies share, against what is known without them."""
+"""Helpers that the studies share."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from experiments.studies import common
 
 
 def counted(directory, value):
-    """A run that leaves a trace each time it is really run."""
+    """A run that leaves a trace each time it is executed."""
     with open(f"{directory}/trace", "a") as file:
         file.write(f"{value}\n")
     return {"square": np.array(value**2)}
 
 
-def test_runs_are_kept_and_only_missing_ones_run_again(tmp_path):
+def test_finished_runs_are_not_repeated(tmp_path):
     runs = [common.Run(f"run{i}", counted, {"directory": str(tmp_path), "value": i}) for i in range(3)]
     trace = tmp_path / "trace"
     assert [int(result["square"]) for result in common.execute(runs, tmp_path / "runs", jobs=1)] == [0, 1, 4]
@@ -28,7 +28,7 @@ def test_runs_are_kept_and_only_missing_ones_run_again(tmp_path):
     assert int(common.execute([other], tmp_path / "runs", jobs=1)[0]["square"]) == 49
 
 
-def test_an_interrupted_study_keeps_what_was_done_and_goes_on_there(tmp_path):
+def test_an_interrupted_study_resumes(tmp_path):
     out = tmp_path / "runs"
     runs = [
         common.Run(f"run{i}", counted, {"directory": str(tmp_path / part), "value": i})
@@ -43,20 +43,20 @@ def test_an_interrupted_study_keeps_what_was_done_and_goes_on_there(tmp_path):
 
 
 @pytest.mark.slow  # two interpreters that import torch
-def test_processes_side_by_side_give_results_in_the_order_of_the_runs(tmp_path):
+def test_parallel_results_keep_the_order_of_the_runs(tmp_path):
     runs = [common.Run(f"run{i}", counted, {"directory": str(tmp_path), "value": i}) for i in (3, 1, 2)]
     assert [int(result["square"]) for result in common.execute(runs, tmp_path / "runs", jobs=2)] == [9, 1, 4]
     assert sorted((tmp_path / "trace").read_text().split()) == ["1", "2", "3"]
 
 
-def test_the_slope_of_a_power_law_is_its_exponent():
+def test_slope_of_a_power_law_is_its_exponent():
     x = np.array([10, 20, 40, 80])
     scales = np.array([[0.5], [1.0], [3.0]])  # seeds that differ by a factor only have no spread of slopes
     slope = common.log_log_slope(x, scales * x**1.7)
     assert slope == pytest.approx((1.7, 1.7, 1.7))
 
 
-def test_the_slope_over_two_points_is_the_quotient_of_logarithms():
+def test_slope_over_two_points_is_a_ratio_of_logarithms():
     costs = np.array([[1.0, 2.0], [3.0, 14.0]])
     slope = common.log_log_slope([10, 20], costs)
     resamples = [np.log2(np.divide(*costs[[i, j]].mean(axis=0)[::-1])) for i in (0, 1) for j in (0, 1)]
@@ -64,13 +64,13 @@ def test_the_slope_over_two_points_is_the_quotient_of_logarithms():
     assert (slope.low, slope.high) == pytest.approx((min(resamples), max(resamples)))
 
 
-def test_a_seed_that_costs_nothing_does_not_break_the_slope():
+def test_a_seed_without_cost_leaves_the_slope_finite():
     slope = common.log_log_slope([1, 2, 4], [[0.0, 0.0, 0.0], [2.0, 4.0, 8.0]])
     assert slope.value == pytest.approx(1.0)
     assert np.isfinite(slope).all()
 
 
-def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
+def test_intervals_of_a_mean_have_their_coverage():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(200):
@@ -79,7 +79,7 @@ def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
     assert 0.88 < hits / 200 < 0.99
 
 
-def test_a_figure_comes_with_its_numbers_and_the_same_data_give_the_same_files(tmp_path):
+def test_figures_are_deterministic_and_have_their_numbers(tmp_path):
     files = []
     for name in ("a", "b"):
         figure, axes = common.new_figure(common.COLUMN, 2.0)

@@ -1,17 +1,16 @@
-"""The study of fine-tuning, from the expert to the page, where training takes a moment."""
+"""The study of fine-tuning on small settings, from the expert to the page."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from study_checks import check_resume
+from study_checks import resumes, rows, runs_of
 
+from experiments.__main__ import main
 from experiments.studies.finetune import QUICK, Settings, Task, run
-from lit_imitation.cli import main
 
 COMMON = {
     "seeds": 2,
@@ -38,16 +37,7 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-def runs_of(out, name):
-    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
-
-
-def rows(out):
-    with (out / "finetune.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     assert (out / "finetune.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (out / "finetune.svg").read_text()
@@ -58,24 +48,24 @@ def test_everything_is_written(study):
     assert "nan" not in page
 
 
-def test_the_expert_stops_at_its_aim_or_gives_up(study):
+def test_the_expert_stops_at_its_aim_or_its_last_step(study):
     out, _ = study
     (reached,) = runs_of(out, "CartPole-v1-expert")
     (never,) = runs_of(out, "Pendulum-v1-expert")
-    assert len(reached["curve"]) == 2  # before training, and at the first validation
+    assert len(reached["curve"]) == 2  # before training, and the first validation
     assert never["env_steps"][-1] == 768  # 600 in whole epochs
 
 
-def test_a_clone_is_where_its_fine_tuning_starts(study):
+def test_fine_tuning_starts_from_the_clone(study):
     out, _ = study
     for result in runs_of(out, "CartPole-v1-finetuned"):
-        np.testing.assert_array_equal(result["curve"][0], result["curve"][1])  # the value function alone has learned
+        np.testing.assert_array_equal(result["curve"][0], result["curve"][1])  # only the value function has learned
         assert result["env_steps"].tolist() == [0, 256, 512, 768]
     first, second = runs_of(out, "CartPole-v1-finetuned")
     assert not np.array_equal(first["shown_returns"], second["shown_returns"])
 
 
-def test_both_sides_take_equally_many_steps_and_the_seeds_differ(study):
+def test_both_sides_take_the_same_number_of_steps(study):
     out, _ = study
     for env_id in ("CartPole-v1", "Pendulum-v1"):
         tuned, scratch = runs_of(out, f"{env_id}-finetuned"), runs_of(out, f"{env_id}-scratch")
@@ -83,9 +73,9 @@ def test_both_sides_take_equally_many_steps_and_the_seeds_differ(study):
         assert not np.array_equal(scratch[0]["curve"], scratch[1]["curve"])
 
 
-def test_plotted_numbers_are_those_of_the_runs(study):
+def test_plotted_numbers_match_the_runs(study):
     out, summary = study
-    plotted = rows(out)
+    plotted = rows(out, "finetune")
     for env_id, name, label in (
         ("CartPole-v1", "finetuned", "BC, then PPO"),
         ("CartPole-v1", "scratch", "PPO from scratch"),
@@ -109,16 +99,16 @@ def test_differences_are_paired_by_seed(study):
     pairs = [a["returns"].mean() - b["returns"].mean() for a, b in zip(tuned, scratch, strict=True)]
     entry = summary["tasks"]["Pendulum-v1"]["finetuned_minus_scratch"]
     assert entry["mean"] == pytest.approx(np.mean(pairs))
-    assert entry["ci95"] == pytest.approx(sorted(pairs))  # of two seeds the bootstrap's ends are the two
+    assert entry["ci95"] == pytest.approx(sorted(pairs))  # two seeds: the interval ends at the two values
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
-    check_resume(out, lambda: run(out, TINY), summary, 2 + 2 * 2 * 2, ("Pole-v1-expert", "finetuned", "scratch"))
+    resumes(out, lambda: run(out, TINY), summary, 2 + 2 * 2 * 2, ("Pole-v1-expert", "finetuned", "scratch"))
 
 
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     for module in ("Box2D", "mujoco", "envpool"):
         pytest.importorskip(module)
     main(["study", "finetune", "--quick", "--out", str(tmp_path), "--seeds", "1"])

@@ -1,20 +1,20 @@
-"""The horizon study, from training to the page, on as little as shows that each part does its work."""
+"""The horizon study on small settings, from training to the page."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
 import numpy as np
 import pytest
-from study_checks import check_resume
+from study_checks import resumes, rows
 
+from experiments.__main__ import main
 from experiments.studies.common import quiet
 from experiments.studies.horizon import QUICK, Settings, closed_form, corridor, halvings, run
-from lit_imitation.cli import main
 from lit_imitation.envs.corridor import OFF, RARE
 from lit_imitation.experts import CONTROLLERS
+from lit_imitation.rollout import FunctionActor
 
 FIGURES = ("trajectories", "state_distributions", "compounding_error")
 TINY = Settings(
@@ -43,17 +43,12 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-def table(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     for name in FIGURES:
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text()
-        assert len(table(out / f"{name}.csv")) > 50
+        assert len(rows(out, name)) > 50
     assert json.loads((out / "horizon.json").read_text()) == json.loads(json.dumps(summary))
     page = (out / "horizon.md").read_text()
     assert all(f"]({name}.{suffix})" in page for name in FIGURES for suffix in ("png", "svg", "csv"))
@@ -61,12 +56,12 @@ def test_everything_is_written(study):
     assert "nan" not in page
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
-    check_resume(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
+    resumes(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))
 
 
-def test_both_get_equally_many_labels(study):
+def test_both_learners_get_the_same_number_of_labels(study):
     out, _ = study
     for part, labels, rounds in (("corridor", 200, 4), ("lane", 120, 2), ("lunar", 200, 1)):
         for file in (out / "runs").glob(f"{part}*"):
@@ -76,12 +71,12 @@ def test_both_get_equally_many_labels(study):
             assert len(set(np.diff(counts))) == 1
 
 
-def test_plotted_costs_are_those_of_the_json(study):
+def test_plotted_costs_match_the_json(study):
     out, summary = study
-    rows = table(out / "compounding_error.csv")
+    drawn = rows(out, "compounding_error")
     plotted = {
         (row["series"], float(row["x"])): float(row["mean"])
-        for row in rows
+        for row in drawn
         if row["panel"] == "corridor, cost against T, p = 0.05"
     }
     assert len(plotted) == len(summary["corridor"]) == 6
@@ -89,40 +84,40 @@ def test_plotted_costs_are_those_of_the_json(study):
         assert plotted[cell["learner"], cell["T"]] == pytest.approx(cell["cost"]["mean"], rel=1e-4)
 
 
-def test_plotted_slopes_are_those_of_the_plotted_costs(study):
-    """A line through the points in the file, on double logarithmic paper."""
+def test_slopes_match_the_plotted_costs(study):
+    """They are slopes of lines through the points in the file, in logarithms."""
     out, summary = study
-    rows = table(out / "compounding_error.csv")
+    plotted = rows(out, "compounding_error")
     for panel, part in (
         ("corridor, cost against T, p = 0.05", "corridor p=0.05"),
         ("LaneKeeping, cost against T", "lane_keeping"),
         ("LunarLander, cost against T", "lunar_lander"),
     ):
         for name in ("bc", "dagger"):
-            points = [(float(r["x"]), float(r["mean"])) for r in rows if (r["panel"], r["series"]) == (panel, name)]
+            points = [(float(r["x"]), float(r["mean"])) for r in plotted if (r["panel"], r["series"]) == (panel, name)]
             slope, _ = np.polyfit(*np.log(points).T, 1)
             assert summary["slopes"][part][name]["slope"] == pytest.approx(slope, abs=1e-3)
 
 
-def test_plotted_trajectories_and_distributions_are_those_of_the_runs(study):
+def test_plotted_paths_and_distributions_match_the_runs(study):
     out, _ = study
     lanes = [np.load(file) for file in sorted((out / "runs").glob("lane*"))]
-    drawn = table(out / "trajectories.csv")
+    drawn = rows(out, "trajectories")
     for row in drawn[:: len(drawn) // 50]:
         path = lanes[int(row["seed"])][f"{row['driver']}_paths"][int(row["trajectory"]), int(row["step"])]
         np.testing.assert_allclose([float(row["x"]), float(row["y"])], path, rtol=1e-5, atol=1e-6)
     assert {row["seed"] for row in drawn} == {"0", "1"}
-    rows = table(out / "state_distributions.csv")
+    plotted = rows(out, "state_distributions")
     for name in ("expert", "bc", "dagger"):
-        offsets = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == ("offset", name)]
+        offsets = [float(row["share"]) for row in plotted if (row["panel"], row["series"]) == ("offset", name)]
         np.testing.assert_allclose(offsets, np.mean([lane[f"{name}_offsets"] for lane in lanes], axis=0), atol=1e-6)
         for panel in ("offset", "angle"):
-            shares = [float(row["share"]) for row in rows if (row["panel"], row["series"]) == (panel, name)]
+            shares = [float(row["share"]) for row in plotted if (row["panel"], row["series"]) == (panel, name)]
             assert sum(shares) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize(("epsilon", "horizon"), [(0.01, 10), (0.2, 7), (0.0, 5)])
-def test_closed_forms(epsilon, horizon):
+def test_closed_forms_match_their_sums(epsilon, horizon):
     stays = sum(1 - (1 - epsilon) ** t for t in range(1, horizon + 1))
     assert closed_form(epsilon, horizon, recovers=False) == pytest.approx(stays)
     # x_t = ε (1 − x_{t−1}) has x_t = ε/(1+ε) (1 − (−ε)^t).
@@ -130,15 +125,16 @@ def test_closed_forms(epsilon, horizon):
     assert closed_form(epsilon, horizon, recovers=True) == pytest.approx(back)
 
 
-def test_costs_are_read_off_at_halvings():
+def test_halvings_of_a_horizon():
     assert halvings(320) == [20, 40, 80, 160, 320]
 
 
-def test_a_corridors_measures_are_those_of_a_known_learner():
-    """One that errs in one of four rare situations, and does not return."""
+def test_corridor_measures_of_a_known_learner():
+    """The learner errs in one of four rare situations, and does not return."""
     expert = CONTROLLERS[corridor.ENV]
     kwargs = {"horizon": 20, "probability": 0.2, "situations": 4}
 
+    @FunctionActor
     def learner(observation):
         return np.where((observation == RARE) | (observation == OFF), 0, expert(observation))
 
@@ -151,8 +147,8 @@ def test_a_corridors_measures_are_those_of_a_known_learner():
 
 
 @pytest.mark.slow
-def test_the_clone_errs_on_what_it_has_not_seen_and_on_nothing_else():
-    """ε is p (1 − p/R)ⁿ on average, and the costs are those of errors at the measured rate, independent per step."""
+def test_the_clone_errs_only_on_unseen_situations():
+    """ε is p (1 − p/R)ⁿ on average; costs are those of independent errors at the measured rate."""
     recipe = {"labels": 3200, "initial": 640, "rounds": 4, "epochs": 8, "learning_rate": 0.05, "batch_size": 256}
     rates = []
     for T in (10, 40):
@@ -171,16 +167,9 @@ def test_the_clone_errs_on_what_it_has_not_seen_and_on_nothing_else():
 
 
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     pytest.importorskip("Box2D")
     main(["study", "horizon", "--quick", "--out", str(tmp_path), "--jobs", "2", "--seeds", "2"])
     summary = json.loads((tmp_path / "horizon.json").read_text())
     assert summary["settings"] == json.loads(json.dumps(dataclasses.asdict(QUICK) | {"corridor_seeds": 2, "seeds": 2}))
     assert all((tmp_path / f"{name}.png").exists() for name in FIGURES)
-
-
-def test_numbers_that_make_no_study_are_refused(capsys, tmp_path):
-    with pytest.raises(SystemExit) as stop:
-        main(["study", "horizon", "--out", str(tmp_path), "--jobs", "0"])
-    assert stop.value.code == 1
-    assert "--jobs and --seeds must be at least 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The study of inverse RL, from the demonstrations to the page, where training takes a moment."""
+"""The study of inverse RL on small settings, from the demonstrations to the page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from study_checks import check_resume, rows
+from study_checks import resumes, rows
 
+from experiments.__main__ import main
 from experiments.studies.common import quiet
 from experiments.studies.inverse_rl import QUICK, Settings, learners, run
 from experiments.studies.inverse_rl.figures import CORNER
 from experiments.studies.inverse_rl.maps import drawn, epic_distance, losses, optimal_actions, scaled, shaped
 from experiments.studies.inverse_rl.worlds import WORLDS, built, lake
-from lit_imitation.cli import main
 from lit_imitation.tabular import TabularMDP
 
 RECIPES = Path(__file__).parents[2] / "configs" / "maxent_irl"
@@ -62,7 +62,7 @@ def best(mdp, reward):
 
 
 def worth(mdp, policy):
-    """The mean over all states of the true value of a policy, actions `[S]` or `[S, A]`, by a linear system."""
+    """The true value of a policy (`[S]` or `[S, A]`), mean over all states, by a linear system."""
     if policy.ndim == 1:
         policy = np.eye(mdp.num_actions)[policy]
     moves = np.einsum("sa,ast->st", policy, dense(mdp))
@@ -78,7 +78,7 @@ def soft(mdp):
     return np.exp(q - value).T
 
 
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     for name in ("inverse_rl", "value_difference"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -90,14 +90,12 @@ def test_everything_is_written(study):
     )
     entry = summary["curves"]["object_world"]["linear"]["fresh"]["value_share"][1]
     assert f"{entry['mean']:.3f} [{entry['ci95'][0]:.3f}, " in page
-    assert (
-        f"recovered\n  reward (b) from the true one is **{summary['lake']['recovered']['epic_distance']:.2f}**" in page
-    )
+    assert f"reward (b) is **{summary['lake']['recovered']['epic_distance']:.2f}**" in " ".join(page.split())
     assert not any(word in page for word in ("nan", "None"))
 
 
-def test_values_are_the_true_ones_of_the_recovered_rewards_policy(study):
-    """Where it was demonstrated, and in the world with the next seed, by the features there."""
+def test_values_are_those_of_the_recovered_policy(study):
+    """In the world of the demonstrations, and in the world of the next seed by its features."""
     out, summary = study
     for world, small in (("object_world", {"size": 6, "objects": 8}), ("binary_world", {"size": 14})):
         for name in ("deep", "linear"):
@@ -120,7 +118,7 @@ def test_values_are_the_true_ones_of_the_recovered_rewards_policy(study):
             assert entry["value_share"][1]["seeds"][1] == pytest.approx(found["fresh_reached"] / found["fresh_optimal"])
 
 
-def test_who_demonstrates_is_the_soft_expert(study):
+def test_the_soft_expert_demonstrates(study):
     out, summary = study
     found, mdp = result(out, "binary_world-deep-4-seed1"), built("binary_world", {"size": 14, "seed": 100})
     assert found["expert"] == pytest.approx(worth(mdp, soft(mdp)), rel=1e-3)
@@ -132,7 +130,7 @@ def test_who_demonstrates_is_the_soft_expert(study):
     assert lakes["shown"].shape == (learners.SHOWN, 12)
 
 
-def test_no_world_is_met_twice(monkeypatch):
+def test_every_world_is_used_once(monkeypatch):
     met = []
     monkeypatch.setattr(
         "experiments.studies.inverse_rl.execute", lambda runs, *_: [met.extend(run.arguments for run in runs)][:0]
@@ -144,10 +142,10 @@ def test_no_world_is_met_twice(monkeypatch):
     trained, fresh = ({one[place]["seed"] for one in curves} for place in ("arguments", "fresh"))
     assert len(trained) == len(fresh) == 5
     assert not trained & fresh
-    assert 0 not in trained  # by which the recipes were tuned
+    assert 0 not in trained  # the recipes were tuned on it
 
 
-def test_the_maps_are_the_recovered_rewards_and_the_arrows_their_best_actions(study):
+def test_maps_show_recovered_rewards_and_optimal_actions(study):
     out, _ = study
     plotted = rows(out, "inverse_rl")
     for world, series, name, mdp in (
@@ -169,7 +167,7 @@ def test_the_maps_are_the_recovered_rewards_and_the_arrows_their_best_actions(st
             assert float(row["loss"]) == pytest.approx(value[:, cell].max() - value[action, cell], abs=1e-4)
 
 
-def test_plotted_curves_are_those_of_the_json(study):
+def test_plotted_curves_match_the_json(study):
     out, summary = study
     plotted = rows(out, "value_difference")
     for world, told in summary["curves"].items():
@@ -183,7 +181,7 @@ def test_plotted_curves_are_those_of_the_json(study):
                         assert mine == pytest.approx(values | {"mean": entry["mean"]}, rel=1e-4)
 
 
-def test_the_lakes_true_arrows_lead_round_it_to_the_goal():
+def test_true_arrows_lead_around_the_lake_to_the_goal():
     mdp = lake(pay=3.0, slip=0.0)
     action = optimal_actions(mdp, mdp.reward, GAMMA)
     moves, truth = dense(mdp), mdp.reward.values.numpy()
@@ -194,18 +192,18 @@ def test_the_lakes_true_arrows_lead_round_it_to_the_goal():
             visited.append(int(moves[action[visited[-1]], visited[-1]].argmax()))
         assert truth[visited[-1]] == 3.0
         paid = truth[visited]
-        assert not ((paid[:-1] == 0) & (paid[1:] < 0)).any()  # nobody goes in who is not in it
+        assert not ((paid[:-1] == 0) & (paid[1:] < 0)).any()  # no path enters the lake from outside
 
 
-def test_losses_by_hand():
-    """Two places, of which one pays 1: to stay at the other costs what half a step's delay does."""
+def test_losses_match_a_hand_calculation():
+    """Two places, one of which pays 1: staying at the other costs half a step's reward."""
     stay, go = np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]])
     mdp = TabularMDP(np.stack([stay, go], axis=1), reward=[0.0, 1.0])
     np.testing.assert_allclose(losses(mdp, np.array([0, 0]), 0.5), [0.5, 0.0], atol=1e-6)
     np.testing.assert_allclose(losses(mdp, np.array([1, 1]), 0.5), [0.0, 0.0], atol=1e-6)
 
 
-def test_factor_and_constant_are_free_but_not_the_sign():
+def test_scaling_fits_factor_and_constant_but_not_the_sign():
     truth = np.random.default_rng(0).normal(size=50)
     found, factor = scaled(3.0 * truth - 7.0, truth)
     np.testing.assert_allclose(found, truth, atol=1e-12)
@@ -220,7 +218,7 @@ def test_factor_and_constant_are_free_but_not_the_sign():
     assert epic_distance(mdp, 3.0 * mdp.reward.values.numpy() - 7.0, GAMMA) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_potential_changes_what_steps_pay_but_neither_policy_nor_epic(study):
+def test_a_potential_changes_rewards_but_not_the_policy(study):
     _, summary = study
     mdp = lake(**TINY.lake.arguments)
     noise = np.random.default_rng(3).normal(0.0, 3.0, mdp.num_states)
@@ -231,7 +229,7 @@ def test_a_potential_changes_what_steps_pay_but_neither_policy_nor_epic(study):
     assert other.pearson > 0.3
     expected = truth + GAMMA * (dense(mdp) @ noise).mean(0) - noise
     np.testing.assert_allclose(other.map.reward, expected, atol=1e-9)
-    # The same noise as a reward of its own does both.
+    # The same noise as a reward of its own changes both.
     assert epic_distance(mdp, truth + noise, GAMMA) > 0.3
     assert (drawn(mdp, truth + noise, GAMMA).loss > 1e-6).any()
     told = summary["lake"]["with_potential"]
@@ -239,8 +237,8 @@ def test_a_potential_changes_what_steps_pay_but_neither_policy_nor_epic(study):
     assert told["epic_distance"] < 1e-6 < 0.1 < summary["lake"]["recovered"]["epic_distance"]
 
 
-def test_many_demonstrations_bring_the_lake_back():
-    """All of it, to the map: where it lies, and that to avoid it pays."""
+def test_many_demonstrations_recover_the_lake():
+    """The recovered map shows where the lake is and that avoiding it pays."""
     arguments = {"pay": 3.0, "slip": 0.2}
     data = {"expert": "soft", "expert_gamma": GAMMA, "expert_trajectories": 400, "steps_per_trajectory": 20}
     model = {"gamma": GAMMA, "learning_rate": 0.15, "gap_tolerance": 0.0}
@@ -254,8 +252,8 @@ def test_many_demonstrations_bring_the_lake_back():
 
 
 @pytest.mark.parametrize("task", Settings().tasks, ids=lambda task: task.world)
-def test_settings_are_those_of_the_recipes(task):
-    """But for the weights of steps, with which the study was measured, and the regularization that goes with them."""
+def test_settings_match_the_recipes(task):
+    """Except for the weights of steps and the regularization that goes with them."""
     assert task.model["step_weights"] == "discounted"
     model = {name: value for name, value in task.model.items() if name != "step_weights"} | {"l2_coefficient": 0.001}
     recipe = yaml.safe_load((RECIPES / f"{task.world}.yaml").read_text())
@@ -275,16 +273,16 @@ def test_settings_are_those_of_the_recipes(task):
     }
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     torch.manual_seed(123)
-    check_resume(
+    resumes(
         out, lambda: run(out, TINY), summary, 1 + 2 * 2 * 2 * 2, ("lake", "object_world-deep", "binary_world-linear")
     )
 
 
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     main(["study", "inverse_rl", "--quick", "--out", str(tmp_path), "--seeds", "1"])
     summary = json.loads((tmp_path / "inverse_rl.json").read_text())
     assert summary["settings"] == json.loads(json.dumps(dataclasses.asdict(QUICK.with_seeds(1))))

@@ -1,21 +1,20 @@
-"""The study of sample efficiency, from the expert to the page, where training takes a moment."""
+"""The study of sample efficiency on small settings, from the expert to the page."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
-from study_checks import check_resume
+from study_checks import resumes, rows, runs_of
 
+from experiments.__main__ import main
 from experiments.studies.sample_efficiency import QUICK, Settings, Task, censored, pooled, run, steps_to, summarize
 from experiments.studies.sample_efficiency.architecture import WINDOW, smooth
 from experiments.studies.sample_efficiency.figure import Lanes
 from experiments.studies.sample_efficiency.page import NAMES
-from lit_imitation.cli import main
 from lit_imitation.rollout.random_return import random_return
 from lit_imitation.utils.statistics import interquartile_mean
 
@@ -50,16 +49,7 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-def runs_of(out, name):
-    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
-
-
-def rows(out, name="sample_efficiency"):
-    with (out / f"{name}.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     for name in ("sample_efficiency", "gail_architecture"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -72,7 +62,7 @@ def test_everything_is_written(study):
     assert not any(word in page for word in ("nan", "None"))
 
 
-def test_all_imitators_are_shown_equally_much(study):
+def test_all_imitators_get_the_same_number_of_labels(study):
     out, _ = study
     for env_id, length in (("CartPole-v1", 500), ("Pendulum-v1", 200)):
         clones, gails = (runs_of(out, f"{env_id}-{method}-2-in10") for method in ("bc", "gail"))
@@ -83,18 +73,18 @@ def test_all_imitators_are_shown_equally_much(study):
         assert [int(result["labels"]) for result in runs_of(out, f"{env_id}-bc-2-in1-")] == [2 * length] * 2
 
 
-def test_gail_and_ppo_take_equally_many_steps_unless_gail_is_to_stop(study):
+def test_gail_and_ppo_take_the_same_number_of_steps(study):
     out, _ = study
     for env_id, ends in (("CartPole-v1", [0, 256, 512, 768]), ("Pendulum-v1", [0, 256, 512])):
         for result in (*runs_of(out, f"{env_id}-gail-2-"), *runs_of(out, f"{env_id}-ppo")):
             assert result["env_steps"].tolist() == ends
     (stopped,) = runs_of(out, "CartPole-v1-gail-1-")
-    assert stopped["env_steps"].tolist() == [0, 256]  # whoever holds the pole for a moment has 0.01 of 500
+    assert stopped["env_steps"].tolist() == [0, 256]  # holding the pole for a moment is 0.01 of 500
 
 
-def test_plotted_numbers_are_those_of_the_runs(study):
+def test_plotted_numbers_match_the_runs(study):
     out, summary = study
-    plotted = [row for row in rows(out) if row["panel"] == "return"]
+    plotted = [row for row in rows(out, "sample_efficiency") if row["panel"] == "return"]
     for env_id, task in summary["tasks"].items():
         for method, label in (("dagger", "DAgger"), ("gail", "GAIL"), ("ppo", "PPO on the true reward")):
             found = runs_of(out, f"{env_id}-{method}-2" if method == "gail" else f"{env_id}-{method}")
@@ -113,7 +103,7 @@ def test_plotted_numbers_are_those_of_the_runs(study):
     np.testing.assert_allclose([float(row["validation_return_mean"]) for row in validations], run["curve"], rtol=1e-5)
 
 
-def test_scores_are_0_at_random_and_1_at_the_expert(study):
+def test_scores_are_0_for_random_and_1_for_the_expert(study):
     out, summary = study
     task = summary["tasks"]["CartPole-v1"]
     (expert,) = runs_of(out, "CartPole-v1-expert")
@@ -126,7 +116,7 @@ def test_scores_are_0_at_random_and_1_at_the_expert(study):
     assert summary["pooled"]["ppo"]["iqm"] == pytest.approx(np.mean(sorted(both)[1:3]))
 
 
-def test_steps_and_labels_are_those_of_the_first_validation_that_is_there():
+def test_steps_and_labels_of_the_first_good_validation():
     curve = {"env_steps": np.array([0, 10, 20, 30]), "curve": np.array([1.0, 5.0, 2.0, 9.0])}
     assert steps_to(5.0, curve | {"labels": np.array([3, 4, 5, 6])}, 0) == (10.0, 4.0)
     assert steps_to(6.0, curve | {"labels": np.array(7)}, 0) == (30.0, 7.0)
@@ -134,22 +124,22 @@ def test_steps_and_labels_are_those_of_the_first_validation_that_is_there():
     assert steps_to(9.5, curve, 0) == (math.inf, math.inf)
 
 
-def test_an_untrained_policy_that_happens_to_be_there_does_not_count():
+def test_a_lucky_untrained_policy_does_not_count():
     lucky = {"env_steps": np.array([0, 10, 20]), "curve": np.array([9.0, 2.0, 9.0]), "labels": np.array([3, 4, 5])}
     assert steps_to(5.0, lucky, 1) == (20.0, 5.0)
     assert steps_to(5.0, lucky, 0) == (0.0, 3.0)  # a clone, before DAgger's first question
 
 
 def made_up(finals, curves, labels, env_steps=(0, 10, 20)):
-    """Runs with these returns at the end and at their validations."""
+    """Runs with given final returns and validation returns."""
     return [
         {"returns": np.full(2, end), "curve": np.array(curve), "env_steps": np.array(env_steps), "labels": np.array(n)}
         for end, curve, n in zip(finals, curves, labels, strict=True)
     ]
 
 
-def test_the_trade_of_five_seeds():
-    """Labels are means, steps interquartile means: of five, one seed is cut from each end."""
+def test_labels_and_steps_of_five_seeds():
+    """Labels are means, steps interquartile means: of five seeds the lowest and highest are cut."""
     random, expert = random_return("CartPole-v1"), {"returns": np.array([100.0, 100.0])}
     curves = [[0, 95, 50], [99, 20, 95], [0, 95, 95], [0, 20, 30], [0, 20, 95]]
     labels = [1, 2, 3, 4, 90]
@@ -173,7 +163,7 @@ def test_the_trade_of_five_seeds():
     assert bc["score"]["iqm"] == pytest.approx(np.mean(clones))
 
 
-def test_a_seed_that_never_is_there_comes_after_all_others():
+def test_a_seed_that_never_reaches_the_aim_is_the_latest():
     never = math.inf
     some = censored([500.0, never, 200.0, 300.0, 100.0])
     assert some["iqm"] == pytest.approx(1000 / 3)  # of 200, 300 and 500: of five, one is cut from each end
@@ -183,7 +173,7 @@ def test_a_seed_that_never_is_there_comes_after_all_others():
     assert censored([never] * 5) == {"iqm": None, "ci95": [None, None], "seeds": [None] * 5}
 
 
-def test_lanes_stand_beyond_all_counts_of_steps():
+def test_lanes_lie_outside_all_step_counts():
     lanes = Lanes(100.0, 1e6)  # four decades, of which a unit is a fifth
     assert lanes.place(5e3, "gail") == 5e3
     assert lanes.place(0.0, "dagger") == pytest.approx(100 * 10**-0.7)
@@ -191,14 +181,14 @@ def test_lanes_stand_beyond_all_counts_of_steps():
     assert lanes.place(None, "bc") == pytest.approx(1e6 * 10**1.0)
 
 
-def test_environments_are_the_strata_of_what_is_pooled():
+def test_pooled_scores_are_stratified_by_environment():
     tasks = {name: {"scores": {m: {"seeds": [value] * 4} for m in ("bc", "dagger", "gail", "ppo")}}
              for name, value in (("a", 0.0), ("b", 1.0))}  # fmt: skip
-    # Drawn over all eight, a resample could hold one environment more than the other.
+    # An unstratified resample could hold one environment more often than the other.
     assert pooled(tasks)["gail"] == {"iqm": 0.5, "ci95": [0.5, 0.5]}
 
 
-def test_a_round_without_a_value_is_left_out_of_the_mean():
+def test_smoothing_ignores_rounds_without_a_value():
     values = np.arange(40.0)
     values[20] = np.nan
     half = WINDOW // 2
@@ -208,9 +198,9 @@ def test_a_round_without_a_value_is_left_out_of_the_mean():
     assert np.isnan(smooth(np.full(5, np.nan))).all()
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
-    check_resume(
+    resumes(
         out,
         lambda: run(out, TINY),
         summary,
@@ -220,7 +210,7 @@ def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
 
 
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     for module in ("mujoco", "envpool"):
         pytest.importorskip(module)
     main(["study", "sample_efficiency", "--quick", "--out", str(tmp_path), "--seeds", "1"])

@@ -1,4 +1,4 @@
-"""The study of transfer, from the expert to the page, where training takes a moment."""
+"""The study of transfer on small settings, from the expert to the page."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from study_checks import check_resume, rows
+from study_checks import resumes, rows
 
+from experiments.__main__ import main
 from experiments.studies.common import quiet
 from experiments.studies.transfer import AIRLS, IMITATORS, QUICK, Settings, learners, planning, run
 from experiments.studies.transfer.worlds import GRID, WORLDS, maze_grid
-from lit_imitation.cli import main
 from lit_imitation.envs import make, point_mass_maze
 from lit_imitation.errors import ConfigError
 from lit_imitation.rewards import load_reward
@@ -42,7 +42,7 @@ def result(out, name):
     return dict(np.load(file))
 
 
-def test_everything_is_written(study):
+def test_all_files_are_written(study):
     out, summary = study
     for name in ("transfer", "maze_rewards"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -56,12 +56,12 @@ def test_everything_is_written(study):
     assert "nan" not in page
 
 
-def test_the_page_says_of_each_row_what_the_json_has(study):
+def test_the_page_matches_the_json(study):
     out, summary = study
     maze = summary["tasks"]["maze"]
     tables: list[list[list[str]]] = [[]]
     for line in (out / "transfer.md").read_text().splitlines():
-        if line.startswith("| "):
+        if line.startswith("|"):
             tables[-1].append([cell.strip() for cell in line.split("|")[1:-1]])
         elif tables[-1]:
             tables.append([])
@@ -84,7 +84,7 @@ def test_the_page_says_of_each_row_what_the_json_has(study):
     assert [row[1] for row in quality] == ["AIRL, r(s)", "AIRL, r(s, a)", "GAIL"]
 
 
-def test_a_row_is_the_true_return_in_the_second_environment(study):
+def test_rows_are_true_returns_in_the_second_environment(study):
     out, summary = study
     maze = summary["tasks"]["maze"]
     for row, name in (
@@ -101,7 +101,7 @@ def test_a_row_is_the_true_return_in_the_second_environment(study):
     assert maze["random_return"] < -40
 
 
-def test_plotted_numbers_are_those_of_the_json(study):
+def test_plotted_numbers_match_the_json(study):
     out, summary = study
     maze = summary["tasks"]["maze"]
     plotted = rows(out, "transfer")
@@ -149,7 +149,7 @@ def test_the_reward_that_is_used_is_the_one_that_was_learned(study, tmp_path):
         assert torch.equal(*at) == (row == "airl_state")
 
 
-def test_a_fresh_policy_is_paid_by_the_learned_reward_and_measured_by_the_true_one(tmp_path, monkeypatch):
+def test_fresh_policy_learns_on_the_given_reward(tmp_path, monkeypatch):
     """With a reward in place of the learned one that leads into the lower left corner, it goes there."""
 
     class Corner(RewardModel):
@@ -168,8 +168,8 @@ def test_a_fresh_policy_is_paid_by_the_learned_reward_and_measured_by_the_true_o
     assert found["returns"].mean() < -55  # 0.72 from the goal
 
 
-def test_a_reward_is_planned_for_in_the_mirrored_maze(tmp_path, monkeypatch):
-    """The true one leads around the barrier to the goal; one that pays for the lower left corner leads there."""
+def test_planning_in_the_mirrored_maze(tmp_path, monkeypatch):
+    """The true reward leads around the barrier to the goal; a reward of the lower left corner leads there."""
     best = planning.planned(20, 0)
     # Around the barrier's end at x = 0.4 the way takes 25 steps or so; to stand at the barrier would cost 0.2 a step.
     assert best["returns"].min() > -8.5
@@ -186,8 +186,8 @@ def test_a_reward_is_planned_for_in_the_mirrored_maze(tmp_path, monkeypatch):
     assert np.linalg.norm(path[-1] + 0.1) < 0.02
 
 
-def test_the_expert_is_paid_for_its_entropy():
-    """α times −log π of what it played, beside the reward of the environment."""
+def test_the_expert_gets_an_entropy_reward():
+    """The environment's reward plus α times −log π of the executed action."""
     envs = make(WORLDS["maze"].source, 3, 0, "vector")
     spaces = envs.single_observation_space, envs.single_action_space
     module = learners.MaximumEntropy(learners.PPO, learners.POLICY, 0.2)
@@ -203,8 +203,8 @@ def test_the_expert_is_paid_for_its_entropy():
     assert not torch.equal(paid.rollout.reward, taken.reward)
 
 
-def test_the_true_rewards_are_the_environments_own():
-    """As functions of transitions, for EPIC; the ant's but for contact forces and the time within a step."""
+def test_true_rewards_match_the_environments():
+    """As functions of transitions, for EPIC; the ant's without contact forces and the time within a step."""
     for world, pair in WORLDS.items():
         if world == "ant":
             pytest.importorskip("mujoco")
@@ -223,7 +223,7 @@ def test_the_true_rewards_are_the_environments_own():
             assert np.corrcoef(found, taken.reward)[0, 1] > 0.8
 
 
-def test_quality_knows_a_good_reward_from_a_bad_one():
+def test_quality_separates_a_good_reward_from_a_bad_one():
     pair = WORLDS["maze"]
 
     class Given:
@@ -246,10 +246,10 @@ def test_quality_knows_a_good_reward_from_a_bad_one():
     np.testing.assert_allclose(nothing.next_observation, moved, atol=1e-6)
 
 
-def test_again_nothing_is_trained_and_what_was_lost_comes_out_the_same(study):
+def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
-    # The bytes of a checkpoint name the moment at which it was packed.
-    check_resume(
+    # A checkpoint's bytes contain the time when it was packed.
+    resumes(
         out,
         lambda: run(out, TINY),
         summary,
@@ -265,14 +265,8 @@ def test_tasks_are_chosen_by_name():
         Settings().with_tasks(["labyrinth"])
 
 
-def test_other_studies_have_no_tasks_to_choose_from(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        main(["study", "horizon", "--out", str(tmp_path), "--tasks", "maze"])
-    assert "has no --tasks" in capsys.readouterr().err
-
-
 @pytest.mark.slow
-def test_quick_runs_the_whole_of_it_from_the_command_line(tmp_path):
+def test_quick_runs_from_the_command_line(tmp_path):
     pytest.importorskip("mujoco")
     main(["study", "transfer", "--quick", "--out", str(tmp_path), "--seeds", "1"])
     summary = json.loads((tmp_path / "transfer.json").read_text())

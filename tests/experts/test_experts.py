@@ -24,7 +24,7 @@ BOX = spaces.Box(np.array([-1, -2], np.float32), np.array([1, 4], np.float32))
 
 
 class Evil:
-    """Unpickled, it makes a file: the trace that code ran."""
+    """Creates a file when unpickled, as a trace that code ran."""
 
     def __init__(self, trace):
         self.trace = trace
@@ -37,9 +37,14 @@ class Evil:
 
 
 @pytest.mark.parametrize("spec", ["", "oracle", "npz:", "sb3:", "checkpoint:", "./my.npz", "a.b:", ":f", "zip:a/b.zip"])
-def test_an_unknown_form_is_an_error_that_lists_the_forms(spec):
+def test_unknown_expert_lists_the_forms(spec):
     with pytest.raises(ExpertError, match=r"(?s)there is no expert.*scripted.*npz:PATH.*sb3:PATH.*module:function"):
         load_expert(spec, "CartPole-v1", OBSERVATION, DISCRETE)
+
+
+def mine(expert, action_space):
+    """Its checked `act`."""
+    return checked(expert, OBSERVATION, action_space, "mine").act
 
 
 # --- checked ----------------------------------------------------------------------------------------------------------
@@ -48,90 +53,90 @@ def test_an_unknown_form_is_an_error_that_lists_the_forms(spec):
 @pytest.mark.parametrize(
     ("space", "answer", "message"),
     [
-        (DISCRETE, np.array([[0], [1]]), r"mine answered with shape \(2, 1\) where \(2,\)"),
-        (DISCRETE, np.array(1), r"shape \(\) where \(2,\)"),
-        (DISCRETE, np.array([0.0, 1.0]), "dtype float64 where integers"),
+        (DISCRETE, np.array([[0], [1]]), r"mine returned shape \(2, 1\) instead of shape \(2,\)"),
+        (DISCRETE, np.array(1), r"shape \(\) instead of shape \(2,\)"),
+        (DISCRETE, np.array([0.0, 1.0]), "dtype float64 instead of integers"),
         (DISCRETE, np.array([0, 4]), r"row 1, action 4 is not in Discrete\(4\)"),
         (DISCRETE, np.array([-1, 4]), r"row 0, action -1"),
-        (BOX, np.zeros((2, 3)), r"shape \(2, 3\) where \(2, 2\)"),
+        (BOX, np.zeros((2, 3)), r"shape \(2, 3\) instead of shape \(2, 2\)"),
         (BOX, np.array([[0, 0], [0, np.nan]]), r"row 1, action \[0.0, nan\]"),
         (BOX, np.array([[0, 4], [0, 4.5]]), r"row 1, action \[0.0, 4.5\] is not in Box"),
-        (BOX, np.array([["a", "b"], ["c", "d"]]), "dtype <U1 where numbers"),
-        (BOX, None, "answered with None"),
+        (BOX, np.array([["a", "b"], ["c", "d"]]), "dtype <U1 instead of numbers"),
+        (BOX, None, "returned None"),
         (BOX, {"a": 1}, r"shape \(\)"),
     ],
 )
-def test_checked_names_what_is_wrong_with_an_answer(space, answer, message):
+def test_checked_names_the_fault_of_an_action(space, answer, message):
     with pytest.raises(ExpertError, match=message):
-        checked(lambda observation: answer, space, "mine")(np.zeros((2, 3)))
+        mine(lambda observation: answer, space)(np.zeros((2, 3)))
 
 
-def test_checked_gives_the_protocols_dtypes():
+def test_checked_converts_dtypes():
     shifted = spaces.Discrete(2, start=5)
-    assert checked(lambda o: [5, 6], shifted, "mine")(np.zeros((2, 3))).dtype == np.int64
-    answer = checked(lambda o: [[1, 4], [-1, -2]], BOX, "mine")(np.zeros((2, 3)))
+    assert mine(lambda o: [5, 6], shifted)(np.zeros((2, 3))).dtype == np.int64
+    answer = mine(lambda o: [[1, 4], [-1, -2]], BOX)(np.zeros((2, 3)))
     assert answer.dtype == np.float32
     np.testing.assert_array_equal(answer, [[1, 4], [-1, -2]])
 
 
-def test_checked_knows_several_discrete_actions():
+def test_checked_accepts_multidiscrete_actions():
     several = spaces.MultiDiscrete([2, 3], start=[0, 5])
-    answer = checked(lambda o: np.int32([[0, 5], [1, 7]]), several, "mine")(np.zeros((2, 3)))
+    answer = mine(lambda o: np.int32([[0, 5], [1, 7]]), several)(np.zeros((2, 3)))
     assert answer.dtype == np.int64
     with pytest.raises(ExpertError, match=r"row 1, action \[1, 8\] is not in MultiDiscrete"):
-        checked(lambda o: np.array([[0, 5], [1, 8]]), several, "mine")(np.zeros((2, 3)))
-    with pytest.raises(ExpertError, match=r"dtype float64 where integers"):
-        checked(lambda o: np.array([[0.0, 5], [1, 7]]), several, "mine")(np.zeros((2, 3)))
+        mine(lambda o: np.array([[0, 5], [1, 8]]), several)(np.zeros((2, 3)))
+    with pytest.raises(ExpertError, match=r"dtype float64 instead of integers"):
+        mine(lambda o: np.array([[0.0, 5], [1, 7]]), several)(np.zeros((2, 3)))
     assert not space_mismatch(several, spaces.MultiDiscrete([2, 3], start=[0, 5]), bounds=True)
     for other in (spaces.MultiDiscrete([2, 3]), spaces.MultiDiscrete([2], start=[0]), spaces.Discrete(2), BOX):
         assert space_mismatch(several, other, bounds=False)
 
 
 @pytest.mark.parametrize("pack", [list, tuple, np.asarray, torch.tensor, lambda a: torch.tensor(a).requires_grad_()])
-def test_checked_reads_any_kind_of_array_and_pairs_without_state(pack):
+def test_checked_reads_arrays_lists_tensors_and_pairs(pack):
     wanted = [[1.0, 4.0], [-1.0, -2.0], [0.0, 0.5]]
     for given in (pack(wanted), (pack(wanted), None), [torch.tensor(row, requires_grad=True) for row in wanted]):
-        answer = checked(lambda o, given=given: given, BOX, "mine")(np.zeros((3, 3)))
+        answer = mine(lambda o, given=given: given, BOX)(np.zeros((3, 3)))
         assert type(answer) is np.ndarray
         assert answer.dtype == np.float32
         np.testing.assert_array_equal(answer, wanted)
 
 
 def test_checked_reads_a_pair_of_two_actions_as_two_actions():
-    np.testing.assert_array_equal(checked(lambda o: (1, 2), DISCRETE, "mine")(np.zeros((2, 3))), [1, 2])
-    np.testing.assert_array_equal(checked(lambda o: ([1], None), DISCRETE, "mine")(np.zeros((1, 3))), [1])
+    np.testing.assert_array_equal(mine(lambda o: (1, 2), DISCRETE)(np.zeros((2, 3))), [1, 2])
+    np.testing.assert_array_equal(mine(lambda o: ([1], None), DISCRETE)(np.zeros((1, 3))), [1])
 
 
-def test_checked_refuses_a_state_that_nobody_hands_back():
+def test_checked_refuses_a_returned_state():
     for state in (np.zeros((1, 2, 8)), (np.zeros(3), np.zeros(3)), {}):
-        with pytest.raises(ExpertError, match=r"expert mine answered with a pair; .* keep it inside the function"):
-            checked(lambda o, state=state: (np.zeros(3, int), state), DISCRETE, "mine")(np.zeros((3, 3)))
+        with pytest.raises(ExpertError, match=r"expert mine returned a pair; .* clears it in reset"):
+            mine(lambda o, state=state: (np.zeros(3, int), state), DISCRETE)(np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), SystemExit(0), RuntimeError(), IndexError("4")])
-def test_checked_names_the_expert_that_raises(error):
+def test_checked_names_an_expert_that_raises(error):
     def expert(observation):
         raise error
 
     with pytest.raises(ExpertError, match=rf"expert mine failed at observations \[2, 3\]: {type(error).__name__}"):
-        checked(expert, DISCRETE, "mine")(np.zeros((2, 3)))
+        mine(expert, DISCRETE)(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("answer", [[[1, 2], [3]], object(), "ab", {"action": 1}, iter([1, 2]), [None, None]])
-def test_checked_names_the_expert_that_answers_nonsense(answer):
-    with pytest.raises(ExpertError, match=r"^expert mine answered with"):
-        checked(lambda o: answer, BOX, "mine")(np.zeros((2, 3)))
+def test_checked_names_an_expert_that_returns_nonsense(answer):
+    with pytest.raises(ExpertError, match=r"^expert mine returned"):
+        mine(lambda o: answer, BOX)(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize("expert", [None, 3, "scripted", np.zeros(2), type("Mine", (), {})])
-def test_checked_refuses_what_cannot_be_called(expert):
-    with pytest.raises(ExpertError, match=r"expert mine is a .* not a function"):
-        checked(expert, DISCRETE, "mine")
+def test_checked_refuses_objects_that_cannot_act(expert):
+    with pytest.raises(ExpertError, match=r"expert mine: a .* cannot act|expert mine is a class, not an instance"):
+        mine(expert, DISCRETE)
 
 
-def test_checked_refuses_other_action_spaces():
+def test_checked_refuses_unsupported_action_space():
     with pytest.raises(UnsupportedSpaceError, match="MultiBinary"):
-        checked(lambda o: o, spaces.MultiBinary(3), "mine")
+        mine(lambda o: o, spaces.MultiBinary(3))
 
 
 # --- npz --------------------------------------------------------------------------------------------------------------
@@ -165,7 +170,7 @@ def observation():
 def test_npz_computes_the_network_row_by_row(tmp_path, observation, activation, function):
     a = network(2, "linear", activation=activation)
     a |= {"obs_mean": np.array([0.5, -1, 0]), "obs_std": np.array([2, 0.5, 1]), "obs_clip": 1.0}
-    action = load_npz(tmp_path / "e.npz", a, BOX)(observation)
+    action = load_npz(tmp_path / "e.npz", a, BOX).act(observation)
     assert action.dtype == np.float32
     for row, x in zip(action, observation, strict=True):
         x = np.clip((x - a["obs_mean"]) / a["obs_std"], -1, 1)
@@ -173,42 +178,42 @@ def test_npz_computes_the_network_row_by_row(tmp_path, observation, activation, 
         np.testing.assert_allclose(row, np.clip(out, BOX.low, BOX.high), rtol=1e-6)
 
 
-def test_npz_outputs(tmp_path, observation):
+def test_npz_output_kinds(tmp_path, observation):
     raw_box = spaces.Box(-np.inf, np.inf, (2,))
-    raw = load_npz(tmp_path / "raw.npz", network(2, "linear"), raw_box)(observation).astype(np.float64)
+    raw = load_npz(tmp_path / "raw.npz", network(2, "linear"), raw_box).act(observation).astype(np.float64)
     middle, half = np.array([0, 1]), np.array([1, 3])
-    squashed = load_npz(tmp_path / "tanh.npz", network(2, "tanh"), BOX)(observation)
+    squashed = load_npz(tmp_path / "tanh.npz", network(2, "tanh"), BOX).act(observation)
     np.testing.assert_allclose(squashed, middle + half * np.tanh(raw), rtol=1e-5)
-    assert np.abs(raw).max() > 2, "nothing to clip: the next line would show nothing"
-    hard = load_npz(tmp_path / "hard.npz", network(2, "tanh_hard2"), BOX)(observation)
+    assert np.abs(raw).max() > 2, "nothing to clip, so the next check could not fail"
+    hard = load_npz(tmp_path / "hard.npz", network(2, "tanh_hard2"), BOX).act(observation)
     np.testing.assert_allclose(hard, middle + half * np.tanh(np.clip(raw, -2, 2)), rtol=1e-5)
-    choice = load_npz(tmp_path / "argmax.npz", network(2, "argmax"), spaces.Discrete(2, start=3))(observation)
+    choice = load_npz(tmp_path / "argmax.npz", network(2, "argmax"), spaces.Discrete(2, start=3)).act(observation)
     assert choice.dtype == np.int64
     np.testing.assert_array_equal(choice, 3 + raw.argmax(axis=1))
 
 
-def test_npz_samples_its_gaussian_from_numpys_global_stream(tmp_path):
+def test_npz_draws_its_gaussian_from_numpys_global_stream(tmp_path):
     wide = spaces.Box(-1000, 1000, (2,))
     arrays = network(2, "linear", log_std=np.log([0.5, 2.0]))
     mean = load_npz(tmp_path / "e.npz", arrays, wide)
     draw = load_npz(tmp_path / "e.npz", arrays, wide, deterministic=False)
     same = np.ones((20_000, 3), np.float32)
     with RandomStream(7):
-        first = draw(same)
+        first = draw.act(same)
     with RandomStream(7):
-        np.testing.assert_array_equal(draw(same), first)
-    noise = first - mean(same)
+        np.testing.assert_array_equal(draw.act(same), first)
+    noise = first - mean.act(same)
     np.testing.assert_allclose(noise.mean(axis=0), 0, atol=0.06)
     np.testing.assert_allclose(noise.std(axis=0), [0.5, 2.0], rtol=0.03)
-    assert BOX.contains(load_npz(tmp_path / "e.npz", arrays, BOX, deterministic=False)(same).max(axis=0))
+    assert BOX.contains(load_npz(tmp_path / "e.npz", arrays, BOX, deterministic=False).act(same).max(axis=0))
 
 
-def test_npz_samples_the_softmax_of_its_logits(tmp_path):
+def test_npz_draws_from_the_softmax_of_its_logits(tmp_path):
     logits = np.log([0.1, 0.2, 0.3, 0.4])
     arrays = network(4, "argmax", W1=np.zeros((5, 4)), b1=logits)
     expert = load_npz(tmp_path / "e.npz", arrays, DISCRETE, deterministic=False)
     with RandomStream(0):
-        action = expert(np.zeros((40_000, 3)))
+        action = expert.act(np.zeros((40_000, 3)))
     np.testing.assert_allclose(np.bincount(action) / 40_000, [0.1, 0.2, 0.3, 0.4], atol=0.012)
 
 
@@ -224,14 +229,14 @@ def test_npz_samples_the_softmax_of_its_logits(tmp_path):
         ({"n_layers": 0}, "n_layers is 0"),
         ({"n_layers": 3}, "W2 is missing"),
         ({"W0": np.zeros((9, 5))}, "W0 reads 9 numbers, but the environment's observation has 3"),
-        ({"W0": np.zeros(5)}, r"W0 has shape \[5\] where \[any, any\]"),
+        ({"W0": np.zeros(5)}, r"W0 has shape \[5\] instead of \[any, any\]"),
         ({"W1": np.zeros((4, 2))}, "W1 reads 4 numbers, but W0 has 5"),
-        ({"b0": np.zeros(4)}, r"b0 has shape \[4\] where \[5\]"),
+        ({"b0": np.zeros(4)}, r"b0 has shape \[4\] instead of \[5\]"),
         ({"b0": np.array(list("abcde"))}, "b0 has dtype <U1"),
         ({"b0": np.array([0, 0, np.nan, 0, 0])}, "b0 holds NaN"),
         ({"W1": np.zeros((5, 7)), "b1": np.zeros(7)}, "b1 gives 7 numbers for an action of 2"),
         ({"output": "argmax"}, "output is argmax, but the action space is Box"),
-        ({"obs_mean": np.zeros(2)}, r"obs_mean has shape \[2\] where \[3\]"),
+        ({"obs_mean": np.zeros(2)}, r"obs_mean has shape \[2\] instead of \[3\]"),
         ({"obs_std": np.array([1.0, 0.0, 1.0])}, "obs_std is not positive at index 1"),
         ({"obs_clip": -1.0}, "obs_clip is -1"),
     ],
@@ -241,7 +246,7 @@ def test_npz_faults_name_file_and_key(tmp_path, change, message):
         load_npz(tmp_path / "bad.npz", network(2, "linear") | change, BOX)
 
 
-def test_npz_that_does_not_fit_the_spaces_is_an_error(tmp_path):
+def test_npz_for_other_spaces_is_refused(tmp_path):
     path = tmp_path / "e.npz"
     with pytest.raises(ExpertError, match=r"b1 gives 2 logits for 4 actions"):
         load_npz(path, network(2, "argmax"), DISCRETE)
@@ -251,7 +256,7 @@ def test_npz_that_does_not_fit_the_spaces_is_an_error(tmp_path):
         load_npz(path, network(2, "tanh"), spaces.Box(-np.inf, np.inf, (2,)))
     with pytest.raises(ExpertError, match=r"log_std is missing"):
         load_npz(path, network(2, "tanh"), BOX, deterministic=False)
-    with pytest.raises(ExpertError, match=r"log_std has shape \[3\] where \[2\]"):
+    with pytest.raises(ExpertError, match=r"log_std has shape \[3\] instead of \[2\]"):
         load_npz(path, network(2, "tanh", log_std=np.zeros(3)), BOX, deterministic=False)
     with pytest.raises(UnsupportedSpaceError, match=r"not Discrete\(5\)"):
         load_expert(f"npz:{path}", "any", spaces.Discrete(5), BOX)
@@ -267,7 +272,7 @@ def test_npz_for_other_spaces_names_its_own_env_id(tmp_path):
             load_expert(f"npz:{path}", "Humanoid-v5", OBSERVATION, action_space)
 
 
-def test_npz_that_cannot_be_read_is_an_error(tmp_path):
+def test_unreadable_npz_is_named(tmp_path):
     path = tmp_path / "e.npz"
     with pytest.raises(ExpertError, match=r"e\.npz: no such file"):
         load_expert(f"npz:{path}", "any", OBSERVATION, BOX)
@@ -291,7 +296,7 @@ def test_npz_never_executes_a_pickle(tmp_path):
         load_expert(f"npz:{path}", "any", OBSERVATION, BOX)
     assert not trace.exists()
     pickle.loads(raw)
-    assert trace.exists(), "the trap does not spring, so the test shows nothing"
+    assert trace.exists(), "the trap does not work, so the test shows nothing"
 
 
 # --- experts made by others -------------------------------------------------------------------------------------------
@@ -333,7 +338,7 @@ def test_npz_experts_reach_their_published_returns(file, env_id, module, expecte
             returns.append(0.0)
             over = False
             while not over:
-                observation, reward, terminated, truncated, _ = env.step(expert(observation[None])[0])
+                observation, reward, terminated, truncated, _ = env.step(expert.act(observation[None])[0])
                 returns[-1] += float(reward)
                 over = terminated or truncated
     assert np.mean(returns) == pytest.approx(expected, abs=tolerance)
@@ -342,17 +347,17 @@ def test_npz_experts_reach_their_published_returns(file, env_id, module, expecte
 # --- checkpoint -------------------------------------------------------------------------------------------------------
 
 
-def test_checkpoint_gives_the_policys_actor_if_the_spaces_fit(monkeypatch):
+def test_checkpoint_gives_the_policys_actor_if_spaces_fit(monkeypatch):
     policies = pytest.importorskip("lit_imitation.policies")
 
     class Stub:
         observation_space, action_space, source = OBSERVATION, BOX, "x.ckpt is of a test"
 
         def actor(self, deterministic):
-            return lambda observation: (deterministic, observation)
+            return "actor", deterministic
 
     monkeypatch.setattr(policies, "load_policy", lambda path, trust: Stub() if path == "runs/x" else None)
-    assert load_expert("checkpoint:runs/x", "any", OBSERVATION, BOX, deterministic=False)("o") == (False, "o")
+    assert load_expert("checkpoint:runs/x", "any", OBSERVATION, BOX, deterministic=False) == ("actor", False)
     with pytest.raises(ExpertError, match=r"runs/x reads Box\(.*\(3,\).*environment gives Box\(.*\(4,\)"):
         load_expert("checkpoint:runs/x", "any", spaces.Box(-1, 1, (4,)), BOX)
     for other in (DISCRETE, spaces.Box(-1, 1, (2,)), spaces.Box(-1, 1, (3,))):
@@ -364,7 +369,7 @@ def test_checkpoint_gives_the_policys_actor_if_the_spaces_fit(monkeypatch):
 
 
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "SAC", "TD3", "DDPG"])
-def test_sb3_answers_as_the_model_does(tmp_path, algorithm):
+def test_sb3_acts_like_the_model(tmp_path, algorithm):
     sb3 = pytest.importorskip("stable_baselines3")
     env = gym.make("CartPole-v1" if algorithm in ("A2C", "DQN") else "Pendulum-v1")
     brief = {"n_steps": 16, "batch_size": 16} if algorithm == "PPO" else {}
@@ -375,7 +380,7 @@ def test_sb3_answers_as_the_model_does(tmp_path, algorithm):
     spec = f"sb3:{tmp_path / 'model.zip'}"
     expert = load_expert(spec, env.spec.id, env.observation_space, env.action_space, trust=True)
     observation = np.stack([env.observation_space.sample() for _ in range(20)])
-    action = expert(observation)
+    action = expert.act(observation)
     np.testing.assert_array_equal(action, model.predict(observation, deterministic=True)[0])
     assert action.dtype == (np.float32 if isinstance(env.action_space, spaces.Box) else np.int64)
     with pytest.raises(ExpertError, match=r"model\.zip acts in"):
@@ -384,7 +389,7 @@ def test_sb3_answers_as_the_model_does(tmp_path, algorithm):
         load_expert(spec, "any", spaces.Box(-1, 1, (9,)), env.action_space, trust=True)
     if algorithm == "PPO":
         draw = load_expert(spec, "any", env.observation_space, env.action_space, trust=True, deterministic=False)
-        assert (draw(observation) != action).any()
+        assert (draw.act(observation) != action).any()
 
 
 class Own(gym.Env):
@@ -397,7 +402,7 @@ class Own(gym.Env):
         self.observation_space = spaces.flatten_space(self.room) if flat else self.room
 
 
-def test_sb3_reads_dictionaries_flattened_and_policies_of_any_class(tmp_path):
+def test_sb3_reads_flattened_dicts_and_any_policy_class(tmp_path):
     sb3 = pytest.importorskip("stable_baselines3")
     from stable_baselines3.common.policies import MultiInputActorCriticPolicy
 
@@ -411,13 +416,13 @@ def test_sb3_reads_dictionaries_flattened_and_policies_of_any_class(tmp_path):
         expert = load_expert(f"sb3:{path}", "any", flat, Own.action_space, trust=True)
         seen = [Own.room.sample() for _ in range(20)]
         batch = {"place": np.stack([s["place"] for s in seen]), "kind": np.array([s["kind"] for s in seen])}
-        answer = expert(np.stack([spaces.flatten(Own.room, s) for s in seen]))
+        answer = expert.act(np.stack([spaces.flatten(Own.room, s) for s in seen]))
         np.testing.assert_array_equal(answer, model.predict(batch, deterministic=True)[0])
         with pytest.raises(ExpertError, match=r"model\.zip reads Dict.*the environment gives Box"):
             load_expert(f"sb3:{path}", "any", spaces.Box(-1, 1, flat.shape), Own.action_space, trust=True)
 
 
-def test_sb3_that_is_recurrent_is_an_error(tmp_path, monkeypatch):
+def test_recurrent_sb3_model_is_refused(tmp_path, monkeypatch):
     sb3 = pytest.importorskip("stable_baselines3")
     env = gym.make("CartPole-v1")
     sb3.PPO("MlpPolicy", env, device="cpu").save(tmp_path / "model.zip")
@@ -437,16 +442,16 @@ def evil_zip(path, trace, module="stable_baselines3.common.policies"):
 def test_sb3_executes_nothing_without_trust(tmp_path):
     trace, path = tmp_path / "trace", tmp_path / "evil.zip"
     evil_zip(path, trace)
-    with pytest.raises(ExpertError, match=r"executes whatever code.*--trust true.*data\.trust: true"):
+    with pytest.raises(ExpertError, match=r"executes the code.*--trust true.*data\.trust: true"):
         load_expert(f"sb3:{path}", "any", OBSERVATION, BOX)
     assert not trace.exists()
     pytest.importorskip("stable_baselines3")
     with pytest.raises(ExpertError, match="cannot be loaded"):
         load_expert(f"sb3:{path}", "any", OBSERVATION, BOX, trust=True)
-    assert trace.exists(), "the trap does not spring, so the test shows nothing"
+    assert trace.exists(), "the trap does not work, so the test shows nothing"
 
 
-def test_sb3_faults(tmp_path):
+def test_faulty_sb3_file_is_named(tmp_path):
     pytest.importorskip("stable_baselines3")
     path = tmp_path / "model.zip"
 
@@ -463,23 +468,23 @@ def test_sb3_faults(tmp_path):
     with pytest.raises(ExpertError, match=r"model\.zip is not a Stable-Baselines3 zip"):
         load()
     evil_zip(path, tmp_path / "trace", module="sb3_contrib.tqc.policies")
-    with pytest.raises(ExpertError, match=r"module sb3_contrib\.tqc\.policies; known are PPO"):
+    with pytest.raises(ExpertError, match=r"module sb3_contrib\.tqc\.policies; supported are PPO"):
         load()
     assert not (tmp_path / "trace").exists()
 
 
-def test_sb3_that_is_not_installed_names_the_extra(tmp_path, monkeypatch):
+def test_missing_sb3_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     with pytest.raises(MissingExtraError, match=r"lit-imitation\[sb3\]"):
         load_expert(f"sb3:{tmp_path / 'model.zip'}", "any", OBSERVATION, BOX, trust=True)
 
 
-# --- your own function ------------------------------------------------------------------------------------------------
+# --- functions of the user --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    """Write a module into the current directory, under a name that no other test has imported."""
+    """Write a module into the working directory, under a name that no other test has imported."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
@@ -493,7 +498,7 @@ def beside(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-def test_a_function_beside_the_caller(beside):
+def test_function_in_the_working_directory(beside):
     beside(
         "own_package/own_expert.py",
         """
@@ -510,19 +515,19 @@ def test_a_function_beside_the_caller(beside):
     )
     path = list(sys.path)
     expert = load_expert("own_package.own_expert:right", "any", OBSERVATION, DISCRETE)
-    action = expert(np.zeros((5, 3)))
+    action = expert.act(np.zeros((5, 3)))
     assert action.dtype == np.int64
     assert action.tolist() == [3] * 5
     assert sys.path == path
     with pytest.raises(ExpertError, match=r"own_package\.own_expert:wrong: row 0, action 9"):
-        load_expert("own_package.own_expert:wrong", "any", OBSERVATION, DISCRETE)(np.zeros((5, 3)))
-    with pytest.raises(ExpertError, match="is a int, not a function"):
+        load_expert("own_package.own_expert:wrong", "any", OBSERVATION, DISCRETE).act(np.zeros((5, 3)))
+    with pytest.raises(ExpertError, match="constant: a int cannot act"):
         load_expert("own_package.own_expert:constant", "any", OBSERVATION, DISCRETE)
     with pytest.raises(ExpertError, match=r"cannot be imported: AttributeError: .*absent"):
         load_expert("own_package.own_expert:absent", "any", OBSERVATION, DISCRETE)
 
 
-def test_a_module_that_cannot_be_imported_is_an_error_with_the_reason(beside):
+def test_failed_import_names_the_reason(beside):
     path = list(sys.path)
     with pytest.raises(ExpertError, match="cannot be imported: ModuleNotFoundError: No module named 'own_absent'"):
         load_expert("own_absent:f", "any", OBSERVATION, DISCRETE)
@@ -538,7 +543,7 @@ def expert_digest(spec: str) -> str:
     return key.unreadable or key.digest()
 
 
-def test_expert_key_follows_the_content_of_what_decides(tmp_path, monkeypatch):
+def test_expert_key_follows_file_content(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     assert expert_digest("scripted") == expert_digest("scripted") != expert_digest("shipped")
     for name in ("a.npz", "somebodys_expert.py"):

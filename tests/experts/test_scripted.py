@@ -8,7 +8,7 @@ from lit_imitation.errors import ExpertError
 from lit_imitation.experts import CONTROLLERS, load_expert
 
 EXTRA = {"LunarLander-v3": "Box2D", "LunarLanderContinuous-v3": "Box2D"}
-# A little less than the mean of each, well above what solves the environment: a law that got worse shows.
+# Slightly below the mean return of each and well above the solved threshold, so a controller that got worse fails.
 LEVEL = {
     "Acrobot-v1": -83,
     "CartPole-v1": 499.9,
@@ -29,7 +29,7 @@ def first_returns(env_id, expert, episodes, seed):
     observation, _ = envs.reset(seed=seed)
     returns, over = np.zeros(episodes), np.zeros(episodes, bool)
     while not over.all():
-        observation, reward, terminated, truncated, _ = envs.step(expert(observation))
+        observation, reward, terminated, truncated, _ = envs.step(expert.act(observation))
         returns += np.where(over, 0, reward)
         over |= terminated | truncated
     envs.close()
@@ -43,12 +43,12 @@ def spaces_of(env_id):
         return env.observation_space, env.action_space
 
 
-def test_there_is_a_level_for_every_controller():
+def test_every_controller_has_a_level():
     assert set(LEVEL) == set(CONTROLLERS)
 
 
 @pytest.mark.parametrize("env_id", sorted(CONTROLLERS))
-def test_return_beats_the_solved_threshold(env_id):
+def test_return_is_above_the_solved_threshold(env_id):
     expert = load_expert("scripted", env_id, *spaces_of(env_id))
     mean = first_returns(env_id, expert, episodes=100, seed=1).mean()
     assert mean >= (gym.spec(env_id).reward_threshold or -np.inf)
@@ -56,25 +56,25 @@ def test_return_beats_the_solved_threshold(env_id):
 
 
 @pytest.mark.parametrize("env_id", sorted(CONTROLLERS))
-def test_answers_each_row_alone_and_inside_the_space(env_id):
+def test_rows_are_independent_and_inside_the_space(env_id):
     observation_space, action_space = spaces_of(env_id)
     if isinstance(observation_space, spaces.Discrete):
         observation = np.random.default_rng(0).integers(observation_space.n, size=200)
     else:
-        width = np.minimum(observation_space.high, 10.0)  # far outside what an episode visits, as DAgger may ask
+        width = np.minimum(observation_space.high, 10.0)  # far outside of what episodes visit, as DAgger may ask
         observation = np.random.default_rng(0).uniform(-width, width, (200, *observation_space.shape))
         observation = observation.astype(np.float32)
     if env_id in EXTRA:
         observation[:, 6:] = observation[:, 6:] > 0.5
     expert = load_expert("scripted", env_id, observation_space, action_space)
-    action = expert(observation)
+    action = expert.act(observation)
     assert action.dtype == (np.int64 if isinstance(action_space, spaces.Discrete) else np.float32)
     assert action.shape == (200, *action_space.shape)
     assert all(action_space.contains(a) for a in action)
     assert len(np.unique(action, axis=0)) > 1
     order = np.random.default_rng(1).permutation(200)
-    np.testing.assert_array_equal(expert(observation[order]), action[order])
-    np.testing.assert_allclose(np.concatenate([expert(row[None]) for row in observation]), action, atol=1e-6)
+    np.testing.assert_array_equal(expert.act(observation[order]), action[order])
+    np.testing.assert_allclose(np.concatenate([expert.act(row[None]) for row in observation]), action, atol=1e-6)
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "MountainCarContinuous-v0"])
@@ -97,14 +97,14 @@ def test_mirrored_states_get_mirrored_actions():
     np.testing.assert_allclose(left * [1, -1], right, atol=1e-6)
 
 
-def test_an_environment_without_a_controller_is_an_error_that_lists_those_with_one():
+def test_environment_without_controller_lists_the_others():
     with pytest.raises(ExpertError, match=r"no scripted expert for Taxi-v3.*Acrobot-v1.*Pendulum-v1"):
         load_expert("scripted", "Taxi-v3", spaces.Discrete(500), spaces.Discrete(6))
 
 
-def test_other_spaces_under_a_known_id_are_an_error():
+def test_other_spaces_under_a_known_id_are_refused():
     observation_space, action_space = spaces_of("CartPole-v1")
     with pytest.raises(ExpertError, match="does not read observations"):
         load_expert("scripted", "CartPole-v1", spaces.Box(-1, 1, (7,)), action_space)
-    with pytest.raises(ExpertError, match=r"scripted answered with shape \(1,\) where \(1, 1\)"):
+    with pytest.raises(ExpertError, match=r"scripted returned shape \(1,\) instead of shape \(1, 1\)"):
         load_expert("scripted", "CartPole-v1", observation_space, spaces.Box(-1, 1, (1,)))

@@ -1,4 +1,4 @@
-"""The planner: its model is the environment, its choice the best there is, and it is nowhere worse than its base."""
+"""The planner: its model matches the environment, and its choice is the best candidate, never worse than its base."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lit_imitation.experts.search import (
 
 
 def states(count, seed=0):
-    """All over what the environment can be in, as it would observe them."""
+    """Observations from the whole state space."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.uniform(-1.2, 0.49, count), rng.uniform(-0.07, 0.07, count)], axis=-1).astype(np.float32)
 
 
 def simulate(state, plan):
-    """The time of one plan by the plainest loop, on the environment itself."""
+    """The time of one plan, by a plain loop on the environment itself."""
     env = gymnasium.make("MountainCar-v0").unwrapped
     env.reset(seed=0)
     env.state = state.astype(np.float64)
@@ -41,7 +41,7 @@ def simulate(state, plan):
     return np.inf
 
 
-def test_the_model_is_the_environment():
+def test_planner_model_matches_the_environment():
     env = gymnasium.make("MountainCar-v0").unwrapped
     env.reset(seed=0)
     edges = np.float32([[-1.2, -0.07], [-1.2, 0.0], [-1.19, -0.07], [0.59, 0.07]])
@@ -52,18 +52,18 @@ def test_the_model_is_the_environment():
         np.testing.assert_allclose(following, np.array(env.state, np.float64), rtol=0, atol=1e-12)
 
 
-def test_the_candidates():
+def test_candidate_plans_are_complete_and_distinct():
     plans = mountain_car_plans(LONGEST)
     assert len(plans) == 81
     assert len(np.unique(plans, axis=0)) == 81
-    assert not plans[0].any()  # the controller alone is one
+    assert not plans[0].any()  # the controller alone is a candidate
     for plan in plans:
         held = np.count_nonzero(plan)
         assert len(set(plan[:held].tolist())) <= 1
         assert not plan[held:].any()
 
 
-def test_the_choice_is_that_of_brute_force_on_the_environment():
+def test_choice_matches_brute_force_on_the_environment():
     plans = mountain_car_plans(6)
     some = states(40, seed=1)
     push, time = shortest_mountain_car_plan(some, plans)
@@ -75,7 +75,7 @@ def test_the_choice_is_that_of_brute_force_on_the_environment():
         assert chosen in np.where(best[:, 0] == 0, law, best[:, 0])
 
 
-def test_no_state_takes_longer_than_under_the_controller():
+def test_planner_is_never_slower_than_the_controller():
     some = states(300, seed=2)
     _, best = shortest_mountain_car_plan(some, mountain_car_plans(LONGEST))
     _, base = shortest_mountain_car_plan(some, mountain_car_plans(0))
@@ -83,7 +83,7 @@ def test_no_state_takes_longer_than_under_the_controller():
     assert (best < base - 1).mean() > 0.02
 
 
-def test_a_batch_is_its_rows_and_the_same_each_time():
+def test_batch_matches_single_rows_and_repeats():
     some = states(50, seed=3)
     together = mountain_car(some)
     np.testing.assert_array_equal(together, mountain_car(some))
@@ -92,8 +92,8 @@ def test_a_batch_is_its_rows_and_the_same_each_time():
     assert set(together.tolist()) == {0, 2}
 
 
-def test_its_returns_are_at_least_the_controllers():
-    """The same starts for both; ten episodes."""
+def test_planner_return_is_at_least_the_controllers():
+    """Over the same ten episodes."""
     envs = make("MountainCar-v0", 5, 0)
     spaces = envs.single_observation_space, envs.single_action_space
     planner = load_expert("lit_imitation.experts.search:mountain_car", "MountainCar-v0", *spaces)

@@ -1,4 +1,4 @@
-"""The policies that come with the package, and how a policy is written as arrays."""
+"""The shipped policies, and policies written as arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEEDS = {"LunarLander": "Box2D", "Bipedal": "Box2D"}
 
 
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row["task"])
-def test_a_shipped_expert_is_small_and_as_good_as_the_table_says(row):
+def test_shipped_expert_is_small_and_reaches_its_return(row):
     for start, module in NEEDS.items():
         if row["env_id"].startswith(start) and find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
@@ -35,24 +35,24 @@ def test_a_shipped_expert_is_small_and_as_good_as_the_table_says(row):
     expert = load_expert("shipped", row["env_id"], envs.single_observation_space, envs.single_action_space)
     returns = [episode.episode_return for episode in Episodes(envs, expert, 3, seed=0)]
     envs.close()
-    # The mean of three lies within this of the mean of a hundred in all but one of some thousand cases.
+    # In all but about one of a thousand cases the mean of three is within this distance of the mean of a hundred.
     assert np.mean(returns) > row["return_mean"] - 3.1 * max(row["return_std"], 1e-3 * abs(row["return_mean"])) / 3**0.5
 
 
-def test_every_file_is_in_the_table():
+def test_every_shipped_file_is_in_the_table():
     assert {path.stem for path in SHIPPED.glob("*.npz")} == {
         row["env_id"] + ("-continuous" if row["env_kwargs"] else "") for row in MEASURED
     }
 
 
-def test_none_is_an_error_that_lists_those_there_are():
+def test_missing_shipped_expert_lists_the_others():
     with pytest.raises(ExpertError, match=r"no expert for Nowhere-v0 is shipped; there is one for .*Hopper-v5"):
         load_expert("shipped", "Nowhere-v0", OBSERVATION, ACTION)
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("cls", [CategoricalPolicy, GaussianPolicy, DeterministicPolicy])
-def test_a_policy_and_its_arrays_act_alike(cls, activation, tmp_path):
+def test_policy_and_its_arrays_act_alike(cls, activation, tmp_path):
     torch.manual_seed(0)
     space = Discrete(3, start=1) if cls is CategoricalPolicy else ACTION
     policy = cls(OBSERVATION, space, hidden_sizes=[16, 8], activation=activation)
@@ -60,10 +60,10 @@ def test_a_policy_and_its_arrays_act_alike(cls, activation, tmp_path):
     save_arrays(policy, tmp_path / "policy.npz", note="hello")
     observation = np.random.default_rng(0).normal(3, 2, (50, 5)).astype(np.float32)
     expert = load_arrays(tmp_path / "policy.npz", OBSERVATION, space)
-    np.testing.assert_allclose(expert(observation), policy(observation), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(expert.act(observation), policy(observation), rtol=1e-4, atol=1e-5)
 
 
-def test_the_spread_of_a_gaussian_is_in_the_environments_units(tmp_path):
+def test_saved_std_is_in_the_environments_units(tmp_path):
     policy = GaussianPolicy(OBSERVATION, ACTION, hidden_sizes=[4])
     policy.log_std.data.fill_(-1.0)
     save_arrays(policy, tmp_path / "policy.npz")
@@ -71,7 +71,7 @@ def test_the_spread_of_a_gaussian_is_in_the_environments_units(tmp_path):
         np.testing.assert_allclose(np.exp(arrays["log_std"]), np.exp(-1.0) * np.array([1.0, 3.0]), rtol=1e-6)
 
 
-def test_a_policy_that_no_array_can_hold_is_refused(tmp_path):
+def test_policy_that_arrays_cannot_hold_is_refused(tmp_path):
     with pytest.raises(ExpertError, match="depends on the state"):
         save_arrays(GaussianPolicy(OBSERVATION, ACTION, std="state"), tmp_path / "policy.npz")
     with pytest.raises(ExpertError, match="one tanh or relu MLP"):

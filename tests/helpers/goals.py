@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
+import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
+
+from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
+from lit_imitation.envs import make
+from lit_imitation.rollout import collect
 
 PACE, GOAL = 0.1, np.full(4, 0.6, np.float32)
 ARM = 1
@@ -77,3 +84,25 @@ def arm_shares(places: NDArray[np.float32]) -> NDArray[np.float64]:
     """Share `[4]` of the positions `[N, 2]` that lie along each arm."""
     moved = places[places.any(1)]
     return np.bincount((moved @ ARMS.T).argmax(1), minlength=4) / max(len(places), 1)
+
+
+def record(path: Path, half_way: bool = False) -> Path:
+    """Write eight demonstrations of `Goal`, of the whole route or of its second half."""
+    envs = make("goals:Goal-v0", 4, 0, "sync", half_way=half_way)
+    transitions = collect(envs, goal_expert, 8, 0)
+    envs.close()
+    write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": "Goal-v0"}))
+    return path
+
+
+def sampled_shares(policy, episodes: int = 1000) -> list[float]:
+    """The share of a policy's episodes on `Fork`, with sampled actions, that end on each arm."""
+    envs = make("goals:Fork-v0", 8, 0, "sync")
+
+    @torch.no_grad()
+    def sample(observation):
+        return policy.sample(policy.head(torch.as_tensor(observation))).numpy()
+
+    transitions = collect(envs, sample, episodes, 0)
+    envs.close()
+    return arm_shares(transitions.next_observation[transitions.done].numpy()).tolist()

@@ -1,4 +1,4 @@
-"""Checks shared by the tests of the studies."""
+"""Helpers of the studies' tests."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ import numpy as np
 
 
 def rows(out, name):
-    """Rows of a figure's CSV."""
+    """The rows of a figure's CSV."""
     with (out / f"{name}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def check_resume(out, again, summary, count, parts, without=()):
-    """Delete runs by parts of their names and check that the study repeats only these, with equal results.
+def runs_of(out, name):
+    """The stored results of all runs whose names start with `name`."""
+    return [dict(np.load(file)) for file in sorted((out / "runs").glob(f"{name}*"))]
 
-    Arrays named in `without` are not compared.
+
+def resumes(out, again, summary, count, parts, without=()):
+    """Delete one run for each of `parts`; the study must train only those again, and give the same summary.
+
+    Args:
+        out: Folder of the study.
+        again: Function that runs the study again.
+        summary: Summary of the first call.
+        count: Number of runs of the study.
+        parts: Parts of the names of the runs to delete.
+        without: Names of arrays that are not compared.
     """
     files = sorted((out / "runs").iterdir())
     assert len(files) == count
-    times = {file: file.stat().st_mtime_ns for file in files}
+    kept = {file: file.stat().st_mtime_ns for file in files}
     lost = [next(file for file in files if part in file.name) for part in parts]
     before = {file: dict(np.load(file)) for file in lost}
     for file in lost:
         file.unlink()
     assert again() == summary
-    assert all(file.stat().st_mtime_ns == time for file, time in times.items() if file not in lost)
+    assert all(file.stat().st_mtime_ns == time for file, time in kept.items() if file not in lost)
     for file, arrays in before.items():
         after = np.load(file)
         for name, array in arrays.items():

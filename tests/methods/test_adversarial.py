@@ -279,7 +279,7 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
         bare = [f"--data=lit_imitation.{data}", "--data.env_id=CartPole-v1", *more]
         with pytest.raises(SystemExit):
             main(["fit", "--model=lit_imitation.GAIL", *bare, f"--trainer.default_root_dir={tmp_path}"])
-        assert f"GAIL learns from demonstrations beside rollouts; {data} has not both" in capsys.readouterr().err
+        assert f"GAIL learns from demonstrations and rollouts; {data} has not both" in capsys.readouterr().err
     ends = recorded("CartPole-v1", 3, tmp_path / "ends.npz")
     ends.next_observation = None  # so that last rows are left out
     write_demonstrations(tmp_path / "ends.npz", Demonstrations(ends, ends.episode_returns(), {}))

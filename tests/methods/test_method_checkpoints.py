@@ -37,6 +37,7 @@ from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, LitImitationError
 from lit_imitation.experts import load_expert
 from lit_imitation.methods import Method
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
 
@@ -274,33 +275,33 @@ def test_annealing_set_off_on_resumption_ends(tmp_path):
     assert rates(fit(make(False), played(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
 
 
-class Scheduled(BC):
-    """With an optimizer and a schedule of a user's own."""
+class Decayed(BC):
+    """With an optimizer of a user's own."""
 
-    def __init__(self, decay=0.0, beta=0.9, every=2, **more):
+    def __init__(self, decay=0.0, beta=0.9, **more):
         super().__init__(**more)
-        self.decay, self.beta, self.every = decay, beta, every
+        self.decay, self.beta = decay, beta
 
-    def configure_optimizers(self):
-        betas = (self.beta, 0.999)
-        optimizer = torch.optim.AdamW(self.policy.parameters(), self.learning_rate, betas, weight_decay=self.decay)
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.every, gamma=0.5)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+    def build_optimizer(self, parameters):
+        return torch.optim.AdamW(parameters, self.learning_rate, (self.beta, 0.999), weight_decay=self.decay)
 
 
-def test_decay_betas_and_schedule_set_on_resumption_apply(tmp_path):
-    trainer = fit(Scheduled(learning_rate=1e-3), shown(), tmp_path, max_epochs=3)
+def test_decay_and_betas_set_on_resumption_apply(tmp_path):
+    trainer = fit(Decayed(learning_rate=1e-3), shown(), tmp_path, max_epochs=3)
     trainer.save_checkpoint(tmp_path / "c.ckpt")
-    assert rates(trainer) == [5e-4]
-    same = fit(Scheduled(learning_rate=1e-3), shown(), tmp_path, resume=tmp_path / "c.ckpt", max_epochs=4)
-    assert rates(same) == [2.5e-4]
-    model = Scheduled(decay=0.1, beta=0.5, learning_rate=8e-3, every=3)
+    model = Decayed(decay=0.1, beta=0.5, learning_rate=8e-3)
     resumed = fit(model, shown(), tmp_path, resume=tmp_path / "c.ckpt", max_epochs=4)
     group = resumed.optimizers[0].param_groups[0]
-    assert (group["weight_decay"], group["betas"]) == (0.1, (0.5, 0.999))
-    assert group["lr"] == 4e-3  # after four epochs, three a step
-    later = fit(model, shown(), tmp_path, resume=tmp_path / "c.ckpt", max_epochs=6)
-    assert rates(later) == [2e-3]
+    assert (group["weight_decay"], group["betas"], group["lr"]) == (0.1, (0.5, 0.999), 8e-3)
+
+
+def test_schedule_set_on_resumption_applies(tmp_path):
+    def model(schedule):
+        return BC(learning_rate=1e-3, optimization=Optimization(schedule=schedule))
+
+    file = saved(model("linear"), shown(), tmp_path / "c.ckpt")
+    assert rates(fit(model("constant"), shown(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
+    assert 0 < rates(fit(model("linear"), shown(), tmp_path, resume=file, max_epochs=2))[0] < 5e-4
 
 
 def test_temperature_that_is_not_learned_is_what_is_set(tmp_path):

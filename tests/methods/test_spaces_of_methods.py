@@ -72,7 +72,7 @@ def demonstrated(observation_space, action_space):
     from lit_imitation.experts import checked
 
     envs = make("Spaces-v0", 2, 0, **kwargs(observation_space, action_space))
-    transitions = collect(envs, checked(actor(action_space), action_space, "mine"), 6, 0)
+    transitions = collect(envs, checked(actor(action_space), observation_space, action_space, "mine"), 6, 0)
     envs.close()
     return transitions
 

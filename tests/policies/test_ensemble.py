@@ -265,7 +265,7 @@ def test_actor_matches_act(name, observation_space, deterministic):
         torch.manual_seed(3)
         wanted = policy(x, deterministic).numpy()
         torch.manual_seed(3)
-        got = actor(x.numpy())
+        got = actor.act(x.numpy())
         assert got.dtype == wanted.dtype
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
         with torch.no_grad():  # later updates have to be visible

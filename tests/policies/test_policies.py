@@ -444,7 +444,7 @@ def test_head_methods_match_policy_methods(name):
         for one in policy.clip(samples).detach().numpy().astype(policy.action_space.dtype)
     )
     torch.manual_seed(3)
-    np.testing.assert_allclose(policy.explorer()(x.numpy()), policy.clip(samples).detach(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(policy.explorer().act(x.numpy()), policy.clip(samples).detach(), rtol=1e-5, atol=1e-5)
 
 
 def test_log_cosh_limits():
@@ -546,7 +546,7 @@ def test_actions_lie_in_box(cls, limits, dtype, seed):
         nn.init.normal_(parameter, std=5.0)
     observation = np.random.default_rng(seed).normal(size=(20, 4)).astype(np.float32) * 10
     for deterministic in (True, False):
-        for action in (policy(observation, deterministic), policy.actor(deterministic)(observation)):
+        for action in (policy(observation, deterministic), policy.actor(deterministic).act(observation)):
             assert action.shape == (20, len(limits))
             assert all(space.contains(row) for row in action)
     loss = policy.loss(torch.from_numpy(observation), torch.from_numpy(action))
@@ -690,7 +690,7 @@ def test_dropout_is_active_only_in_training(name):
     first, again = policy(observation), policy(observation)
     assert policy.training
     assert torch.equal(first, again)
-    from_actor = policy.actor()(observation.numpy())
+    from_actor = policy.actor().act(observation.numpy())
     policy.eval()
     assert torch.equal(first, policy.act(observation))
     np.testing.assert_allclose(from_actor, first.numpy(), rtol=1e-5, atol=1e-6)
@@ -705,7 +705,7 @@ def assert_actor_matches_act(policy, actor, deterministic):
     with torch.no_grad():
         wanted = policy.act(torch.from_numpy(batch), deterministic).numpy()
     torch.manual_seed(3)
-    got = actor(batch)
+    got = actor.act(batch)
     assert got.dtype == wanted.dtype
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
@@ -743,12 +743,12 @@ def test_actor_sees_later_training():
     policy = build("gaussian-free")
     actor = policy.actor()
     batch = observations(VECTOR, 5)
-    before = actor(batch)
+    before = actor.act(batch)
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
     policy.loss(torch.from_numpy(batch), actions(ASYMMETRIC, 5)).sum().backward()
     optimizer.step()
     policy.fit_normalizer(torch.randn(30, 4) * 4 + 2)
-    assert not np.allclose(actor(batch), before)
+    assert not np.allclose(actor.act(batch), before)
     assert_actor_matches_act(policy, actor, True)
 
 
@@ -757,7 +757,7 @@ def test_actor_does_not_change_its_input():
     copy = batch.copy()
     for name in POLICIES:
         policy = build(name)
-        policy.actor(deterministic=False)(batch)
+        policy.actor(deterministic=False).act(batch)
         policy(batch)
         np.testing.assert_array_equal(batch, copy)
 

@@ -98,6 +98,7 @@ NOT_NEGATIVE = (
     "grad_norm",
 )
 PATHS = ("DAggerCallback.expert", "RL.reward", "RL.start", "DemonstrationDataModule.demonstrations")
+PATHS += ("DemonstrationDataModule.expert", "ImitationDataModule.expert")
 FINE = {(name, "nonsense") for name in (*PATHS, "ImitationDataModule.demonstrations")}
 """Arguments checked only when training starts: expert names and paths."""
 
@@ -287,7 +288,7 @@ def test_invalid_expert_file_raises(tmp_path, key, value):
             ("sb3:no.zip", "no.zip"),
             ("no_such_module:f", "no_such_module"),
             ("math:no_such_function", "no_such_function"),
-            ("math:pi", "expert math:pi is a float"),
+            ("math:pi", "expert math:pi: a float cannot act"),
             ("fractions:Fraction", "expert fractions:Fraction is a class"),
             ("scripted", "no scripted expert for any"),
             ("shipped", "no expert for any is shipped"),
@@ -332,7 +333,7 @@ def make_failing_expert(error):
 )
 def test_invalid_expert_action_raises(expert):
     with raises_named("expert mine"):
-        checked(expert, DISCRETE, "mine")(np.zeros((3, 3), np.float32))
+        checked(expert, OBSERVATION, DISCRETE, "mine").act(np.zeros((3, 3), np.float32))
 
 
 # --- environments -----------------------------------------------------------------------------------------------------
@@ -666,8 +667,7 @@ OPTIONS = {
     "collect an unknown id": (["collect", "--env_id", "CartPol-v1", "--out", "x.npz"], "CartPole-v1"),
     "collect of an unknown expert": (["collect", "--env_id", "CartPole-v1", "--out", "x.npz", "--expert", "q"], "'q'"),
     "repeat no seeds": (["repeat", "--config", "bc/cartpole", "--seeds", "0"], "--seeds 0"),
-    "repeat of missing recipe": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
-    "study without jobs": (["study", "horizon", "--out", "out", "--jobs", "0"], "--jobs"),
+    "repeat of what is not there": (["repeat", "--config", "nowhere.yaml", "--out", "out"], "nowhere.yaml"),
 }
 
 

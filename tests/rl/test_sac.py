@@ -256,18 +256,18 @@ def test_random_steps_come_first_for_fresh_policies():
     learner.optimizers()
     learner.policy.network.layers[-1].bias.data[:] = torch.tensor([20.0, 20.0, -20.0, -20.0])  # mode: one corner
     explorer = learner.explorer()
-    actions = np.concatenate([explorer(np.zeros((50, 3), np.float32)) for _ in range(20)])
+    actions = np.concatenate([explorer.act(np.zeros((50, 3), np.float32)) for _ in range(20)])
     np.testing.assert_allclose(actions.mean(0), [0, 2], atol=0.3)
     np.testing.assert_allclose(actions.min(0), [-1, -2], atol=0.05)
     np.testing.assert_allclose(actions.max(0), [1, 6], atol=0.05)
     assert len(explorer.drawn) == 20
     learner.update(round_of("continuous"), 0.0)
     assert learner.env_steps == 31
-    assert explorer(np.zeros((50, 3), np.float32)).std() > 1
+    assert explorer.act(np.zeros((50, 3), np.float32)).std() > 1
     learner.update(round_of("continuous"), 0.0)
-    torch.testing.assert_close(explorer(np.zeros((5, 3), np.float32)), np.float32([[1, 6]] * 5), atol=0.01, rtol=0)
+    torch.testing.assert_close(explorer.act(np.zeros((5, 3), np.float32)), np.float32([[1, 6]] * 5), atol=0.01, rtol=0)
     assert sac("continuous", learner.policy, learning_starts=40).random_steps == 0
-    discrete = sac("discrete", learning_starts=40).explorer()(np.zeros((4000, 3), np.float32))
+    discrete = sac("discrete", learning_starts=40).explorer().act(np.zeros((4000, 3), np.float32))
     np.testing.assert_allclose(np.bincount(discrete, minlength=6), [0, 0, 1000, 1000, 1000, 1000], atol=120)
 
 

@@ -1,4 +1,4 @@
-"""Rollouts against a loop that cannot be wrong, on every backend and way of resetting."""
+"""Rollouts against a plain loop, on every backend and autoreset mode."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.policies import GaussianPolicy
 from lit_imitation.rollout import Episodes, Steps, collect, rounds, stream
-from lit_imitation.rollout.episodes import _success
+from lit_imitation.rollout.episodes import success as success_of
 
 MAKERS = {
     "sync": lambda n, **kw: make("Counting-v0", n, 0, "sync", **kw),
@@ -43,7 +43,7 @@ HERE = [name for name in MAKERS if name not in PROCESSES]
 
 @pytest.fixture(scope="module")
 def environments():
-    """Vector environments by backend and number, made once: each serves many rollouts, as it must be able to."""
+    """Vector environments by backend and number, made once and used for many rollouts."""
     made = {}
 
     def get(kind, num_envs):
@@ -67,7 +67,7 @@ def assert_exact(envs, num_envs, episodes, seed):
     returns = [rows.sum() for rows in np.split(wanted["reward"], ends[:-1] + 1)]
     np.testing.assert_array_equal(record.episode_lengths().numpy(), lengths)
     np.testing.assert_array_equal(record.episode_returns().numpy(), returns)
-    # In the record the episodes stand environment by environment, in `finished` as they ended: same ones, same figures.
+    # The record has the episodes by environment, `finished` in the order of their ends.
     assert [e.env for e in sorted(finished, key=lambda e: e.env)] == np.repeat(
         np.arange(num_envs), counting.share(num_envs, episodes)
     ).tolist()
@@ -80,28 +80,28 @@ def assert_exact(envs, num_envs, episodes, seed):
 @pytest.mark.parametrize("kind", HERE)
 @settings(max_examples=60, deadline=None)
 @given(num_envs=st.integers(1, 6), episodes=st.integers(1, 25), seed=st.integers(0, 2**31 - 10))
-def test_every_transition_is_the_known_one(environments, kind, num_envs, episodes, seed):
+def test_transitions_match_plain_loop(environments, kind, num_envs, episodes, seed):
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
 
 
 @pytest.mark.parametrize("kind", PROCESSES)
 @settings(max_examples=15, deadline=None)
 @given(num_envs=st.sampled_from([1, 3]), episodes=st.integers(1, 12), seed=st.integers(0, 2**31 - 10))
-def test_every_transition_is_the_known_one_in_processes(environments, kind, num_envs, episodes, seed):
+def test_transitions_match_plain_loop_in_processes(environments, kind, num_envs, episodes, seed):
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
 
 
 @pytest.mark.parametrize("num_envs", [1, 3])
 @pytest.mark.parametrize("backend", ["sync", "async", "vector"])
-def test_rewards_and_flags_of_shape_n_1_are_columns(backend, num_envs):
+def test_rewards_and_flags_of_shape_n_1_are_flattened(backend, num_envs):
     envs = make("Columns-v0", num_envs, 0, backend)
     assert_exact(envs, num_envs, 7, seed=3)
     envs.close()
 
 
 @pytest.mark.parametrize("kind", HERE)
-def test_endings_stay_apart_and_both_at_once_stay_both(environments, kind):
-    """The known record that the property test compares with has all three endings, many of each."""
+def test_terminated_and_truncated_stay_separate(environments, kind):
+    """The record of the property test has many episodes of all three endings."""
     record = collect(environments(kind, 4), counting.act, 200, 0)
     ends = torch.stack([record.terminated, record.truncated], -1)[record.done].long() @ torch.tensor([1, 2])
     assert len(ends) == 200
@@ -109,7 +109,7 @@ def test_endings_stay_apart_and_both_at_once_stay_both(environments, kind):
 
 
 @pytest.mark.parametrize("kind", HERE)
-def test_dead_steps_are_marked_and_only_they(environments, kind):
+def test_only_reset_steps_are_invalid(environments, kind):
     steps = stream(environments(kind, 3), counting.act, seed=5)
     next_step = environments(kind, 3).metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
     previous = np.zeros(3, bool)
@@ -126,7 +126,7 @@ def test_dead_steps_are_marked_and_only_they(environments, kind):
     assert seen > 20
 
 
-def test_environments_that_do_not_reset_themselves_are_refused():
+def test_disabled_autoreset_is_refused():
     envs = SyncVectorEnv([counting.CountingEnv] * 2, autoreset_mode=AutoresetMode.DISABLED)
     with pytest.raises(ConfigError, match="start the next episode themselves"):
         collect(envs, counting.act, 2, 0)
@@ -134,7 +134,7 @@ def test_environments_that_do_not_reset_themselves_are_refused():
 
 @pytest.mark.parametrize("kind", HERE)
 @pytest.mark.parametrize(("num_envs", "count"), [(1, 40), (3, 41), (3, 2)])
-def test_steps_are_the_first_of_each_environment_and_cut_what_they_end(environments, kind, num_envs, count):
+def test_steps_are_the_first_of_each_environment(environments, kind, num_envs, count):
     run = Steps(environments(kind, num_envs), counting.act, count, seed=3, record=True)
     finished = list(run)
     transitions = run.transitions()
@@ -151,7 +151,7 @@ def test_steps_are_the_first_of_each_environment_and_cut_what_they_end(environme
     assert len(finished) == ends
 
 
-def test_what_an_actor_notes_comes_in_the_order_of_the_transitions(environments):
+def test_flat_has_the_order_of_transitions(environments):
     noted = []
 
     def actor(observation):
@@ -164,7 +164,7 @@ def test_what_an_actor_notes_comes_in_the_order_of_the_transitions(environments)
 
 
 @pytest.mark.parametrize("kind", HERE)
-def test_live_tells_beforehand_which_steps_count(environments, kind):
+def test_live_marks_the_steps_that_count(environments, kind):
     told = []
 
     def actor(observation):
@@ -175,18 +175,18 @@ def test_live_tells_beforehand_which_steps_count(environments, kind):
     list(run)
     assert np.concatenate(told).sum() == len(run.transitions())
     assert not told[-1].all()
-    # Whoever is live is not looking at the end of an episode (the flag in the observation's last place).
+    # A live environment does not show the end of an episode (the flag in the observation's last place).
     assert run.flat([np.ones(3)] * len(told)).all()
     assert (run.transitions().observation[:, 4] == 0).all()
 
 
 @pytest.mark.parametrize("count", [0, -3])
-def test_no_episodes_is_an_error(environments, count):
+def test_fewer_than_one_episode_is_refused(environments, count):
     with pytest.raises(ConfigError, match=f"{count} episodes"):
         Episodes(environments("sync", 1), counting.act, count, 0)
 
 
-def test_episodes_knows_its_length_and_can_be_run_again(environments):
+def test_episodes_has_a_length_and_can_run_again(environments):
     run = Episodes(environments("vector", 3), counting.act, 7, 1, record=True)
     assert len(run) == 7
     first = list(run)
@@ -195,13 +195,13 @@ def test_episodes_knows_its_length_and_can_be_run_again(environments):
     assert len(run.transitions()) == sum(episode.length for episode in first)
 
 
-# Short episodes finish first: counting whichever finish first counts too many of them.
+# Short episodes finish first, so counting those that finish first counts too many of them.
 
 LENGTHS, MEAN, STD = (2, 30), 16.0, 14.0
 
 
 def first_to_finish(envs, count, seed):
-    """Lengths of the first `count` episodes that finish anywhere, which is what this package does not do."""
+    """Lengths of the first `count` episodes that finish anywhere: the biased scheme."""
     lengths, running = [], np.zeros(envs.num_envs, int)
     for step in stream(envs, counting.act, seed):
         running += step.valid
@@ -217,7 +217,7 @@ def fixed_share(envs, count, seed):
 
 
 @pytest.mark.parametrize("kind", ["sync", "vector"])
-def test_short_episodes_are_not_preferred(kind):
+def test_short_episodes_are_not_favored(kind):
     envs = MAKERS[kind](8, lengths=LENGTHS)
 
     def z(scheme):
@@ -227,20 +227,20 @@ def test_short_episodes_are_not_preferred(kind):
         return (lengths.mean() - MEAN) / (STD / np.sqrt(len(lengths)))
 
     assert abs(z(fixed_share)) < 3.5
-    assert z(first_to_finish) < -7  # so that the check above can fail
+    assert z(first_to_finish) < -7  # the check above can fail
 
 
-# Reproducible: the same seed gives the same rollouts, whatever ran before.
+# Reproducibility
 
 
 def dice(observation):
-    """An actor that draws from each of the three global streams."""
+    """Actor that draws from each of the three global streams."""
     draws = random.randrange(100) + np.random.randint(100) + int(torch.randint(100, ()))
     return (observation[:, 0].astype(np.int64) + draws + np.random.randint(100, size=len(observation))) % 2
 
 
 def push(observation):
-    """The same for Pendulum."""
+    """The same actor for Pendulum."""
     return (dice(observation)[:, None] * 2 - 1 + np.random.normal(size=(len(observation), 1)) * 0.1).astype(np.float32)
 
 
@@ -263,7 +263,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("case", SEEDED)
-def test_same_seed_same_rollouts_whatever_ran_before(case):
+def test_same_seed_gives_same_rollouts(case):
     env_id, backend, actor = SEEDED[case]
     if backend == "envpool":
         pytest.importorskip("envpool")
@@ -276,7 +276,7 @@ def test_same_seed_same_rollouts_whatever_ran_before(case):
     torch.manual_seed(123)
     envs.action_space.sample()
     other = collect(envs, actor, 4, seed=8)
-    next(iter(Episodes(envs, actor, 6, seed=9)))  # left in the middle, some environments at an episode's end
+    next(iter(Episodes(envs, actor, 6, seed=9)))  # stopped in the middle, with some environments at an episode's end
     again = collect(envs, actor, 5, seed=7)
     envs.close()
     fresh_envs = make(env_id, 3, 99, backend)
@@ -304,7 +304,7 @@ def reseed():
     torch.manual_seed(3)
 
 
-def test_callers_random_streams_go_on_as_if_nothing_ran(environments):
+def test_rollout_leaves_callers_random_streams_alone(environments):
     reseed()
     undisturbed = [streams() for _ in range(8)]
 
@@ -314,7 +314,7 @@ def test_callers_random_streams_go_on_as_if_nothing_ran(environments):
     assert seen == undisturbed
 
 
-def test_callers_draws_between_episodes_do_not_reach_the_actor(environments):
+def test_callers_draws_do_not_change_the_rollout(environments):
     envs = environments("sync", 2)
     quiet = Episodes(envs, dice, 6, seed=0, record=True)
     list(quiet)
@@ -325,7 +325,7 @@ def test_callers_draws_between_episodes_do_not_reach_the_actor(environments):
     assert same(quiet.transitions(), noisy.transitions())
 
 
-def test_callers_random_streams_survive_an_actor_that_raises(environments):
+def test_failing_actor_leaves_callers_random_streams_alone(environments):
     def broken(observation):
         dice(observation)
         raise RuntimeError("broken")
@@ -338,12 +338,12 @@ def test_callers_random_streams_survive_an_actor_that_raises(environments):
     assert streams() == undisturbed
 
 
-# Success, told through info.
+# Success, reported through info
 
 
 @pytest.mark.parametrize("key", ["success", "is_success"])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_success_is_what_the_environment_said_at_the_end(kind, key):
+def test_success_is_the_value_at_the_episode_end(kind, key):
     told = [key] if kind == "vector" else [key, f"{key}*"]
     for success in told:
         envs = MAKERS[kind](3, success=success)
@@ -357,7 +357,7 @@ def test_success_is_what_the_environment_said_at_the_end(kind, key):
         assert got == wanted, success
 
 
-# EnvPool hosts no environment of ours: what must hold on its own.
+# EnvPool has no environment of ours, so these tests check properties of its own
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +371,7 @@ def test_envpool_cartpole(envpool, num_envs, episodes, seed):
     envs = make("CartPole-v1", num_envs, 0, "envpool")
     finished = []
 
-    def swing(observation):  # balances for a while, in some episodes for long
+    def swing(observation):  # balances for a while, in some episodes for a long time
         return (observation[:, 2] + 0.3 * observation[:, 3] + 0.1 * observation[:, 1] > 0).astype(np.int64)
 
     record = collect(envs, swing, episodes, seed, finished.append)
@@ -381,7 +381,7 @@ def test_envpool_cartpole(envpool, num_envs, episodes, seed):
     ).tolist()
     lengths = record.episode_lengths()
     assert len(lengths) == episodes
-    assert (record.reward == 1).all()  # a dead step pays 0
+    assert (record.reward == 1).all()  # a reset step has reward 0
     assert record.episode_returns().tolist() == lengths.tolist()
     assert lengths.max() <= 500
     assert not (record.truncated & (record.done.long() == 0)).any()
@@ -430,7 +430,7 @@ def test_envpool_pendulum(envpool, num_envs, episodes, seed):
 
 
 class Faulty(gymnasium.Env):
-    """Goes wrong at its seventh step in the way that `fault` says."""
+    """Fails at its seventh step in the way that `fault` names."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -452,7 +452,7 @@ class Faulty(gymnasium.Env):
 
 
 def still(num_envs):
-    """An explorer that does nothing, and where it notes that."""
+    """An explorer that always takes action 0, and the list of its draws."""
     drawn = []
 
     def explorer(observation):
@@ -471,14 +471,14 @@ FAULTS = {
 
 @pytest.mark.parametrize("cls", [SyncVectorEnv, AsyncVectorEnv])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_round_names_the_environment_and_the_step_that_failed(fault, cls):
+def test_round_names_failed_environment_and_step(fault, cls):
     envs = cls([partial(Faulty, ""), partial(Faulty, fault)], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(TrainingError, match=FAULTS[fault]):
         list(rounds(envs, *still(2), 4, 3, seed=0))
     envs.close(terminate=True) if cls is AsyncVectorEnv else envs.close()
 
 
-def test_a_round_names_the_environment_whose_process_is_gone():
+def test_round_names_environment_of_dead_process():
     envs = AsyncVectorEnv([partial(Faulty, "")] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
     running = rounds(envs, *still(3), 4, 3, seed=0)
     next(running)
@@ -489,7 +489,7 @@ def test_a_round_names_the_environment_whose_process_is_gone():
     envs.close(terminate=True)
 
 
-def test_what_the_explorer_cannot_answer_is_the_environments_fault_and_the_rest_is_its_own():
+def test_nan_observation_is_reported_before_the_explorer_acts():
     def explorer(observation):
         drawn.append(torch.zeros(2, dtype=torch.int64))
         if np.isnan(observation).any() or len(drawn) == at:
@@ -506,8 +506,8 @@ def test_what_the_explorer_cannot_answer_is_the_environments_fault_and_the_rest_
 
 
 @pytest.mark.parametrize("kind", HERE)
-def test_rounds_hold_the_known_transitions_and_episodes(environments, kind):
-    """Each environment's valid rows are the beginning of its known record, whatever rounds they lie in."""
+def test_rounds_match_plain_loop(environments, kind):
+    """The valid rows of each environment are the beginning of its known record."""
     drawn = []
 
     def explorer(observation):
@@ -528,10 +528,10 @@ def test_rounds_hold_the_known_transitions_and_episodes(environments, kind):
         episodes = [episode for one in played for episode in one.episodes if episode.env == env]
         assert [episode.length for episode in episodes] == np.diff(ends, prepend=-1).tolist()
         assert [episode.episode_return for episode in episodes] == np.diff(returns, prepend=0.0).tolist()
-    assert all((one.rollout.reward[~one.valid] == 0).all() for one in played)  # and not the poison that stood there
+    assert all((one.rollout.reward[~one.valid] == 0).all() for one in played)  # where the environment gave NaN
 
 
-def test_same_seed_same_rounds_whatever_ran_before(environments):
+def test_same_seed_gives_same_rounds(environments):
     def play(seed):
         drawn = []
 
@@ -549,10 +549,10 @@ def test_same_seed_same_rounds_whatever_ran_before(environments):
     assert same(first, play(1))
     assert not same(first, play(2))
     reseed()
-    assert after == streams()  # and the caller's own streams have not moved
+    assert after == streams()  # the caller's own streams have not moved
 
 
-def test_the_draw_is_noted_and_the_clipped_action_played():
+def test_explorer_keeps_draws_and_plays_clipped_actions():
     class Played(gymnasium.Env):
         observation_space = gymnasium.spaces.Box(-9, 9, (2,), np.float32)
         action_space = gymnasium.spaces.Box(np.float32([-1, 0]), np.float32([1, 0.5]))
@@ -574,7 +574,7 @@ def test_the_draw_is_noted_and_the_clipped_action_played():
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-def test_envpools_rounds_hold_whole_episodes(envpool, env_id):
+def test_envpool_rounds_hold_whole_episodes(envpool, env_id):
     envs = make(env_id, 3, 0, "envpool")
     drawn = []
     actor = dice if env_id == "CartPole-v1" else push
@@ -602,7 +602,7 @@ def test_envpools_rounds_hold_whole_episodes(envpool, env_id):
         assert not valid[1:, env][rollout.done[:-1, env]].any()
 
 
-def test_rounds_go_on_where_the_one_before_stopped():
+def test_round_continues_the_previous_one():
     envs = make("Counting-v0", 3, 0, "sync")
     drawn = []
 
@@ -638,22 +638,22 @@ def test_rounds_go_on_where_the_one_before_stopped():
         ({"final_info": [{"is_success": np.array([True])}, {"other": 1}]}, (1.0, None)),
     ],
 )
-def test_success_in_any_place_and_form(info, success):
-    got = [_success(info, env) for env in range(2)]
+def test_success_is_read_in_every_form(info, success):
+    got = [success_of(info, env) for env in range(2)]
     assert [None if np.isnan(value) else value for value in got] == list(success)
 
 
 @pytest.mark.parametrize("value", ["yes", np.array([True, False]), 7.0, 1.5, -0.5, float("nan"), {"a": True}, 1j])
-def test_success_that_is_no_flag_warns_and_counts_nowhere(value):
+def test_invalid_success_warns_and_is_nan(value):
     of_all = np.empty(2, dtype=object)
     of_all[:] = [value, True]
     with pytest.warns(UserWarning, match=r"info\['success'\]: success_rate leaves these episodes out"):
-        assert np.isnan(_success({"success": of_all}, 0))
-    assert _success({"success": of_all}, 1) == 1.0
+        assert np.isnan(success_of({"success": of_all}, 0))
+    assert success_of({"success": of_all}, 1) == 1.0
 
 
 class EndlessEnv(gymnasium.Env):
-    """An environment whose episodes never end."""
+    """Environment whose episodes never end."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
@@ -666,7 +666,7 @@ class EndlessEnv(gymnasium.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
-def test_endless_episodes_are_told_of_and_warned_about(monkeypatch, capsys):
+def test_endless_episode_is_reported_and_warned_about(monkeypatch, capsys):
     class Enough(Exception):
         pass
 
@@ -677,14 +677,14 @@ def test_endless_episodes_are_told_of_and_warned_about(monkeypatch, capsys):
         return np.zeros(1, np.int64)
 
     asked = []
-    monkeypatch.setattr("lit_imitation.rollout.PATIENCE", 0.01)
+    monkeypatch.setattr("lit_imitation.rollout.episodes.PATIENCE", 0.01)
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.warns(UserWarning, match=r"10,000 steps.*env_kwargs\.max_episode_steps"), pytest.raises(Enough):
         list(Episodes(envs, actor, 3, seed=0, purpose="evaluation"))
     assert "evaluation: 3 episodes in" in capsys.readouterr().err
 
 
-def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
+def test_stop_request_ends_rollout_between_steps(monkeypatch):
     class Asked(Exception):
         pass
 
@@ -693,14 +693,14 @@ def test_a_request_to_stop_is_heard_between_steps(monkeypatch):
             raise Asked
 
     steps = []
-    monkeypatch.setattr("lit_imitation.utils.interruption.raise_if_stopped", request)
+    monkeypatch.setattr("lit_imitation.utils.interruption.request", request)
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(Asked):
         list(Episodes(envs, lambda observation: (steps.append(1), np.zeros(1, np.int64))[1], 1, seed=0))
 
 
 class LostStartEnv(EndlessEnv):
-    """Episodes of one step, of which only the first starts somewhere."""
+    """Episodes of one step; only the first starts at a finite observation."""
 
     starts = 0
 
@@ -714,7 +714,7 @@ class LostStartEnv(EndlessEnv):
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
-def test_a_later_start_that_is_not_finite_is_named(mode):
+def test_nan_at_a_later_reset_is_named(mode):
     envs = SyncVectorEnv([LostStartEnv], autoreset_mode=mode)
     with pytest.raises(TrainingError, match=r"environment 0 .*observation that is not finite"):
         collect(envs, lambda observation: np.zeros(1, np.int64), 3, seed=0)

@@ -1,4 +1,4 @@
-"""The returns that a score is relative to: whose they are, how they are measured, and what a file tells."""
+"""Reference returns of the normalized score: how they are measured, and what a file records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from lit_imitation.utils.statistics import Scale, stratified_score_interval
 
 
 def cart_pole(rewards: list[float], lengths: tuple[int, ...] = (4, 3)) -> Transitions:
-    """Trajectories of CartPole-v1 with these rewards a step."""
+    """Trajectories of CartPole-v1 with these rewards for each step."""
     count = sum(lengths)
     over = torch.zeros(count, dtype=torch.bool)
     over[np.cumsum(lengths) - 1] = True
@@ -40,7 +40,7 @@ def cart_pole(rewards: list[float], lengths: tuple[int, ...] = (4, 3)) -> Transi
 
 
 def ready(demonstrations: object = "", **more: object) -> DemonstrationDataModule:
-    data = DemonstrationDataModule("CartPole-v1", demonstrations=demonstrations, eval_episodes=0, num_envs=2, **more)
+    data = DemonstrationDataModule("CartPole-v1", demonstrations, eval_episodes=0, num_envs=2, **more)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -62,8 +62,8 @@ def act(o): return np.random.randint(0, 2, len(o))
 
 
 @pytest.mark.parametrize("kind", [DemonstrationDataModule, ImitationDataModule])
-def test_expert_is_measured_over_100_episodes_once(kind, tmp_path, monkeypatch, capsys):
-    """Of an expert that acts at random the right value is known: 22.2 on CartPole."""
+def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkeypatch, capsys):
+    """The return of random actions on CartPole is known: 22.2."""
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(tmp_path)
     name = f"draws_{kind.__name__.lower()}"
@@ -78,21 +78,21 @@ def test_expert_is_measured_over_100_episodes_once(kind, tmp_path, monkeypatch, 
         data.prepare_data()
         data.setup("fit")
         found.append(data.expert_reference)
-    assert found[0] == found[1]  # whatever the seed
+    assert found[0] == found[1]  # for every seed
     assert found[0].episodes == 100
     assert found[0].mean == pytest.approx(22.2, abs=4 * 1.2)
     assert 0.5 < found[0].error < 2.5
     assert len(list((tmp_path / "cache" / "expert_returns").iterdir())) == 1
 
 
-def test_draws_of_the_expert_are_not_its_return(tmp_path):
-    """The demonstrations are draws, the learner is evaluated by its mode, and so is the expert; or as is asked for."""
+def test_expert_return_is_of_its_mode_unless_evaluation_draws(tmp_path):
+    """The expert is measured as the learner is evaluated, even if its demonstrations are draws."""
     from lit_imitation.policies import CategoricalPolicy
     from lit_imitation.policies.checkpoints import describe
 
     spaces = DemonstrationDataModule("CartPole-v1", expert="scripted").spaces
     policy = CategoricalPolicy(*spaces, hidden_sizes=[])
-    # θ + θ̇ > 0 pushes right: the mode holds the pole, and draws from these small logits do not.
+    # θ + θ̇ > 0 pushes right. The mode balances the pole; draws from these small logits do not.
     policy.network.layers[0].weight.data = 0.05 * torch.tensor([[0, 0, -1.0, -1.0], [0, 0, 1.0, 1.0]])
     torch.nn.init.zeros_(policy.network.layers[0].bias)
     state = {f"policy.{name}": value for name, value in policy.state_dict().items()}
@@ -129,7 +129,7 @@ def test_unrecorded_rewards_give_no_expert_return(tmp_path, capsys, suffix, rewa
                 del hdf5["rewards"], hdf5["episode_returns"]
     data = ready(str(file))
     assert data.expert_return is None
-    assert f"no normalized_score: {file} records no rewards; set data.expert_return" in capsys.readouterr().err
+    assert f"no normalized_score, for {file} records no rewards: set data.expert_return" in capsys.readouterr().err
     assert ready(transitions).expert_return is None
     given = ready(str(file), expert_return=30.0)
     assert given.expert_reference == (30.0, None, 0)
@@ -153,8 +153,8 @@ def test_hugging_face_dataset_without_rews_gives_no_expert_return(tmp_path):
     assert ready(f"hf:{tmp_path / 'with'}").expert_return == 2.0
 
 
-def test_recorded_returns_win_over_the_rewards_that_are_left(tmp_path):
-    """Of a subsampled file the column says what whole trajectories came to."""
+def test_recorded_returns_win_over_remaining_rewards(tmp_path):
+    """In a subsampled file the column has the returns of whole trajectories."""
     file = tmp_path / "some.npz"
     write_demonstrations(file, Demonstrations(cart_pole([0.0] * 7), torch.tensor([100.0, 200.0]).double(), {}))
     assert ready(str(file)).expert_reference[:2] == (150.0, pytest.approx(50.0))
@@ -170,8 +170,8 @@ def test_missing_rewards_of_some_rows_are_an_error(tmp_path):
         ready(str(file))
 
 
-def test_learners_returns_are_not_the_experts(tmp_path, capsys):
-    """In a folder of rounds, what all files say of the expert counts."""
+def test_learner_returns_are_not_taken_for_the_experts(tmp_path, capsys):
+    """In a folder of rounds, the expert return that all files agree on counts."""
     transitions = cart_pole([1.0] * 7)
     reference = Reference(500.0, 2.0, 100)
     for known in (True, False):
@@ -202,27 +202,27 @@ def test_given_return_must_be_finite():
         DemonstrationDataModule("CartPole-v1", expert="scripted", expert_return=float("nan"))
 
 
-def test_given_return_asks_nobody(tmp_path, monkeypatch):
-    monkeypatch.setattr(DemonstrationDataModule, "measure_return", None)
+def test_given_return_skips_the_measurement(tmp_path, monkeypatch):
+    monkeypatch.setattr(DemonstrationDataModule, "ask", None)
     assert ready(expert="scripted", num_trajectories=2, expert_return=7.0).expert_return == 7.0
 
 
-def test_recorded_returns_win_over_an_expert_that_did_not_demonstrate(monkeypatch, capsys):
-    """A recipe's expert stays set where a file of one's own replaces its demonstrations."""
+def test_recorded_returns_win_over_data_expert(monkeypatch, capsys):
+    """A recipe keeps data.expert when a file replaces its demonstrations."""
     asked = Reference(500.0, 0.0, 100)
-    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert, actor=None: asked)
+    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert, actor=None: asked)
     assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
     capsys.readouterr()
     assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
-    assert "normalized_score is relative to data.expert scripted: the demonstrations contain no returns" in (
+    assert "normalized_score is relative to data.expert scripted: the demonstrations hold no returns" in (
         capsys.readouterr().err
     )
 
 
-def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):
+def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives
-    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert: Reference(1.0, 0.5, 100))
+    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert: Reference(1.0, 0.5, 100))
     settings = {"env_id": "CartPole-v1", "expert": "scripted"}
     for more, carried in (
         ({}, True),
@@ -239,19 +239,19 @@ def test_checkpoint_carries_the_reference_of_what_is_evaluated(monkeypatch):
     assert given.expert_return == 3.0
 
 
-def test_a_reference_at_hand_is_kept_in_silence_where_the_checkpoints_is_of_something_else(capsys):
+def test_own_reference_wins_over_checkpoint_of_other_task(capsys):
     state = ready(expert="scripted", num_trajectories=2).state_dict()
     own = ready(cart_pole([1.0] * 7))
     capsys.readouterr()
     own.load_state_dict(state)
     assert own.expert_return == 3.5
     assert "no normalized_score" not in capsys.readouterr().err
-    unknown = DemonstrationDataModule("Acrobot-v1", demonstrations="/nowhere.npz")
+    unknown = DemonstrationDataModule("Acrobot-v1", "/nowhere.npz")
     unknown.load_state_dict(state)
     assert "no normalized_score: the checkpoint's expert return 500 is of another" in capsys.readouterr().err
 
 
-def test_expert_that_cannot_be_asked_at_a_test_costs_the_score_only(capsys):
+def test_missing_expert_at_test_only_costs_the_score(capsys):
     data = DemonstrationDataModule("CartPole-v1", expert="checkpoint:/nowhere")
     assert data.expert_return is None
     assert "no normalized_score" in capsys.readouterr().err
@@ -264,11 +264,11 @@ def test_expert_that_fails_while_measured_is_named():
         raise RuntimeError("no more")
 
     with pytest.raises(ExpertError, match=r"return of the expert broken in CartPole-v1: RuntimeError .*no more"):
-        data.measure_return(broken, broken)
+        data.ask(broken, broken)
 
 
-def test_tabular_reference_is_the_expert_as_it_is_evaluated():
-    """The mode of the optimal expert always arrives on a lake that is not slippery; draws are as demonstrations are."""
+def test_tabular_reference_follows_eval_deterministic():
+    """On a lake that is not slippery the optimal mode always arrives; draws have the return of the demonstrations."""
     data = TabularDataModule("FrozenLake-v1", env_kwargs={"is_slippery": False}, eval_episodes=0)
     data.setup("fit")
     assert data.expert_reference[:2] == (1.0, 0.0)
@@ -283,7 +283,7 @@ def test_tabular_reference_is_the_expert_as_it_is_evaluated():
     assert found[True].mean > found[False].mean + 4 * found[False].error
 
 
-def test_score_interval_has_the_errors_of_both_ends():
+def test_score_interval_includes_errors_of_both_references():
     """Against the delta method: Var s ≈ (Var R̄ + s² Var E + (1 − s)² Var r) / (E − r)²."""
     rng = np.random.default_rng(0)
     returns = rng.normal(80, 20, 400)
@@ -299,16 +299,16 @@ def test_score_interval_has_the_errors_of_both_ends():
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"expert_return": "many"}, "both must be finite numbers"),
-        ({"expert_return": float("nan")}, "both must be finite numbers"),
-        ({"expert_return_error": float("inf")}, "both must be finite numbers"),
+        ({"expert_return": "many"}, "both have to be finite numbers"),
+        ({"expert_return": float("nan")}, "both have to be finite numbers"),
+        ({"expert_return_error": float("inf")}, "both have to be finite numbers"),
         ({"expert_return_episodes": "100"}, "expert_return_episodes '100'"),
         ({"expert_return_episodes": float("inf")}, "expert_return_episodes inf"),
         ({"expert_return_episodes": -1}, "expert_return_episodes -1"),
         ({"expert_return_deterministic": "false"}, "expert_return_deterministic 'false'"),
     ],
 )
-def test_metadata_of_a_return_that_cannot_be_right_is_refused(changed, text):
+def test_invalid_return_metadata_is_refused(changed, text):
     metadata = with_return({}, Reference(400.0, 2.0, 100), True) | changed
     demonstrations = Demonstrations(cart_pole([1.0] * 7), torch.tensor([4.0, 3.0]), metadata)
     with pytest.raises(DemonstrationError, match=text):

@@ -1,7 +1,7 @@
 """MCE IRL of the `imitation` library in its random-transition environment, from a recorded fixture.
 
-`python -m experiments.speed.maxent_irl --fixture` records the fixture again, in an environment with that library
-(`experiments/speed/imitation_maxent_irl.py`).
+`python -m experiments speed maxent_irl --fixture` records it again (`experiments/speed/imitation_maxent_irl.py`, in an
+environment with that library).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The study of fine-tuning: past a mediocre expert, by imitation first and reinforcement after.
 
-A clone is as good as its expert at best. PPO goes on from the clone on the environment's own reward, and is set against
-the clone alone and against PPO from scratch with the same settings and as many environment steps.
+A clone is at best as good as its expert. PPO continues from the clone on the environment's own reward, and is compared
+with the clone alone and with PPO from scratch with the same settings and number of environment steps.
 """
 
 from __future__ import annotations
@@ -14,44 +14,43 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.studies.common import Result, Run, execute, mean
+from experiments.studies.common import Result, Run, execute, interval, mean, write
 from experiments.studies.finetune import learners
 from experiments.studies.finetune.figure import returns
 from experiments.studies.finetune.page import page
 from lit_imitation.envs import Backend
 from lit_imitation.errors import require
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.files import atomic_write, write_json
 from lit_imitation.utils.versions import versions
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is run in one environment."""
+    """Settings of one environment."""
 
     env_id: str
     seeds: int
     aim: float
     """Mean return at which the expert's training stops."""
     env_steps: int
-    """Of a run, with the clone's or without; rounded up to whole epochs."""
+    """Environment steps of a run, rounded up to whole epochs."""
     rounds: Mapping[str, Any]
-    """Of `RolloutDataModule`: of an epoch, after which there is a validation."""
+    """Arguments of `RolloutDataModule`; a validation follows every epoch."""
     ppo: Mapping[str, Any]
-    """Of `PPO`, the same for the expert, from scratch and from the clone."""
+    """Arguments of `PPO`, the same for the expert, from scratch and from the clone."""
     start: Mapping[str, Any]
-    """Of `PPO` from the clone, in addition."""
+    """Additional arguments of `PPO` from the clone."""
     bc: Mapping[str, Any]
-    """`epochs`, `batch_size`, and what else `BC` takes."""
+    """`epochs`, `batch_size`, and further arguments of `BC`."""
     demonstrations: int = 20
-    """Episodes of the expert that each clone is made from, others for each seed."""
+    """Number of expert episodes per clone, new ones for each seed."""
     expert_seed: int = 1
     expert_rounds: int = 1
-    """Rounds between two validations of the expert: it shall not be past `aim` by much when it is seen."""
+    """Rounds between two validations of the expert; few, so that it stops close to `aim`."""
     expert_steps: int = 1_000_000
-    """Where the expert's training gives up."""
+    """Environment steps after which the expert's training stops without reaching `aim`."""
     episodes: int = 100
-    """Measured at the end of each run."""
+    """Number of episodes measured at the end of each run."""
 
 
 LUNAR_LANDER = Task(
@@ -82,14 +81,14 @@ HOPPER = Task(
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the full study."""
+    """Settings; the defaults are the full study."""
 
     backend: Backend = "envpool"
-    """Of all environments; another one gives other numbers."""
+    """Backend of all environments; results differ between backends."""
     tasks: tuple[Task, ...] = (LUNAR_LANDER, HOPPER)
 
     def with_seeds(self, seeds: int) -> Settings:
-        """So many in each environment."""
+        """These settings with another number of seeds in each environment."""
         return replace(self, tasks=tuple(replace(task, seeds=seeds) for task in self.tasks))
 
 
@@ -111,27 +110,27 @@ QUICK = Settings(
         for task, aim in ((LUNAR_LANDER, -250.0), (HOPPER, 50.0))
     )
 )
-"""The same path in less than a minute; too little for the figure to mean anything."""
+"""A miniature in less than a minute; its numbers mean nothing."""
 
 
 SHARES = {"quarter": 0.25, "half": 0.5}
-"""Of the steps, after which the two are compared on the way."""
+"""Shares of the steps after which the two are compared during training."""
 
 
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
-    """Train what is not trained yet, draw the figure, and write `out/finetune.json` and the page `out/finetune.md`.
+    """Train the missing runs, draw the figures, and write `out/finetune.json` and the page `out/finetune.md`.
 
-    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped.
+    `out/runs` keeps the result of every run, so an interrupted study resumes.
 
     Returns:
-        What `finetune.json` holds.
+        The content of `finetune.json`.
 
     Raises:
-        MissingExtraError: an environment or EnvPool is not installed.
+        MissingExtraError: An environment or EnvPool is not installed.
     """
     if settings.backend == "envpool":
         require("envpool", "envpool", "the study of fine-tuning")
-    # The experts first, for the clones need them; one by one they would wait for each other.
+    # The experts first, because the clones need them.
     experts = [_expert(task, settings.backend) for task in settings.tasks]
     taught = execute(experts, out / "runs", jobs)
     runs = [
@@ -147,8 +146,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         tasks[task.env_id] = summarize(task, expert, [pair[0] for pair in pairs], [pair[1] for pair in pairs])
     summary = {"study": "finetune", "settings": asdict(settings), "tasks": tasks, "versions": versions()}
     returns(tasks, out / "finetune")
-    write_json(out / "finetune.json", summary)
-    atomic_write(out / "finetune.md", page(summary))
+    write(out, summary, page)
     return summary
 
 
@@ -162,7 +160,7 @@ def _expert(task: Task, backend: Backend) -> Run:
 
 
 def _learners(task: Task, backend: Backend, seed: int, expert: Run, directory: Path) -> tuple[Run, Run]:
-    """The clone that goes on, and PPO from scratch."""
+    """The runs of PPO from the clone and from scratch."""
     common = {
         "env_id": task.env_id, "backend": backend, "rounds": dict(task.rounds) | {"env_steps": task.env_steps},
         "ppo": dict(task.ppo), "episodes": task.episodes, "seed": seed,
@@ -193,22 +191,22 @@ def summarize(task: Task, expert: Result, finetuned: Sequence[Result], scratch: 
     return {
         "seeds": task.seeds,
         "random_return": random_return(task.env_id),
-        "expert": _interval(expert["returns"]) | {"env_steps": int(expert["env_steps"][-1])},
+        "expert": interval(expert["returns"]) | {"env_steps": int(expert["env_steps"][-1])},
         "demonstrated_return": float(np.mean([result["shown_returns"].mean() for result in finetuned])),
         "labels": float(np.mean([result["labels"] for result in finetuned])),
-        **{name: _interval(values) | {"seeds": values.tolist()} for name, values in final.items()},
-        "finetuned_minus_clone": _interval(final["finetuned"] - final["clone"]),
-        "finetuned_minus_scratch": _interval(final["finetuned"] - final["scratch"]),
+        **{name: interval(values) | {"seeds": values.tolist()} for name, values in final.items()},
+        "finetuned_minus_clone": interval(final["finetuned"] - final["clone"]),
+        "finetuned_minus_scratch": interval(final["finetuned"] - final["scratch"]),
         "finetuned_minus_scratch_on_the_way": {
-            name: _interval(at(share, finetuned) - at(share, scratch)) for name, share in SHARES.items()
+            name: interval(at(share, finetuned) - at(share, scratch)) for name, share in SHARES.items()
         },
-        "finetuned_minus_scratch_over_training": _interval(area(finetuned) - area(scratch)),
+        "finetuned_minus_scratch_over_training": interval(area(finetuned) - area(scratch)),
         "curves": {name: _curve(results, level) for name, results in (("finetuned", finetuned), ("scratch", scratch))},
     }
 
 
 def at(share: float, results: Sequence[Result]) -> NDArray[Any]:
-    """`[seeds]`: the curve's return after this share of the steps, between two validations by a straight line."""
+    """`[seeds]`: the curve's return after this share of the steps, linearly interpolated."""
     return np.array([np.interp(share * r["env_steps"][-1], r["env_steps"], r["curve"]) for r in results])
 
 
@@ -219,8 +217,10 @@ def area(results: Sequence[Result]) -> NDArray[Any]:
 
 
 def _curve(results: Sequence[Result], level: float) -> dict[str, Any]:
-    """Returns against steps, `[validations + 1]` each, and their mean over training."""
-    steps = np.mean([result["env_steps"] for result in results], axis=0)  # they differ by the steps that only reset
+    """Returns and steps, `[validations + 1]` each, and the mean return over training."""
+    steps = np.mean(
+        [result["env_steps"] for result in results], axis=0
+    )  # they differ by the steps that only reset an environment
     curves = np.stack([result["curve"] for result in results])
     value, low, high = mean(curves)
     above = np.flatnonzero(value >= level)
@@ -231,10 +231,5 @@ def _curve(results: Sequence[Result], level: float) -> dict[str, Any]:
         "high": high.tolist(),
         "seeds": curves.tolist(),
         "steps_to_expert": float(steps[above[0]]) if len(above) else None,
-        "over_training": _interval(area(results)),
+        "over_training": interval(area(results)),
     }
-
-
-def _interval(values: NDArray[Any]) -> dict[str, Any]:
-    value, low, high = mean(values)
-    return {"mean": float(value), "ci95": [float(low), float(high)]}

@@ -1,4 +1,4 @@
-"""The study's figure: return against environment steps, a panel for each environment."""
+"""The study's figure: return against environment steps, one panel per environment."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STYLES = {"finetuned": FINETUNED, "scratch": SCRATCH}
 
 
 def returns(tasks: Mapping[str, Any], path: Path) -> None:
-    """Means over seeds with their intervals, each seed as a thin line, and the expert's and the clone's levels.
+    """Draw means over seeds with intervals, each seed as a thin line, and the levels of expert and clone.
 
     Args:
-        tasks: what the study's JSON holds, by environment.
-        path: without suffix.
+        tasks: The tasks of the study's JSON, by environment.
+        path: File to write, without suffix.
     """
     figure, panels = new_figure(PAGE, 2.9, 1, len(tasks), squeeze=False)
     rows: list[tuple[Any, ...]] = []
@@ -46,7 +46,7 @@ def returns(tasks: Mapping[str, Any], path: Path) -> None:
             rows.append((env_id, label, "mean", "", level["mean"], *level["ci95"]))
         axes.set(title=f"{env_id}, {task['seeds']} seeds", xlabel="environment steps (thousands)")
         axes.set_xlim(0, steps[-1])
-        # An untrained policy can be far worse than a random one, and would leave the rest no height.
+        # An untrained policy can be far worse than a random one, and would compress the other curves.
         lowest = [task["random_return"], *(low for c in task["curves"].values() for low in c["low"][1:])]
         axes.set_ylim(bottom=min(lowest))
     panels[0, 0].set_ylabel("return")

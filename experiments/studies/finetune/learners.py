@@ -1,4 +1,4 @@
-"""The three that the study trains, each by an ordinary run: an expert, its clone that goes on, one without either."""
+"""The runs of the study: an expert, PPO from its clone, and PPO from scratch."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from lit_imitation.envs import Backend, make
 from lit_imitation.methods import BC, RL, Method
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, PolicyFactory
 from lit_imitation.rl import PPO
-from lit_imitation.rollout import Actor, Episodes
+from lit_imitation.rollout import ActorLike, Episodes
 from lit_imitation.training.run import LastCheckpoint
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 NETWORK: dict[str, Any] = {"hidden_sizes": [64, 64], "activation": "tanh"}
-"""Of every policy here: what `PPO` builds by itself, so that a clone and a fresh policy differ in weights alone."""
+"""Network of every policy: `PPO`'s default, so that a clone and a fresh policy differ only in weights."""
 WEIGHTS = "policy."
-"""What the names of an expert's weights begin with in its result."""
+"""Prefix of the names of an expert's weights in its result."""
 
 
 class Curve(Callback):
-    """Notes `env_steps` and the mean return of the policy's mode: before training, and at each validation."""
+    """Records `env_steps` and the mean return of the policy's mode before training and at each validation."""
 
     def __init__(self) -> None:
         self.env_steps: list[int] = []
         self.returns: list[float] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """By the same episodes as in validation."""
+        """Record the untrained policy, with the episodes of validation."""
         assert isinstance(pl_module, Method)
         data = pl_module.datamodule
         episodes = data.rollouts("validation", data.eval_episodes)
         self._note(pl_module, float(np.mean([episode.episode_return for episode in episodes])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """What was just measured."""
+        """Record the validation."""
         assert isinstance(pl_module, Method)
         self._note(pl_module, pl_module.evaluation["return_mean"])
 
@@ -56,14 +56,14 @@ class Curve(Callback):
         self.returns.append(value)
 
     def result(self) -> Result:
-        """`[validations + 1]` each."""
+        """The recorded arrays, `[validations + 1]` each."""
         return {"env_steps": np.array(self.env_steps), "curve": np.array(self.returns)}
 
 
 def play(
-    env_id: str, backend: Backend, actor: Actor, episodes: int, seed: int, *, record: bool = False
+    env_id: str, backend: Backend, actor: ActorLike, episodes: int, seed: int, *, record: bool = False
 ) -> tuple[NDArray[np.float64], Transitions | None]:
-    """Returns `[episodes]` and, if they are recorded, the transitions of so many episodes."""
+    """Returns `[episodes]` of an actor and, if recorded, the transitions."""
     envs = make(env_id, min(episodes, 20), seed, backend)
     run = Episodes(envs, actor, episodes, seed, record=record)
     returns = np.array([episode.episode_return for episode in run])
@@ -74,16 +74,16 @@ def play(
 def expert(
     env_id: str, backend: Backend, rounds: dict[str, Any], ppo: dict[str, Any], aim: float, episodes: int, seed: int
 ) -> Result:
-    """PPO from scratch, stopped at the first validation with a mean return of `aim`: mediocre, and reproducible.
+    """PPO from scratch, stopped at the first validation with a mean return of `aim`.
 
     Args:
-        env_id: the environment.
-        backend: of the environment; named, since another one gives other numbers.
-        rounds: of `RolloutDataModule`; `env_steps` is where it gives up.
-        ppo: of `PPO`.
-        aim: mean return over a validation's episodes at which to stop.
-        episodes: measured afterwards, other ones than in validation.
-        seed: of everything.
+        env_id: Environment.
+        backend: Backend of the environment; results differ between backends.
+        rounds: Arguments of `RolloutDataModule`; `env_steps` limits the training.
+        ppo: Arguments of `PPO`.
+        aim: Mean validation return at which training stops.
+        episodes: Number of new episodes measured after training.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, env_id, "expert")
     curve = Curve()
@@ -99,15 +99,15 @@ def expert(
 def scratch(
     env_id: str, backend: Backend, rounds: dict[str, Any], ppo: dict[str, Any], episodes: int, seed: int
 ) -> Result:
-    """PPO without any demonstration; the policy of its end is measured.
+    """PPO without demonstrations; the final policy is measured.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
-        rounds: of `RolloutDataModule`.
-        ppo: of `PPO`.
-        episodes: measured.
-        seed: of everything.
+        env_id: Environment.
+        backend: Backend of the environment.
+        rounds: Arguments of `RolloutDataModule`.
+        ppo: Arguments of `PPO`.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, env_id, "learner")
     with tempfile.TemporaryDirectory() as directory:
@@ -126,19 +126,19 @@ def finetuned(
     seed: int,
     expert: Path,
 ) -> Result:
-    """Clone the expert, and let PPO start from the clone.
+    """Clone the expert, and start PPO from the clone.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
-        rounds: of `RolloutDataModule`.
-        ppo: of `PPO`.
-        teacher: what `expert` was made with.
-        demonstrations: episodes of the expert, which draws its actions, that are cloned.
-        bc: `epochs`, `batch_size`, and what else `BC` takes.
-        episodes: measured, of the clone and of what became of it.
-        seed: of everything.
-        expert: result of the function of this name.
+        env_id: Environment.
+        backend: Backend of the environment.
+        rounds: Arguments of `RolloutDataModule`.
+        ppo: Arguments of `PPO`.
+        teacher: Arguments with which `expert` was made.
+        demonstrations: Number of cloned expert episodes, with sampled actions.
+        bc: `epochs`, `batch_size`, and further arguments of `BC`.
+        episodes: Number of measured episodes of the clone and of the fine-tuned policy.
+        seed: Seed of everything.
+        expert: File with the result of the function `expert`.
     """
     seed = derive_seed(seed, env_id, "learner")
     envs = make(env_id, 1, 0, backend)

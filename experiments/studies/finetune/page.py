@@ -1,64 +1,66 @@
-"""The page that shows the study of fine-tuning, every number in it from the study's own results."""
+"""The page of the study of fine-tuning; every number comes from the study's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import estimate, options, table
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """Markdown with the figure beside it."""
+    """The page in Markdown, with links to the figure in the same folder."""
     settings = {task["env_id"]: task for task in summary["settings"]["tasks"]}
     tasks = summary["tasks"]
     return f"""\
-# Past the expert: imitation first, reinforcement after
+# Past the expert: imitation first, then reinforcement learning
 
-    lit-imitation study finetune --out DIR       (--quick: the same path in less than a minute)
-    make figures                                 (this page and its figure)
+Train a policy beyond a mediocre expert: clone it, then continue with PPO from the clone.
 
-A clone is as good as its expert at best. But it is a policy, and `RL` starts from any (`model.start`): here PPO goes on
-from the clone of a **mediocre expert** on the environment's own reward, and is set against the clone alone and against
-PPO from scratch, with the same networks and settings and as many environment steps.
+    python -m experiments study finetune --out DIR       (--quick: a miniature in less than a minute)
+    make figures                                         (all studies, their figures and pages)
+
+A clone is at best as good as its expert. But it is a policy, and `RL` can start from any policy (`model.start`). Here
+PPO continues from the clone of a **mediocre expert** on the environment's own reward. It is compared with the clone
+alone and with PPO from scratch, with the same networks, settings and number of environment steps.
 
 ![Return against environment steps](finetune.png)
 
-Thick lines are means over seeds with 95 % bootstrap intervals (too narrow with so few seeds), thin lines the seeds;
-{_words(settings, "rounds", "eval_episodes")} episodes at each point, played with the policy's mode. The first point is
-the policy before the first step; that of an untrained one can lie below the panel. The fine-tuned line is flat at first
-while only the value function learns; those steps count.
+Thick lines are means over seeds with 95 % bootstrap intervals (too narrow with so few seeds); thin lines are the
+seeds. Each point is a validation of {_words(settings, "rounds", "eval_episodes")} episodes by the policy's mode. The
+first point is the policy before training; an untrained policy may lie below the panel. The fine-tuned line is flat at
+first because only the value function learns; these steps count.
 
 {_returns(tasks)}
 
-The policies at the end of training, by their mode, over {_words(settings, "episodes")} episodes a seed that no curve
-has seen; means over seeds, and for the expert over episodes, with 95 % bootstrap intervals. Differences below are
-paired by seed; those on the way are of the curves.
+The table shows the policies at the end of training, by their mode, over {_words(settings, "episodes")} new episodes per
+seed: means over seeds (for the expert over episodes) with 95 % bootstrap intervals. The differences below are paired by
+seed; those during training are differences of the curves.
 
 {_differences(tasks)}
 
-"Over training" is the mean of the curve over all steps (the area below it). "Steps to the expert" is where the mean
-curve first reaches the expert's mode. **An interval that holds 0 is a lead that so few seeds do not establish.** Given
-enough steps PPO from scratch gets there as well, so what is left of the lead depends on where one stops; what a clone
-saves is steps in the environment, and the returns of a bad policy on the way. The steps of the expert's own training
-are in no curve: an expert is what one has.
+"Over training" is the mean of the curve over all steps. "Steps to the expert" is where the mean curve first reaches the
+return of the expert's mode. **An interval that contains 0 is a lead that so few seeds do not establish.** With enough
+steps PPO from scratch also gets there, so the final lead depends on where training stops. What a clone saves is
+environment steps, and the low returns of an untrained policy. The steps of the expert's own training are not counted:
+the study assumes that an expert exists.
 
 ## How it is made
 
 {_setup(settings, tasks)}
 
-- **The expert** is PPO, trained by the study itself and stopped at the first validation of its mode that reaches the
-  aim. It demonstrates by *drawing* its actions. The clone so learns a distribution, and PPO has something to explore
-  with: a clone of the mode alone is next to certain of every action, and PPO has little to learn from. What it shows
-  is worse than its mode, which is the expert's line in the figure, and so is what the clone is measured by.
-- **The clone** is `BC` on the demonstrations of each seed, none held out, a network like that of PPO from scratch.
-- **Fine-tuning** is `RL` with `start`: PPO as from scratch, with `warmup_rounds`. The clone's input standardization
+- **The expert** is PPO, trained by the study and stopped at the first validation of its mode that reaches the aim. It
+  demonstrates with *sampled* actions, so the clone learns a distribution and PPO can explore. A clone of the mode alone
+  is almost certain of every action and leaves PPO little to learn from. Sampled demonstrations return less than the
+  mode, which is the expert's line in the figure.
+- **The clone** is `BC` on each seed's demonstrations, with no held-out data and the network of PPO from scratch.
+- **Fine-tuning** is `RL` with `start`: PPO as from scratch, plus `warmup_rounds`. The clone's input standardization
   stays.
-- **What was tuned**, with seed 100, which is not among those reported: that the expert draws. PPO made little of clones
-  of its mode on LunarLander, with an entropy bonus in cloning too. PPO's settings were not searched: they are those of
-  `experiments/tables/rl_returns.yaml` with batches of 128, annealed, and normalized on LunarLander too; the same on either
-  side. The seed of the expert was chosen out of four on LunarLander and two on Hopper by its returns alone, for
-  demonstrations clearly better than random and clearly short of solving the task.
+- **Tuning**, with seed 100, which is not reported: only that the expert samples. PPO gained little from clones of its
+  mode on LunarLander, even with an entropy bonus in cloning. PPO's settings were not searched: they are those of
+  `experiments/tables/rl_returns.yaml` with batches of 128, annealed, and normalized on LunarLander too; both sides have
+  the same. The expert's seed was chosen from four on LunarLander and two on Hopper by its returns alone, so that
+  demonstrations are clearly better than random and clearly short of solving the task.
 
 Plotted numbers: [finetune.csv](finetune.csv); headline values, settings and versions: [finetune.json](finetune.json);
 vector graphics: [finetune.svg](finetune.svg).
@@ -66,7 +68,7 @@ vector graphics: [finetune.svg](finetune.svg).
 
 
 def _words(settings: Mapping[str, Any], *keys: str) -> str:
-    """A setting of every task: once if it is the same for all."""
+    """A setting of every task, once if all tasks share it."""
     values = []
     for task in settings.values():
         for key in keys:
@@ -75,9 +77,8 @@ def _words(settings: Mapping[str, Any], *keys: str) -> str:
     return " and ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['mean']:,.1f} [{low:,.1f}, {high:,.1f}]"
+def _interval(entry: Mapping[str, Any], bold: bool = False) -> str:
+    return estimate(entry["mean"], entry["ci95"], ",.1f", bold)
 
 
 def _returns(tasks: Mapping[str, Any]) -> str:
@@ -89,7 +90,7 @@ def _returns(tasks: Mapping[str, Any]) -> str:
             _interval(task["expert"]),
             _interval(task["clone"]),
             _interval(task["scratch"]),
-            f"**{task['finetuned']['mean']:,.1f}**{_interval(task['finetuned']).partition(' ')[2].join((' ', ''))}",
+            _interval(task["finetuned"], bold=True),
         ]
         for env_id, task in tasks.items()
     ]
@@ -123,16 +124,16 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
     rows = []
     for env_id, task in settings.items():
         measured = tasks[env_id]
-        rounds, ppo = task["rounds"], ", ".join(f"{name} {value}" for name, value in task["ppo"].items())
-        start = ", ".join(f"{name} {value}" for name, value in task["start"].items())
+        rounds = task["rounds"]
         rows.append(
             [
                 env_id,
                 f"aim {task['aim']:g}, seed {task['expert_seed']}, {measured['expert']['env_steps']:,} steps",
                 f"{task['demonstrations']} episodes, {measured['labels']:,.0f} labels, "
                 f"return {measured['demonstrated_return']:,.1f}",
-                f"{task['env_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round, {ppo}",
-                start,
+                f"{task['env_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a round, "
+                f"{options(task['ppo'])}",
+                options(task["start"]),
             ]
         )
     return table(["", "expert", "demonstrations (mean over seeds)", "PPO", "and from the clone"], rows)

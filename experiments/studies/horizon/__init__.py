@@ -1,12 +1,12 @@
-"""The horizon study: how imitation's cost grows with the length of the task, cloned and with DAgger.
+"""The horizon study: how the cost of imitation grows with the length of the task, for BC and DAgger.
 
-Ross & Bagnell (2010) bound the cost of a clone that errs with rate ε on the expert's states by εT²; Ross, Gordon &
-Bagnell (2011) that of DAgger by uTε, where u is what one error costs an expert who goes on from there. The study trains
-both on equally many labels and measures:
+Ross & Bagnell (2010) bound the cost of a clone that errs with rate ε on the expert's states by εT². Ross, Gordon &
+Bagnell (2011) bound that of DAgger by uTε, where u is the cost of one error for an expert that continues from there.
+The study trains both on equally many labels and measures:
 
-- on `Corridor`, built so that either bound is met, the exponents of T with their intervals, and that of the same clones
-  where every error is recovered;
-- on `LaneKeeping` and LunarLander, errors along the episode, states visited, and the same exponents.
+- on `Corridor`, where both bounds are tight, the exponents of T with their intervals, and that of the same clones where
+  every error is recovered;
+- on `LaneKeeping` and LunarLander, errors along the episode, visited states, and the same exponents.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.studies.common import Result, Run, execute, log_log_slope, mean
+from experiments.studies.common import Result, Run, execute, interval, log_log_slope, write
 from experiments.studies.horizon import corridor, lane_keeping, lunar_lander
 from experiments.studies.horizon.figures import ALL, BOTH, compounding_error, stacked, state_distributions, trajectories
 from experiments.studies.horizon.page import page
 from lit_imitation.errors import require
-from lit_imitation.utils.files import atomic_write, write_json
 from lit_imitation.utils.versions import versions
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the full study."""
+    """Settings; the defaults are the full study."""
 
     horizons: tuple[int, ...] = (10, 20, 40, 80)
-    """T of the corridors."""
+    """Values of T of the corridors."""
     labels: tuple[tuple[float, int], ...] = ((0.003, 6400), (0.0015, 12800))
-    """p of a rare situation, and the labels of either learner there: enough to meet each situation once on average."""
+    """p of a rare situation, and the number of labels: each situation is met once on average."""
     situations: int = 20
     corridor_seeds: int = 20
     corridor_epochs: int = 8
     corridor_steps: int = 2_000_000
-    """Measured with each policy."""
+    """Number of steps measured with each policy."""
     lane: dict[str, Any] = field(
         default_factory=lambda: {
             "labels": 2000, "initial": 400, "rounds": 8, "epochs": 60, "learning_rate": 3e-3, "batch_size": 64,
@@ -57,10 +56,10 @@ class Settings:
     lander_horizon: int = 320
     lander_episodes: int = 100
     seeds: int = 10
-    """Of LaneKeeping and LunarLander."""
+    """Number of seeds of LaneKeeping and LunarLander."""
 
     def with_seeds(self, seeds: int) -> Settings:
-        """So many in every part."""
+        """These settings with another number of seeds in every part."""
         return replace(self, seeds=seeds, corridor_seeds=seeds)
 
 
@@ -79,19 +78,19 @@ QUICK = Settings(
     lander_episodes=5,
     seeds=2,
 )  # fmt: skip
-"""The same path in less than a minute; too little for the figures to mean anything."""
+"""A miniature in less than a minute; its numbers mean nothing."""
 
 
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
-    """Train what is not trained yet, draw the figures, and write `out/horizon.json` and the page `out/horizon.md`.
+    """Train the missing runs, draw the figures, and write `out/horizon.json` and the page `out/horizon.md`.
 
-    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped.
+    `out/runs` keeps the result of every run, so an interrupted study resumes.
 
     Returns:
-        What `horizon.json` holds.
+        The content of `horizon.json`.
 
     Raises:
-        MissingExtraError: LunarLander's physics are not installed.
+        MissingExtraError: LunarLander's physics engine is not installed.
     """
     require("Box2D", "box2d", "the horizon study, for its LunarLander part,")
     cells = [(p, labels, T) for p, labels in settings.labels for T in settings.horizons]
@@ -139,13 +138,12 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     trajectories(lanes, out / "trajectories")
     state_distributions(lanes, landers, out / "state_distributions")
     compounding_error(corridors, lanes, landers, summary, out / "compounding_error")
-    write_json(out / "horizon.json", summary)
-    atomic_write(out / "horizon.md", page(summary))
+    write(out, summary, page)
     return summary
 
 
 def halvings(horizon: int) -> list[int]:
-    """T/16, T/8, T/4, T/2 and T: where LaneKeeping's and LunarLander's costs are read off."""
+    """T/16, T/8, T/4, T/2 and T, at which the costs of LaneKeeping and LunarLander are measured."""
     return [horizon // 2**i for i in range(4, -1, -1)]
 
 
@@ -195,7 +193,7 @@ def summarize(
                         "learner": name,
                         "epsilon": epsilon[i],
                         "epsilon_T": epsilon[i] * T,
-                        "cost": _interval(cost[name][:, i]),
+                        "cost": interval(cost[name][:, i]),
                         "closed_form_cost": forms[i],
                     }
                 )
@@ -219,31 +217,26 @@ def summarize(
         "lane_keeping": {
             name: {
                 "labels": 0 if name == "expert" else int(lanes[0]["labels"][-1]),
-                "steps_in_hazard": _interval(stacked(lanes, f"{name}_cost").sum(axis=1)),
-                "share_that_leaves": _interval(stacked(lanes, f"{name}_left")),
-                "error_on_demonstrations": _interval(stacked(lanes, f"{name}_training_error")),
-                "error_on_own_states": _interval(stacked(lanes, f"{name}_error").mean(axis=1)),
-                "mean_offset": _interval(stacked(lanes, f"{name}_offset").mean(axis=1)),
+                "steps_in_hazard": interval(stacked(lanes, f"{name}_cost").sum(axis=1)),
+                "share_that_leaves": interval(stacked(lanes, f"{name}_left")),
+                "error_on_demonstrations": interval(stacked(lanes, f"{name}_training_error")),
+                "error_on_own_states": interval(stacked(lanes, f"{name}_error").mean(axis=1)),
+                "mean_offset": interval(stacked(lanes, f"{name}_offset").mean(axis=1)),
             }
             for name in ALL
         },
         "lunar_lander": {
             name: {
                 "labels": 0 if name == "expert" else int(landers[0]["labels"][-1]),
-                "cost": _interval(stacked(landers, f"{name}_cost").sum(axis=1)),
-                "return": _interval(stacked(landers, f"{name}_return")),
-                "crashed": _interval(stacked(landers, f"{name}_crashed")),
-                "error_on_demonstrations": _interval(stacked(landers, f"{name}_training_error")),
+                "cost": interval(stacked(landers, f"{name}_cost").sum(axis=1)),
+                "return": interval(stacked(landers, f"{name}_return")),
+                "crashed": interval(stacked(landers, f"{name}_crashed")),
+                "error_on_demonstrations": interval(stacked(landers, f"{name}_training_error")),
             }
             for name in ALL
         },
         "versions": versions(),
     }
-
-
-def _interval(values: NDArray[Any]) -> dict[str, Any]:
-    value, low, high = mean(values)
-    return {"mean": float(value), "ci95": [float(low), float(high)]}
 
 
 def _slope(x: Any, y: NDArray[Any]) -> dict[str, Any]:

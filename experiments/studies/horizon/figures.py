@@ -1,4 +1,4 @@
-"""The horizon study's three figures, each with the numbers that it shows."""
+"""The horizon study's three figures with their numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = ("expert", "bc", "dagger")
 
 
 def stacked(results: Sequence[Result], name: str) -> NDArray[Any]:
-    """`[seeds, ...]`."""
+    """One array of all results, `[seeds, ...]`."""
     return np.stack([result[name] for result in results])
 
 
@@ -48,7 +48,7 @@ def _rows(panel: str, series: str, x: Iterable[Any], band: tuple[Any, Any, Any])
 
 
 def _hazard(axes: Axes, left: float, right: float, reach: float) -> None:
-    """Shade both hazards, hatched so that they are seen in gray, and draw the lane's center."""
+    """Shade and hatch both hazards, and draw the lane's center."""
     x = np.linspace(left, right, 400)
     center = center_line(x)
     style: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": "#cccccc", "hatch": "////", "linewidth": 0.0}
@@ -58,7 +58,7 @@ def _hazard(axes: Axes, left: float, right: float, reach: float) -> None:
 
 
 def trajectories(results: Sequence[Result], path: Path) -> None:
-    """Where expert, BC and DAgger drive on LaneKeeping: the first drives of every seed, the same starts for all."""
+    """Draw the first drives of every seed on LaneKeeping, with the same starts for expert, BC and DAgger."""
     figure, panels = new_figure(PAGE, 4.7, 3, 1, sharex=True, sharey=True)
     each = max(1, 30 // len(results))
     rows: list[tuple[Any, ...]] = []
@@ -84,7 +84,7 @@ def trajectories(results: Sequence[Result], path: Path) -> None:
 
 
 def state_distributions(lanes: Sequence[Result], landers: Sequence[Result], path: Path) -> None:
-    """What states expert, BC and DAgger visit: positions and offsets on LaneKeeping, the angle on LunarLander."""
+    """Draw the visited states: positions and offsets on LaneKeeping, the angle on LunarLander."""
     from matplotlib.colors import LogNorm
 
     figure, grid = new_figure(PAGE, 4.3, 2, 3, height_ratios=(1, 1.25))
@@ -114,7 +114,7 @@ def state_distributions(lanes: Sequence[Result], landers: Sequence[Result], path
         middle = (edges[1:] + edges[:-1]) / 2
         for name in ALL:
             band = mean(stacked(results, f"{name}_{panel}s"))
-            floor = 1e-5  # shares of 0 have no place on a logarithmic axis
+            floor = 1e-5  # a logarithmic axis cannot show shares of 0
             draw(axes, middle, tuple(np.maximum(part, floor) for part in band), STYLES[name])
             rows += [(panel, name, float(x), "", *(float(v) for v in b)) for x, *b in zip(middle, *band, strict=True)]
         axes.set(yscale="log", ylim=(2e-5, 1))
@@ -137,11 +137,11 @@ def compounding_error(
     """Errors per step above, cost against T below: Corridor, LaneKeeping, LunarLander.
 
     Args:
-        corridor: results by (p, T).
-        lanes: results of LaneKeeping.
-        landers: results of LunarLander.
-        summary: what the study's JSON holds: horizons, slopes, and the corridor's closed forms.
-        path: without suffix.
+        corridor: Results by (p, T).
+        lanes: Results of LaneKeeping.
+        landers: Results of LunarLander.
+        summary: The study's JSON with horizons, slopes, and the corridor's closed forms.
+        path: File to write, without suffix.
     """
     from matplotlib.ticker import LogLocator
 
@@ -166,9 +166,9 @@ def compounding_error(
     for axes, results, panel in ((step_lane, lanes, "LaneKeeping"), (step_lander, landers, "LunarLander")):
         for name in BOTH:
             values = stacked(results, f"{name}_error")
-            # The last seconds of the longest flights are few: no mean where a seed has none.
+            # Few flights are this long: no mean where a seed has none.
             values = values[:, ~np.isnan(values).any(axis=0)]
-            if panel == "LunarLander":  # a hundred flights a seed: 10 steps together, or noise hides the course
+            if panel == "LunarLander":  # average 10 steps, or noise hides the trend
                 values = values[:, : values.shape[1] // 10 * 10].reshape(len(values), -1, 10).mean(axis=2)
             t = (np.arange(values.shape[1]) + 0.5) * (10 if panel == "LunarLander" else 1) + 0.5
             band = mean(values)
@@ -180,7 +180,7 @@ def compounding_error(
     step_lander.set_ylabel("share not the expert's")
 
     for p, fill in zip(rates, itertools.cycle(("full", "none")), strict=False):
-        # A little apart, or one hides the other.
+        # Shifted slightly, so that neither hides the other.
         for name, shift in (("bc", 1.0), ("dagger", 1 / 1.05), ("recoverable", 1.05)):
             costs = np.stack([stacked(corridor[p, T], f"{name}_cost").sum(axis=1) for T in horizons], axis=1)
             value, low, high = band = mean(costs)
@@ -236,7 +236,7 @@ def compounding_error(
 
 
 def _slopes(axes: Axes, parts: Sequence[Mapping[str, Any]], rates: Sequence[float] = ()) -> None:
-    """The fitted exponents, one series a line, in the corner that rising curves leave free."""
+    """Write the fitted exponents, one line per series, into a free corner."""
     which = " / ".join(f"{p:g} {dot}" for p, dot in zip(rates, "●○", strict=False))
     lines = [f"slope (p = {which})" if which else "slope"]
     for name in ("bc", "dagger", "recoverable"):

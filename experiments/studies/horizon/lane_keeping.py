@@ -1,4 +1,4 @@
-"""The horizon study on `LaneKeeping`: where the expert, its clone and DAgger drive."""
+"""The horizon study on `LaneKeeping`: the paths of the expert, BC and DAgger."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ENV = "lit_imitation/LaneKeeping-v0"
 X_EDGES, Y_EDGES = np.linspace(0.0, 8.5, 171), np.linspace(-1.5, 1.5, 61)
 """Cells of the histogram of visited positions."""
 OFFSET_EDGES = np.linspace(-0.6, 0.6, 61)
-"""Bins of the histogram of lateral offsets; what lies beyond counts in the outermost."""
+"""Bins of the histogram of lateral offsets; the outermost include values beyond them."""
 DRAWN = 15
-"""Trajectories that are kept whole."""
+"""Number of complete trajectories that are stored."""
 
 
 def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Result:
-    """Train both and let them, and the expert, drive.
+    """Train both, and measure them and the expert.
 
     Args:
         horizon: T.
-        recipe: of `Recipe`.
-        episodes: measured with each.
-        seed: of everything.
+        recipe: Arguments of `Recipe`.
+        episodes: Number of episodes measured with each.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, "lane keeping")
     numbers = Recipe(episode=horizon, **recipe)
@@ -58,7 +58,7 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
             / path[..., 0].size,
             f"{name}_offsets": np.histogram(offset, OFFSET_EDGES)[0] / offset.size,
             f"{name}_training_error": np.array(
-                np.abs(actor(data.observation.numpy()) - data.action.numpy()).mean(),
+                np.abs(actor.act(data.observation.numpy()) - data.action.numpy()).mean(),
             ),
         }
     return result

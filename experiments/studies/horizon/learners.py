@@ -1,4 +1,4 @@
-"""The two that are compared: cloning and DAgger, really trained, on equally many labels."""
+"""The compared learners: BC and DAgger, trained on equally many labels."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 
 class Recipe(NamedTuple):
-    """How both learn."""
+    """Settings of both learners."""
 
     labels: int
-    """Actions of the expert that either sees."""
+    """Number of expert actions for either learner."""
     initial: int
-    """Of those, the demonstrated ones that DAgger starts from; it asks for the others in `rounds` equal shares."""
+    """Number of labels that DAgger starts from; it asks for the others in `rounds` equal shares."""
     rounds: int
     episode: int
-    """Steps after which whoever collects begins anew."""
+    """Steps after which collection restarts an episode."""
     epochs: int
-    """Passes over the data in each of DAgger's `rounds` + 1; BC makes as many in all, and so more gradient steps."""
+    """Epochs in each of DAgger's `rounds` + 1; BC has the same total, and so more gradient steps."""
     learning_rate: float
     batch_size: int
 
 
 class Learners(NamedTuple):
-    """What was learned, and from what."""
+    """The learned policies and their data."""
 
     bc: Policy
     dagger: Policy
-    """Of the last round: the one that has learned from all labels."""
+    """DAgger's policy of the last round, trained on all labels."""
     demonstrations: Transitions
     """`[labels]`: BC's data."""
     labels: NDArray[np.int64]
@@ -59,15 +59,15 @@ def train(
     seed: int,
     backend: Backend = "vector",
 ) -> Learners:
-    """Clone the scripted expert; let DAgger (β = 0) imitate it with as many labels.
+    """Train BC, and DAgger (β = 0) with as many labels, on the scripted expert.
 
     Args:
-        env_id: the environment.
-        recipe: numbers.
-        policy: builds either policy.
-        env_kwargs: of the environment.
-        seed: of everything.
-        backend: of the environment, see `lit_imitation.envs.make`; named, since another one gives other numbers.
+        env_id: Environment.
+        recipe: Settings of both learners.
+        policy: Factory of both policies.
+        env_kwargs: Arguments of the environment.
+        seed: Seed of everything.
+        backend: Backend of the environment; results differ between backends.
     """
     share = (recipe.labels - recipe.initial) // recipe.rounds
     demonstrator = derive_seed(seed, "demonstrations")

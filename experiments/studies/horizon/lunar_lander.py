@@ -1,4 +1,4 @@
-"""The horizon study on LunarLander: the same curves where nobody built the errors in."""
+"""The horizon study on LunarLander: the same curves on a task that was not built for them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lit_imitation.utils.seeding import derive_seed
 
 ENV = "LunarLander-v3"
 ANGLE_EDGES = np.linspace(-1.2, 1.2, 49)
-"""Bins of the histogram of the lander's angle, in radians; what lies beyond counts in the outermost."""
+"""Bins of the histogram of the lander's angle in radians; the outermost include values beyond them."""
 
 
 def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Result:
-    """Train both and let them, and the expert, fly for at most `horizon` steps.
+    """Train both, and measure them and the expert over at most `horizon` steps.
 
     The cost of a step is the 0–1 loss of the theorem: 1 where the learner does not do what the expert would do in that
     state. Once an episode has ended, every step costs 1 after a crash and 0 after a landing, so that to crash early
@@ -30,9 +30,9 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
 
     Args:
         horizon: T.
-        recipe: of `Recipe`.
-        episodes: measured with each.
-        seed: of everything.
+        recipe: Arguments of `Recipe`.
+        episodes: Number of episodes measured with each.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, "lunar lander")
     learners = train(ENV, Recipe(**recipe), partial(CategoricalPolicy, hidden_sizes=(64, 64)), {}, seed, "sync")
@@ -63,6 +63,6 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
             f"{name}_crashed": np.array(crashed.mean()),
             f"{name}_return": np.array(returns.mean()),
             f"{name}_angles": np.histogram(angle, ANGLE_EDGES)[0] / angle.size,
-            f"{name}_training_error": np.array(np.mean(actor(data.observation.numpy()) != data.action.numpy())),
+            f"{name}_training_error": np.array(np.mean(actor.act(data.observation.numpy()) != data.action.numpy())),
         }
     return result

@@ -1,11 +1,11 @@
-"""The page that shows the horizon study, every number in it from the study's own results."""
+"""The page of the horizon study; every number comes from the study's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import estimate, table
 
 NAMES: Mapping[str, str] = {
     "expert": "expert",
@@ -16,7 +16,7 @@ NAMES: Mapping[str, str] = {
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """Markdown with the three figures beside it."""
+    """The page in Markdown, with links to the figures in the same folder."""
     settings = summary["settings"]
     horizons = ", ".join(str(T) for T in settings["horizons"])
     labels = " and ".join(f"{n:,} (p = {p:g})" for p, n in settings["labels"])
@@ -26,99 +26,98 @@ def page(summary: Mapping[str, Any]) -> str:
     return f"""\
 # The horizon study: why DAgger
 
-    lit-imitation study horizon --out DIR        (--quick: the same path in less than a minute)
-    make figures                                 (this page and its figures)
+Measure how the cost of imitation grows with the length of the task, for behavioral cloning and for DAgger.
 
-A clone that errs at a rate ε on the expert's states can pay up to εT² over T steps, for one error leads to states in
-which it never saw the expert act (Ross & Bagnell 2010). DAgger, which has the expert label the states that the learner
-visits, pays at most about uTε, where u bounds what a single error costs an expert who goes on from there (Ross, Gordon
-& Bagnell 2011). Here both are trained on **equally many labels** and their cost is measured by rollouts: DAgger starts
-from a part of them as demonstrations and asks for the others in rounds, at the states that it drives itself into; the
-policy of its last round is measured. BC passes as often over all of its data as DAgger over its growing ones, and so
-takes more gradient steps. Shaded bands and brackets are 95 % bootstrap intervals over seeds.
+    python -m experiments study horizon --out DIR        (--quick: a miniature in less than a minute)
+    make figures                                         (all studies, their figures and pages)
+
+A clone that errs at a rate ε on the expert's states can pay up to εT² over T steps: one error leads to states that
+the expert never showed (Ross & Bagnell 2010). DAgger asks the expert for labels on the states that the learner
+visits. It pays at most about uTε, where u bounds what a single error costs an expert that continues from there (Ross,
+Gordon & Bagnell 2011). Here both are trained on **equally many labels** and their cost is measured by rollouts.
+DAgger starts from a part of them as demonstrations and asks for the others in rounds, in the states that it reaches;
+the policy of its last round is measured. BC passes as often over all of its data as DAgger over its growing dataset,
+and so takes more gradient steps. Shaded bands and brackets are 95 % bootstrap intervals over seeds.
 
 ## Compounding error
 
 ![Errors per step and cost against T](compounding_error.png)
 
-`Corridor` sets the agent one situation a step, drawn independently of all before, and each has one right action; a
-wrong one leads to *off*, which costs 1 a step and from where one action, *return*, leads back. Situations that are rare
-(probability p, shared by {settings["situations"]} of them) may be missing from the demonstrations, and a policy errs
-exactly in those: the error rate ε is learned, not set, and measured on fresh states of the expert's. Tabular policies
-trained with log-loss (cross-entropy), T = {horizons}, {labels} labels, {settings["corridor_seeds"]} seeds;
-εT is at most {largest:.2f}. The slope is that of log mean cost on log T. "Closed form" is the same slope for a learner
-that errs with the measured ε, independently at every step. In (d) it is the broad gray lines (from the ε measured at
-each T), to compare with: no curve is taken from it. Filled markers are the larger p.
+In `Corridor` every step shows a new, independent situation, and each has one right action. A wrong action leads to
+the state *off*, which costs 1 per step; one action, *return*, leads back. Rare situations (probability p, shared by
+{settings["situations"]} of them) may be absent from the demonstrations, and a policy errs exactly in those. So the
+error rate ε is learned, not set, and it is measured on new states of the expert. Policies are tabular and trained
+with log-loss (cross-entropy): T = {horizons}, {labels} labels, {settings["corridor_seeds"]} seeds; εT is at most
+{largest:.2f}. The slope is that of log mean cost on log T. "Closed form" is the same slope for a learner that errs
+with the measured ε, independently at every step. The broad gray lines in (d) are this closed form for the ε measured
+at each T, for comparison; no curve is derived from it. Filled markers have the larger p.
 
 {_corridor(summary)}
 
-On its own training data BC errs on {checks["bc_training_error"]:.2%} of the labels. In off,
-{checks["bc_returns_from_off"]:.0%} of the clones choose *return*, and {checks["dagger_returns_from_off"]:.0%} of
-DAgger's policies.
+On its own training data BC errs on {checks["bc_training_error"]:.2%} of the labels. In the state *off*,
+{checks["bc_returns_from_off"]:.0%} of the clones and {checks["dagger_returns_from_off"]:.0%} of DAgger's policies
+choose *return*.
 
 Measured costs:
 
 {_costs(summary)}
 
-On LaneKeeping and LunarLander the loss is the disagreement with the expert on the learner's own states: |a − expert's
-a|, and 1 for another action than the expert's (after a crash 1 in every step left, after a landing 0). Slopes of its
-sum over the first T steps, {seeds} seeds (below 1 where the first steps are the hardest, as from a start off the
-center of the lane):
+On LaneKeeping and LunarLander the loss is the disagreement with the expert on the learner's own states. On
+LaneKeeping it is |a − expert's a|. On LunarLander it is 1 for another action than the expert's; after a crash it is 1
+in every remaining step, after a landing 0. The table has the slopes of its sum over the first T steps, {seeds} seeds.
+They are below 1 where the first steps are the hardest, as from a start off the center of the lane:
 
 {_others(summary)}
 
-## What the bounds claim, and what they do not
+## What the bounds say, and what they do not
 
-- **εT² is a worst case, and it is reached**: in the corridor errors are independent per step and a clone does not find
-  back. Both are needed. The *same clones* measured where every action leads back from off are linear in T: what
-  is quadratic is not cloning but cloning where an error is not made good.
-- **Nor is DAgger always linear.** Its bound has the factor u: where not even the expert could return, u grows with T
-  and nothing is gained. It is also linear only for a learner that can represent the expert on all states it visits,
-  and labels spent off the expert's path are labels not spent on it.
-- **Per labels, not per trajectories.** Here T varies at a fixed number of labels, so ε does not depend on T. Foster,
-  Block & Misra (2024) fix the number of *trajectories* and show that with log-loss, a deterministic expert and a
-  stationary policy class (parameters shared by all steps) cloning is linear in T as well: longer trajectories bring
-  more labels, and ε falls. Nothing here contradicts that; it says that εT² with a constant ε is not the price that
-  cloning has to pay in general.
-- **Not every task has the gap.** On LaneKeeping the observation does not tell where the lane is, and a clone that
-  drifts off it meets positions of which it knows nothing. Whether a task is like that, or its clones find back by
-  themselves, is to be measured. On LunarLander a flight costs BC {_interval(lander["bc"]["cost"], 1)} and DAgger
-  {_interval(lander["dagger"]["cost"], 1)}; the returns are {_interval(lander["bc"]["return"], 1)} and
-  {_interval(lander["dagger"]["return"], 1)}, the expert's {lander["expert"]["return"]["mean"]:.1f}.
-- **How these two were set up.** The width of the lane and the sizes of networks and rounds on LaneKeeping and
-  LunarLander were chosen while looking at seeds 0 to 2, which are among those reported; with a lane half as wide again
-  far fewer clones leave it. Read them as examples of what happens, the corridor as the measurement of an exponent.
+- **εT² is a worst case, and it is reached.** In the corridor, errors are independent per step and a clone does not
+  recover. Both are needed. The *same clones* are linear in T when every action leads back from *off*. The quadratic
+  cost does not come from cloning itself, but from cloning where errors are not corrected.
+- **DAgger is not always linear.** Its bound has the factor u: where even the expert could not return, u grows with T
+  and nothing is gained. It is linear only for a learner that can represent the expert on all states it visits, and
+  labels spent off the expert's path are not spent on it.
+- **Labels, not trajectories.** Here T varies at a fixed number of labels, so ε does not depend on T. Foster, Block &
+  Misra (2024) fix the number of *trajectories*. They show that with log-loss, a deterministic expert and a stationary
+  policy class (parameters shared by all steps) cloning is linear in T as well: longer trajectories have more labels,
+  and ε falls. Nothing here contradicts this; it means that cloning does not always have to pay εT² with a constant ε.
+- **Not every task has the gap.** On LaneKeeping the observation does not contain the lane, and a clone that drifts
+  off reaches positions it has never seen. Whether clones recover on another task has to be measured. On LunarLander a
+  flight costs BC {_interval(lander["bc"]["cost"], 1)} and DAgger {_interval(lander["dagger"]["cost"], 1)}; the
+  returns are {_interval(lander["bc"]["return"], 1)} and {_interval(lander["dagger"]["return"], 1)}, the expert's is
+  {lander["expert"]["return"]["mean"]:.1f}.
+- **Choices made on reported seeds.** The width of the lane and the sizes of networks and rounds on LaneKeeping and
+  LunarLander were chosen on seeds 0 to 2, which are among those reported; with a lane 1.5 times as wide far fewer
+  clones leave it. Read these two tasks as examples, and the corridor as the measurement of an exponent.
 
-## Where the cars go
+## Where the cars drive
 
 ![Trajectories of expert, BC and DAgger between the hazards](trajectories.png)
 
-The first {max(1, 30 // seeds)} drives of each of {seeds} seeds, with the same starts and disturbances for all three;
-the table is of {settings["lane_episodes"]} drives a seed.
+The figure has the first {max(1, 30 // seeds)} drives of each of {seeds} seeds, with the same starts and disturbances
+for all three; the table has {settings["lane_episodes"]} drives per seed.
 
 {_lane(lane)}
 
-## What states are visited
+## Which states are visited
 
 ![Distributions of visited states](state_distributions.png)
 
-Panels (a) to (d) are of LaneKeeping, with the edges of the lane as thin lines; (e) is of LunarLander, the angle
-while in flight, {settings["lander_episodes"]} flights a seed.
+Panels (a) to (d) show LaneKeeping, with the edges of the lane as thin lines. Panel (e) shows the angle in flight on
+LunarLander, {settings["lander_episodes"]} flights per seed.
 
 {_lander(lander)}
 
-Numbers behind the figures: [compounding_error.csv](compounding_error.csv), [trajectories.csv](trajectories.csv),
+Plotted numbers: [compounding_error.csv](compounding_error.csv), [trajectories.csv](trajectories.csv),
 [state_distributions.csv](state_distributions.csv); headline values, settings and versions:
-[horizon.json](horizon.json). Vector graphics: [compounding_error.svg](compounding_error.svg),
+[horizon.json](horizon.json); vector graphics: [compounding_error.svg](compounding_error.svg),
 [trajectories.svg](trajectories.svg), [state_distributions.svg](state_distributions.svg).
 """
 
 
 def _interval(entry: Mapping[str, Any], digits: int = 2, percent: bool = False) -> str:
-    low, high = entry["ci95"]
     value = entry["mean"] if "mean" in entry else entry["slope"]
-    form = f".{digits}%" if percent else f",.{digits}f"
-    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+    return estimate(value, entry["ci95"], f".{digits}%" if percent else f",.{digits}f")
 
 
 def _corridor(summary: Mapping[str, Any]) -> str:
@@ -127,7 +126,7 @@ def _corridor(summary: Mapping[str, Any]) -> str:
             part.removeprefix("corridor p="),
             NAMES[name],
             f"{entry['epsilon']:.5f}",
-            f"**{entry['slope']:.2f}** [{entry['ci95'][0]:.2f}, {entry['ci95'][1]:.2f}]",
+            estimate(entry["slope"], entry["ci95"], ".2f", bold=True),
             f"{entry['closed_form_slope']:.2f}",
         ]
         for part, entries in summary["slopes"].items()

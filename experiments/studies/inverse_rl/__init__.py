@@ -1,9 +1,9 @@
-"""The study of inverse RL: a reward is recovered from behavior, as far as behavior tells it.
+"""The study of inverse RL: recover a reward from behavior.
 
-In a world of one goal and one lake true and recovered reward are drawn side by side, with their optimal policies; so is
-a reward that is no linear function of the features, with what a linear and a deep one make of it. In Objectworld and
-Binaryworld (Levine, Popović & Koltun 2011; Wulfmeier, Ondruska & Posner 2015) the expected value difference is measured
-against the number of demonstrations, where they were given and in a fresh world.
+In a world of one goal and one lake, true and recovered reward are drawn with their optimal policies; so is a reward
+that is not linear in the features, with its linear and deep estimates. In Objectworld and Binaryworld (Levine, Popović
+& Koltun 2011; Wulfmeier, Ondruska & Posner 2015) the expected value difference is measured against the number of
+demonstrations, in the world of the demonstrations and in a fresh one.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.common import Result, Run, execute, with_interval
+from experiments.studies.common import Result, Run, execute, with_interval, write
 from experiments.studies.inverse_rl import learners
 from experiments.studies.inverse_rl.figures import rewards, value_difference
 from experiments.studies.inverse_rl.maps import Map, drawn, epic_distance, optimal_actions, scaled, shaped
 from experiments.studies.inverse_rl.page import page
 from experiments.studies.inverse_rl.worlds import FIRST_SEED, PICTURED, built
 from lit_imitation.tabular.mdp import TabularMDP
-from lit_imitation.utils.files import atomic_write, write_json
 from lit_imitation.utils.versions import versions
 
 OPTIMAL = 1e-6
-"""A loss below it is none."""
+"""A smaller loss counts as zero."""
 MODELS = ("deep", "linear")
 PLACES = {"training": "", "fresh": "fresh_"}
-"""Where a reward is judged, and how the results' names begin there."""
+"""Worlds in which a reward is evaluated, and the prefix of the results' names."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """How a reward is learned in one kind of world."""
+    """Settings for one kind of world."""
 
     world: str
     """A key of `WORLDS`."""
     arguments: Mapping[str, Any]
-    """Of the world, but for its seed."""
+    """Arguments of the world, without its seed."""
     deep: Mapping[str, Any]
-    """Of `MLPReward`."""
+    """Arguments of `MLPReward`."""
     model: Mapping[str, Any]
-    """Of `MaxEntIRL`, but for the reward."""
+    """Arguments of `MaxEntIRL`, without the reward."""
     data: Mapping[str, Any]
-    """Of `TabularDataModule`, but for the number of demonstrations."""
+    """Arguments of `TabularDataModule`, without the number of demonstrations."""
     epochs: int
 
 
@@ -58,7 +57,7 @@ OBJECT_WORLD = Task(
     epochs=40,
 )
 BINARY_WORLD = replace(OBJECT_WORLD, world="binary_world")
-"""As their recipes have it, like `OBJECT_WORLD`."""
+"""The settings of the recipe, which are those of `OBJECT_WORLD`."""
 LAKE = Task(
     "lake",
     arguments={"pay": 3.0, "slip": 0.2},
@@ -71,18 +70,18 @@ LAKE = Task(
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the full study."""
+    """Settings; the defaults are the full study."""
 
     lake: Task = LAKE
     potential: float = 3.0
-    """Standard deviation of Φ, drawn for each cell of the lake's world."""
+    """Standard deviation of Φ, sampled for each cell of the lake's world."""
     tasks: tuple[Task, ...] = (OBJECT_WORLD, BINARY_WORLD)
     demonstrations: tuple[int, ...] = (16, 64, 256, 1024, 4096)
     seeds: int = 5
-    """Of each number of demonstrations, each a world of its own."""
+    """Number of seeds for each number of demonstrations; each seed has a world of its own."""
 
     def with_seeds(self, seeds: int) -> Settings:
-        """So many."""
+        """These settings with another number of seeds."""
         return replace(self, seeds=seeds)
 
 
@@ -95,16 +94,16 @@ QUICK = Settings(
     demonstrations=(16, 256),
     seeds=2,
 )
-"""The same path in less than a minute; too little for the numbers to mean anything."""
+"""A miniature in less than a minute; its numbers mean nothing."""
 
 
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
-    """Train what is not trained yet, draw the figures, and write `out/inverse_rl.json` and the page beside it.
+    """Train the missing runs, draw the figures, and write `out/inverse_rl.json` and the page `out/inverse_rl.md`.
 
-    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped.
+    `out/runs` keeps the result of every run, so an interrupted study resumes.
 
     Returns:
-        What `inverse_rl.json` holds.
+        The content of `inverse_rl.json`.
     """
     runs = {("lake", "linear", 0, FIRST_SEED): _lake(settings.lake)}
     for seed in range(FIRST_SEED, FIRST_SEED + settings.seeds):
@@ -129,8 +128,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     }
     rewards(lake_maps, lake["shown"], corner_maps, summary, out / "inverse_rl")
     value_difference(summary["curves"], settings.demonstrations, out / "value_difference")
-    write_json(out / "inverse_rl.json", summary)
-    atomic_write(out / "inverse_rl.md", page(summary))
+    write(out, summary, page)
     return summary
 
 
@@ -152,7 +150,7 @@ def _learner(task: Task, name: str, count: int, seed: int) -> Run:
 
 
 def _place(task: Task, seed: int, number: int) -> dict[str, Any]:
-    """The arguments of a seed's world, 0 the one that is learned from; all are different ones."""
+    """Arguments of a seed's world: number 0 has the demonstrations. All worlds differ."""
     return dict(task.arguments) | {"seed": 100 * seed + number}
 
 
@@ -160,7 +158,7 @@ def _place(task: Task, seed: int, number: int) -> dict[str, Any]:
 
 
 def _of_lake(task: Task, size: float, result: Result) -> tuple[list[Map], dict[str, Any]]:
-    """True, recovered and shaped reward, and what is told of them."""
+    """True, recovered and shaped reward, and their statistics."""
     mdp, gamma = built(task.world, dict(task.arguments)), float(task.model["gamma"])
     true, recovered = _true(mdp, gamma), drawn(mdp, result["reward"], gamma)
     phi = np.random.default_rng(0).normal(0.0, size, mdp.num_states)
@@ -193,7 +191,7 @@ def _true(mdp: TabularMDP, gamma: float) -> Map:
 
 
 def _share(one: Map) -> float:
-    """Of the cells in which the policy does what is optimal under the true reward."""
+    """The share of cells in which the policy is optimal under the true reward."""
     return float((one.loss < OPTIMAL).mean())
 
 
@@ -212,7 +210,7 @@ def _told(mdp: TabularMDP, result: Result, gamma: float) -> dict[str, Any]:
 
 
 def curves(task: Task, settings: Settings, found: Mapping[tuple[str, str, int, int], Result]) -> dict[str, Any]:
-    """By reward and by where it is judged: both figures for each number of demonstrations, and the expert's own."""
+    """Both statistics by reward, world and number of demonstrations, and those of the expert."""
     seeds = range(FIRST_SEED, FIRST_SEED + settings.seeds)
     world = task.world
     told: dict[str, Any] = {}
@@ -225,7 +223,7 @@ def curves(task: Task, settings: Settings, found: Mapping[tuple[str, str, int, i
 
 
 def _figures(results: Sequence[Sequence[Result]], prefix: str, whose: str) -> dict[str, Any]:
-    """Of `results: [K][seeds]`."""
+    """Both statistics of `results: [K][seeds]`."""
     optimal, value = (
         np.array([[float(one[prefix + name]) for one in seeds] for seeds in results]) for name in ("optimal", whose)
     )

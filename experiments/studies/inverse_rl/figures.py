@@ -1,4 +1,4 @@
-"""The study's figures: rewards as maps with the arrows of their policies; the price of few demonstrations."""
+"""The study's figures: rewards as maps with optimal actions, and values against the number of demonstrations."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 3
-"""Demonstrations that are drawn."""
+"""Number of demonstrations that are drawn."""
 CORNER = 12
-"""Rows and columns that are drawn of a larger world."""
+"""Number of rows and columns that are drawn of a larger world."""
 NOTABLE = 0.1
 """Arrows are hollow where they lose more of the true value than this share of the largest reward."""
 COLOURS = ("#D9672B", "#F7F7F5", "#3D8FC4")
-"""From a cost to a reward; light enough for black arrows."""
+"""Colors from cost to reward, light enough for black arrows."""
 DEMONSTRATION = "#7A4A9E"
 TITLES = {"lake": "lake", "object_world": "Objectworld", "binary_world": "Binaryworld"}
 STYLES = {
@@ -40,14 +40,14 @@ QUANTITIES = {"expected_value_difference": "expected value difference", "value_s
 def rewards(
     lake: Sequence[Map], shown: NDArray[np.int64], corner: Sequence[Map], summary: Mapping[str, Any], path: Path
 ) -> None:
-    """A row for each world: the true reward first, beside it what was recovered.
+    """Draw one row per world: the true reward, then the recovered ones.
 
     Args:
-        lake: the true one, the recovered one, and the true one with a potential.
-        shown: `[≥ SHOWN, n]`: states of demonstrations by the lake.
-        corner: of the other world: the true one, deep and linear.
-        summary: what the study's JSON holds.
-        path: without suffix.
+        lake: True reward, recovered reward, and true reward with a potential.
+        shown: States `[≥ SHOWN, n]` of demonstrations by the lake.
+        corner: True, deep and linear reward of the other world.
+        summary: The content of the study's JSON.
+        path: File to write, without suffix.
     """
     figure, panels = new_figure(PAGE, 4.95, 2, 3)
     given = summary["settings"]["lake"]["data"]["expert_trajectories"], summary["pictured"]["demonstrations"]
@@ -90,19 +90,19 @@ def rewards(
 
 
 def _corner(one: Map) -> tuple[NDArray[Any], ...]:
-    """Reward, action and loss of the cells that are drawn, `[CORNER, CORNER]` at most."""
+    """Reward, action and loss of the drawn cells, at most `[CORNER, CORNER]`."""
     size = round(len(one.reward) ** 0.5)
     return tuple(column.reshape(size, size)[:CORNER, :CORNER] for column in one)
 
 
 def _cells(one: Map) -> list[tuple[Any, ...]]:
-    """Row, column, reward, action and loss of each of them."""
+    """Row, column, reward, action and loss of each drawn cell."""
     columns = _corner(one)
     return [(*cell, *(column[cell].item() for column in columns)) for cell in np.ndindex(columns[0].shape)]
 
 
 def _map(axes: Axes, one: Map, top: float) -> Any:
-    """The reward, and an arrow for each move; a dot is to stay."""
+    """Draw the reward, and an arrow for each move or a dot for staying."""
     from matplotlib.colors import LinearSegmentedColormap
 
     reward, action, loss = _corner(one)
@@ -132,13 +132,13 @@ def _map(axes: Axes, one: Map, top: float) -> Any:
 
 
 def _until(states: NDArray[np.int64], goal: int) -> NDArray[np.int64]:
-    """As far as the goal, where it comes there."""
+    """A trajectory, cut at the goal."""
     there = np.flatnonzero(states == goal)
     return states[: there[0] + 1] if len(there) else states
 
 
 def _path(axes: Axes, row: NDArray[np.int64], column: NDArray[np.int64], aside: float) -> None:
-    """Beside the middle of the cells, so that several can be told apart."""
+    """Draw trajectories off the cells' centers, so that they can be distinguished."""
     axes.plot(column + aside, row + aside, color=DEMONSTRATION, linewidth=2.0, alpha=0.6, zorder=2)
     axes.plot(column[0] + aside, row[0] + aside, color=DEMONSTRATION, marker="s", markersize=4, zorder=2)
 
@@ -164,12 +164,12 @@ def _legend(figure: Figure) -> None:
 
 
 def value_difference(worlds: Mapping[str, Any], demonstrations: Sequence[int], path: Path) -> None:
-    """A column for each world: expected value difference, and below it the share of the optimal value.
+    """Draw one column per world: expected value difference above the share of the optimal value.
 
     Args:
-        worlds: `curves` of the study's JSON.
-        demonstrations: `[K]`: numbers of them.
-        path: without suffix.
+        worlds: The `curves` of the study's JSON.
+        demonstrations: Numbers of demonstrations `[K]`.
+        path: File to write, without suffix.
     """
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 

@@ -1,4 +1,4 @@
-"""What the study trains: a reward, from demonstrations of a soft-optimal expert."""
+"""The study's runs: a reward, learned from demonstrations of a soft-optimal expert."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lit_imitation.tabular.planning import Planning, solve
 from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 SHOWN = 8
-"""Demonstrations that are kept, to be looked at."""
+"""Number of demonstrations that are stored for the figure."""
 
 
 def recovered(
@@ -33,21 +33,21 @@ def recovered(
     epochs: int,
     seed: int,
 ) -> Result:
-    """A reward by maximum causal entropy IRL, and what its optimal policy is worth under the true one.
+    """Learn a reward by maximum causal entropy IRL, and evaluate its optimal policy under the true reward.
 
     Args:
-        world: a key of `WORLDS`.
-        arguments: of the world that is learned from.
-        fresh: of another one in which the reward is judged as well.
-        deep: of `MLPReward`; None for `LinearReward`.
-        model: of `MaxEntIRL`, but for the reward.
-        data: of `TabularDataModule`.
-        epochs: at most.
-        seed: of demonstrations and weights.
+        world: Key of `WORLDS`.
+        arguments: Arguments of the world of the demonstrations.
+        fresh: Arguments of another world in which the reward is also evaluated.
+        deep: Arguments of `MLPReward`; None for `LinearReward`.
+        model: Arguments of `MaxEntIRL`, without the reward.
+        data: Arguments of `TabularDataModule`.
+        epochs: Largest number of epochs.
+        seed: Seed of demonstrations and weights.
 
     Returns:
         `reward: [S]` of the world that was learned from; `optimal`, `reached` and `expert`, `[]`: the expected true
-        values of the optimal policy, of that of this reward, and of who demonstrates; `fresh_optimal` and so on, with
+        values of the optimal policy, of that of this reward, and of the expert; `fresh_optimal` and so on, with
         `fresh`; `shown: [≤ SHOWN, n]`: states of demonstrations; `steps`, `[]`: of all demonstrations.
     """
     mdp = built(world, arguments)
@@ -59,7 +59,7 @@ def recovered(
     (shown,) = source.trajectories
     length = int(shown.length[0])
     result: Result = {
-        "shown": shown.state.view(-1, length)[:SHOWN].numpy().copy(),  # none ends early: no state is terminal
+        "shown": shown.state.view(-1, length)[:SHOWN].numpy().copy(),  # all have this length: no state is terminal
         "steps": np.array(len(shown.state)),
     }
     for prefix, place in (("", arguments), ("fresh_", fresh)):

@@ -1,4 +1,4 @@
-"""Rewards as maps with arrows: what is optimal, what it costs to be wrong, and what no demonstration tells."""
+"""Rewards as maps: optimal actions, losses under the true reward, and potential shaping."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lit_imitation.transitions import Transitions
 
 Floats = NDArray[np.float64]
 SAMPLES = 64
-"""Of EPIC's expectation, as `MaxEntIRL` has it."""
+"""Number of samples of EPIC's expectation, as in `MaxEntIRL`."""
 
 
 class Map(NamedTuple):
-    """A reward of the cells, and the optimal policy of it."""
+    """A reward of the cells, and its optimal policy."""
 
     reward: Floats
-    """`[S]`, as it is drawn."""
+    """Drawn reward `[S]`."""
     action: NDArray[np.int64]
     """`[S]`."""
     loss: Floats
@@ -31,12 +31,12 @@ class Map(NamedTuple):
 
 
 def optimal_actions(mdp: TabularMDP, reward: RewardTable, gamma: float) -> NDArray[np.int64]:
-    """`[S]`: an optimal one in each state, the first of several."""
+    """`[S]`: an optimal action in each state, the first of several."""
     return np.asarray(solve(mdp, reward, _planning(gamma)).policy.argmax(1).numpy())
 
 
 def losses(mdp: TabularMDP, action: NDArray[np.int64], gamma: float) -> Floats:
-    """`[S]`: what each action loses of the true reward, if all after it is optimal."""
+    """`[S]`: the loss of each action under the true reward, if all later actions are optimal."""
     assert mdp.reward is not None
     value = solve(mdp, mdp.reward, _planning(gamma)).value
     q = to_state_action(mdp, mdp.reward).T + gamma * mdp.expectation(value)
@@ -49,7 +49,7 @@ def _planning(gamma: float) -> Planning:
 
 
 def scaled(found: Floats, truth: Floats) -> tuple[Floats, float]:
-    """`[S]`: found · a + b, the nearest to `truth` by least squares with a ≥ 0; and a.
+    """`[S]`: found · a + b, closest to `truth` by least squares with a ≥ 0; and a.
 
     Constant and positive factor are what a reward is not known by.
     """
@@ -66,22 +66,22 @@ def drawn(mdp: TabularMDP, found: Floats, gamma: float) -> Map:
     return Map(scaled(found, mdp.reward.values.numpy())[0], action, losses(mdp, action, gamma))
 
 
-# What no demonstration tells
+# Potentials
 
 
 class Shaped(NamedTuple):
     """The true reward of a state, and γΦ(s′) − Φ(s) added to it."""
 
     map: Map
-    """What the five actions pay in a cell in the mean, and the optimal policy of the whole."""
+    """Mean reward of the five actions in each cell, and the optimal policy."""
     epic: float
     """EPIC distance from the true reward."""
     pearson: float
-    """Pearson distance from it over the same transitions, which does not know of potentials."""
+    """Pearson distance from it over the same transitions, which is not invariant to potentials."""
 
 
 def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
-    """The true reward with a potential Φ `[S]`, which changes neither what is optimal nor the EPIC distance to others.
+    """The true reward plus shaping by a potential Φ `[S]`, which keeps optimal policies and EPIC distances.
 
     For a world without terminal states.
     """
@@ -94,7 +94,7 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
     assert plain is not None
 
     def paid(transitions: Transitions) -> torch.Tensor:
-        # Of any pair of cells, also those that are no neighbors, which the table does not have.
+        # For all pairs of cells, including those without a transition, which the table does not have.
         assert transitions.next_observation is not None
         return plain(transitions) + gamma * phi[transitions.next_observation] - phi[transitions.observation]
 
@@ -110,7 +110,7 @@ def shaped(mdp: TabularMDP, potential: Floats, gamma: float) -> Shaped:
 
 
 def epic_distance(mdp: TabularMDP, found: Floats, gamma: float) -> float:
-    """Of a reward of the states `[S]` from the true one."""
+    """EPIC distance of a reward of the states `[S]` from the true one."""
     assert mdp.reward is not None
     one, other = (reward_function(mdp, table) for table in (RewardTable(torch.from_numpy(found)), mdp.reward))
     assert one is not None

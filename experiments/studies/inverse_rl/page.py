@@ -1,76 +1,78 @@
-"""The page that shows the study of inverse RL, every number in it from the study's own results."""
+"""The page of the study of inverse RL; every number comes from the study's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.inverse_rl.figures import CORNER, NOTABLE, QUANTITIES, SHOWN, STYLES, TITLES
 from experiments.studies.inverse_rl.worlds import PICTURED
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """Markdown with the figures beside it."""
-    settings, lake = summary["settings"], summary["lake"]
-    water, potential, found = settings["lake"], lake["with_potential"], lake["recovered"]
+    """The page in Markdown, with links to the figures in the same folder."""
+    study, lake = summary["settings"], summary["lake"]
+    water, potential, found = study["lake"], lake["with_potential"], lake["recovered"]
     count = water["data"]["expert_trajectories"]
     corner = TITLES[PICTURED]
     rows, columns = summary["curves"][PICTURED]["grid"]
     return f"""\
-# Inverse RL recovers reward from behavior
+# Inverse RL: recover a reward from behavior
 
-    lit-imitation study inverse_rl --out DIR       (--quick: the same path in less than a minute)
-    make figures                                   (this page and its figures)
+See how much of a known reward `MaxEntIRL` recovers from demonstrations, and which parts no demonstration can reveal.
 
-A clone knows what the expert does; a reward says what for, and so what to do where nobody demonstrated. `MaxEntIRL`
-looks for the reward under which the demonstrations are as likely as can be. Here the true one is known, so that it can
-be said how much of it comes back.
+    python -m experiments study inverse_rl --out DIR       (--quick: a miniature in less than a minute)
+    make figures                                           (all studies, their figures and pages)
+
+A clone copies what the expert does. A reward says why, and so what to do in states without demonstrations. `MaxEntIRL`
+finds the reward under which the demonstrations are most likely. Here the true reward is known, so the recovered one can
+be compared with it.
 
 ![True and recovered rewards as maps, with the arrows of their optimal policies](inverse_rl.png)
 
-*Above:* each step at the goal pays {water["arguments"]["pay"]:g}, each in the lake costs as much, all others nothing,
-and with probability {water["arguments"]["slip"]:g} a step is a random one. An expert demonstrates from anywhere,
-{count:,} times {found["steps"] // count} steps ({SHOWN} of these are drawn, as far as the goal). The learner sees
-states and actions, no reward and no lake: it has one weight a cell. *Below:* the upper left
-{min(CORNER, rows)} × {min(CORNER, columns)} cells of {corner}, {rows} × {columns}. A cell pays 1 where exactly four of
-the nine around and under it are blue, and costs 1 where five are. These nine colors are all that the learner reads: no
-linear function of them counts to four and no further, a network can.
+*Above:* each step at the goal pays {water["arguments"]["pay"]:g}, each step in the lake costs as much, all others pay
+nothing, and a step is random with probability {water["arguments"]["slip"]:g}. An expert demonstrates from random
+starts, {count:,} times {found["steps"] // count} steps ({SHOWN} of them are drawn, up to the goal). The learner sees
+states and actions, but neither reward nor lake: it has one weight per cell. *Below:* the upper left
+{min(CORNER, rows)} × {min(CORNER, columns)} cells of {corner}, {rows} × {columns}. A cell pays 1 if exactly four of
+the nine cells around and including it are blue, and costs 1 if five are. The learner reads only these nine colors. No
+linear function of them can tell exactly four from more; a network can.
 
-Arrows are the optimal policy of the reward that is drawn, one where there are several; dots stay. Hollow ones lose more
-than {NOTABLE:.0%} of the largest reward by the true one, if all after them is optimal.
+Arrows are the optimal policy of the reward that is drawn, one of them where there are several; a dot means to stay.
+Hollow arrows lose more than {NOTABLE:.0%} of the largest reward under the true reward, if all later steps are optimal.
 
 {_rewards(summary)}
 
-"Cells" are all of the world, not only those drawn, "value" is that of the recovered reward's
-optimal policy under the true one, as a share of the optimal value. The expert is no optimum but of maximum causal
-entropy, as the learner takes it to be: it errs at random, least where it costs most. What it is after can be told from
-that, and a policy that is optimal for it can do better than the expert does.
+"Cells" are all cells of the world, not only those drawn. "Value" is the value of the recovered reward's optimal
+policy under the true reward, as a share of the optimal value. The expert has maximum causal entropy, as the learner
+assumes: it errs at random, and least where errors cost most. These errors reveal its reward, so a policy that is
+optimal for the recovered reward can do better than the expert.
 
-## What behavior does not tell
+## What behavior does not reveal
 
-- **Constant and factor.** A reward with a constant added has the same optimal policies, with a positive factor too. For
-  the figure each recovered reward r̂ was therefore brought to the true one as a·r̂ + b, a ≥ 0, by least squares. (By the
-  lake a is {found["factor"]:.2f}, not just anything, since this expert's entropy is weighed as the learner supposes.)
-- **A potential.** γΦ(s′) − Φ(s), added to the reward of each step, sums up to γⁿΦ(s_n) − Φ(s_0) along a trajectory,
-  whatever is done on the way: what is optimal stays so (Ng, Harada & Russell 1999), and so does what a soft expert
-  does. In (c) Φ is drawn at random for each cell (standard deviation {settings["potential"]:g}), and what is drawn is
-  what the five actions pay there in the mean. It looks like another world: the Pearson distance from the true reward is
-  {potential["pearson_distance"]:.2f}. But the arrows are those of (a) in {potential["same_actions"]:.0%} of the cells,
-  and the EPIC distance, which no potential changes, is **{potential["epic_distance"]:.2f}**. That of the recovered
-  reward (b) from the true one is **{found["epic_distance"]:.2f}**. No demonstration prefers (a) to (c). That (b) looks
-  like (a) and not like (c) is owed to the model: a reward of the cell alone has no room here for a potential.
+- **Constant and factor.** Adding a constant to a reward, or scaling it by a positive factor, keeps the same optimal
+  policies. For the figure each recovered reward r̂ is therefore mapped to a·r̂ + b, a ≥ 0, by least squares to the
+  true one. (By the lake a is {found["factor"]:.2f}, because the learner assumes this expert's weight of the entropy.)
+- **A potential.** Adding γΦ(s′) − Φ(s) to the reward of each step adds γⁿΦ(s_n) − Φ(s_0) to a trajectory, for any
+  actions. Optimal policies do not change (Ng, Harada & Russell 1999), and neither does a soft expert's behavior. In
+  (c) Φ is random for each cell (standard deviation {study["potential"]:g}), and the map shows the mean reward of
+  the five actions. It looks like another world: its Pearson distance from the true reward is
+  {potential["pearson_distance"]:.2f}. But its arrows are those of (a) in {potential["same_actions"]:.0%} of the
+  cells, and its EPIC distance, which ignores potentials, is **{potential["epic_distance"]:.2f}**. The EPIC distance
+  of the recovered reward (b) is **{found["epic_distance"]:.2f}**. No demonstration prefers (a) to (c). That (b) looks
+  like (a) and not like (c) comes from the model: a reward of the cell alone cannot represent a potential.
 
-Distances are in [0, 1], 0.71 unrelated; `lit_imitation.EPIC` over possible transitions.
+Distances lie in [0, 1], and unrelated rewards have 0.71; they are `lit_imitation.EPIC` over possible transitions.
 
-## What demonstrations are worth
+## How many demonstrations are needed
 
 ![Expected value difference and share of the optimal value against the number of demonstrations](value_difference.png)
 
-E[V* − V^π] under the true reward, every cell as likely a start, π optimal for the recovered one; and V^π as a share of
-V*. Means over {settings["seeds"]} seeds with 95 % bootstrap intervals (too narrow with so few seeds); each seed is a
-world of its own. "Fresh" is another world of the same kind, in which nothing was demonstrated and the reward is read
-off its features. Dotted, the expert's own policy in the world where it demonstrates.
+The figure has E[V* − V^π] under the true reward, with starts uniform over the cells and π optimal for the recovered
+reward, and V^π as a share of V*. Means over {study["seeds"]} seeds with 95 % bootstrap intervals (too narrow with so
+few seeds); each seed has a world of its own. "Fresh" is another world of the same kind without demonstrations, whose
+reward is computed from its features. The dotted line is the expert's own policy in the world of its demonstrations.
 
 {_curves(summary, "expected_value_difference")}
 
@@ -80,13 +82,13 @@ off its features. Dotted, the expert's own policy in the world where it demonstr
 
 {_setup(summary)}
 
-- **Objectworld and Binaryworld** are learned as the recipes `configs/maxent_irl/object_world.yaml` and
-  `binary_world.yaml` have it, but for the number of demonstrations and the weights of their steps: by
-  `step_weights: discounted` step t counts γᵗ, and `l2_coefficient` goes with that. The linear reward has the same
-  settings, and the same demonstrations.
-- **Seeds** begin with 1: by the world of seed 0 the recipes were tuned.
-- **By the lake** reward and settings were chosen for the picture. The less there is to be had, the more an expert of
-  maximum entropy wanders about.
+- **Objectworld and Binaryworld** have the settings of the recipes `configs/maxent_irl/object_world.yaml` and
+  `binary_world.yaml`, except for the number of demonstrations, the weights of steps (`step_weights: discounted`
+  weights step t by γᵗ), and the `l2_coefficient` that goes with them. The linear reward has the same settings and the
+  same demonstrations.
+- **Seeds** start at 1, because the recipes were tuned on the world of seed 0.
+- **By the lake**, reward and settings were chosen for the figure. The smaller the rewards, the more an expert of
+  maximum entropy wanders.
 
 Plotted numbers: [inverse_rl.csv](inverse_rl.csv), [value_difference.csv](value_difference.csv); headline values,
 settings and versions: [inverse_rl.json](inverse_rl.json); vector graphics: [inverse_rl.svg](inverse_rl.svg),
@@ -114,15 +116,10 @@ def _rewards(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['mean']:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _curves(summary: Mapping[str, Any], quantity: str) -> str:
     counts = summary["settings"]["demonstrations"]
     rows = [
-        [TITLES[world], style.label, *(_interval(entry) for entry in told[name][place][quantity])]
+        [TITLES[world], style.label, *(estimate(entry["mean"], entry["ci95"]) for entry in told[name][place][quantity])]
         for world, told in summary["curves"].items()
         for (name, place), style in STYLES.items()
     ]
@@ -130,16 +127,13 @@ def _curves(summary: Mapping[str, Any], quantity: str) -> str:
 
 
 def _setup(summary: Mapping[str, Any]) -> str:
-    def words(options: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in options.items())
-
-    settings = summary["settings"]
+    of_study = summary["settings"]
     rows = [
         [
             TITLES[task["world"]],
-            *(words(task[name]) for name in ("arguments", "data", "model", "deep")),
+            *(options(task[name]) for name in ("arguments", "data", "model", "deep")),
             str(task["epochs"]),
         ]
-        for task in (settings["lake"], *settings["tasks"])
+        for task in (of_study["lake"], *of_study["tasks"])
     ]
     return table(["", "the world", "`TabularDataModule`", "`MaxEntIRL`", "`MLPReward`", "epochs"], rows)

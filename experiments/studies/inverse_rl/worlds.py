@@ -1,4 +1,4 @@
-"""The worlds of the study: a lake to be walked around, drawn by hand, and two of the literature."""
+"""The worlds of the study: a hand-drawn lake, and two worlds of the literature."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.worlds import BinaryWorld, ObjectWorld, grid_transitions
 
 FIRST_SEED = 1
-"""By the world of seed 0 the recipes were tuned."""
+"""The recipes were tuned on the world of seed 0."""
 PICTURED = "binary_world"
-"""The one of which a corner is drawn, in the world of the first seed."""
+"""The world whose corner is drawn, with the first seed."""
 GROUND = (
     "........",
     "......G.",
@@ -27,11 +27,11 @@ GROUND = (
 
 
 def lake(pay: float, slip: float) -> TabularMDP:
-    """One goal and one lake on a grid of 8 × 8. There are no features: a linear reward has a weight for each cell.
+    """One goal and one lake on a grid of 8 × 8. Without features a linear reward has one weight per cell.
 
     Args:
-        pay: of each step at the goal; of each in the water, less than nothing by as much; of all others, nothing.
-        slip: probability of a random move.
+        pay: Reward of each step at the goal; steps in the water cost as much, all others pay nothing.
+        slip: Probability of a random move.
     """
     ground = np.array([list(row) for row in GROUND])
     reward = pay * ((ground == "G") * 1.0 - (ground == "~"))

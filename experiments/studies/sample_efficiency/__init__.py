@@ -1,7 +1,7 @@
-"""The study of sample efficiency: what imitation costs, in words of the expert and in steps of the environment.
+"""The study of sample efficiency: the cost of imitation in expert labels and in environment steps.
 
-The less a method asks of the expert, the more it asks of the environment: BC takes demonstrations alone, DAgger answers
-of the expert on states that it visits, GAIL a few demonstrations and many steps, PPO no expert but the true reward.
+BC uses demonstrations alone, DAgger the expert's answers on the states that it visits, GAIL few demonstrations and many
+steps, and PPO no expert but the true reward.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.studies.common import Result, Run, execute, over_seeds
+from experiments.studies.common import Result, Run, execute, over_seeds, write
 from experiments.studies.finetune.learners import scratch
 from experiments.studies.sample_efficiency import learners
 from experiments.studies.sample_efficiency.architecture import architecture, at_the_end
@@ -24,41 +24,40 @@ from experiments.studies.sample_efficiency.page import page
 from lit_imitation.envs import Backend
 from lit_imitation.errors import require
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.files import atomic_write, write_json
 from lit_imitation.utils.statistics import bootstrap_interval, interquartile_mean, stratified_bootstrap_interval
 from lit_imitation.utils.versions import versions
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is run in one environment; learners, discriminator and rounds are those of its recipes."""
+    """Settings of one environment; learners, discriminator and rounds are those of its recipes."""
 
     env_id: str
     expert: str
     seeds: int
     env_steps: int
-    """Of GAIL and of PPO; rounded up to whole epochs."""
+    """Environment steps of GAIL and of PPO, rounded up to whole epochs."""
     gail_rounds: Mapping[str, Any]
-    """Of `ImitationDataModule`."""
+    """Arguments of `ImitationDataModule`."""
     discriminator: Mapping[str, Any]
     gail_ppo: Mapping[str, Any]
     rounds: Mapping[str, Any]
-    """Of `RolloutDataModule`, for PPO on the true reward."""
+    """Arguments of `RolloutDataModule`, for PPO on the true reward."""
     ppo: Mapping[str, Any]
     dagger: Mapping[str, Any]
-    """Of `DAggerCallback`."""
+    """Arguments of `DAggerCallback`."""
     clone_steps: int
-    """Gradient steps of BC."""
+    """Number of gradient steps of BC."""
     trajectories: int
-    """Demonstrated to BC, DAgger and GAIL."""
+    """Number of demonstrations for BC, DAgger and GAIL."""
     other_trajectories: tuple[int, ...]
-    """Demonstrated to BC and GAIL besides, to see what they are worth."""
+    """Further numbers of demonstrations for BC and GAIL."""
     other_seeds: int
-    """With each of those; GAIL stops once it is where it is to be."""
+    """Number of seeds with each of those; these runs of GAIL stop at the aim."""
     subsample: int = 20
-    """Of the demonstrations one transition in so many; BC learns from whole trajectories as well."""
+    """Keep one transition in this many; BC also learns from whole trajectories."""
     episodes: int = 50
-    """Measured at the end of each run."""
+    """Number of episodes measured at the end of each run."""
     expert_episodes: int = 200
 
 
@@ -98,16 +97,16 @@ CARTPOLE = Task(
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the full study."""
+    """Settings; the defaults are the full study."""
 
     backend: Backend = "envpool"
-    """Of all environments; another one gives other numbers."""
+    """Backend of all environments; results differ between backends."""
     aim: float = 0.9
-    """Normalized score that counts as being there: 0 is acting at random, 1 the expert."""
+    """Normalized score that the methods have to reach: 0 is random acting, 1 the expert."""
     tasks: tuple[Task, ...] = (HOPPER, CARTPOLE)
 
     def with_seeds(self, seeds: int) -> Settings:
-        """So many in every part."""
+        """These settings with another number of seeds in every part."""
         return replace(self, tasks=tuple(replace(task, seeds=seeds, other_seeds=seeds) for task in self.tasks))
 
 
@@ -132,21 +131,21 @@ QUICK = Settings(
         for task in (HOPPER, CARTPOLE)
     )
 )
-"""The same path in about a minute; too little for the figures to mean anything."""
+"""A miniature in about a minute; its numbers mean nothing."""
 
 CURVES = ("dagger", "gail", "ppo")
 
 
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
-    """Train what is not trained yet, draw the figures, and write `out/sample_efficiency.json` and the page beside it.
+    """Train the missing runs, draw the figures, and write `out/sample_efficiency.json` and its page.
 
-    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped.
+    `out/runs` keeps the result of every run, so an interrupted study resumes.
 
     Returns:
-        What `sample_efficiency.json` holds.
+        The content of `sample_efficiency.json`.
 
     Raises:
-        MissingExtraError: an environment or EnvPool is not installed.
+        MissingExtraError: An environment or EnvPool is not installed.
     """
     if settings.backend == "envpool":
         require("envpool", "envpool", "the study of sample efficiency")
@@ -174,13 +173,12 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
     }
     efficiency(tasks, settings.aim, out / "sample_efficiency")
     architecture(first.env_id, tasks[first.env_id]["expert"]["mean"], shown, out / "gail_architecture")
-    write_json(out / "sample_efficiency.json", summary)
-    atomic_write(out / "sample_efficiency.md", page(summary))
+    write(out, summary, page)
     return summary
 
 
 Cell = tuple[str, int, int, int]
-"""Who learned, from how many trajectories, one transition in how many, with which seed."""
+"""Method, number of trajectories, subsampling, and seed."""
 
 
 def _expert(task: Task, backend: Backend) -> Run:
@@ -191,7 +189,7 @@ def _expert(task: Task, backend: Backend) -> Run:
 
 
 def _learners(task: Task, backend: Backend, aim: float) -> dict[Cell, Run]:
-    """All runs of an environment; `aim` is the return at which those of GAIL stop that no curve is drawn of."""
+    """All runs of an environment; `aim` is the return at which GAIL's runs without a curve stop."""
     runs: dict[Cell, Run] = {}
     common = {"env_id": task.env_id, "backend": backend, "episodes": task.episodes}
     steps = {"env_steps": task.env_steps}
@@ -235,9 +233,9 @@ def _return_at(score: float, random: float, expert: float) -> float:
 
 
 def steps_to(aim: float, result: Result, first: int) -> tuple[float, float]:
-    """Environment steps, and labels by then, at the first validation with a mean return of `aim`; infinite if never.
+    """Environment steps and labels at the first validation with a mean return of `aim`; infinite if never.
 
-    `first` is 1 where the first point of the curve is that of an untrained policy, which may happen to be there.
+    `first` is 1 where the curve starts with an untrained policy, whose return may reach the aim by chance.
     """
     reached = first + np.flatnonzero(result["curve"][first:] >= aim)
     if not len(reached):
@@ -247,21 +245,20 @@ def steps_to(aim: float, result: Result, first: int) -> tuple[float, float]:
 
 
 def censored(values: Sequence[float]) -> dict[str, Any]:
-    """Interquartile mean over seeds, its interval and the seeds, null for what is infinite.
+    """Interquartile mean over seeds, its interval and the seeds; infinite values become None.
 
-    A seed that never was there counts as later than all others: where the interquartile mean has to average it there is
-    none.
+    A seed that never reached the aim counts as later than all others; a mean that includes such a seed is None.
     """
     never = 1e15
     finite = np.minimum(values, never)
     ends = (float(interquartile_mean(finite)), *bootstrap_interval(finite, interquartile_mean))
-    # A resample's mean of a middle half that holds a single `never` is far beyond any count of steps.
+    # A resample's mean that includes a single `never` is far above any count of steps.
     value, low, high = (end if end < never / 1000 else None for end in ends)
     return {"iqm": value, "ci95": [low, high], "seeds": [v if v < never else None for v in finite.tolist()]}
 
 
 def summarize(task: Task, aim: float, expert: Result, found: Mapping[Cell, Result]) -> dict[str, Any]:
-    """Headline values of one environment, the curves, and the trade."""
+    """Headline values of one environment, the curves, and steps against labels."""
     random, level = random_return(task.env_id), float(expert["returns"].mean())
     cells: dict[tuple[str, int, int], list[Result]] = {}
     for (method, trajectories, subsample, _), result in found.items():
@@ -289,7 +286,7 @@ def summarize(task: Task, aim: float, expert: Result, found: Mapping[Cell, Resul
             first, at = 0 if method == "dagger" else 1, _return_at(aim, random, level)  # DAgger begins with a clone
             steps, labels = zip(*(steps_to(at, result, first) for result in results), strict=True)
             given = labels if method == "dagger" else [float(result.get("labels", 0)) for result in results]
-            # The mean, as for BC: those that are shown the same have the same.
+            # The mean, as for BC, so that equal demonstrations give equal labels.
             mean = float(np.mean(given)) if np.isfinite(given).all() else None
             seeds = [n if math.isfinite(n) else None for n in given]
             entry |= {"env_steps": censored(steps), "labels": {"mean": mean, "seeds": seeds}}
@@ -309,7 +306,7 @@ def summarize(task: Task, aim: float, expert: Result, found: Mapping[Cell, Resul
 
 
 def pooled(tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """Interquartile mean of the normalized scores over seeds and environments, the latter the bootstrap's strata."""
+    """Interquartile mean of the normalized scores over seeds and environments, stratified by environment."""
     result = {}
     for name in ("bc", *CURVES):
         strata = [task["scores"][name]["seeds"] for task in tasks.values()]
@@ -321,8 +318,10 @@ def pooled(tasks: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curve(results: Sequence[Result]) -> dict[str, Any]:
-    """Returns against steps, `[validations + 1]` each."""
-    steps = np.mean([result["env_steps"] for result in results], axis=0)  # they differ by the steps that only reset
+    """Returns and steps, `[validations + 1]` each."""
+    steps = np.mean(
+        [result["env_steps"] for result in results], axis=0
+    )  # they differ by the steps that only reset an environment
     curves = np.stack([result["curve"] for result in results])
     value, low, high = over_seeds(curves, lambda sample: interquartile_mean(sample, axis=0), resamples=1000)
     return {

@@ -1,4 +1,4 @@
-"""GAIL as it is built here, beside what one run of it measured."""
+"""The figure of GAIL's loop and of one run."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WINDOW = 25
-"""Rounds over which the thick lines average."""
+"""Number of rounds over which the thick lines average."""
 ACCURACIES = (
     ("discriminator_accuracy_expert", "expert", BC),
     ("discriminator_accuracy_learner", "learner", DAGGER),
     ("discriminator_accuracy_held_out", "held-out expert", PPO),
 )
 WIDTH, HEIGHT = 3.1, 1.62
-"""Of a box, where the picture is some 11 by 10."""
+"""Size of a box; the picture is about 11 by 10."""
 LEFT, MIDDLE, RIGHT = 1.7, 5.35, 9.0
 ROWS = (9.0, 6.45, 3.9, 1.35)
 
 
 def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
-    """The loop, and discriminator accuracy, reward and return over training.
+    """Draw the loop, and discriminator accuracy, reward and return over training.
 
     Args:
-        env_id: where the run was.
-        level: the expert's mean return.
-        result: of `learners.gail`.
-        path: without suffix.
+        env_id: Environment of the run.
+        level: The expert's mean return.
+        result: Result of `learners.gail`.
+        path: File to write, without suffix.
     """
     figure, panels = new_figure(PAGE, 4.1, 3, 2, width_ratios=(1.75, 1), sharex="col")
     grid = panels[0, 0].get_gridspec()
@@ -56,7 +56,7 @@ def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
         axes.plot(steps[known], values[known], color=GAIL.color, linewidth=0.4, alpha=0.4)
     reward.plot(steps, smooth(result["round_reward_mean"]), color=GAIL.color)
     reward.set_ylabel("reward a step")
-    # Of drawn actions a round knows only the episodes that end in it, and most of those that do fell.
+    # A round's return covers only the episodes that end in it, most of which are falls.
     returns.plot(result["env_steps"] / 1000, result["curve"], color=GAIL.color, marker=GAIL.marker, markersize=3)
     returns.axhline(level, color=EXPERT.color, linestyle=EXPERT.dashes, linewidth=1.1)
     returns.annotate("expert", (0, level), (2, -3), textcoords="offset points", va="top", fontsize=6.5)
@@ -72,7 +72,7 @@ def architecture(env_id: str, level: float, result: Result, path: Path) -> None:
 
 
 def smooth(values: NDArray[Any]) -> NDArray[Any]:
-    """`[rounds]`: the mean over the `WINDOW` rounds around each, of those that have a value."""
+    """`[rounds]`: the mean over the `WINDOW` rounds around each, ignoring missing values."""
     known = ~np.isnan(values)
     kernel = np.ones(min(WINDOW, len(values)))
     count = np.convolve(known, kernel, "same")
@@ -80,14 +80,14 @@ def smooth(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def at_the_end(result: Result) -> dict[str, float | None]:
-    """Means of `LOGGED` over the last `WINDOW` rounds, of those that have a value; None where none has."""
+    """Means of `LOGGED` over the last `WINDOW` rounds, ignoring missing values; None if all are missing."""
     last = {name: result[f"round_{name}"][-WINDOW:] for name in LOGGED}
     known = {name: values[~np.isnan(values)] for name, values in last.items()}
     return {name: float(values.mean()) if len(values) else None for name, values in known.items()}
 
 
 class Box(NamedTuple):
-    """One thing in the loop: where, what, and in small print how."""
+    """A box of the loop: position, title, and small print."""
 
     x: float
     y: float
@@ -97,27 +97,27 @@ class Box(NamedTuple):
 
     @property
     def left(self) -> tuple[float, float]:
-        """The edge's middle."""
+        """The middle of this edge."""
         return self.x - WIDTH / 2, self.y
 
     @property
     def right(self) -> tuple[float, float]:
-        """The edge's middle."""
+        """The middle of this edge."""
         return self.x + WIDTH / 2, self.y
 
     @property
     def top(self) -> tuple[float, float]:
-        """The edge's middle."""
+        """The middle of this edge."""
         return self.x, self.y + HEIGHT / 2
 
     @property
     def bottom(self) -> tuple[float, float]:
-        """The edge's middle."""
+        """The middle of this edge."""
         return self.x, self.y - HEIGHT / 2
 
 
 def _loop(axes: Axes) -> None:
-    """The loop of `methods/adversarial.py` with `learners/ppo.py`, names as in a recipe."""
+    """Draw GAIL's loop with PPO, with the names of a recipe."""
     from matplotlib.patches import FancyBboxPatch
 
     data, learner = REFERENCE, DAGGER.color
@@ -135,7 +135,7 @@ def _loop(axes: Axes) -> None:
     axes.set(xlim=(-0.1, 11.35), ylim=(0.15, 10.2))
     axes.set_axis_off()
     axes.set_title("One round of GAIL", loc="left")
-    # All but the playing is one `training_step`.
+    # Everything except the rollout is one `training_step`.
     top = (ROWS[0] + ROWS[1]) / 2 + 0.12
     axes.add_patch(
         FancyBboxPatch(
@@ -162,7 +162,7 @@ def _loop(axes: Axes) -> None:
     joined(advantages.top, ppo.bottom)
     joined(ppo.top, policy.bottom)
     joined(policy.top, envs.bottom)
-    # What is shared.
+    # The normalizer, which policy and discriminator share.
     joined(normalizer.left, policy.right, dashed=True)
     gap = (normalizer.right[0] + replay.left[0]) / 2
     upper = discriminator.y + 0.45
@@ -191,7 +191,7 @@ def _draw(axes: Axes, box: Box) -> None:
 
 
 def _arrow(axes: Axes, points: Sequence[tuple[float, float]], dashed: bool) -> None:
-    """A line with corners, its head at the end."""
+    """Draw a polyline with an arrow head."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path as Line
 

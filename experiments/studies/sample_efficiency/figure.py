@@ -1,4 +1,4 @@
-"""The study's figure: return against environment steps, and what labels save of them, a row for each environment."""
+"""The study's figure: return against environment steps, and steps against labels, one row per environment."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ COLUMNS = (
 
 
 class Lanes(NamedTuple):
-    """Where on a logarithmic axis stands what is no count of steps: beyond the counts that there are."""
+    """Places on a logarithmic axis for zero steps and for never, outside the range of step counts."""
 
     first: float
-    """Fewest steps that any curve has a point for."""
+    """Smallest step count of the curves."""
     budget: float
-    """Most."""
+    """Largest step count of the curves."""
 
     def below(self, units: float) -> float:
-        """So many twentieths of the range below the fewest."""
+        """A place below the smallest count, in twentieths of the range."""
         return self.first * math.pow(self.first / self.budget, units / 20)
 
     def above(self, units: float) -> float:
-        """So many above the most."""
+        """A place above the largest count, in twentieths of the range."""
         return self.budget * math.pow(self.budget / self.first, units / 20)
 
     @property
     def none(self) -> float:
-        """No steps at all."""
+        """The place of zero steps."""
         return self.below(3.5)
 
     def place(self, steps: float | None, method: str) -> float:
-        """Of a count of steps, or of None for one that never came."""
+        """The place of a step count, or of None for never."""
         return self.never(method) if steps is None else max(steps, self.none)
 
     def never(self, method: str) -> float:
-        """Not within the budget: a lane for BC, which has its score beside it, and one for the others."""
+        """The places of never: one for BC, with its score, and one for the others."""
         return self.above(5 if method == "bc" else 2)
 
 
@@ -70,9 +70,9 @@ def efficiency(tasks: Mapping[str, Any], aim: float, path: Path) -> None:
     """Interquartile means over seeds with their intervals.
 
     Args:
-        tasks: what the study's JSON holds, by environment.
-        aim: normalized score that counts as being there.
-        path: without suffix.
+        tasks: The tasks of the study's JSON, by environment.
+        aim: Normalized score that the methods have to reach.
+        path: File to write, without suffix.
     """
     from matplotlib.lines import Line2D
 
@@ -159,7 +159,7 @@ def _trade(axes: Axes, task: Mapping[str, Any]) -> list[Row]:
             continue
         steps, labels = entry["env_steps"], entry["labels"]
         y, low, high = (lanes.place(v, method) for v in (steps["iqm"], *steps["ci95"]))
-        # Of DAgger that never was there, those that it had in the end.
+        # If DAgger never reached the aim: its final number of labels.
         x = task["labels"][method] if labels["mean"] is None else labels["mean"]
         rows += [
             (*about, seed, *("" if v is None else v for v in both), "", "", "")

@@ -1,4 +1,4 @@
-"""Who is compared, each by an ordinary run: the expert itself, its clone, DAgger and GAIL. (PPO is fine-tuning's.)"""
+"""The runs of the study: the expert, BC, DAgger and GAIL. (PPO comes from the study of fine-tuning.)"""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def expert(env_id: str, backend: Backend, expert: str, episodes: int, seed: int)
     """Returns of the expert's mode, as every learner is measured by its own.
 
     Args:
-        env_id: the environment.
-        backend: of the environment; named, since another one gives other numbers.
-        expert: see `load_expert`.
-        episodes: measured.
-        seed: of everything.
+        env_id: Environment.
+        backend: Backend of the environment; results differ between backends.
+        expert: Expert, as for `load_expert`.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
     """
     envs = make(env_id, 1, 0, backend)
     spaces = envs.single_observation_space, envs.single_action_space
@@ -61,18 +61,18 @@ def clone(
     """`BC` on demonstrations, none held out; the average of the weights over the last steps is measured.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
-        demonstrations: of `DemonstrationDataModule`.
-        gradient_steps: however few the demonstrations; rounded up to whole passes over them.
-        episodes: measured.
-        seed: of everything.
+        env_id: Environment.
+        backend: Backend of the environment.
+        demonstrations: Arguments of `DemonstrationDataModule`.
+        gradient_steps: Number of gradient steps for any number of demonstrations; rounded up to whole passes over them.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
     """
     seed = derive_seed(seed, env_id, "learner")
     data = DemonstrationDataModule(
         env_id, **demonstrations, val_fraction=0.0, backend=backend, eval_episodes=0, seed=seed
     )
-    data.setup("fit")  # to know how many there are
+    data.setup("fit")  # to count the demonstrations
     data.passes_per_epoch = -(-gradient_steps // max(len(data.train) // data.batch_size, 1))
     kind = CategoricalPolicy if isinstance(data.action_space, Discrete) else DeterministicPolicy
     build: PolicyFactory = partial(kind, hidden_sizes=(100, 100), activation="tanh")
@@ -89,12 +89,12 @@ def dagger(
     """DAgger from demonstrations; their expert answers with its mode.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
-        demonstrations: of `DemonstrationDataModule`.
-        dagger: of `DAggerCallback`, `epochs_per_round` among it.
-        episodes: measured, of the last round's policy.
-        seed: of everything.
+        env_id: Environment.
+        backend: Backend of the environment.
+        demonstrations: Arguments of `DemonstrationDataModule`.
+        dagger: Arguments of `DAggerCallback`, including `epochs_per_round`.
+        episodes: Number of measured episodes of the last round's policy.
+        seed: Seed of everything.
 
     Returns:
         `labels: [rounds + 1]`, with what `Curve` notes at each round's end.
@@ -108,7 +108,7 @@ def dagger(
         fit(module, data, dagger["epochs_per_round"], directory, callback, curve)
     returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
     labels = np.array([record["expert_queries"] for record in callback.records])
-    rounds = {name: values[1:] for name, values in curve.result().items()}  # without the untrained policy's
+    rounds = {name: values[1:] for name, values in curve.result().items()}  # without the untrained policy
     return rounds | {"returns": returns, "labels": labels}
 
 
@@ -126,18 +126,18 @@ def gail(
     """GAIL with PPO; the policy of its end is measured.
 
     Args:
-        env_id: the environment.
-        backend: of the environment.
-        demonstrations: of `ImitationDataModule`.
-        rounds: of `ImitationDataModule`, like the demonstrations.
-        discriminator: of `Discriminator`.
-        ppo: of `PPO`.
-        episodes: measured.
-        seed: of everything.
-        aim: mean return in validation at which to stop.
+        env_id: Environment.
+        backend: Backend of the environment.
+        demonstrations: Arguments of `ImitationDataModule`.
+        rounds: Further arguments of `ImitationDataModule`.
+        discriminator: Arguments of `Discriminator`.
+        ppo: Arguments of `PPO`.
+        episodes: Number of measured episodes.
+        seed: Seed of everything.
+        aim: Mean validation return at which training stops.
 
     Returns:
-        `LOGGED` of each round, NaN where a round logs none, as `round_…: [rounds]`, beside what `Curve` notes.
+        `LOGGED` of each round, NaN where a round logs none, as `round_…: [rounds]`, in addition to what `Curve` notes.
     """
     seed = derive_seed(seed, env_id, "learner")
     stop = EarlyStopping("val/return_mean", mode="max", stopping_threshold=aim, patience=1_000_000)

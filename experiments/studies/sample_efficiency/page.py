@@ -1,78 +1,81 @@
-"""The page that shows the study of sample efficiency; what it measured comes from the study's own results."""
+"""The page of the study of sample efficiency; measured numbers come from the study's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.sample_efficiency.architecture import WINDOW
 
-BY_HEART = ", whose trajectories it knows less well than those that it learns from, by heart"
+OVERFITS = ": the discriminator overfits the expert's trajectories"
 NAMES = {"bc": "BC", "dagger": "DAgger", "gail": "GAIL", "ppo": "PPO on the true reward"}
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """Markdown with the figures beside it."""
+    """The page in Markdown, with links to the figures in the same folder."""
     settings = {task["env_id"]: task for task in summary["settings"]["tasks"]}
     tasks, aim = summary["tasks"], summary["settings"]["aim"]
     first = next(iter(settings.values()))
     return f"""\
-# Sample efficiency: labels of the expert against steps of the environment
+# Sample efficiency: expert labels against environment steps
 
-    lit-imitation study sample_efficiency --out DIR       (--quick: the same path in about a minute)
-    make figures                                          (this page and its figures)
+Choose a method by the resource you have: labels from an expert, or steps in an environment.
 
-The less a method asks of the expert, the more it asks of the environment. **BC** takes demonstrations and no step at
-all; **DAgger** asks the expert about the states that it comes to; **GAIL** takes few demonstrations and acts much;
-**PPO** takes no expert, but the true reward, which none of the others sees.
+    python -m experiments study sample_efficiency --out DIR       (--quick: a miniature in about a minute)
+    make figures                                                  (all studies, their figures and pages)
+
+The less a method asks of the expert, the more environment steps it needs. **BC** uses demonstrations and no environment
+steps. **DAgger** asks the expert about the states that it visits. **GAIL** uses few demonstrations and many steps.
+**PPO** uses no expert, but it has the true reward, which the others do not see.
 
 ![Return against environment steps, and steps against labels](sample_efficiency.png)
 
-*Left:* interquartile means over seeds with 95 % bootstrap intervals (too narrow with so few seeds), thin lines the
-seeds. BC, DAgger and GAIL of a seed are shown the same: {_shown(settings)}. The axis is logarithmic, for DAgger is
-done before the others are first measured. *Right:* environment steps at the first validation that reaches {aim:g} of
-the expert, against the mean of the labels by then: transitions demonstrated, and for DAgger also those that it asked
-about. Dashes are GAIL's seeds. BC takes no steps: it stands at 0 if its score at the end is {aim:g} and else at
-"never", the score beside it; open marks never got there. PPO needs no label, and is a line.
+*Left:* interquartile means over seeds with 95 % bootstrap intervals (too narrow with so few seeds); thin lines are
+the seeds. BC, DAgger and GAIL of a seed have the same demonstrations: {_shown(settings)}. The axis is logarithmic,
+because DAgger ends before the others are first measured. *Right:* environment steps at the first validation that
+reaches {aim:g} of the expert, against the mean number of labels until then: demonstrated transitions, and for DAgger
+also the answers of the expert. Dashes are GAIL's seeds. BC takes no steps: it is drawn at 0 if its final score is
+{aim:g}, and otherwise at "never" with its score. Open marks never reached it. PPO needs no labels, and is a line.
 
 {_scores(tasks, summary["pooled"])}
 
-Normalized scores, 0 at random and 1 the expert, of the policies at the end by their mode over {first["episodes"]}
-episodes that no curve has seen; the last column pools seeds and environments, its interval stratified by environment.
+Normalized scores (0 random, 1 the expert) of the final policies, by their mode over {first["episodes"]} new episodes.
+The last column pools seeds and environments, with an interval stratified by environment.
 
 {_trade(tasks)}
 
-Environment steps to {aim:g} of the expert, interquartile means over seeds with intervals, and how many seeds were
-there: BC by the episodes at the end, the others at the first validation, of 10 episodes, that reaches it, so that one
-lucky validation is enough, and who was there may end below. A seed that never is there counts as later than all others,
-and where the interquartile mean has to average it there is none. {_budget(settings)}
+The table has the environment steps to {aim:g} of the expert, interquartile means over seeds with intervals, and how
+many seeds reached it: BC by its final episodes, the others at the first validation of 10 episodes that reaches it.
+One lucky validation is enough, and the final score may be lower. A seed that never reaches it counts as later than
+all others; the interquartile mean is omitted where it would include such a seed. {_budget(settings)}
 
-## GAIL, the loop and a run of it
+## GAIL: the loop, and one run
 
 ![The loop of GAIL; accuracy of the discriminator, reward and return over training](gail_architecture.png)
 
-*Left:* one round, as `lit_imitation.GAIL` with `PPO` goes through it; names in small print are those of a recipe.
-Past rounds (`replay_rounds`) are none here. *Right:* the first seed above on {next(iter(settings))}. Accuracy is that
-of each side, as the discriminator learns, and on the trajectory that is held out, means over {WINDOW} rounds; where
-expert and learner cannot be told apart, it goes to one half. The reward is what the learner is paid, a mean over as
-many rounds, thin the rounds themselves: those stand out that begin an epoch, where all environments are reset. The
-return is the environment's, which no part of GAIL sees: of the mode in validation, and thin that of the episodes which
-end in a round, of drawn actions. {_accuracies(summary["gail_architecture"]["at_the_end"])}
+*Left:* one round of `lit_imitation.GAIL` with `PPO`; small print has the names in a recipe. This run has no
+`replay_rounds`. *Right:* the first seed above on {next(iter(settings))}. Accuracies are those on the expert's and the
+learner's pairs during the discriminator's updates, and on the held-out trajectory, means over {WINDOW} rounds. Where
+expert and learner cannot be distinguished, the accuracy approaches one half. The reward is the learner's, a mean over
+as many rounds; thin lines are single rounds, and the outliers among them start an epoch, where all environments are
+reset. The return is the environment's, which GAIL does not see: that of the mode in validation, and, thin, that of
+the episodes with sampled actions that end in a round. {_accuracies(summary["gail_architecture"]["at_the_end"])}
 
 ## How it is made
 
 {_setup(settings, tasks)}
 
-- **The expert**, where it is not a scripted controller, draws its actions in demonstrations, as in the recipes of
-  GAIL; it answers DAgger with its mode. Its return is that of the mode, and so are the learners'.
-- **BC** is `experiments/tables/bc_table.yaml`'s: 2×100 tanh, equally many gradient steps of at most 64 however many the
-  demonstrations, the average of the last steps' weights. On the right it also learns from whole trajectories.
-- **DAgger, GAIL and PPO** have the settings of their recipes in `configs/`, with the steps above; they were not
-  searched for the study. GAIL and DAgger hold a tenth of their trajectories out, at least one of two or more, DAgger of
-  each round's too; those count as labels.
-- Steps are those of training. Validation, of 10 episodes a time, is not counted. The steps in which an expert was
-  trained are in no curve: an expert is what one has.
+- **The expert**, unless it is a scripted controller, demonstrates with sampled actions, as in GAIL's recipes. It
+  answers DAgger with its mode. Its return is that of the mode, and so are the learners'.
+- **BC** has the settings of `experiments/tables/bc_table.yaml`: 2×100 tanh, the same number of gradient steps of at
+  most 64 transitions for any number of demonstrations, and an average of the last weights. On the right it also
+  learns from whole trajectories.
+- **DAgger, GAIL and PPO** have the settings of their recipes in `configs/`, with the steps above; nothing was tuned
+  for the study. GAIL and DAgger hold out a tenth of their trajectories, at least one of two or more, and DAgger also
+  of each round's; these count as labels.
+- Steps are those of training, without the 10 episodes of each validation. The steps of the expert's own training are
+  in no curve: the study assumes that an expert exists.
 
 Plotted numbers: [sample_efficiency.csv](sample_efficiency.csv), [gail_architecture.csv](gail_architecture.csv);
 headline values, settings and versions: [sample_efficiency.json](sample_efficiency.json); vector graphics:
@@ -81,8 +84,7 @@ headline values, settings and versions: [sample_efficiency.json](sample_efficien
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
-    low, high = entry["ci95"]
-    return f"{entry['iqm']:.2f} [{low:.2f}, {high:.2f}]"
+    return estimate(entry["iqm"], entry["ci95"], ".2f")
 
 
 def _shown(settings: Mapping[str, Any]) -> str:
@@ -98,8 +100,8 @@ def _accuracies(means: Mapping[str, float | None]) -> str:
     values = [(text, means[f"discriminator_accuracy_{name}"]) for name, text in sides]
     known = ", ".join(f"{value:.2f} on {text}" for text, value in values if value is not None)
     learned, kept = means["discriminator_accuracy_expert"], means["discriminator_accuracy_held_out"]
-    by_heart = "" if learned is None or kept is None or kept > learned - 0.1 else BY_HEART
-    return f"In the end the accuracy is {known}{by_heart}."
+    overfits = OVERFITS if learned is not None and kept is not None and kept <= learned - 0.1 else ""
+    return f"The final accuracy is {known}{overfits}."
 
 
 def _scores(tasks: Mapping[str, Any], pooled: Mapping[str, Any]) -> str:
@@ -128,14 +130,15 @@ def _trade(tasks: Mapping[str, Any]) -> str:
                 needed = _steps(entry["env_steps"])
                 labels = "–" if entry["labels"]["mean"] is None else f"{entry['labels']['mean']:,.0f}"
             rows.append([env_id, NAMES[entry["method"]], shown, labels, there, needed])
-    return table(["environment", "method", "trajectories", "labels by then", "seeds there", "environment steps"], rows)
+    head = ["environment", "method", "trajectories", "labels until then", "seeds that reach it", "environment steps"]
+    return table(head, rows)
 
 
 def _budget(settings: Mapping[str, Any]) -> str:
     steps = ", ".join(f"{task['env_steps']:,} on {env_id}" for env_id, task in settings.items())
     trained = [env_id for env_id, task in settings.items() if task["expert"] == "shipped"]
-    own = f" The expert of {' and '.join(trained)} is PPO itself after more steps than that." if trained else ""
-    return f"GAIL and PPO have {steps}.{own}"
+    own = f" The expert of {' and '.join(trained)} is PPO itself, trained for more steps." if trained else ""
+    return f"GAIL and PPO train for {steps}.{own}"
 
 
 def _steps(entry: Mapping[str, Any]) -> str:
@@ -149,8 +152,8 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
         level = tasks[env_id]["expert"]
         shown = f"`{task['expert']}`, {level['mean']:,.1f} ± {level['std']:,.1f} over {level['episodes']} episodes"
         rounds, gail = task["rounds"], task["gail_rounds"]
-        options = [
-            ", ".join(f"{name} {value}" for name, value in one.items()) or "the defaults"
+        told = [
+            options(one) or "the defaults"
             for one in (task["discriminator"] | task["gail_ppo"], task["ppo"], task["dagger"])
         ]
         rows.append(
@@ -158,9 +161,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 env_id,
                 shown,
                 f"{task['env_steps']:,}",
-                f"{gail['num_envs']} × {gail['steps_per_round']}; {options[0]}",
-                f"{rounds['num_envs']} × {rounds['steps_per_round']}; {options[1]}",
-                options[2],
+                f"{gail['num_envs']} × {gail['steps_per_round']}; {told[0]}",
+                f"{rounds['num_envs']} × {rounds['steps_per_round']}; {told[1]}",
+                told[2],
                 f"{task['clone_steps']:,}",
             ]
         )

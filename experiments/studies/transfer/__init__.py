@@ -1,8 +1,8 @@
-"""The study of transfer: a reward learned in one environment, put to use in another (Fu, Luo & Levine 2018, section 7).
+"""The study of transfer: a reward learned in one environment, used in another (Fu, Luo & Levine 2018, section 7).
 
-Experts demonstrate in the first environment. AIRL and GAIL imitate them there; AIRL's reward is frozen, and a fresh
-policy is trained on it in the second, where the barrier stands elsewhere or two legs are crippled. GAIL leaves no
-reward to train on, so that its policy goes over as it is.
+Experts demonstrate in the first environment, where AIRL and GAIL imitate them. AIRL's reward is frozen, and a fresh
+policy is trained on it in the second environment, whose barrier has moved or whose ant has two crippled legs. GAIL's
+reward is tied to its policy, so its policy is transferred.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.studies.common import Result, Run, execute, with_interval
+from experiments.studies.common import Result, Run, execute, with_interval, write
 from experiments.studies.transfer import learners
 from experiments.studies.transfer.figures import maze_rewards, returns_and_quality
 from experiments.studies.transfer.page import page
@@ -22,7 +22,6 @@ from experiments.studies.transfer.planning import planned
 from experiments.studies.transfer.worlds import WORLDS
 from lit_imitation.errors import ConfigError
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.files import atomic_write, write_json
 from lit_imitation.utils.versions import versions
 
 AIRLS = ("airl_state", "airl_state_action")
@@ -36,39 +35,39 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Task:
-    """What is run in one pair of environments."""
+    """Settings of one pair of environments."""
 
     world: str
     """A key of `WORLDS`."""
     seeds: Mapping[str, int]
-    """Of each row: airl_state, airl_state_action, gail and true."""
+    """Number of seeds of each row: airl_state, airl_state_action, gail and true."""
     rounds: Mapping[str, Any]
-    """Of the DataModules of all runs."""
+    """Arguments of the DataModules of all runs."""
     expert_steps: int
-    """Environment steps of the expert's training."""
+    """Environment steps of the expert."""
     imitation_steps: int
-    """Of GAIL's and AIRL's."""
+    """Environment steps of GAIL and AIRL."""
     transfer_steps: int
-    """Of a fresh policy's in the second environment."""
+    """Environment steps of a fresh policy in the second environment."""
     ppo: Mapping[str, Any]
-    """Of `PPO` on a reward that stays, the true one or a learned one."""
+    """Arguments of `PPO` on a fixed reward, true or learned."""
     temperature: float
-    """Of the entropy that the expert maximizes beside the true reward."""
+    """Weight of the entropy in the expert's objective."""
     learner: Mapping[str, Any]
-    """Of `PPO` beside a discriminator, and of the expert."""
+    """Arguments of `PPO` with a discriminator, and of the expert."""
     airl: Mapping[str, Any]
-    """Of `AIRLDiscriminator`."""
+    """Arguments of `AIRLDiscriminator`."""
     gail: Mapping[str, Any]
-    """Of `Discriminator`."""
+    """Arguments of `Discriminator`."""
     steps: Mapping[str, Any]
-    """Of `AIRL` and `GAIL`."""
+    """Arguments of `AIRL` and `GAIL`."""
     of_actions: Mapping[str, Any] = field(default_factory=dict)
-    """What differs in `airl` where r reads the action too."""
+    """Differences in `airl` where r reads the action too."""
     demonstrations: int = 50
-    """Episodes of the expert."""
+    """Number of expert episodes."""
     expert_seed: int = 1
     episodes: int = 50
-    """Measured at the end of each run."""
+    """Number of episodes measured at the end of each run."""
 
 
 MAZE = Task(
@@ -110,19 +109,19 @@ ANT = Task(
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run; the defaults are the full study."""
+    """Settings; the defaults are the full study."""
 
     tasks: tuple[Task, ...] = (MAZE, ANT)
 
     def with_seeds(self, seeds: int) -> Settings:
-        """So many in each row."""
+        """These settings with another number of seeds in each row."""
         return replace(self, tasks=tuple(replace(t, seeds=dict.fromkeys(t.seeds, seeds)) for t in self.tasks))
 
     def with_tasks(self, names: Sequence[str]) -> Settings:
-        """Those alone.
+        """These settings with only the named tasks.
 
         Raises:
-            ConfigError: one of them is unknown.
+            ConfigError: A task is unknown.
         """
         known = {task.world: task for task in self.tasks}
         for name in names:
@@ -148,20 +147,19 @@ QUICK = Settings(
         for task, steps in ((MAZE, 100), (ANT, 32))
     )
 )
-"""The same path in about a minute; too little for any number to mean anything."""
+"""A miniature in about a minute; its numbers mean nothing."""
 
 
 def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
-    """Train what is not trained yet, draw the figures, and write `out/transfer.json` and the page `out/transfer.md`.
+    """Train the missing runs, draw the figures, and write `out/transfer.json` and the page `out/transfer.md`.
 
-    Results of single runs are kept in `out/runs`: an interrupted study goes on where it stopped, and tasks that were
-    run one by one come together in the end.
+    `out/runs` keeps the result of every run, so an interrupted study resumes.
 
     Returns:
-        What `transfer.json` holds.
+        The content of `transfer.json`.
 
     Raises:
-        MissingExtraError: an environment is not installed.
+        MissingExtraError: An environment is not installed.
     """
     directory = out / "runs"
     experts = [
@@ -195,13 +193,12 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
         if task.world == "maze":
             drawn = {row: (imitated[row][0], moved.get(row, imitated[row])[0]) for row in IMITATORS}
             maze_rewards(drawn, out / "maze_rewards")
-    write_json(out / "transfer.json", summary)
-    atomic_write(out / "transfer.md", page(summary))
+    write(out, summary, page)
     return summary
 
 
 def _all(groups: Sequence[Mapping[str, Sequence[Run]]], directory: Path, jobs: int) -> list[dict[str, list[Result]]]:
-    """The results of the runs of every task and row, in the same places."""
+    """The results of all runs, by task and row."""
     results = iter(execute([run for group in groups for runs in group.values() for run in runs], directory, jobs))
     return [{row: [next(results) for _ in runs] for row, runs in group.items()} for group in groups]
 
@@ -223,7 +220,7 @@ def _reinforced(
 
 
 def _first(task: Task, row: str, seed: int, expert: Run, directory: Path) -> Run:
-    """What needs no learned reward: an imitator in the source, or the true reward in the target."""
+    """A run without a learned reward: an imitator in the source, or RL on the true reward in the target."""
     if row == "true":
         return _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"true-seed{seed}")
     arguments = {
@@ -242,7 +239,7 @@ def _discriminator(task: Task, row: str) -> dict[str, Any]:
 
 
 def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> Run:
-    """A fresh policy in the target, on what `imitator` has learned."""
+    """The run of a fresh policy in the target, on the reward of `imitator`."""
     run = _reinforced(task, "target", seed, task.transfer_steps, task.ppo, f"{row}-transfer-seed{seed}")
     return run._replace(
         arguments=dict(run.arguments) | {"origin": dict(imitator.arguments)},
@@ -251,7 +248,7 @@ def _second(task: Task, row: str, seed: int, imitator: Run, directory: Path) -> 
 
 
 def _plans(task: Task, first: Mapping[str, Sequence[Run]], directory: Path) -> dict[str, list[Run]]:
-    """Every learned reward of the maze, and the true one, planned for; the ant's states cannot be counted."""
+    """Planning runs on every learned reward of the maze and on the true one; the ant's states are not finite."""
     if task.world != "maze":
         return {}
     plans: dict[str, list[Run]] = {}
@@ -275,7 +272,7 @@ def summarize(
     transferred: Mapping[str, Sequence[Result]],
     exact: Mapping[str, Sequence[Result]],
 ) -> dict[str, Any]:
-    """What is told of one pair of environments."""
+    """Summary of one pair of environments."""
     pair = WORLDS[task.world]
     zero = random_return(pair.target)
     measured = dict(learned) | dict(transferred)

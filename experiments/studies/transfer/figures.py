@@ -37,8 +37,8 @@ def returns_and_quality(tasks: Mapping[str, Any], path: Path) -> None:
     """A row for each pair of environments: returns in the second, correlation and EPIC distance of the rewards.
 
     Args:
-        tasks: what the study's JSON holds, by world.
-        path: without suffix.
+        tasks: The tasks of the study's JSON, by world.
+        path: File to write, without suffix.
     """
     figure, panels = new_figure(
         PAGE, 0.5 + 1.75 * len(tasks), len(tasks), 3, squeeze=False, gridspec_kw={"width_ratios": [1.7, 1, 1]}
@@ -96,11 +96,11 @@ def _row(axes: Axes, world: str, panel: str, row: str, place: int, entry: Mappin
 
 
 def maze_rewards(runs: Mapping[str, tuple[Result, Result]], path: Path) -> None:
-    """The true reward of the maze's places beside what was learned with seed 0, and where that leads.
+    """Draw the maze's true reward, the rewards learned with seed 0, and the paths of their policies.
 
     Args:
-        runs: by row, what imitated in the source and what was measured in the target.
-        path: without suffix.
+        runs: For each row, the result in the source and the result in the target.
+        path: File to write, without suffix.
     """
     figure, panels = new_figure(PAGE, 2.35, 1, 1 + len(runs), sharey=True)
     places = maze_grid()

@@ -1,4 +1,4 @@
-"""What the study trains: who is paid a reward that stays, true or learned, and who imitates."""
+"""The runs of the study: RL on a fixed reward, true or learned, and imitation."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed
 ACTIONS = 64
 """Drawn at each state, over which a reward of state and action is averaged to compare it with one of the state."""
 SAMPLES = 128
-"""Of EPIC's expectation."""
+"""Number of samples of EPIC's expectation."""
 REWARD_KEYS = ("reward", "state_dict")
-"""What `load_reward` reads of a checkpoint."""
+"""The parts of a checkpoint that `load_reward` reads."""
 POLICY: PolicyFactory = partial(SquashedGaussianPolicy, **NETWORK)
-"""Of experts and imitators. Their entropy is that of what is played; a clipped Gaussian's is not."""
+"""Policy of experts and imitators. Its entropy is that of the executed actions, unlike a clipped Gaussian's."""
 
 
 class MaximumEntropy(RL):
@@ -45,8 +45,8 @@ class MaximumEntropy(RL):
     An entropy coefficient of PPO is something else: it looks at the entropy of the present state alone.
 
     Args:
-        learner: as of `RL`.
-        policy: as of `RL`.
+        learner: Learner, as for `RL`.
+        policy: Policy, as for `RL`.
         temperature: α; π is a density over actions in units of half their range, as in `AIRLDiscriminator`.
     """
 
@@ -78,15 +78,15 @@ def reinforced(
     """A fresh policy, by PPO on the true reward or on one that was learned before.
 
     Args:
-        world: a key of `WORLDS`.
-        where: source or target.
-        rounds: of `RolloutDataModule`.
-        ppo: of `PPO`.
-        episodes: measured at the end.
-        seed: of everything.
-        origin: what `reward` was made with.
-        reward: result of `adversarial`, whose reward is all that the policy is paid; what is measured is the true one.
-        temperature: of `MaximumEntropy`, for an expert on the true reward; without it, the reward alone counts.
+        world: Key of `WORLDS`.
+        where: `source` or `target`.
+        rounds: Arguments of `RolloutDataModule`.
+        ppo: Arguments of `PPO`.
+        episodes: Number of episodes measured at the end.
+        seed: Seed of everything.
+        origin: Arguments with which `reward` was made.
+        reward: File with a result of `adversarial`, whose reward trains the policy; the true reward is measured.
+        temperature: Entropy weight of `MaximumEntropy`, for an expert on the true reward; None for no entropy.
 
     Returns:
         `returns: [episodes]`, `path: [T, obs]` of the first of them, the `curve` over `env_steps`, and the `weights`.
@@ -125,17 +125,17 @@ def adversarial(
     """GAIL or AIRL in the source; how its policy fares in the target, as it is, and how good its reward is.
 
     Args:
-        world: a key of `WORLDS`.
-        method: airl_state, airl_state_action or gail.
-        rounds: of `ImitationDataModule`.
-        ppo: of `PPO`.
-        discriminator: of `AIRLDiscriminator` or `Discriminator`.
-        steps: of `AIRL` or `GAIL`.
-        teacher: what `expert` was made with.
-        demonstrations: episodes of the expert, which draws its actions; others for each seed.
-        episodes: measured, in either environment.
-        seed: of everything.
-        expert: result of `reinforced`.
+        world: Key of `WORLDS`.
+        method: `airl_state`, `airl_state_action` or `gail`.
+        rounds: Arguments of `ImitationDataModule`.
+        ppo: Arguments of `PPO`.
+        discriminator: Arguments of `AIRLDiscriminator` or `Discriminator`.
+        steps: Arguments of `AIRL` or `GAIL`.
+        teacher: Arguments with which `expert` was made.
+        demonstrations: Number of expert episodes with sampled actions, new ones for each seed.
+        episodes: Number of episodes measured in each environment.
+        seed: Seed of everything.
+        expert: File with the result of `reinforced`.
 
     Returns:
         `checkpoint: [bytes]` with the reward; `source_returns` and `returns: [episodes]`, `path: [T, obs]` of the first
@@ -186,12 +186,12 @@ def unpacked(result: Path, directory: str) -> Path:
 
 
 def compare(reward: LearnedReward, pair: World, demonstrations: Transitions) -> Result:
-    """How far a learned reward is from the true one: over states, and by EPIC.
+    """Correlation of a learned reward with the true one over states, and their EPIC distance.
 
     Args:
-        reward: of `load_reward`.
-        pair: the two environments.
-        demonstrations: `[N]`.
+        reward: Reward, as from `load_reward`.
+        pair: The two environments.
+        demonstrations: Transitions `[N]`.
 
     Returns:
         `correlation`, Pearson's ρ of the reward of states with the true one, `[]`; `epic`, the distance, `[]`; and

@@ -1,45 +1,49 @@
-"""The page that shows the study of transfer; what it measured comes from the study's own results."""
+"""The page of the study of transfer; measured numbers come from the study's results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.studies.common import table
+from experiments.markdown import estimate, options, table
 from experiments.studies.transfer.figures import NAMES, TITLES
 
 ORDER = ("airl_state", "airl_state_action", "gail", "true")
 AT_THE_BARRIER = -20.0
-"""Return in the mirrored maze above which a policy gets past the barrier in time."""
+"""Return in the mirrored maze above which a policy passes the barrier in time."""
 
 
 def page(summary: Mapping[str, Any]) -> str:
-    """Markdown with the figures beside it."""
+    """The page in Markdown, with links to the figures in the same folder."""
     tasks = summary["tasks"]
     settings = {task["world"]: task for task in summary["settings"]["tasks"]}
     maze = _MAZE.format(seed=_first_seed(tasks["maze"])) if "maze" in tasks else ""
     numbers = "[transfer.csv](transfer.csv)" + (", [maze_rewards.csv](maze_rewards.csv)" if maze else "")
     vectors = "[transfer.svg](transfer.svg)" + (", [maze_rewards.svg](maze_rewards.svg)" if maze else "")
     return f"""\
-# A reward that transfers
+# Transfer: a reward that works in another environment
 
-    lit-imitation study transfer --out DIR       (--tasks maze: that alone; --quick: the same path in about a minute)
-    make figures                                 (this page and its figures)
+Learn a reward with AIRL in one environment and train a policy on it in another.
 
-An imitator knows what to do where it was shown; a reward says what is worth doing, elsewhere too. Here AIRL learns a
-reward from an expert in one environment. It is saved, loaded by `load_reward`, frozen, and is all that a fresh policy
-is paid by `RL(reward=…)` in a second environment: a **maze** whose barrier has moved to the other wall, and an **ant**
-two of whose legs are half as long and all but powerless. r(s), a function of the state alone, can be told from what the
-dynamics make of it; r(s, a) can hold the expert's advantage, in which the first environment's dynamics are. GAIL has no
-reward but beside its learner, so its policy goes over as it is. (Fu, Luo & Levine 2018, table 1.)
+    python -m experiments study transfer --out DIR       (--tasks maze: one task; --quick: a miniature)
+    make figures                                         (all studies, their figures and pages)
+
+An imitator knows what to do where the expert demonstrated. A reward says what is worth doing in other environments,
+too. Here AIRL learns a reward from an expert in one environment. The reward is saved, loaded by `load_reward` and
+frozen, and it is the only reward of a fresh policy (`RL(reward=…)`) in a second environment: a **maze** whose barrier
+has moved to the other wall, and an **ant** with two legs of half the length and almost no power. A reward of the
+state alone, r(s), can be separated from the dynamics. A reward r(s, a) can contain the expert's advantage, which
+depends on the first environment's dynamics. GAIL's reward is tied to its policy, so we transfer the policy. (Fu, Luo
+& Levine 2018, table 1.)
 
 ![Returns in the second environment, and how far the learned rewards are from the true ones](transfer.png)
 
 {_returns(tasks)}
 
-Returns are of the second environment's true reward, by the policies' modes; means over seeds with 95 % bootstrap
-intervals (too narrow with so few seeds; one seed has none). "Gap" is the share of the way from the random policy to RL
-on the true reward. Grey lines in the figure: no correlation, and the EPIC distance of unrelated rewards.
+Returns are those of the second environment's true reward, by the policies' modes; means over seeds with 95 %
+bootstrap intervals (too narrow with so few seeds; a single seed has none). "Gap" is the share of the distance from
+the random policy to RL on the true reward. Gray lines in the figure mark no correlation, and the EPIC distance of
+unrelated rewards.
 
 {_words(tasks, settings)}
 {_planned(tasks)}{maze}
@@ -47,33 +51,33 @@ on the true reward. Grey lines in the figure: no correlation, and the EPIC dista
 
 {_quality(tasks)}
 
-Correlation is Pearson's, of the learned reward with the true one over states: a grid over the maze's box; for the ant
-states of demonstrations and of random actions, and the torso's forward velocity. A reward of the action is averaged
-over actions drawn uniformly. The EPIC distance (`lit_imitation.EPIC`; 0 the same but for potential, factor and
-constant, 0.71 unrelated, 1 the opposite) is over transitions: in the maze from anywhere, by any action, with the
-barrier moved; for the ant of demonstrations and of random actions. GAIL's reward, the logit of its last discriminator,
-is there to compare.{_better(tasks)}
+Correlation is Pearson's, between learned and true reward over states. In the maze these are a grid over its box. For
+the ant they are states of demonstrations and of random actions, and the true reward is the torso's forward velocity.
+A reward of the action is averaged over uniform actions. The EPIC distance (`lit_imitation.EPIC`; 0 equal up to
+potential, factor and constant, 0.71 unrelated, 1 opposite) is over transitions: in the maze from everywhere by all
+actions, with the barrier moved; for the ant those of demonstrations and of random actions. GAIL's reward, the logit
+of its last discriminator, is shown for comparison.{_better(tasks)}
 
 ## How it is made
 
 {_setup(settings, tasks)}
 
 - **The environments** are our own: `lit_imitation/PointMassMaze-v0` and `PointMassMazeMirrored-v0`, `WeakAnt-v0` and
-  `CrippledAnt-v0`; their docstrings say what they take from the paper, and where its numbers had to decide. The maze's
-  point moves without inertia, so that its position, which is observed, is all of its state.
-- **The expert** is PPO in the first environment on the true reward r − α log π, trained by the study, and demonstrates
-  by *drawing* its actions: a maximum-entropy expert is what AIRL takes it to be. One expert serves all seeds, each with
-  demonstrations of its own; intervals say nothing of other experts.
-- **Expert and imitators are Gaussians squashed by tanh**, whose entropy is that of the actions played; the fresh
+  `CrippledAnt-v0`. Their docstrings say what comes from the paper, and which numbers are our choice. The maze's point
+  moves without inertia, so its observed position is its full state.
+- **The expert** is PPO in the first environment on the true reward r − α log π, trained by the study. It demonstrates
+  with *sampled* actions, because AIRL assumes a maximum-entropy expert. One expert serves all seeds, each with its
+  own demonstrations; the intervals do not cover other experts.
+- **Expert and imitators are Gaussians squashed by tanh**, whose entropy is that of the executed actions; the fresh
   policies in the second environment are clipped Gaussians.
-- **The learned reward is that of the last round.** (The paper takes iteration 100.)
-- **RL on the true reward and on a learned one** have the same settings and as many steps.
-- **What was tuned**, with the same expert, on learners of seeds from 100 on, which are not among those shown: in the
-  maze the policies' class, the expert's α, the sizes of r and Φ, past rounds as negatives, the discriminator's steps
-  and learning rate, and PPO: 33 learned rewards in 27 configurations. For the ant, on seed 100, the expert's α, r's size
-  and decay, the discriminator's steps and learning rate, and a start from a clone: 7 learned rewards. There, after
-  500,000 steps, a fresh policy on the reward still rose, so it has a million. On seed 0 the reward was once shifted so
-  that random play earns nothing: no gain (242 and 248), so it is not.
+- **The learned reward is that of the last round.** (The paper uses iteration 100.)
+- **RL on the true reward and on a learned one** have the same settings and number of steps.
+- **Tuning** used the same expert and learners of seeds from 100 on, which are not shown. In the maze: the policies'
+  class, the expert's α, the sizes of r and Φ, past rounds as negatives, the discriminator's steps and learning rate,
+  and PPO, with 33 learned rewards in 27 configurations. For the ant, on seed 100: the expert's α, r's size and decay,
+  the discriminator's steps and learning rate, and a start from a clone, with 7 learned rewards. After 500,000 steps a
+  fresh policy on the ant's reward still improved, so it has a million. On seed 0 the reward was once shifted so that
+  random actions earn nothing; this did not help (242 and 248), so it is not done.
 
 Plotted numbers: {numbers}; headline values, settings and versions: [transfer.json](transfer.json); vector graphics:
 {vectors}.
@@ -81,11 +85,11 @@ Plotted numbers: {numbers}; headline values, settings and versions: [transfer.js
 
 
 _MAZE = """
-![The maze's true reward, the learned ones, and where they lead](maze_rewards.png)
+![The maze's true reward, the learned ones, and the paths of their policies](maze_rewards.png)
 
-Seed 0. Dotted, the barrier where the reward was learned; solid, where it is used. Orange, the first episode there: of a
-policy trained on that reward, and of GAIL's own policy. Rewards are standardized, since factor and constant are free.
-The true returns of seed 0, planned for and by PPO: {seed}.
+The figure shows seed 0. The dotted barrier is that of the first maze, the solid one that of the second. The orange line
+is the first episode in the second maze, of a policy trained on that reward, or of GAIL's own policy. Rewards are
+standardized, because factor and constant are arbitrary. The true returns of seed 0, by planning and by PPO: {seed}.
 """
 
 
@@ -101,14 +105,14 @@ def _words(tasks: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def _more(world: str, task: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What shares of a gap do not say."""
+    """Details of one task beyond the shares of the gap."""
     if world == "ant":
         more = (
             f" r(s, a) differs from r(s) in {', '.join(settings['of_actions'])} too." if settings["of_actions"] else ""
         )
         return (
-            f"{more} True returns are those of our ant, which pays nothing for staying upright and 0.01 ‖a‖² for "
-            "control; the paper's may differ, and stand beside them for orientation."
+            f"{more} True returns are those of our ant, without a reward for staying upright and with a control cost "
+            "of 0.01 ‖a‖²; the paper's ant may differ, so its returns are only for orientation."
         )
     past = [
         f"{sum(value > AT_THE_BARRIER for value in task['rows'][row]['seeds'])} of {len(task['rows'][row]['seeds'])}"
@@ -117,8 +121,8 @@ def _more(world: str, task: Mapping[str, Any], settings: Mapping[str, Any]) -> s
     (_, high), (low, _) = (task["rows"][row]["ci95"] for row in ("airl_state_action", "airl_state"))
     overlap = " The intervals of r(s) and r(s, a) overlap." if low < high else ""
     return (
-        f" Past the barrier (a return above {AT_THE_BARRIER:.0f}) get {past[0]} policies of r(s), {past[1]} of r(s, a) "
-        f"and {past[2]} of GAIL.{overlap}"
+        f" {past[0]} policies of r(s), {past[1]} of r(s, a) and {past[2]} of GAIL pass the barrier (a return above "
+        f"{AT_THE_BARRIER:.0f}).{overlap}"
     )
 
 
@@ -128,7 +132,7 @@ def _first_seed(task: Mapping[str, Any]) -> str:
 
 
 def _planned(tasks: Mapping[str, Any]) -> str:
-    """What the rewards of the maze are worth where nobody has to find their maximum."""
+    """The value of the maze's rewards with exact planning in place of RL."""
     if "maze" not in tasks:
         return ""
     found = tasks["maze"]["planned"]
@@ -136,21 +140,20 @@ def _planned(tasks: Mapping[str, Any]) -> str:
     rows = [[names[row], _interval(found[row], 1)] for row in ORDER]
     lost = [found[row]["mean"] - tasks["maze"]["rows"][row]["mean"] for row in ORDER[:2]]
     return f"""
-Is it the reward or the search? In the mirrored maze a reward can also be planned for exactly, by value iteration on a
-grid of 70 × 70 cells and 25 actions; GAIL's last discriminator is frozen for that. True returns of what comes out:
+Does the reward or the RL limit the return? In the mirrored maze the optimal policy of a reward can also be computed, by
+value iteration on a grid of 70 × 70 cells and 25 actions; for GAIL this uses its last discriminator, frozen. The true
+returns of these policies:
 
-{table(["planned for, in the mirrored maze", "return"], rows)}
+{table(["planned on, in the mirrored maze", "return"], rows)}
 
-So of what AIRL's policies miss, the search loses {lost[0]:.1f} with r(s) and {lost[1]:.1f} with r(s, a); the rest is
-the reward.
+So RL loses {lost[0]:.1f} with r(s) and {lost[1]:.1f} with r(s, a) of the return that AIRL's policies miss; the reward
+accounts for the difference that remains.
 """
 
 
 def _interval(entry: Mapping[str, Any], digits: int) -> str:
-    if len(entry["seeds"]) == 1:  # whose interval would be a point
-        return f"{entry['mean']:,.{digits}f}"
-    low, high = entry["ci95"]
-    return f"{entry['mean']:,.{digits}f} [{low:,.{digits}f}, {high:,.{digits}f}]"
+    several = len(entry["seeds"]) > 1  # a single seed has no interval
+    return estimate(entry["mean"], entry["ci95"] if several else None, f",.{digits}f")
 
 
 def _returns(tasks: Mapping[str, Any]) -> str:
@@ -187,7 +190,7 @@ def _quality(tasks: Mapping[str, Any]) -> str:
 
 
 def _better(tasks: Mapping[str, Any]) -> str:
-    """Where the reward that transfers less is the closer one."""
+    """The tasks on which the reward that transfers less is closer to the true one."""
     worlds = []
     for world, task in tasks.items():
         state, action = (
@@ -201,15 +204,12 @@ def _better(tasks: Mapping[str, Any]) -> str:
     if not worlds:
         return ""
     where = "; ".join(worlds)
-    return f" (Where r(s, a) is the closer one by both measures, and yet worth less to a fresh policy: {where}.)"
+    return f" (On this task r(s, a) is closer by both measures, but a fresh policy returns less with it: {where}.)"
 
 
 def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
-    def words(options: Mapping[str, Any]) -> str:
-        return ", ".join(f"{name} {value}" for name, value in options.items())
-
     def of_actions(task: Mapping[str, Any]) -> str:
-        return f", but for r(s, a) {words(task['of_actions'])}" if task.get("of_actions") else ""
+        return f", but for r(s, a) {options(task['of_actions'])}" if task.get("of_actions") else ""
 
     rows = []
     for world, task in settings.items():
@@ -221,9 +221,9 @@ def _setup(settings: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
                 f"{task['demonstrations']} demonstrations, return {measured['demonstrated_return']:,.1f}; random "
                 f"{measured['random_return_in_source']:,.1f}",
                 f"{task['imitation_steps']:,} steps, {rounds['num_envs']} × {rounds['steps_per_round']} a "
-                f"round; {words(task['steps'])}; AIRL: {words(task['airl'])}{of_actions(task)}; GAIL: "
-                f"{words(task['gail'])}; PPO: {words(task['learner'])}",
-                f"{task['transfer_steps']:,} steps; PPO: {words(task['ppo'])}",
+                f"round; {options(task['steps'])}; AIRL: {options(task['airl'])}{of_actions(task)}; GAIL: "
+                f"{options(task['gail'])}; PPO: {options(task['learner'])}",
+                f"{task['transfer_steps']:,} steps; PPO: {options(task['ppo'])}",
             ]
         )
     return table(["", "expert", "imitation in the first environment", "RL in the second"], rows)

@@ -1,7 +1,6 @@
-"""The mirrored maze as an array, in which a reward is planned for exactly: what it asks for, whoever learns from it.
+"""Exact planning on a reward in the mirrored maze, as an array.
 
-Where a policy trained on a learned reward fails, either the reward is at fault or the search for its maximum. This tells
-the two apart.
+A policy trained on a learned reward can fail because of the reward or because of RL; exact planning separates the two.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from lit_imitation.utils.seeding import derive_seed
 CELLS = 70
 """Along either axis, each a hundredth wide; the barrier runs between two rows of them."""
 STRIDES = (-1.0, -0.5, 0.0, 0.5, 1.0)
-"""Of an action along either axis: from center to center, two cells at most."""
+"""Values of an action along either axis: from center to center, at most two cells."""
 GAMMA = 0.99
 
 
@@ -37,10 +36,10 @@ def planned(episodes: int, seed: int, origin: dict[str, Any] | None = None, rewa
     """The optimal policy of a reward in the mirrored maze, by value iteration; measured by the true one.
 
     Args:
-        episodes: measured.
-        seed: of their starts.
-        origin: what `reward` was made with.
-        reward: a result of `adversarial`; without it, the true reward.
+        episodes: Number of measured episodes.
+        seed: Seed of their starts.
+        origin: Arguments with which `reward` was made.
+        reward: File with a result of `adversarial`; None for the true reward.
 
     Returns:
         `returns: [episodes]` and `path: [T, 2]` of the first of them.

@@ -23,16 +23,16 @@ GRID = 36
 
 
 class World(NamedTuple):
-    """What the study has to know of a pair, beside its ids."""
+    """A pair of environments and their true rewards."""
 
     source: str
-    """Where the reward is learned."""
+    """The environment in which the reward is learned."""
     target: str
-    """Where it is used."""
+    """The environment in which it is used."""
     backend: Backend
-    """Of both."""
+    """Backend of both."""
     true_reward: Callable[[Transitions], Tensor]
-    """`[N]`: R(s, a, s′) of transitions `[N]`, whatever reward is recorded in them."""
+    """`[N]`: R(s, a, s′) of transitions `[N]`, independent of their recorded reward."""
     states: Callable[[Transitions], Tensor]
     """`[N, obs]`: where rewards are compared as functions of the state, given demonstrations."""
     state_reward: Callable[[Tensor], Tensor]
@@ -69,7 +69,7 @@ def _maze_coverage(demonstrations: Transitions, seed: int) -> Transitions:
 
 
 def _ant_reward(transitions: Transitions) -> Tensor:
-    """Without contact forces, of which a state knows nothing and which are next to nothing."""
+    """Without contact forces, which are tiny and not part of the state."""
     assert transitions.next_observation is not None
     forward = transitions.next_observation[:, TORSO_VELOCITY]
     return forward - CONTROL_COST * transitions.action.clamp(-1.0, 1.0).square().sum(-1)

@@ -28,7 +28,7 @@ from lit_imitation.data.demonstrations import (
     write_demonstrations,
 )
 from lit_imitation.errors import ConfigError
-from lit_imitation.experts import Expert, checked, load_expert
+from lit_imitation.experts import Expert, ExpertClass, checked, expert_name, load_expert
 from lit_imitation.methods.bc import BC
 from lit_imitation.methods.dagger.collector import Collector
 from lit_imitation.methods.dagger.human_labels import HumanLabels, digest
@@ -36,6 +36,7 @@ from lit_imitation.methods.dagger.mixture import differ
 from lit_imitation.methods.dagger.schedules import BetaSchedule
 from lit_imitation.policies import EnsemblePolicy
 from lit_imitation.policies.continuous import BoxActions
+from lit_imitation.rollout import Actor
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.seeding import RandomStream, derive_seed
@@ -96,7 +97,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
 
     def __init__(
         self,
-        expert: HumanLabels | str | Expert | None = None,
+        expert: HumanLabels | ExpertClass | str | Expert | None = None,
         beta: float | BetaSchedule = 0.0,
         rounds: int = 10,
         episodes_per_round: int | None = None,
@@ -228,14 +229,14 @@ class DAggerCallback(TypeChecked, Checkpoint):
                 f"lit_imitation.EnsemblePolicy, which is {type(self.module.policy).__name__}"
             )
 
-    def _expert(self) -> Expert | HumanLabels:
+    def _expert(self) -> Actor | HumanLabels:
         """Whoever answers, with every answer checked."""
         data = self.data
         expert = data.expert if self.expert is None else self.expert
         if isinstance(expert, HumanLabels):
             return expert
-        if isinstance(expert, str):
-            if not expert or _is_log(expert):
+        if isinstance(expert, str | dict):
+            if not expert or (isinstance(expert, str) and _is_log(expert)):
                 what = f"{expert} is a log of what one did" if expert else "neither expert nor data.expert names one"
                 raise ConfigError(
                     f"DAgger needs an expert that can be asked, at states of the learner's own choosing; {what}. Name "
@@ -249,13 +250,14 @@ class DAggerCallback(TypeChecked, Checkpoint):
             # The one that labels is the one that is imitated.
             if (expert != data.expert or not data.rolls_out) and not self._limited:
                 data.refer_to(expert)
-            return checked(loaded, data.action_space, expert)
-        if not callable(expert):
+            return checked(loaded, *data.spaces, expert_name(expert))
+        if not callable(getattr(expert, "act", expert)):
             raise ConfigError(
-                f"DAgger needs an expert that can be asked; a {type(expert).__name__} cannot. Give a function from "
-                "observations [B, *obs] to actions [B, *act], the name of an expert, or HumanLabels"
+                f"DAgger needs an expert that can be asked; a {type(expert).__name__} cannot. Give a function or an "
+                "object with a method `act`, from observations [B, *obs] to actions [B, *act], the name of an expert, "
+                "or HumanLabels"
             )
-        answers = checked(expert, data.action_space, getattr(expert, "__name__", type(expert).__name__))
+        answers = checked(expert, *data.spaces, expert_name(expert))
         if data.expert_reference is None and not self._limited:
             data.refer_to(expert, answers)
         return answers
@@ -434,8 +436,8 @@ class DAggerCallback(TypeChecked, Checkpoint):
         if self.trainer.fast_dev_run or (path is None and not self.trainer.is_global_zero):  # type: ignore[attr-defined]
             return
         data = self.data
-        expert = self.expert if isinstance(self.expert, str) else data.expert if self.expert is None else ""
-        metadata: Metadata = {"env_id": data.env_id, "expert": str(expert), "seed": data.seed, "round": i}
+        expert = self.expert if isinstance(self.expert, str | dict) else data.expert if self.expert is None else ""
+        metadata: Metadata = {"env_id": data.env_id, "expert": expert_name(expert), "seed": data.seed, "round": i}
         if i:
             metadata["returns"] = LEARNER
         metadata = with_return(metadata, data.expert_reference, data.eval_deterministic)

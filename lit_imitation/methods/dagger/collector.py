@@ -18,12 +18,11 @@ from torch import Tensor
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.envs import episode_limit, make
 from lit_imitation.errors import ConfigError, ExpertError, LitImitationError
-from lit_imitation.experts import Expert
 from lit_imitation.methods.dagger.human_labels import FrameRecorder, can_render
 from lit_imitation.methods.dagger.mixture import Mixture
 from lit_imitation.methods.method import Method
 from lit_imitation.policies import EnsemblePolicy
-from lit_imitation.rollout import Episodes, Steps, shares
+from lit_imitation.rollout import Actor, Episodes, FunctionActor, Steps, as_actor, keeps_state, shares
 from lit_imitation.rollout.progress import ShowsEpisodes
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.program import resume_command
@@ -72,7 +71,7 @@ class Collector:
         trainer: Trainer,
         module: Method,
         data: DemonstrationDataModule,
-        expert: Expert | None,
+        expert: Actor | None,
         *,
         episodes: int,
         steps: int | None,
@@ -81,6 +80,11 @@ class Collector:
         frames: Path | None,
         rescue: Callable[[Transitions, int], str],
     ) -> None:
+        if budget is not None and expert is not None and keeps_state(expert):
+            raise ConfigError(
+                "DAggerCallback: query_budget asks the expert about single states after each round, but this expert "
+                "needs every step of an episode, since it has `reset` or sets `needs_env`; leave out query_budget"
+            )
         self.trainer, self.module, self.data, self.expert = trainer, module, data, expert
         self.steps, self.threshold, self.budget = steps, threshold, budget
         self.frames, self.rescue = frames, rescue
@@ -135,8 +139,8 @@ class Collector:
         elif self.threshold is not None:
             uncertain = self._uncertain
         mixture = Mixture(
-            self.expert or _nobody,
-            self.module.actor(),
+            self.expert or FunctionActor(_nobody),
+            as_actor(self.module.actor(), self.data.observation_space),
             beta,
             lambda: generator.random(self.total)[self.first : self.last],
             uncertain,
@@ -149,7 +153,7 @@ class Collector:
         recorder = None
         if self.frames is not None and getattr(envs, "render_mode", None) == "rgb_array":
             recorder = FrameRecorder(envs, self.frames)
-            rollout.actor = lambda observation: (recorder(rollout.live), mixture(observation))[1]
+            rollout.actor = _Filmed(mixture, recorder)
         bar, failure = self.trainer.progress_bar_callback, ""
         shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ShowsEpisodes) else nullcontext()
         try:
@@ -211,7 +215,7 @@ class Collector:
             assert self.expert is not None
             try:
                 with RandomStream(self._seed("answers", i)):
-                    answers = [torch.from_numpy(self.expert(observation.numpy()))]
+                    answers = [torch.from_numpy(self.expert.act(observation.numpy()))]
             except (Exception, SystemExit) as error:  # an expert may be anybody's code
                 cause = str(error) if isinstance(error, ExpertError) else f"{type(error).__name__}: {error}"
                 failure = f"round {i}, asked about its {len(observation)} most uncertain states: {cause}"
@@ -240,6 +244,27 @@ class Collector:
 
     def _seed(self, *purpose: str | int) -> int:
         return derive_seed(self.data.seed, "dagger", *purpose)
+
+
+class _Filmed:
+    """A mixture whose states are recorded as pictures before it acts.
+
+    Args:
+        mixture: The actor.
+        recorder: Records the environments whose step counts.
+    """
+
+    def __init__(self, mixture: Mixture, recorder: FrameRecorder) -> None:
+        self.mixture, self.recorder = mixture, recorder
+
+    def act(self, observation: Array, /) -> Array:
+        """Record, then act."""
+        self.recorder(self.mixture.rollout.live)
+        return self.mixture.act(observation)
+
+    def reset(self, mask: NDArray[np.bool_], /) -> None:
+        """Pass the start of episodes on."""
+        self.mixture.reset(mask)
 
 
 def _nowhere(observation: Array) -> NDArray[np.bool_]:

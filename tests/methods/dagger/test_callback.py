@@ -383,8 +383,8 @@ def _raises(observation):
 
 FAULTS = {
     "raises": (_raises, "RuntimeError: the pilot has left"),
-    "shape": (lambda observation: np.zeros((len(observation), 2), np.int64), r"shape \(\d, 2\) where \(\d,\)"),
-    "nan": (lambda observation: np.full(len(observation), np.nan), "dtype float64 where integers"),
+    "shape": (lambda observation: np.zeros((len(observation), 2), np.int64), r"shape \(\d, 2\) instead of"),
+    "nan": (lambda observation: np.full(len(observation), np.nan), "dtype float64 instead of integers"),
     "outside": (lambda observation: np.full(len(observation), 2), r"action 2 is not in Discrete\(2\)"),
 }
 
@@ -448,7 +448,10 @@ def test_a_log_cannot_be_asked(tmp_path, monkeypatch, log):
         ({"beta": lambda i: 1.0 - i}, r"beta is -1.0 in round 2"),
         ({"uncertainty_threshold": -1.0}, "uncertainty_threshold is -1.0"),
         ({"epochs_per_round": 3}, "check_val_every_n_epoch is 2 .*a divisor of 3"),
-        ({"expert": 3}, "expert is 3; it must be a HumanLabels or text or a function"),
+        (
+            {"expert": 3},
+            "expert is 3; it must be a HumanLabels or a mapping or text or an object with act or a f",
+        ),
         ({"data": {"eval_episodes": 0}}, "data.eval_episodes is 0"),
         ({"expert": HumanLabels(), "beta": 0.5}, r"cannot act in between, but beta is \[0.5, 0.5\]"),
         ({"callbacks": [EarlyStopping("val/loss")]}, "EarlyStopping can end a round at any epoch"),

@@ -1,1 +1,0 @@
-"""Measured scores: recipes and published protocols over several seeds."""
