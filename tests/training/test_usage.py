@@ -1,4 +1,4 @@
-"""What jsonargparse reports as a tree, as one line."""
+"""Explanations of parser errors on one line."""
 
 import textwrap
 
@@ -45,7 +45,7 @@ TREE = textwrap.dedent(
         ("something that a later version says", "model.policy: something that a later version says"),
     ],
 )
-def test_the_deepest_leaf_is_the_cause(cause, line):
+def test_deepest_leaf_is_the_cause(cause, line):
     text = explain(TREE.replace("CAUSE", cause))
     assert line in text
     assert "\n" not in text
@@ -68,7 +68,7 @@ def test_other_messages_become_one_line(message, line):
     assert "\n" not in text
 
 
-def test_the_line_of_the_recipe_is_named_unless_the_command_line_sets_it(tmp_path):
+def test_line_of_recipe_is_named_unless_overridden(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("model: BC\ntrainer:\n  max_epochs: x\n")
     second.write_text("data:\n  init_args:\n    seed: 1\n")
@@ -94,7 +94,7 @@ def test_the_line_of_the_recipe_is_named_unless_the_command_line_sets_it(tmp_pat
         (b"text\n", "r.yaml is a single value"),
     ],
 )
-def test_a_bad_recipe_is_named_with_its_line(tmp_path, content, line):
+def test_invalid_recipe_is_named_with_its_line(tmp_path, content, line):
     file = tmp_path / "r.yaml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as error:
@@ -103,7 +103,7 @@ def test_a_bad_recipe_is_named_with_its_line(tmp_path, content, line):
     assert "\n" not in str(error.value)
 
 
-def test_merged_mappings_are_no_duplicates(tmp_path):
+def test_merged_mappings_are_not_duplicates(tmp_path):
     (tmp_path / "r.yaml").write_text("a: &a {b: 1}\nc:\n  <<: *a\n  b: 2\n")
     assert read_recipes(["--config", str(tmp_path / "r.yaml")])[0].lines["c.b"] == 4
     assert read_recipes(["--config", "a: 1\nb: 2", "--config", str(tmp_path), "--config"]) == []
