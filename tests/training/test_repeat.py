@@ -434,7 +434,7 @@ def test_interrupted_command_line_says_how_to_continue(recipe, fake, tmp_path, c
     with pytest.raises(SystemExit) as caught:
         run_repeat(namespace, [])
     assert caught.value.code == 130
-    assert "The same command goes on" in capsys.readouterr().out
+    assert "The same command continues" in capsys.readouterr().out
 
 
 def test_import_loads_neither_torch_nor_lightning():
