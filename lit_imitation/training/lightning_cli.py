@@ -367,6 +367,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `--trust`, whose value `run` reads before parsing, and plain titles for model and data."""
         parser.add_argument("--trust", type=bool, default=False, help=TRUST_HELP)
+        assert parser.groups is not None
         for name, what in (("model", "Method to train"), ("data", "Demonstrations and environment")):
             parser.groups[name].title = f"{what} (--{name}.help CLASS lists its options)"
 
