@@ -38,6 +38,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 bench: setup  ## compare speed with bare torch, bare environments and the imitation library
 	set -e; for name in bc rollout dagger; do $(BIN)/python -m experiments speed $$name; done

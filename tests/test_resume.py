@@ -39,9 +39,11 @@ def uninterrupted(request, tmp_path_factory):
     return request.param, outcome(directory)
 
 
-def test_killed_and_resumed_run_is_bit_identical(uninterrupted, tmp_path):
-    """Killed once with SIGKILL, which leaves no time to save, and once with SIGTERM, in either order."""
-    method, expected = uninterrupted
+def check_resumption(method: str, expected: dict[str, object], tmp_path: Path) -> None:
+    """Kill a run twice, resume it, and compare it with one that was not interrupted.
+
+    One kill is SIGKILL, which leaves no time to save, the other is SIGTERM, in either order.
+    """
     rng = random.Random(method)
     directory = tmp_path / "run"
     kills = rng.sample([signal.SIGKILL, signal.SIGTERM], 2)
@@ -61,6 +63,11 @@ def test_killed_and_resumed_run_is_bit_identical(uninterrupted, tmp_path):
     actual = outcome(directory)
     for key, value in expected.items():
         assert actual[key] == value, key
+
+
+def test_killed_and_resumed_run_is_bit_identical(uninterrupted, tmp_path):
+    method, expected = uninterrupted
+    check_resumption(method, expected, tmp_path)
 
 
 def test_sigterm_saves_batches_of_unfinished_epoch(tmp_path):

@@ -22,10 +22,10 @@ LONGEST = 64
 class Blocks:
     """An epoch of minibatches without replacement, as blocks `[K, B]` of K minibatches each.
 
-    Each pass shuffles the rows once and cuts them into whole minibatches; rows that do not fill one are left out, others
-    in each pass. Process r of w takes the r-th part of every minibatch, so that w processes see what one would. The
-    order depends on seed and epoch alone, and the position within the epoch is state: a resumed run sees the minibatches
-    that it would have seen.
+    Each pass shuffles the rows once and cuts them into whole minibatches. Rows that do not fill one are left out, other
+    ones in each pass. Process r of w takes the r-th part of every minibatch, so that w processes see what one would.
+    The order depends on seed and epoch alone, and the position within the epoch is state: a resumed run sees the
+    minibatches that it would have seen.
 
     A block ends where the Trainer may have to do something: at the end of the epoch, at `trainer.max_steps`, and where
     a `ModelCheckpoint` with `every_n_train_steps` saves.

@@ -175,7 +175,8 @@ class ExpertDataModule(EnvironmentDataModule):
         if recorded is None and self.expert:
             if not self.rolls_out:
                 print_once(
-                    f"normalized_score is relative to data.expert {expert_name(self.expert)}: the demonstrations contain no "
+                    f"normalized_score is relative to data.expert {expert_name(self.expert)}: the demonstrations "
+                    "contain no "
                     "returns; set data.expert_return to the return of their expert, or data.expert to '' for no score"
                 )
             self.refer_to(self.expert)

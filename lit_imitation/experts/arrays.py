@@ -140,8 +140,8 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     if isinstance(policy, CategoricalPolicy):
         arrays["output"] = "argmax"
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
-        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.ranged.all())
-        if isinstance(policy, DeterministicPolicy) and not squashed and policy.ranged.any():
+        squashed = isinstance(policy, DeterministicPolicy) and bool(policy.bounded.all())
+        if isinstance(policy, DeterministicPolicy) and not squashed and policy.bounded.any():
             raise ExpertError(f"{path}: actions of which only some have bounds cannot be written as arrays")
         arrays["output"] = "tanh" if squashed else "linear"
         if isinstance(policy, GaussianPolicy):

@@ -56,7 +56,7 @@ def load_sb3(
         trust: Whether to open the file, which can execute code.
 
     Raises:
-        ExpertError: The file is not is_trusted or is not such a zip, the algorithm is unknown, or the model was made for
+        ExpertError: The file is not trusted or is not such a zip, the algorithm is unknown, or the model was made for
             other spaces.
         MissingExtraError: Stable-Baselines3 is not installed.
     """

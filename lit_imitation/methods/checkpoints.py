@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from gymnasium import Space
@@ -41,43 +41,8 @@ from lit_imitation.utils.descriptions import (
 from lit_imitation.utils.spaces import space_from_dict
 from lit_imitation.utils.trust import trust_scope
 
-
-class Saved(Protocol):
-    """What is asked here of a method."""
-
-    arguments: dict[str, Any]
-    memory: Memory
-    trainer: Any
-    datamodule: Any
-    policy: Any
-    descents: Any
-    attached: Any
-    strict_loading: Any
-    global_step: Any
-    current_epoch: Any
-    state_dict: Any
-    load_state_dict: Any
-    named_parameters: Any
-    named_modules: Any
-    to: Any
-
-    def parts(self) -> Any:
-        """What the factories among the arguments have built."""
-
-    def description(self) -> dict[str, Any]:
-        """The method as plain data."""
-
-    def rebuild(self, checkpoint: dict[str, Any]) -> None:
-        """Build for the spaces of a checkpoint."""
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take a checkpoint back."""
-
-    def last_good(self) -> str:
-        """Where the run can be resumed."""
-
-
-M = TypeVar("M", bound=Saved)
+Method: TypeAlias = Any
+"""A `Method`, whose module imports this one."""
 
 
 class Memory:
@@ -98,7 +63,7 @@ def spaces_of(checkpoint: dict[str, Any]) -> tuple[Space[Any], Space[Any]]:
     return space_from_dict(policy["observation_space"]), space_from_dict(policy["action_space"])
 
 
-def describe_method(method: Saved) -> dict[str, Any]:
+def describe_method(method: Method) -> dict[str, Any]:
     """Class and arguments of a method and of its parts as plain data."""
     parts = {name: part for name, part in method.parts().items() if name in method.arguments}
     arguments = {name: encode(value) for name, value in method.arguments.items() if name not in parts}
@@ -111,14 +76,14 @@ def describe_method(method: Saved) -> dict[str, Any]:
 
 
 def load_method(
-    cls: type[M],
+    cls: type[Any],
     base: type[Any],
     path: str | Path,
     device: str | torch.device,
     strict: bool | None,
     trust: bool,
     arguments: dict[str, Any],
-) -> M:
+) -> Method:
     """The method of a checkpoint with its weights; see `Method.load_from_checkpoint`."""
     file = find_checkpoint(path)
     checkpoint = read_checkpoint(file)
@@ -129,7 +94,8 @@ def load_method(
             strictly = method.strict_loading if strict is None else strict
             if misfit := _misfit(method, checkpoint["state_dict"], strictly):
                 raise ConfigError(
-                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: {misfit}"
+                    f"{file} is of {describe_checkpoint(checkpoint)}, which does not fit what it is loaded with: "
+                    f"{misfit}"
                 )
             method.on_load_checkpoint(checkpoint)
             method.load_state_dict(checkpoint["state_dict"], strictly)
@@ -138,7 +104,9 @@ def load_method(
     return method.to(device)
 
 
-def _rebuild(cls: type[M], base: type[Any], checkpoint: dict[str, Any], file: Path, arguments: dict[str, Any]) -> M:
+def _rebuild(
+    cls: type[Any], base: type[Any], checkpoint: dict[str, Any], file: Path, arguments: dict[str, Any]
+) -> Method:
     """The method with its networks, which have fresh weights."""
     described = checkpoint["method"]
     trained = find_class(described["class"], base, file)
@@ -149,12 +117,12 @@ def _rebuild(cls: type[M], base: type[Any], checkpoint: dict[str, Any], file: Pa
         )
     given = {name: decode(value) for name, value in described["arguments"].items() if name not in arguments}
     chosen: Any = trained if issubclass(trained, cls) else cls
-    method: M = chosen(**given, **arguments)
+    method: Method = chosen(**given, **arguments)
     method.rebuild(checkpoint)
     return method
 
 
-def load(method: Saved, checkpoint: dict[str, Any]) -> None:
+def load(method: Method, checkpoint: dict[str, Any]) -> None:
     """Refuse what is damaged, or of another method, policy or environment.
 
     Raises:
@@ -171,7 +139,7 @@ def load(method: Saved, checkpoint: dict[str, Any]) -> None:
     check_weights(checkpoint["state_dict"], method, file)
 
 
-def _check_kin(method: Saved, checkpoint: dict[str, Any]) -> None:
+def _check_kin(method: Method, checkpoint: dict[str, Any]) -> None:
     trainer = method.trainer
     path, training = trainer.ckpt_path, trainer.state.fn == "fit"
     env_id = str(method.datamodule.env_id)
@@ -198,7 +166,7 @@ def _check_kin(method: Saved, checkpoint: dict[str, Any]) -> None:
     raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
 
-def _is_kin(method: Saved, name: str) -> bool:
+def _is_kin(method: Method, name: str) -> bool:
     """Whether the class is the method's, or a user's own and one of the two a subclass of the other."""
     mine = type(method)
     related = {class_name(cls) for cls in (*mine.__mro__, *subclasses(mine))}
@@ -206,7 +174,7 @@ def _is_kin(method: Saved, name: str) -> bool:
     return name == class_name(mine) or (own and name in related)
 
 
-def _misfit(method: Saved, state: dict[str, Tensor], strict: bool) -> str:
+def _misfit(method: Method, state: dict[str, Tensor], strict: bool) -> str:
     """Which weight of a checkpoint has no place in the method, if any."""
     mine = method.state_dict()
     for name in {**mine, **state}:
@@ -221,7 +189,7 @@ def _misfit(method: Saved, state: dict[str, Tensor], strict: bool) -> str:
 # Saving
 
 
-def save(method: Saved, checkpoint: dict[str, Any]) -> None:
+def save(method: Method, checkpoint: dict[str, Any]) -> None:
     """Add the description and the settings of the optimizers; turn the rest into what can be loaded again."""
     checkpoint["method"] = method.description()
     checkpoint["policy"] = describe(method.policy)
@@ -232,7 +200,7 @@ def save(method: Saved, checkpoint: dict[str, Any]) -> None:
         checkpoint[key] = to_plain(checkpoint[key])
 
 
-def _save_averages(method: Saved, checkpoint: dict[str, Any]) -> None:
+def _save_averages(method: Method, checkpoint: dict[str, Any]) -> None:
     """Where weights are averaged, save the averages as the weights, and the last weights in the optimizer's state."""
     names = {id(parameter): name for name, parameter in method.named_parameters()}
     for number, descent in enumerate(method.descents):
@@ -245,7 +213,7 @@ def _save_averages(method: Saved, checkpoint: dict[str, Any]) -> None:
             states[number]["state"] = {0: state[0] | {"average": descent.last().clone()}}
 
 
-def check_finite(method: Saved, checkpoint: dict[str, Any]) -> None:
+def check_finite(method: Method, checkpoint: dict[str, Any]) -> None:
     """Refuse to save weights, statistics or optimizer states that are no longer finite.
 
     Other buffers may be infinite, as the bounds of an action space are.
@@ -272,7 +240,7 @@ def check_finite(method: Saved, checkpoint: dict[str, Any]) -> None:
 # What a resumed run sets
 
 
-def settle_settings(method: Saved) -> None:
+def settle_settings(method: Method) -> None:
     """Note the settings of the optimizers; of a resumed run, put them in place of the checkpoint's.
 
     A checkpoint's optimizer states go on; learning rates, betas and weight decay are those that the run was started
@@ -296,7 +264,7 @@ def settle_settings(method: Saved) -> None:
             raise ConfigError(f"--ckpt_path {trainer.ckpt_path} is damaged: optimizer states: {reason}") from error
 
 
-def _replace_settings(method: Saved, checkpoint: dict[str, Any]) -> None:
+def _replace_settings(method: Method, checkpoint: dict[str, Any]) -> None:
     """Replace the settings of optimizers in a checkpoint, before Lightning hands its states out."""
     for optimizer, state in zip(method.trainer.optimizers, checkpoint["optimizer_states"], strict=False):
         _check_moments(optimizer, state, method.trainer.ckpt_path)

@@ -11,7 +11,6 @@ from torchmetrics import MeanMetric
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy
 from lit_imitation.rollout import Episode
-from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 
 
@@ -45,13 +44,6 @@ class Evaluation(nn.Module):
         kind = policy.action_space.dtype.kind if policy.action_space.dtype is not None else "f"
         return {"loss": self.loss.compute(), "accuracy" if kind in "iu" else "action_error": self.error.compute()}
 
-    def episode_figures(self, expert: Reference | None, random: Reference | None) -> dict[str, Tensor]:
-        """Statistics of the episodes, scored by these returns; empty without episodes."""
-        if not self.episodes.update_called:
-            return {}
-        self.episodes.set_references(expert, random)
-        return self.episodes.compute()
-
 
 def action_error(policy: Policy, batch: Transitions) -> Tensor:
     """`[B]`: 1 for a right discrete action and 0 for a wrong one; mean absolute error of a continuous action."""
@@ -68,6 +60,7 @@ def describe_columns(columns: Mapping[str, Tensor]) -> str:
         x = values.double()
         bad = int((~x.isfinite()).sum())
         lines.append(
-            f"  {name} {list(values.shape)}: min {x.min():.4g}, mean {x.mean():.4g}, max {x.max():.4g}, {bad} not finite"
+            f"  {name} {list(values.shape)}: min {x.min():.4g}, mean {x.mean():.4g}, max {x.max():.4g}, {bad} "
+            "not finite"
         )
     return "\n".join(lines)

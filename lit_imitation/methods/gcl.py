@@ -156,6 +156,7 @@ class GCL(RoundMethod):
         TrainingError: no episode began and ended within one of the first epoch's rounds.
     """
 
+    needs_demonstrations = True
     learns_reward = True
     finite = ("reward_loss", "loss")
 

@@ -1,4 +1,4 @@
-"""`Method`: a policy that learns in some way, its evaluation by rollouts, and checkpoints from which it goes on exactly."""
+"""`Method`: a policy that learns by blocks of gradient steps, and its evaluation by rollouts."""
 
 from __future__ import annotations
 
@@ -202,9 +202,10 @@ class Method(Resumable, Describable, LightningModule):
                 f"the loss on held-out demonstrations is {figures['loss']} at step {self.global_step} (epoch "
                 f"{self.current_epoch})\n{self.last_good()}"
             )
-        data = self.datamodule
-        statistics = self.metrics.episode_figures(data.expert_reference, data.random_reference)
-        if statistics:
+        statistics: dict[str, Tensor] = {}
+        if self.metrics.episodes.update_called:
+            self.metrics.episodes.set_references(self.datamodule.expert_reference, self.datamodule.random_reference)
+            statistics = self.metrics.episodes.compute()
             self.evaluation = {name: float(value) for name, value in statistics.items()}
         self.log_figures(prefix, figures | self.more_figures(prefix) | statistics)
 

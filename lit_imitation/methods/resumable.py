@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -27,7 +27,7 @@ else:
 
 
 class Resumable(Base):
-    """Mixin of a module that describes itself in its checkpoints, is rebuilt from them, and goes on exactly where it was cut."""
+    """Mixin of a module that is rebuilt from its checkpoints and goes on exactly where it was cut."""
 
     saves_between_blocks: ClassVar[bool] = True
     """Whether a checkpoint after any block is exact; that of a round is exact at the end of an epoch only."""
@@ -36,6 +36,9 @@ class Resumable(Base):
     optimization_option: ClassVar[str] = "model.optimization"
     """Where the settings of the optimizer are given."""
     policy: Policy
+    descent: Descent
+    arguments: dict[str, Any]
+    count_gradient_steps: Callable[[], int]
     _policy_factory: PolicyFactory
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -134,7 +137,8 @@ class Resumable(Base):
         Raises:
             ConfigError: there is no checkpoint, it is of another method, or its weights do not fit these arguments.
         """
-        return checkpoints.load_method(cls, Resumable, checkpoint_path, map_location, strict, trust, arguments)
+        loaded: Self = checkpoints.load_method(cls, Resumable, checkpoint_path, map_location, strict, trust, arguments)
+        return loaded
 
     # Start and end of a run
 

@@ -13,11 +13,16 @@ from torch.optim import Optimizer
 
 from lit_imitation.optim.adam import Moments, adam_step, make_adam, moments_of
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import Traced
 from lit_imitation.utils.distributed import all_reduce, world_size
 from lit_imitation.utils.interruption import check, stop_requested
 
 CHUNK = 2
 """Steps of one call of compiled code. Twice as many are no faster each and take a third longer to compile."""
+
+TRACE_AFTER = 500
+"""Steps of Adam before gradients are traced: a trace pays after a thousand steps. By Adam's count, so that a resumed
+run does what the uninterrupted one does."""
 
 
 def flatten_parameters(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -44,6 +49,7 @@ class Descent:
         eps: ε of Adam.
         optimization: Clipping, accumulation, weight decay, schedule and averaging.
         make_optimizer: Builds another optimizer of torch than Adam from the one vector; its steps are not compiled.
+        traced: On a CPU, take gradients by a trace of their kernels after `TRACE_AFTER` steps, see `Traced`.
         compiled: Compile loss, gradient and clipping into one function, and `CHUNK` steps with Adam into another. Takes
             20 seconds at the first step; each step then takes about a quarter of the time.
     """
@@ -56,6 +62,7 @@ class Descent:
         eps: float = 1e-8,
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
         make_optimizer: Callable[[list[nn.Parameter]], Optimizer | None] | None = None,
+        traced: bool = False,
         compiled: bool = False,
     ) -> None:
         self.module, self.learning_rate, self.optimization = module, learning_rate, optimization
@@ -72,7 +79,11 @@ class Descent:
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
-        self._functional = self._chunk = None
+        self._functional: Callable[..., tuple[Tensor, Tensor]] | None = None
+        self._chunk: Callable[..., Tensor] | None = None
+        self._traced: Traced | None = None
+        if traced and self.vector.device.type == "cpu":
+            self._traced = Traced(self._functional_gradient, lambda: self.module.training)
         if compiled and own is None:
             # The C++ wrapper around the kernels saves a fifth on a CPU.
             options: dict[str, Any] | None = {"cpp_wrapper": True} if self.vector.device.type == "cpu" else None
@@ -194,8 +205,9 @@ class Descent:
     def gradient(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:
         """`[parameters]`, clipped if one process takes it as it is; and `[1 + K + 1]` as in `step`."""
         if self._functional is not None:
-            found: tuple[Tensor, Tensor] = self._functional(self.vector.detach(), self.constants, *minibatch)
-            return found
+            return self._functional(self.vector.detach(), self.constants, *minibatch)
+        if self._traced is not None and self.optimizer.state[self.vector].get("step", 0) >= TRACE_AFTER:
+            return self._traced(self.vector.detach(), self.constants, *minibatch)
         return self._eager(*minibatch)
 
     def _eager(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,8 @@ class Learner(Describable, nn.Module, ABC, Generic[Experience]):
     the rewards that a model gives change while the model learns."""
     reward: Callable[[Transitions], Tensor] | None = None
     """Maps transitions `[*batch]` to rewards `[*batch]`; `None` uses the environment's own."""
+    demonstrations: Transitions | None = None
+    """Transitions `[N]` with their own rewards, which fill half of every minibatch of a learner that `replays`."""
 
     @property
     def acts_at_random(self) -> bool:

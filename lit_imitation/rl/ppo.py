@@ -17,6 +17,7 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.rl.advantages import generalized_advantages
 from lit_imitation.rl.learner import Learner
@@ -191,7 +192,8 @@ class PPO(Learner[Round]):
             self.learning_rate,
             1e-5,
             Optimization(max_grad_norm=self.max_grad_norm),
-            self.compile_gradient,
+            traced=is_traceable(self),
+            compiled=self.compile_gradient,
         )
         return [self.descent.optimizer]
 

@@ -25,6 +25,26 @@ class ReplayBatch(NamedTuple):
     terminated: Tensor
     """Transitions that end an episode by termination, `[B]` bool."""
 
+    @classmethod
+    def from_transitions(cls, transitions: Transitions) -> ReplayBatch:
+        """Take the stored fields of transitions `[*batch]`."""
+        assert transitions.next_observation is not None
+        return cls(
+            transitions.observation,
+            transitions.action,
+            transitions.reward,
+            transitions.next_observation,
+            transitions.terminated,
+        )
+
+    def rows(self, index: Tensor) -> ReplayBatch:
+        """Rows `index: [B]` of every field."""
+        return ReplayBatch(*(column.index_select(0, index) for column in self))
+
+    def concatenate(self, other: ReplayBatch) -> ReplayBatch:
+        """Append the rows of another batch."""
+        return ReplayBatch(*(torch.cat(columns) for columns in zip(self, other, strict=True)))
+
 
 class Replay:
     """Ring buffer of the last `capacity` transitions, one preallocated tensor per field, on the first round's device.
@@ -63,10 +83,8 @@ class Replay:
             rollout: The round, `[time, env]`, with successors.
             valid: Rows that are transitions, `[time, env]` bool.
         """
-        assert rollout.next_observation is not None
-        fields = (rollout.observation, rollout.action, rollout.reward, rollout.next_observation, rollout.terminated)
         rows = valid.nonzero(as_tuple=True)
-        self._write([field[rows] for field in fields])
+        self._write([field[rows] for field in ReplayBatch.from_transitions(rollout)])
 
     def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample indices for `rows`, uniformly with replacement.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.optim.descent import Descent, flatten_parameters
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
@@ -28,7 +29,7 @@ from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import rank_generator
+from lit_imitation.utils.sampling import rank_generator, sample_rows
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
 CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
@@ -320,12 +321,16 @@ class SAC(Learner[Round]):
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
         clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
-        common = (self.learning_rate, 1e-8, clipping, self.compile_gradient)
+        common = (self.learning_rate, 1e-8, clipping)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
-        self.critic_descent = Descent(critic_loss, critic.parameters(), *common)
+        self.critic_descent = Descent(
+            critic_loss, critic.parameters(), *common, traced=is_traceable(critic_loss), compiled=self.compile_gradient
+        )
         policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
         parameters = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
-        self.policy_descent = Descent(policy_loss, parameters, *common)
+        self.policy_descent = Descent(
+            policy_loss, parameters, *common, traced=is_traceable(policy_loss), compiled=self.compile_gradient
+        )
         self.target_vector = flatten_parameters(list(self.target.parameters()))
         return [self.critic_descent.optimizer, self.policy_descent.optimizer]
 
@@ -353,10 +358,9 @@ class SAC(Learner[Round]):
         critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
         policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
         stream = rank_generator(valid.device)
-        indices = self.replay.draw(steps, self.batch_size, generator=stream)
+        minibatches = self._minibatches(steps, stream)
         noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
-        for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
-            batch = self._relabel_rewards(self.replay.rows(index))
+        for batch, (next_noise, own_noise) in zip(minibatches, noise, strict=True):
             critic_sums += self.critic_descent.step(*batch, next_noise)
             if not warming_up:
                 policy_sums += self.policy_descent.step(batch.observation, own_noise)
@@ -402,6 +406,20 @@ class SAC(Learner[Round]):
     def _count_due_steps(self, env_steps: int) -> int:
         """Total of gradient steps due after `env_steps` environment steps of all processes."""
         return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / world_size())
+
+    def _minibatches(self, steps: int, generator: torch.Generator | None) -> Iterator[ReplayBatch]:
+        """One minibatch per gradient step: replayed transitions, half replaced by `demonstrations` if there are any."""
+        if self.demonstrations is None:
+            indices = self.replay.draw(steps, self.batch_size, generator=generator)
+            return (self._relabel_rewards(self.replay.rows(index)) for index in indices)
+        expert, weight, half = self.demonstrations, self.demonstrations.weight, self.batch_size // 2
+        expert_batch = ReplayBatch.from_transitions(expert)
+        own = self.replay.draw(steps, self.batch_size - half, generator=generator)
+        expert_rows = sample_rows(len(expert), steps * half, own.device, weight, generator).view(steps, half)
+        return (
+            self._relabel_rewards(self.replay.rows(own_index)).concatenate(expert_batch.rows(expert_index))
+            for own_index, expert_index in zip(own, expert_rows, strict=True)
+        )
 
     def _relabel_rewards(self, batch: ReplayBatch) -> ReplayBatch:
         """Replace the rewards of a batch by those of `reward`, if that is set."""

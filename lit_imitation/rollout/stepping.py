@@ -113,7 +113,8 @@ class _FiniteCheck:
         """Check `values: [B, *obs]` of step `number`."""
         if values.shape != self.shape:
             raise TrainingError(
-                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} instead of {list(self.shape)} "
+                f"{unknown_copy(self.envs)} gave observations of shape {list(values.shape)} instead of "
+                f"{list(self.shape)} "
                 f"at step {number} since the last reset"
             )
         if self.floating and np.count_nonzero(good := np.isfinite(values)) < values.size:

@@ -281,6 +281,8 @@ def _unknown(path: str) -> str:
 
 _METHOD = "lit_imitation.methods.method.Method"
 _DATA = "lit_imitation.data.module.EnvironmentDataModule"
+_BASES = ("EnvironmentDataModule", "Method", "RoundMethod")
+"""Public classes to inherit from, which train nothing by themselves."""
 
 
 def _no_class(path: str, option: str, cause: Cause) -> str:
@@ -320,7 +322,8 @@ def _public(base: type) -> list[str]:
     homes = ("lightning.pytorch.callbacks", "lightning.pytorch.loggers", *(() if own else ("",)))
     others = [cls for cls in _subclasses(base) if cls.__module__.startswith(homes) and cls.__name__[0] != "_"]
     others.sort(key=lambda cls: cls.__name__)
-    return list(dict.fromkeys(cls.__name__ for cls in [*own, *others] if not inspect.isabstract(cls)))
+    usable = (cls for cls in [*own, *others] if not inspect.isabstract(cls) and cls.__name__ not in _BASES)
+    return list(dict.fromkeys(cls.__name__ for cls in usable))
 
 
 def list_classes(name: str) -> str:

@@ -48,6 +48,10 @@ def trainer(rank: int = 0, world_size: int = 1, device: str = "cpu", epoch: int 
         current_epoch=epoch,
         strategy=SimpleNamespace(root_device=torch.device(device)),
         state=SimpleNamespace(fn="fit"),
+        limit_train_batches=1.0,
+        max_steps=-1,
+        checkpoint_callbacks=[],
+        lightning_module=None,
     )
 
 

@@ -364,6 +364,43 @@ def test_replayed_rewards_come_from_current_reward_model():
     assert set(model.asked) == {(16,)}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modeled", [False, True])
+def test_demonstrations_fill_half_of_each_minibatch(kind, modeled):
+    """Sampled by weight, with their own rewards even if a model rewards the learner's transitions."""
+    learner, model = sac(kind, batch_size=17), ChangingReward()
+    learner.optimizers()
+    learner.reward = model.reward if modeled else None
+    learner.demonstrations = round_of(kind, seed=1).rollout.reshape(32)
+    learner.demonstrations.reward = torch.arange(100.0, 132.0)
+    learner.demonstrations.weight = torch.arange(32) % 2 * 1.0
+    seen = []
+    step = learner.critic_descent.step
+    learner.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
+    experience = round_of(kind)
+    learner.update(experience, 0.0)
+    assert len(seen) > 10
+    drawn = set()
+    for observation, action, reward, next_observation, terminated, _ in seen:
+        own, rows = reward[:9], (reward[9:] - 100).long()
+        assert len(rows) == 8
+        drawn |= set(rows.tolist())
+        expert = learner.demonstrations[rows]
+        for mine, its in (
+            (observation, expert.observation),
+            (action, expert.action),
+            (next_observation, expert.next_observation),
+            (terminated, expert.terminated),
+        ):
+            assert torch.equal(mine[9:], its)
+        if modeled:
+            assert torch.equal(own, observation[:9, 0])
+        else:
+            assert torch.isin(own, experience.rollout.reward).all()
+    assert drawn == set(range(1, 32, 2))  # the rows of weight 1
+    assert len(learner.replay) == int(experience.valid.sum())  # the buffer stores no demonstrations
+
+
 def test_invalid_arguments_are_refused():
     with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a DeterministicPolicy"):
         sac("continuous", DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from lit_imitation.errors import UsageError
-from lit_imitation.training.usage import explain, read_recipes
+from lit_imitation.training.usage import classes, explain, read_recipes
 
 CALLABLE = "collections.abc.Callable[[gymnasium.spaces.space.Space], lit_imitation.policies.base.Policy]"
 TREE = textwrap.dedent(
@@ -107,3 +107,10 @@ def test_merged_mappings_are_not_duplicates(tmp_path):
     (tmp_path / "r.yaml").write_text("a: &a {b: 1}\nc:\n  <<: *a\n  b: 2\n")
     assert read_recipes(["--config", str(tmp_path / "r.yaml")])[0].lines["c.b"] == 4
     assert read_recipes(["--config", "a: 1\nb: 2", "--config", str(tmp_path), "--config"]) == []
+
+
+def test_classes_that_train_nothing_are_not_suggested():
+    assert "GAIL" in classes("model")
+    assert "Method" not in classes("model")
+    assert "ImitationDataModule" in classes("data")
+    assert "EnvironmentDataModule" not in classes("data")

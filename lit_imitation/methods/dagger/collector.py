@@ -154,7 +154,8 @@ class Collector:
         if self.frames is not None and getattr(envs, "render_mode", None) == "rgb_array":
             recorder = FrameRecorder(envs, self.frames)
             rollout.actor = _Filmed(mixture, recorder)
-        bar, failure = self.trainer.progress_bar_callback, ""
+        bar: Any = self.trainer.progress_bar_callback
+        failure = ""
         shown = bar.collecting(f"Round {i}", rollout) if isinstance(bar, ShowsEpisodes) else nullcontext()
         try:
             with shown as progress:
