@@ -296,7 +296,7 @@ def test_package_overrides_no_private_method_of_lightning():
 
 
 @pytest.mark.parametrize("length", [1, 64])
-def test_traced_run_resumes_exactly_and_is_close_to_an_eager_one(length, tmp_path, monkeypatch):
+def test_traced_run_resumes_exactly_and_matches_eager_run(length, tmp_path, monkeypatch):
     eager = fit(tmp_path)
     monkeypatch.setattr(descent, "TRACE_AFTER", 4)
     monkeypatch.setattr(blocks, "LONGEST", length)
