@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from lit_imitation.errors import UsageError
-from lit_imitation.training.usage import classes, explain, read_recipes
+from lit_imitation.training.usage import explain, list_classes, read_recipes
 
 CALLABLE = "collections.abc.Callable[[gymnasium.spaces.space.Space], lit_imitation.policies.base.Policy]"
 TREE = textwrap.dedent(
@@ -110,7 +110,7 @@ def test_merged_mappings_are_not_duplicates(tmp_path):
 
 
 def test_classes_that_train_nothing_are_not_suggested():
-    assert "GAIL" in classes("model")
-    assert "Method" not in classes("model")
-    assert "ImitationDataModule" in classes("data")
-    assert "EnvironmentDataModule" not in classes("data")
+    assert "GAIL" in list_classes("model")
+    assert "Method" not in list_classes("model")
+    assert "ImitationDataModule" in list_classes("data")
+    assert "EnvironmentDataModule" not in list_classes("data")
