@@ -1,7 +1,7 @@
 """lit_imitation: imitation learning and inverse reinforcement learning on PyTorch Lightning.
 
-Everything public is an attribute here, loaded on first use: to import the package, or to load a policy, imports neither
-Lightning nor a tracker nor a plotting library.
+Public names are attributes of this module and are loaded on first use. Importing the package, or loading a policy,
+therefore imports neither Lightning nor a tracker nor a plotting library.
 """
 
 from __future__ import annotations
