@@ -1,37 +1,37 @@
-# Nothing but Python 3.11 or newer and make need be there; the rest goes into .venv.
+# Requires Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dev,plot,box2d,mujoco,envpool,minari,sb3,hf
 
 .PHONY: setup run test test-slow test-floors reliability mutants lint bench tables figures clean
 
-# The stamp is newer than what it was made from unless something changed.
+# A change of pyproject.toml or constraints.txt makes the stamp outdated, and the next target installs again.
 .venv/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with make PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	touch $@
 
-setup: .venv/.stamp  ## the environment, with the versions that are tested
+setup: .venv/.stamp  ## create the environment with the tested versions
 
-run: setup  ## clone a LunarLander pilot and see how close it comes
+run: setup  ## clone the LunarLander pilot and print its score
 	$(BIN)/python train.py fit --config configs/bc/lunar_lander.yaml
 
-test: setup  ## the fast tests
+test: setup  ## run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-slow: setup  ## the statistical ones
+test-slow: setup  ## run the statistical tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-test-floors:  ## the fast tests with the oldest releases that pyproject.toml admits
+test-floors:  ## run the fast tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-floors
 	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check -c floors.txt -e ".[$(EXTRAS)]"
 	OMP_NUM_THREADS=1 .venv-floors/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-reliability: setup  ## hostile files, bad inputs, faults and kills; counts what held into docs/reliability.md
+reliability: setup  ## test hostile files, bad inputs, faults and kills; write the counts to docs/reliability.md
 	$(BIN)/python -m experiments.reliability $(ARGUMENTS)
 
-mutants: setup  ## change one operator or statement at a time; reports the mutants that no fast test notices
+mutants: setup  ## change one operator or statement at a time; report the changes that no fast test notices
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py --count 200 --jobs 2 --out experiments/results/mutants.json
 
 lint: setup
@@ -40,18 +40,19 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: setup  ## speed, side by side with bare torch, the bare environments and the imitation library
+bench: setup  ## compare speed with bare torch, bare environments and the imitation library
 	set -e; for name in bc rollout dagger; do $(BIN)/python -m experiments speed $$name; done
 	$(BIN)/python -m experiments render
 
-# Hours on two cores; published experts are read from $$LIT_IMITATION_EXPERTS. Others: make tables TABLES="gail_table".
+# Takes hours on two cores. Published experts are read from the folder LIT_IMITATION_EXPERTS.
+# Other tables: make tables TABLES="gail_table".
 TABLES := bc_recipes dagger_recipes dagger_mujoco bc_table
 
-tables: setup  ## the score tables of docs/results.md; resumes where it was interrupted
+tables: setup  ## make the score tables of docs/results.md; an interrupted run resumes
 	set -e; for name in $(TABLES); do $(BIN)/python -m experiments table $$name; done
 	$(BIN)/python -m experiments render
 
-figures: setup  ## the studies' figures, their numbers and pages; resumes where it was interrupted
+figures: setup  ## make the figures, numbers and pages of the studies; an interrupted run resumes
 	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m experiments study $$study --out runs/studies/$$study --jobs 2; \
 	  mkdir -p docs/figures/$$study; \

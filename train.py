@@ -1,4 +1,4 @@
-"""`python train.py fit --config configs/bc/lunar_lander.yaml`; the installed command `lit-imitation` is the same."""
+"""Runs the command `lit-imitation` from a checkout: `python train.py fit --config bc/lunar_lander`."""
 
 from lit_imitation.cli import main
 

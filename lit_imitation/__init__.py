@@ -1,7 +1,7 @@
 """lit_imitation: imitation learning and inverse reinforcement learning on PyTorch Lightning.
 
-Everything public is an attribute here, loaded on first use: to import the package, or to load a policy, imports neither
-Lightning nor a tracker nor a plotting library.
+Public names are attributes of this module and are loaded on first use. Importing the package, or loading a policy,
+therefore imports neither Lightning nor a tracker nor a plotting library.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from lit_imitation.data.tabular_module import TabularDataModule
     from lit_imitation.envs.make import make
     from lit_imitation.experts import load_expert
-    from lit_imitation.methods import AIRL, BC, GAIL, GCL, RL, MaxEntIRL
+    from lit_imitation.methods import AIRL, BC, GAIL, GCL, RL, MaxEntIRL, Method, RoundMethod
     from lit_imitation.methods.dagger.callback import DAggerCallback
     from lit_imitation.methods.dagger.human_labels import HumanLabels
     from lit_imitation.methods.dagger.schedules import ExponentialBeta, IndicatorBeta, LinearBeta
     from lit_imitation.metrics.epic import EPIC
     from lit_imitation.metrics.occupancy import OccupancyDivergence
     from lit_imitation.metrics.reward_recovery import ExpectedValueDifference
+    from lit_imitation.optim.descent import Descent
     from lit_imitation.optim.optimization import Optimization
     from lit_imitation.policies import (
         CategoricalPolicy,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         EnsemblePolicy,
         GaussianPolicy,
         MultiCategoricalPolicy,
+        Policy,
+        PolicyFactory,
         SquashedGaussianPolicy,
         load_policy,
     )
@@ -45,8 +48,8 @@ if TYPE_CHECKING:
         RewardModel,
         load_reward,
     )
-    from lit_imitation.rl import PPO, SAC
-    from lit_imitation.rollout import Episodes, collect
+    from lit_imitation.rl import PPO, SAC, Learner, LearnerFactory, Replay
+    from lit_imitation.rollout import Episodes, Round, collect
     from lit_imitation.tabular import BinaryWorld, GridWorld, ObjectWorld, TabularMDP
     from lit_imitation.transitions import Transitions
 
@@ -61,6 +64,7 @@ _HOMES = {
     "DAggerCallback": "methods.dagger",
     "DemonstrationDataModule": "data.demonstration_module",
     "Demonstrations": "data.demonstrations",
+    "Descent": "optim.descent",
     "DeterministicPolicy": "policies",
     "Discriminator": "rewards",
     "EnsemblePolicy": "policies",
@@ -77,6 +81,8 @@ _HOMES = {
     "HumanLabels": "methods.dagger",
     "ImitationDataModule": "data.imitation_module",
     "IndicatorBeta": "methods.dagger.schedules",
+    "Learner": "rl",
+    "LearnerFactory": "rl",
     "LinearBeta": "methods.dagger.schedules",
     "LinearReward": "rewards",
     "load_expert": "experts",
@@ -84,16 +90,22 @@ _HOMES = {
     "load_reward": "rewards",
     "make": "envs",
     "MaxEntIRL": "methods",
+    "Method": "methods",
     "MLPReward": "rewards",
     "MultiCategoricalPolicy": "policies",
     "ObjectWorld": "tabular",
     "OccupancyDivergence": "metrics.occupancy",
     "Optimization": "optim.optimization",
+    "Policy": "policies",
+    "PolicyFactory": "policies",
     "PPO": "rl",
     "read_demonstrations": "data.demonstrations",
+    "Replay": "rl",
     "RewardModel": "rewards",
     "RL": "methods",
     "RolloutDataModule": "data.rollout_module",
+    "Round": "rollout",
+    "RoundMethod": "methods",
     "SAC": "rl",
     "SquashedGaussianPolicy": "policies",
     "TabularDataModule": "data.tabular_module",
@@ -119,6 +131,7 @@ __all__ = [
     "DAggerCallback",
     "DemonstrationDataModule",
     "Demonstrations",
+    "Descent",
     "DeterministicPolicy",
     "Discriminator",
     "EnsemblePolicy",
@@ -132,16 +145,24 @@ __all__ = [
     "HumanLabels",
     "ImitationDataModule",
     "IndicatorBeta",
+    "Learner",
+    "LearnerFactory",
     "LinearBeta",
     "LinearReward",
     "MLPReward",
     "MaxEntIRL",
+    "Method",
     "MultiCategoricalPolicy",
     "ObjectWorld",
     "OccupancyDivergence",
     "Optimization",
+    "Policy",
+    "PolicyFactory",
+    "Replay",
     "RewardModel",
     "RolloutDataModule",
+    "Round",
+    "RoundMethod",
     "SquashedGaussianPolicy",
     "TabularDataModule",
     "TabularMDP",

@@ -1,4 +1,4 @@
-"""`python -m lit_imitation`, the same as the command `lit-imitation`."""
+"""`python -m lit_imitation` runs the command `lit-imitation`."""
 
 from lit_imitation.cli import main
 

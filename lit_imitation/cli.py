@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test`, `predict`; our `recipes`, `collect`, `repeat`."""
+"""The command line: Lightning's `fit`, `validate`, `test` and `predict`, and our `recipes`, `collect` and `repeat`."""
 
 from __future__ import annotations
 
@@ -9,39 +9,45 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# Nothing heavy is imported here: the help and a mistyped command shall answer at once.
+# Heavy imports are inside the functions, so that the help and a mistyped command answer at once.
 from lit_imitation.errors import ConfigError, LitImitationError
 
 USAGE = """\
 usage: lit-imitation COMMAND [options]      (or: python train.py COMMAND [options])
 
-train, with Lightning:
-  fit        train a recipe:   fit --config bc/lunar_lander
-             your own data:    fit --config bc/hopper --data.demonstrations my.npz
-             go on after a cut: fit --config … --trainer.default_root_dir DIR --ckpt_path last
-  validate   measure a checkpoint on held-out demonstrations and a few episodes
-  test       measure a checkpoint over many episodes:   test --ckpt_path DIR
-  predict    write a trained policy's trajectories as a demonstration file:   predict --ckpt_path DIR
+train and evaluate:
+  fit        train a policy:        fit --config bc/lunar_lander
+             with your own data:    fit --config bc/hopper --data.demonstrations my.npz
+             resume a run:          fit --config FILE --trainer.default_root_dir DIR --ckpt_path last
+  validate   evaluate a checkpoint on held-out demonstrations and a few episodes
+  test       evaluate a checkpoint over many episodes:          test --ckpt_path DIR
+  predict    save a policy's trajectories as demonstrations:    predict --ckpt_path DIR
 
-around it:
-  recipes    list the recipes with task, method, score and time; print one:   recipes bc/lunar_lander
-  collect    roll out an expert and write a demonstration file
-  repeat     run a recipe for several seeds and put the results into one table
+other commands:
+  recipes    list the recipes with task, method, score and time; print one: recipes bc/lunar_lander
+  collect    run an expert and save its episodes as demonstrations
+  repeat     run a recipe with several seeds and print one table
 
-COMMAND --help lists the options of a command; fit --config FILE --print_config shows every setting.
+COMMAND --help lists the options of a command.
+fit --model.help GAIL lists the options of a method; fit --data.help ImitationDataModule those of the data.
+fit --config FILE --print_config prints every setting of a run.
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; errors that a user can mend end it with one message and exit status 1."""
+    """Run one command; an error that the user can fix ends it with a message and exit status 1.
+
+    Args:
+        arguments: Command and its options; by default those of the process.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
     command, *rest = arguments
-    # An expert or a policy class of the user's own lies beside where the command is given.
+    # The user's own experts and policy classes are importable from the working directory.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -56,23 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         elif command == "repeat":
             repeat(rest)
         else:
-            print(f"lit-imitation: no command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
+            print(f"lit-imitation: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        mendable = _mendable(error)
-        if mendable is None:
+        user_error = _find_user_error(error)
+        if user_error is None:
             raise
-        print(f"error: {mendable}", file=sys.stderr)
-        sys.exit(getattr(mendable, "exit_status", 1))
+        print(f"error: {user_error}", file=sys.stderr)
+        sys.exit(getattr(user_error, "exit_status", 1))
 
 
-def _mendable(error: Exception) -> BaseException | None:
-    """The error of ours that is behind another: the parser wraps what a class raises when it is instantiated.
+def _find_user_error(error: Exception) -> BaseException | None:
+    """Find an error of this package in a chain of causes, because the parser wraps errors of constructors.
 
-    Else one of the file system's that names a file: a folder that cannot be written, a full disk.
+    Otherwise, an error of the file system that names a file counts, for example a full disk. `None` for other errors.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, LitImitationError):
@@ -83,14 +89,13 @@ def _mendable(error: Exception) -> BaseException | None:
 
 
 def recipes(arguments: Sequence[str]) -> None:
-    """List the recipes that come with the package, or print one to copy and change."""
+    """List the recipes of the package, or print one."""
     parser = argparse.ArgumentParser(prog="lit-imitation recipes", description=recipes.__doc__, allow_abbrev=False)
     parser.add_argument(
         "recipe",
         nargs="?",
         default="",
-        help="a recipe to print, as bc/lunar_lander (copy it with > my_recipe.yaml); or a part of the names, tasks and "
-        "methods to list (default: all)",
+        help="recipe to print, like bc/lunar_lander, or part of a name, task or method to list (default: list all)",
     )
     options = parser.parse_args(arguments)
 
@@ -103,9 +108,9 @@ def recipes(arguments: Sequence[str]) -> None:
 
 
 def collect(arguments: Sequence[str]) -> None:
-    """Roll out an expert and write a demonstration file."""
+    """Run an expert and save its episodes as demonstrations."""
     parser = argparse.ArgumentParser(prog="lit-imitation collect", description=collect.__doc__, allow_abbrev=False)
-    parser.add_argument("--env_id", required=True, help="a Gymnasium id, or module:Id-v0")
+    parser.add_argument("--env_id", required=True, help="Gymnasium id, or module:Id-v0")
     parser.add_argument(
         "--expert",
         default="scripted",
@@ -113,22 +118,31 @@ def collect(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--episodes", type=int, default=25, help="number of trajectories (default: 25)")
     parser.add_argument("--out", required=True, help="file to write, .npz or .hdf5")
-    parser.add_argument("--subsample", type=int, default=1, help="keep one transition in so many (default: 1)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same file (default: 0)")
-    parser.add_argument("--num_envs", type=int, default=10, help="environments that step together (default: 10)")
     parser.add_argument(
-        "--backend", default="auto", choices=["auto", "vector", "envpool", "sync", "async"], help="(default: auto)"
+        "--subsample", type=int, default=1, help="keep every N-th transition of a trajectory (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--num_envs", type=int, default=10, help="number of environments that step together (default: 10)"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "vector", "envpool", "sync", "async"],
+        help="how environments run (default: auto)",
     )
     parser.add_argument(
         "--env_kwargs", nargs="+", default=[], metavar="NAME=VALUE",
-        help="passed to the environment, as max_episode_steps=1000",
+        help="arguments of the environment, like max_episode_steps=1000",
     )  # fmt: skip
-    parser.add_argument("--stochastic", action="store_true", help="draw actions instead of taking the expert's mode")
+    parser.add_argument(
+        "--stochastic", action="store_true", help="sample the expert's actions instead of taking the mode"
+    )
     parser.add_argument(
         "--trust",
         default="false",
         choices=["true", "false"],
-        help="true: open expert files that can execute code (sb3), or name classes that are not of this package",
+        help="allow expert files that can execute code (sb3) or name classes outside this package (default: false)",
     )
     options = parser.parse_args(arguments)
 
@@ -149,13 +163,15 @@ def collect(arguments: Sequence[str]) -> None:
     check_local(options.out, "--out")
     out = expand_user(options.out)
     if out.suffix not in (".npz", ".hdf5", ".h5"):
-        raise ConfigError(f"--out {out}: demonstrations are written as .npz or .hdf5")
+        raise ConfigError(f"--out {out}: the file name must end in .npz or .hdf5")
     if options.episodes < 1 or options.subsample < 1:
-        raise ConfigError("--episodes and --subsample must be at least 1")
+        raise ConfigError(
+            f"--episodes is {options.episodes} and --subsample is {options.subsample}; both must be at least 1"
+        )
     env_kwargs = _pairs(options.env_kwargs)
-    out.parent.mkdir(parents=True, exist_ok=True)  # before the work, if it cannot be
+    out.parent.mkdir(parents=True, exist_ok=True)  # fails before the rollout
     with ExitStack() as stack:
-        advice = "let that process end or end it, or name another --out"
+        advice = "wait for that process or stop it, or choose another --out"
         stack.callback(FileLock(out.with_name(f".{out.name}.lock"), str(out), advice).release)
         num_envs = min(options.num_envs, options.episodes)
         envs = make(options.env_id, num_envs, options.seed, options.backend, **env_kwargs)
@@ -172,7 +188,7 @@ def collect(arguments: Sequence[str]) -> None:
             transitions = roll_out(envs, expert, options.episodes, options.seed, progress)
         metadata: Metadata = {"env_id": options.env_id, "expert": options.expert, "seed": options.seed}
         metadata["deterministic"] = not options.stochastic
-        if options.stochastic:  # a policy is evaluated by its mode, and so is the expert
+        if options.stochastic:  # policies are evaluated by their mode, so the expert's return is too
             trust = options.trust == "true"
             data = DemonstrationDataModule(
                 options.env_id, expert=options.expert, trust=trust, backend=options.backend, env_kwargs=env_kwargs
@@ -190,23 +206,23 @@ def collect(arguments: Sequence[str]) -> None:
 
 
 def _pairs(given: Sequence[str]) -> dict[str, Any]:
-    """`NAME=VALUE` as a dictionary; the values are YAML, as in a recipe."""
+    """Parse `NAME=VALUE` arguments into a dictionary; values are YAML, as in a recipe."""
     import yaml
 
     found: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise ConfigError(f"--env_kwargs {pair}: write NAME=VALUE, as max_episode_steps=1000")
+            raise ConfigError(f"--env_kwargs {pair}: write NAME=VALUE, like max_episode_steps=1000")
         try:
             found[name] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--env_kwargs {pair}: the value is no YAML") from error
+            raise ConfigError(f"--env_kwargs {pair}: the value is not YAML") from error
     return found
 
 
 def repeat(arguments: Sequence[str]) -> None:
-    """Run a recipe for several seeds and aggregate the results; options it does not know go on to `fit`."""
+    """Run a recipe with several seeds and aggregate the results; other options are passed to fit."""
     from lit_imitation.training.repeat import add_repeat_arguments, run_repeat
 
     parser = argparse.ArgumentParser(prog="lit-imitation repeat", description=repeat.__doc__, allow_abbrev=False)

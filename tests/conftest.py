@@ -1,4 +1,4 @@
-"""What holds for every test: a cache of the session's own, one thread, no network."""
+"""Settings for every test: a temporary cache, one thread, no network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, as a person uses it."""
+"""The command line: commands, results, help and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from suites import DATA, arguments
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.training.lightning_cli import _while_restoring
+from lit_imitation.training.lightning_cli import MORE_HELP, _while_restoring
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
@@ -39,7 +39,7 @@ def summary(directory: Path) -> dict[str, object]:
 
 
 def fails(capsys, *command: str) -> str:
-    """The one message with which a command ends that a user can mend."""
+    """Run a command that fails with an error the user can fix; returns the message."""
     with pytest.raises(SystemExit) as stop:
         main(list(command))
     assert stop.value.code in (1, 2)
@@ -48,7 +48,7 @@ def fails(capsys, *command: str) -> str:
     return error
 
 
-def test_test_gives_the_same_figures_from_the_checkpoint_alone(trained, tmp_path):
+def test_test_of_checkpoint_repeats_summary(trained, tmp_path):
     alone = tmp_path / "elsewhere.ckpt"
     alone.write_bytes((trained / "checkpoints" / "best.ckpt").read_bytes())
     main(["test", f"--ckpt_path={alone}", f"--trainer.default_root_dir={tmp_path / 'out'}"])
@@ -56,18 +56,18 @@ def test_test_gives_the_same_figures_from_the_checkpoint_alone(trained, tmp_path
     assert {name: actual[name] for name in FIGURES} == {name: expected[name] for name in FIGURES}
 
 
-def test_a_directory_is_a_checkpoint(trained, tmp_path):
+def test_run_directory_is_accepted_as_checkpoint(trained, tmp_path):
     main(["test", "--ckpt_path", str(trained), f"--trainer.default_root_dir={tmp_path}"])
     assert summary(tmp_path)["return_mean"] == summary(trained)["return_mean"]
 
 
-def test_validate_measures_held_out_loss_and_a_few_episodes(trained, tmp_path):
+def test_validate_reports_loss_and_return(trained, tmp_path):
     main(["validate", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"])
     assert summary(tmp_path)["episodes"] == 4
     assert "val/loss" in (tmp_path / "metrics.csv").read_text().splitlines()[0]
 
 
-def test_predict_writes_trajectories_that_are_demonstrations(trained, tmp_path):
+def test_predict_writes_demonstrations(trained, tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         main(["predict", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"])
     said = [str(one.message) for one in caught]
@@ -76,14 +76,14 @@ def test_predict_writes_trajectories_that_are_demonstrations(trained, tmp_path):
     spaces = envs.single_observation_space, envs.single_action_space
     demonstrations = read_demonstrations(str(tmp_path / "trajectories.npz"), *spaces)
     assert len(demonstrations.episode_returns) == 5
-    # CartPole pays 1 a step: every transition is there, and none of another kind.
+    # CartPole's reward is 1 per step, so the file has exactly the transitions of the episodes.
     assert len(demonstrations.transitions) == demonstrations.episode_returns.sum()
     again = ["--data.expert=", f"--data.demonstrations={tmp_path / 'trajectories.npz'}"]
     main(arguments("bc-discrete", tmp_path / "again", *again))
     assert summary(tmp_path / "again")["expert_return"] == pytest.approx(float(demonstrations.episode_returns.mean()))
 
 
-def test_test_and_predict_write_into_the_run(trained, tmp_path, monkeypatch, capsys):
+def test_test_and_predict_write_to_the_run(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = summary(trained)
     (trained / "summary.json").unlink()
@@ -95,7 +95,7 @@ def test_test_and_predict_write_into_the_run(trained, tmp_path, monkeypatch, cap
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measuring_something_else_keeps_the_run_s_summary(trained, tmp_path, monkeypatch):
+def test_test_with_other_settings_keeps_summary_of_run(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     before = (trained / "summary.json").read_text()
     main(["test", f"--ckpt_path={trained}", "--data.test_episodes=2"])
@@ -107,7 +107,7 @@ def test_measuring_something_else_keeps_the_run_s_summary(trained, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
-def test_runs_shorter_than_the_logging_interval_are_logged(tmp_path):
+def test_run_shorter_than_logging_interval_is_logged(tmp_path):
     short = ["--trainer.log_every_n_steps=5000", "--trainer.max_epochs=2"]
     main(arguments("bc-discrete", tmp_path, *short))
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -116,7 +116,7 @@ def test_runs_shorter_than_the_logging_interval_are_logged(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["npz", "hdf5"])
-def test_collect(suffix, tmp_path, capsys):
+def test_collect_writes_demonstrations(suffix, tmp_path, capsys):
     def collected(name: str, *more: str):
         out = tmp_path / f"{name}.{suffix}"
         main(["collect", "--env_id=CartPole-v1", "--expert=scripted", "--episodes=3", f"--out={out}", *more])
@@ -143,8 +143,8 @@ def test_collect_passes_arguments_to_the_environment(tmp_path):
     assert held["timeouts"].sum() == 2
 
 
-def test_my_own_demonstrations(tmp_path):
-    """The example of docs/data.md: your own NumPy arrays, and one option."""
+def test_own_demonstration_file_trains_a_policy(tmp_path):
+    """The example of docs/data.md: NumPy arrays and one option."""
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(300, 4)).astype(np.float32)
     np.savez(
@@ -160,8 +160,8 @@ def test_my_own_demonstrations(tmp_path):
     assert summary(tmp_path / "run")["expert_return"] == 100.0
 
 
-def test_demonstrations_of_several_files_are_one_list(tmp_path):
-    lengths = {"a.npz": 100, "b.npz": 50}  # with a reward of 1 a step these are the returns too
+def test_several_demonstration_files_are_concatenated(tmp_path):
+    lengths = {"a.npz": 100, "b.npz": 50}  # equal to the returns, with a reward of 1 per step
     for name, length in lengths.items():
         observations = np.random.default_rng(length).normal(size=(2 * length, 4)).astype(np.float32)
         np.savez(
@@ -180,20 +180,20 @@ def test_demonstrations_of_several_files_are_one_list(tmp_path):
     assert summary(tmp_path / "again")["expert_return"] == 75.0
 
 
-def test_an_expert_of_ones_own_from_the_working_directory(tmp_path, monkeypatch):
+def test_expert_is_importable_from_working_directory(tmp_path, monkeypatch):
     (tmp_path / "my_expert.py").write_text("def act(observation):\n    return (observation[:, 2] > 0).astype(int)\n")
     monkeypatch.chdir(tmp_path)
     main(["collect", "--env_id=CartPole-v1", "--expert=my_expert:act", "--episodes=2", "--out=x.npz"])
     main(["collect", "--env_id=CartPole-v1", "--expert=my_expert:act", "--episodes=2", "--out=y.npz", "--seed=5"])
 
 
-def test_one_of_our_checkpoints_as_expert(trained, tmp_path):
+def test_checkpoint_serves_as_expert(trained, tmp_path):
     out = tmp_path / "x.npz"
     main(["collect", "--env_id=CartPole-v1", f"--expert=checkpoint:{trained}", "--episodes=2", f"--out={out}"])
     assert out.exists()
 
 
-def test_default_directory_and_going_on_with_last(tmp_path, monkeypatch):
+def test_last_resumes_newest_run_of_default_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = [argument for argument in arguments("bc-discrete", tmp_path) if "default_root_dir" not in argument]
     main(command)
@@ -207,13 +207,13 @@ def test_default_directory_and_going_on_with_last(tmp_path, monkeypatch):
     assert config["trainer"]["max_epochs"] == 7
 
 
-def test_a_directory_with_a_run_is_not_overwritten(trained, capsys):
+def test_directory_with_a_run_is_not_overwritten(trained, capsys):
     before = (trained / "checkpoints" / "best.ckpt").read_bytes()
     assert "--ckpt_path last" in fails(capsys, *arguments("bc-discrete", trained))
     assert (trained / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_repeat_runs_seeds_and_goes_on(tmp_path):
+def test_repeat_runs_seeds_and_continues(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((ROOT / "configs" / "bc" / "cartpole.yaml").read_text())
     command = ["repeat", f"--config={recipe}", "--seeds=2", "--jobs=2", f"--out={tmp_path / 'out'}"]
@@ -230,7 +230,22 @@ def test_repeat_runs_seeds_and_goes_on(tmp_path):
     assert time.perf_counter() - started < 2
 
 
-def test_help_and_print_config(capsys):
+def test_fit_help_lists_working_commands_for_more_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert capsys.readouterr().out.endswith(MORE_HELP)
+    commands = [line.split("  ")[1].split()[1:] for line in MORE_HELP.splitlines() if ".help" in line]
+    options = ["--model.discriminator_learning_rate", "--learner.clip_range", "--discriminator.max_logit",
+               "--policy.std", "--data.num_trajectories", "--trainer.callbacks.query_budget"]  # fmt: skip
+    for command, option in zip(commands, options, strict=True):
+        with pytest.raises(SystemExit) as stop:
+            main(["fit", *command])
+        assert stop.value.code == 0
+        assert f"  {option} " in capsys.readouterr().out
+    assert "--model.learner.help CLASS" in fails(capsys, "fit", "--model=GAIL", "--model.learner.help")
+
+
+def test_help_and_print_config_exit_with_zero(capsys):
     main(["--help"])
     assert "collect" in capsys.readouterr().out
     for command in ("fit", "collect", "repeat"):
@@ -245,44 +260,44 @@ def test_help_and_print_config(capsys):
 
 
 ERRORS = {
-    "unknown command": (["train"], "no command 'train'"),
+    "unknown command": (["train"], "unknown command 'train'"),
     "unknown environment": (["fit", *DATA, "--data.env_id=Nope-v1", "--data.expert=scripted"], "Nope"),
     "no demonstrations": (["fit", *DATA, "--data.env_id=CartPole-v1"], "no demonstrations"),
     "missing file": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.demonstrations=no.npz"], "no.npz"),
     "unknown expert": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "oracle"),
     "no checkpoint to test": (["test", *DATA, "--data.env_id=CartPole-v1", "--data.expert=oracle"], "--ckpt_path"),
-    "checkpoint that is not there": (["test", "--ckpt_path=no.ckpt"], "no.ckpt does not exist"),
-    "no run to go on with": (["fit", "--model=lit_imitation.BC", *DATA, "--data.env_id=CartPole-v1",
-                              "--data.expert=scripted", "--ckpt_path=last"], "no run to continue"),
+    "missing checkpoint": (["test", "--ckpt_path=no.ckpt"], "no.ckpt does not exist"),
+    "no run to resume": (["fit", "--model=lit_imitation.BC", *DATA, "--data.env_id=CartPole-v1",
+                          "--data.expert=scripted", "--ckpt_path=last"], "no run to continue"),
     "wrong policy for the actions": (["fit", "--model=lit_imitation.BC", "--model.policy=lit_imitation.GaussianPolicy",
                                       *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                                       "--data.num_trajectories=2"], "needs a Box action space"),
-    "batch that is no number": (["fit", *DATA, "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
-    "subsample of nothing": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
-                              "--data.subsample=0"], "data.subsample is 0"),
-    "nothing to fit": (["fit"], "fit needs a recipe: --config NAME"),
-    "nothing to predict with": (["predict"], "predict needs a trained policy: --ckpt_path"),
-    "recipe that is not there": (["fit", "--config=no.yaml"], "no.yaml"),
-    "option that does not exist": (["fit", *DATA, "--model.learning_rat=1"], "BC has no such option"),
+    "batch size of text": (["fit", *DATA, "--data.env_id=Acrobot-v1", "--data.batch_size=many"], "batch_size"),
+    "subsample of zero": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
+                           "--data.subsample=0"], "data.subsample is 0"),
+    "nothing to fit": (["fit"], "fit needs a recipe: add --config NAME"),
+    "nothing to predict with": (["predict"], "predict needs a trained policy: add --ckpt_path"),
+    "missing recipe": (["fit", "--config=no.yaml"], "no.yaml"),
+    "unknown option": (["fit", *DATA, "--model.learning_rat=1"], "BC has no such option"),
     "seed below 0": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
                       "--seed_everything=-5"], "seed_everything is -5"),
-    "what the Trainer refuses": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
-                                  "--trainer.max_epochs=-2"], "Lightning's Trainer: `max_epochs`"),
-    "collect where nothing can be written": (["collect", "--env_id=CartPole-v1", "--out=/proc/none/x.npz"],
-                                             "No such file or directory: '/proc/none'"),
-    "collect with half an argument": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "render"],
-                                      "--env_kwargs render: write NAME=VALUE"),
-    "collect with an argument that is no YAML": (
+    "option that the Trainer refuses": (["fit", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted",
+                                         "--trainer.max_epochs=-2"], "Lightning's Trainer: `max_epochs`"),
+    "collect into a folder that cannot be created": (["collect", "--env_id=CartPole-v1", "--out=/proc/none/x.npz"],
+                                                      "No such file or directory: '/proc/none'"),
+    "collect without a value": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "render"],
+                                 "--env_kwargs render: write NAME=VALUE"),
+    "collect with an argument that is not YAML": (
         ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "a={"], "--env_kwargs a={: the value"),
-    "collect with an argument of no environment": (
+    "collect with an unknown argument of the environment": (
         ["collect", "--env_id=CartPole-v1", "--out=x.npz", "--env_kwargs", "gravitation=3"], "gravitation"),
-    "collect with half an option": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--epi=3"], "--epi=3"),
+    "collect with an abbreviated option": (["collect", "--env_id=CartPole-v1", "--out=x.npz", "--epi=3"], "--epi=3"),
     "collect into a text file": (["collect", "--env_id=CartPole-v1", "--out=x.txt"], ".npz or .hdf5"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", sorted(ERRORS))
-def test_errors_are_one_message(case, capsys, tmp_path, monkeypatch):
+def test_error_is_one_message(case, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command, expected = ERRORS[case]
     given = ("--model=", "--ckpt_path=no", "--config=")
@@ -294,7 +309,7 @@ def test_errors_are_one_message(case, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
-def test_a_malicious_checkpoint_is_not_executed(capsys, tmp_path):
+def test_malicious_checkpoint_is_not_executed(capsys, tmp_path):
     import pickle
 
     class Bomb:
@@ -305,13 +320,13 @@ def test_a_malicious_checkpoint_is_not_executed(capsys, tmp_path):
     bomb.write_bytes(pickle.dumps(Bomb()))
     assert "cannot be read as a checkpoint" in fails(capsys, "test", f"--ckpt_path={bomb}")
     small = ["--model=lit_imitation.BC", *DATA, "--data.env_id=CartPole-v1", "--data.expert=scripted"]
-    for command in ("test", "fit"):  # with a configuration of the user's own, Lightning reads the checkpoint
+    for command in ("test", "fit"):  # with --config, Lightning itself reads the checkpoint
         with pytest.raises((SystemExit, Exception)):
             main([command, *small, f"--ckpt_path={bomb}", f"--trainer.default_root_dir={tmp_path / command}"])
     assert not (tmp_path / "executed").exists()
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_package_import_loads_nothing_heavy():
     code = "import sys, lit_imitation; lit_imitation.load_policy; " + (
         "print([m for m in ('lightning', 'wandb', 'matplotlib') if m in sys.modules])"
     )
@@ -320,7 +335,7 @@ def test_importing_the_package_imports_nothing_heavy():
 
 
 @pytest.mark.slow
-def test_help_answers_within_1_3_times_the_import_of_lightning():
+def test_help_takes_at_most_1_3_times_import_of_lightning():
     def seconds(*command: str) -> float:
         started = time.perf_counter()
         subprocess.run([sys.executable, *command], capture_output=True, check=True, cwd=ROOT)
@@ -332,7 +347,7 @@ def test_help_answers_within_1_3_times_the_import_of_lightning():
 
 
 @pytest.mark.parametrize("fault", ["state", "closure"])
-def test_only_an_optimizers_own_errors_are_the_checkpoints(fault):
+def test_only_optimizer_errors_are_blamed_on_checkpoint(fault):
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.ones(2)
     optimizer = torch.optim.Adam([weight])

@@ -1,4 +1,4 @@
-"""Every recipe runs."""
+"""Every recipe runs, and its comment has the measured results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIMULATED = {
     "Box2D": ("LunarLander", "BipedalWalker"),
     "mujoco": ("Hopper", "HalfCheetah", "Walker2d", "Ant", "Swimmer", "Reacher", "InvertedDoublePendulum"),
 }
-"""What tasks need that is not always installed, by the beginnings of their ids."""
+"""Optional packages that tasks need, by prefixes of their ids."""
 SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 
 
@@ -46,7 +46,7 @@ def random_demonstrations(env_id: str, path: Path) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_recipe_runs(recipe, tmp_path, monkeypatch):
-    # Episodes of the larger tasks take most of a second each, and how many there are is not what is tested.
+    # Episodes of the larger tasks take almost a second each, and their number does not matter here.
     monkeypatch.setattr(reference, "EPISODES", 4)
     config = yaml.safe_load(recipe.read_text())
     data = config["data"]["init_args"]
@@ -54,24 +54,24 @@ def test_recipe_runs(recipe, tmp_path, monkeypatch):
     if needed is not None and find_spec(needed) is None:
         pytest.skip(f"{data['env_id']} needs {needed}")
     more = ["--data.test_episodes=4"]
-    if needed is not None and recipe.parent.name != "gcl":  # nor how long they are, but GCL's have to fit its rounds
+    if needed is not None and recipe.parent.name != "gcl":  # GCL's episodes must fit its rounds
         shorter = data.get("env_kwargs", {}) | {"max_episode_steps": 50}
         more += [f"--data.env_kwargs={json.dumps(shorter)}"]
     if recipe.parent.name in ("bc", "dagger", "gail", "airl", "gcl") and data.get("expert_trajectories", 25) > 4:
         more += ["--data.expert_trajectories=4"]
-    if str(data.get("demonstrations", "")).startswith("minari:"):  # a download; the recipe around it is what is tested
+    if str(data.get("demonstrations", "")).startswith("minari:"):  # avoids a download
         random_demonstrations(data["env_id"], tmp_path / "random.npz")
         more += [f"--data.demonstrations={tmp_path / 'random.npz'}"]
-    if "learner" in config["model"].get("init_args", {}):  # to compile it would take longer than all the rest
+    if "learner" in config["model"].get("init_args", {}):  # compiling would take most of the time
         more += ["--model.learner.compile=false"]
     main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
+def test_recipe_comment_has_time_and_score(recipe):
     comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     assert "2 cores" in comment
-    # Of imitation it is the share of the expert's score, of learning from a reward there is no expert to compare with.
+    # Imitation reports the normalized score; reinforcement learning has no expert to compare with.
     assert ("return" if recipe.parent.name in ("ppo", "sac") else "normalized score") in comment
     known = {"maxent_irl": WORLDS, "gcl": GUIDED}.get(recipe.parent.name, TASKS | MORE_TASKS | SHIPPED)
     assert recipe.stem.removesuffix("_planner") in known
@@ -81,8 +81,8 @@ def test_recipe_says_what_it_does_how_long_it_takes_and_what_it_scores(recipe):
 
 
 @pytest.mark.parametrize("kind", ["ppo", "sac"])
-def test_what_a_recipe_does_not_say_is_its_own_learners_default(kind, capsys):
-    """And not that of another one, whose arguments have the same names."""
+def test_omitted_options_are_defaults_of_the_learner(kind, capsys):
+    """The learners' arguments share names but not defaults."""
     for recipe in (path for path in RECIPES if path.parent.name == kind):
         with pytest.raises(SystemExit):
             main(["fit", f"--config={recipe}", "--print_config"])
@@ -95,19 +95,19 @@ def test_what_a_recipe_does_not_say_is_its_own_learners_default(kind, capsys):
                 assert (tuple(value) if isinstance(value, list) else value) == default, (recipe, name)
 
 
-def test_every_world_has_its_recipe():
+def test_every_world_has_a_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "maxent_irl"} == WORLDS
 
 
-def test_the_guided_cost_learning_recipes():
+def test_every_guided_cost_learning_task_has_a_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "gcl"} == GUIDED
 
 
-def test_every_task_has_its_behavioral_cloning_recipe():
+def test_every_task_has_a_cloning_recipe():
     assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS | MORE_TASKS | SHIPPED
 
 
-def test_the_dagger_recipes():
+def test_dagger_recipes_include_scripted_tasks_and_planner():
     named = {"cartpole", "pendulum", "mountain_car_continuous", "lunar_lander", "lunar_lander_continuous"}
     recipes = {path.stem for path in RECIPES if path.parent.name == "dagger"}
     assert named < recipes
@@ -115,7 +115,7 @@ def test_the_dagger_recipes():
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_overlays_stack(overlay, tmp_path, capsys):
+def test_overlay_adds_to_recipe(overlay, tmp_path, capsys):
     recipe = ROOT / "configs" / "bc" / "cartpole.yaml"
     with pytest.raises(SystemExit) as stop:
         main(["fit", f"--config={recipe}", f"--config={overlay}", "--print_config"])

@@ -18,11 +18,11 @@ import torch
 from fork_server import finish, start
 from suites import METHODS, arguments, every_method
 
-# 7 episodes on 3 environments, so that shares are unequal.
+# 7 episodes on 3 environments give unequal shares.
 SHARED = ["--data.num_envs=3", "--data.test_episodes=7", "--trainer.max_epochs=3"]
 DUMP = "--trainer.callbacks+=dump_weights.DumpWeights"
 LAUNCHED = "bc-discrete"
-"""The method whose processes are started as users start them, by Lightning and by torchrun."""
+"""Method that is started as users do it, by Lightning and by torchrun."""
 
 
 def free_port() -> int:
@@ -69,7 +69,7 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
 
 @pytest.fixture(scope="module", params=every_method())
 def one_process(request, tmp_path_factory):
-    if METHODS[request.param].online:  # on two processes other episodes are lived through: no sum is one process's
+    if METHODS[request.param].online:  # two processes play other episodes than one
         return request.param, None
     directory = tmp_path_factory.mktemp("one")
     command = arguments(request.param, directory, *SHARED, *METHODS[request.param].exact, DUMP)
@@ -84,14 +84,14 @@ def check_same(outcome_of_one, directory: Path) -> None:
     for name in first:
         assert torch.equal(first[name], second[name]), name
     if of_one is None:
-        # 3 epochs of 3 rounds of 24 steps in 4 environments, but for the steps in which one only starts anew.
+        # 3 epochs of 3 rounds of 24 steps in 4 environments, without reset steps.
         assert 0.9 * 864 < float(first["env_steps"]) <= 864
-        if method.startswith("sac"):  # as many as are due for the steps behind the policy that scored best
+        if method.startswith("sac"):  # as many as are due for the steps of the best policy
             assert summary["gradient_steps"] == int(0.1 * (summary["env_steps"] - 100) / 2)
         return
     (alone,), summary_of_one = of_one
     for name in alone:
-        # DAgger's warm start folds new input statistics into the first layer, which magnifies float32's rounding.
+        # DAgger's warm start folds input statistics into the first layer, which magnifies rounding in float32.
         rtol, atol = (1e-3, 1e-4) if method.startswith("dagger") else (1e-4, 1e-5)
         torch.testing.assert_close(first[name], alone[name], rtol=rtol, atol=atol)
     assert summary["gradient_steps"] == summary_of_one["gradient_steps"]
@@ -109,9 +109,9 @@ def test_two_processes_match_one(one_process, tmp_path):
     else:
         codes, output = two_ranks(command, tmp_path)
         assert codes == [0, 0], output
-    assert "sync_dist" not in output  # Lightning's remark on every figure that it cannot know to be the same
+    assert "sync_dist" not in output  # Lightning warns about metrics that may differ between processes
     check_same((method, expected), tmp_path)
-    if method == "bc-continuous":  # each environment has a stream of its own there: the very same episodes
+    if method == "bc-continuous":  # each environment has its own random stream, so the episodes are the same
         np.testing.assert_allclose(outcome(tmp_path)[1]["return_mean"], expected[1]["return_mean"], rtol=0.05)
 
 
@@ -140,7 +140,7 @@ def test_two_nodes_under_torchrun(one_process, tmp_path):
     check_same((method, expected), tmp_path)
 
 
-def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
+def test_failing_expert_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu"]
     more += ["--trainer.callbacks.expert=unreliable:expert"]
     command = [*arguments("dagger-discrete", tmp_path, *SHARED, *METHODS["dagger-discrete"].exact), *more]
@@ -152,7 +152,7 @@ def test_an_expert_that_fails_on_one_process_stops_both(tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_an_environment_that_fails_on_one_process_stops_both(tmp_path):
+def test_failing_environment_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", "--data.env_id=unreliable:HalfBroken-v0"]
     command = [*arguments("ppo-discrete", tmp_path, *SHARED, *METHODS["ppo-discrete"].exact), *more]
     codes, output = two_ranks(command, tmp_path)
@@ -160,7 +160,7 @@ def test_an_environment_that_fails_on_one_process_stops_both(tmp_path):
     assert "process 1: environment 0 gave a reward that is not finite at step 27 since the last reset" in output
     assert "Traceback" not in output
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == 0  # that of the epoch before
+    assert checkpoint["epoch"] == 0  # the previous epoch
 
 
 DDP = ("--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu")
@@ -177,7 +177,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Whether a process runs; zombies do not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -191,7 +191,7 @@ def children_of(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("method", ["bc-discrete", "ppo-discrete"])
-def test_a_killed_rank_ends_the_other(method, victim, tmp_path):
+def test_killed_rank_ends_the_other(method, victim, tmp_path):
     began = []
 
     def kill(pids: list[int]) -> None:
@@ -204,12 +204,12 @@ def test_a_killed_rank_ends_the_other(method, victim, tmp_path):
     assert codes[victim] == -signal.SIGKILL
     assert codes[1 - victim] == 1, output
     assert f"process {1 - victim} of 2 stopped: another process of the run ended" in output
-    assert f"go on with: lit-imitation fit --config {tmp_path}/config.yaml" in output
+    assert f"resume with: lit-imitation fit --config {tmp_path}/config.yaml" in output
     assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_killed_rank_ends_the_other_that_lightning_launched(victim, tmp_path):
+def test_killed_rank_ends_rank_launched_by_lightning(victim, tmp_path):
     process = launch([*arguments(LAUNCHED, tmp_path), *ENDLESS, *DDP])
     wait_for((tmp_path / "checkpoints" / "last.ckpt").exists)
     ranks = [process.pid, *children_of(process.pid)]
@@ -218,13 +218,13 @@ def test_a_killed_rank_ends_the_other_that_lightning_launched(victim, tmp_path):
     wait_for(lambda: not any(is_alive(pid) for pid in ranks), BOUND)
     output, _ = process.communicate()
     assert process.returncode != 0
-    # Lightning kills the first process within five seconds of another, maybe before that could say why it stops.
+    # Lightning kills the first process within five seconds, possibly before it prints the reason.
     assert any(text in output for text in ("another process of the run ended", "terminated with code -9")), output
 
 
 @pytest.mark.parametrize("told", [0, 1])
 @pytest.mark.parametrize("round_", ["--model.learner.epochs=100000", "--data.steps_per_round=10000000"])
-def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
+def test_sigterm_to_one_rank_ends_round_on_both(round_, told, tmp_path):
     began = []
 
     def terminate(pids: list[int]) -> None:
@@ -232,7 +232,7 @@ def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
         time.sleep(4.0)
         os.kill(pids[told], signal.SIGTERM)
         began.append(time.monotonic())
-        if "steps_per_round" in round_:  # in a rollout no rank hears of another
+        if "steps_per_round" in round_:  # ranks do not communicate within a rollout
             os.kill(pids[1 - told], signal.SIGTERM)
 
     codes, output = two_ranks(
@@ -240,13 +240,13 @@ def test_sigterm_to_one_rank_is_heard_in_a_round(round_, told, tmp_path):
     )
     assert time.monotonic() - began[0] < 15.0
     assert codes == [143, 143], output
-    assert "go on with: lit-imitation fit --config" in output
+    assert "resume with: lit-imitation fit --config" in output
     assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("told", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
-    """The run goes on to the weights of one that was left alone."""
+    """The resumed run ends with the weights of an uninterrupted one."""
     command = [*arguments("bc-discrete", tmp_path / "run"), *SHARED, *METHODS["bc-discrete"].exact, *DDP, DUMP]
     long = ["--data.passes_per_epoch=25", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
 
@@ -256,7 +256,7 @@ def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
 
     codes, output = two_ranks([*command, *long], tmp_path, terminate)
     assert codes == [143, 143], output
-    assert "which is saved; go on with: lit-imitation fit --config" in output
+    assert "which is saved; resume with: lit-imitation fit --config" in output
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] > 0
     assert two_ranks([*command, *long, "--ckpt_path=last"], tmp_path)[0] == [0, 0]

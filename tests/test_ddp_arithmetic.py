@@ -1,4 +1,4 @@
-"""Two processes compute what one does from the data of both, where the arithmetic can be made equal."""
+"""Two processes compute the same as one process with the data of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS, ENVS = 20, 4
 
 
 def a_round(seed, discrete):
-    """The part of this process of a round in `ENVS` environments: all that differs between them is which these are."""
+    """This process's part of a round in `ENVS` environments; processes differ only in their environments."""
     generator = torch.Generator().manual_seed(seed)
     shape = (STEPS, ENVS)
     flags = torch.rand(2, *shape, generator=generator) < 0.1
@@ -40,7 +40,7 @@ def a_round(seed, discrete):
 
 def by_ppo():
     torch.manual_seed(0)
-    batch = STEPS * ENVS // world_size()  # a whole round, so that shuffling makes no difference
+    batch = STEPS * ENVS // world_size()  # a whole round, so that the order does not matter
     ppo = PPO(OBSERVATION, ARM, hidden_sizes=[8], epochs=3, batch_size=batch, learning_rate=0.01, max_grad_norm=0.1)
     ppo.optimizers()
     logged = [ppo.update(a_round(seed, False), 0.0) for seed in range(3)]
@@ -50,7 +50,7 @@ def by_ppo():
 def by_sac():
     torch.manual_seed(0)
     settings = {"batch_size": 8, "learning_rate": 0.01, "learning_starts": 0, "random_steps": 0}
-    updates = 0.1 * world_size()  # as many steps, each on the rows of both
+    updates = 0.1 * world_size()  # the same number of steps, each with the rows of both processes
     sac = SAC(OBSERVATION, BUTTONS, hidden_sizes=[8], updates_per_step=updates, normalize_observations=True, **settings)
     sac.optimizers()
     sac.replay.draw = lambda steps, size, generator=None: torch.arange(len(sac.replay)).expand(steps, -1)
@@ -77,7 +77,7 @@ def by_discriminator():
 
 
 @pytest.mark.parametrize("learned", [by_ppo, by_sac, by_discriminator])
-def test_two_processes_learn_what_one_does_from_both_their_data(learned, tmp_path):
+def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
     alone = learned()
     first, second = run_ranks(learned, 2, tmp_path)
     for name, value in alone.items():
@@ -85,8 +85,8 @@ def test_two_processes_learn_what_one_does_from_both_their_data(learned, tmp_pat
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_each_process_makes_noise_of_its_own(tmp_path):
-    """Of one stream all would draw the same for other states."""
+def test_processes_draw_different_noise(tmp_path):
+    """With one stream, all processes would use the same noise for different states."""
     first, second = run_ranks(noises, 2, tmp_path)
     assert not torch.equal(first["noise"], second["noise"])
     assert not torch.equal(first["index"], second["index"])

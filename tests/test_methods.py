@@ -1,4 +1,4 @@
-"""What every method has to do, whatever it is: one and several environments, any backend, any accelerator."""
+"""Requirements on every method: one and several environments, any backend, any accelerator."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def run(method, directory, *more):
 
 @pytest.mark.parametrize(("num_envs", "backend"), [(1, "async"), (2, "envpool")])
 @pytest.mark.parametrize("method", every_method())
-def test_one_and_two_environments_on_any_backend(method, num_envs, backend, tmp_path):
-    """The default backend has three in the tests of resuming and of several processes, `sync` those of DAgger there."""
+def test_method_runs_on_any_backend_with_one_or_two_envs(method, num_envs, backend, tmp_path):
+    """The default backend with three environments is covered by the tests of resumption and of several processes."""
     if backend == "envpool" and find_spec("envpool") is None:
         pytest.skip("envpool is not installed")
     more = []
-    if backend == "envpool" and method.startswith("gcl"):  # it cannot cut episodes short, and whole ones must fit in
+    if backend == "envpool" and method.startswith("gcl"):  # envpool cannot shorten episodes, and GCL needs whole ones
         more = ["--data.env_kwargs={}", f"--data.steps_per_round={501 if method == 'gcl-discrete' else 201}"]
     more += [f"--data.num_envs={num_envs}", f"--data.backend={backend}"]
     assert run(method, tmp_path, *more)["episodes"] == 5
@@ -33,6 +33,6 @@ def test_one_and_two_environments_on_any_backend(method, num_envs, backend, tmp_
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("method", every_method())
-def test_gpu(method, tmp_path):
+def test_method_trains_on_gpu(method, tmp_path):
     assert run(method, tmp_path, "--trainer.accelerator=gpu", "--trainer.devices=1")["episodes"] == 5
     assert load_policy(tmp_path).device.type == "cpu"

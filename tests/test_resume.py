@@ -1,4 +1,4 @@
-"""Interrupted equals uninterrupted, for every method: bit-identical weights, metrics and figures."""
+"""Interrupted runs of every method equal uninterrupted ones: bit-identical weights, metrics and summaries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESUME = ["--ckpt_path=last"]
 
 
 def outcome(directory: Path) -> dict[str, object]:
-    """All that a run leaves behind but the time that it took."""
+    """All results of a run except durations."""
     result: dict[str, object] = {"metrics": (directory / "metrics.csv").read_text()}
     for name in ("best", "last"):
         checkpoint = torch.load(directory / "checkpoints" / f"{name}.ckpt", weights_only=True)
@@ -39,13 +39,15 @@ def uninterrupted(request, tmp_path_factory):
     return request.param, outcome(directory)
 
 
-def test_killed_at_random_points_and_resumed_is_bit_identical(uninterrupted, tmp_path):
-    """Once by the signal that leaves no time to save, once by the one that does; in either order."""
-    method, expected = uninterrupted
+def check_resumption(method: str, expected: dict[str, object], tmp_path: Path) -> None:
+    """Kill a run twice, resume it, and compare it with one that was not interrupted.
+
+    One kill is SIGKILL, which leaves no time to save, the other is SIGTERM, in either order.
+    """
     rng = random.Random(method)
     directory = tmp_path / "run"
     kills = rng.sample([signal.SIGKILL, signal.SIGTERM], 2)
-    # Points of training and not of time, and none near its end, so that each lies within the run on any machine.
+    # Kills at counts of steps, not at times, and away from the end, so that they fall within the run on any machine.
     for number, kill in enumerate(kills):
         step = int(expected["last step"] * (number + rng.random()) / (len(kills) + 2))
         interrupt = [
@@ -63,8 +65,13 @@ def test_killed_at_random_points_and_resumed_is_bit_identical(uninterrupted, tmp
         assert actual[key] == value, key
 
 
-def test_sigterm_keeps_the_batches_since_the_last_epoch(tmp_path):
-    """Killed within the first epoch, before any checkpoint of Lightning's own."""
+def test_killed_and_resumed_run_is_bit_identical(uninterrupted, tmp_path):
+    method, expected = uninterrupted
+    check_resumption(method, expected, tmp_path)
+
+
+def test_sigterm_saves_batches_of_unfinished_epoch(tmp_path):
+    """Terminated within the first epoch, before Lightning's first checkpoint."""
     directory = tmp_path / "run"
     long = ["--data.passes_per_epoch=2000", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
     process = start(arguments("bc-discrete", directory, *long))

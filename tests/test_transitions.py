@@ -15,7 +15,7 @@ episode_lists = st.lists(st.tuples(st.integers(1, 6), endings), min_size=1, max_
 
 
 def record(episodes, seed=0):
-    """A flat record of these `(length, (terminated, truncated))`, and its rewards by episode."""
+    """A flat record of episodes `(length, (terminated, truncated))`, and the rewards of each."""
     rng = np.random.default_rng(seed)
     n = sum(length for length, _ in episodes)
     done = np.zeros((n, 2), bool)
@@ -34,7 +34,7 @@ def record(episodes, seed=0):
 
 
 @given(episode_lists)
-def test_episodes_of_a_flat_record(episodes):
+def test_episodes_of_flat_record_match_list(episodes):
     transitions, rewards = record(episodes)
     lengths = [length for length, _ in episodes]
     assert transitions.episode_lengths().tolist() == lengths
@@ -49,7 +49,7 @@ def test_episodes_of_a_flat_record(episodes):
 
 
 @given(episode_lists, st.data())
-def test_selected_episodes_are_whole_and_in_the_order_asked_for(episodes, data):
+def test_selected_episodes_are_whole_and_in_order(episodes, data):
     transitions, rewards = record(episodes)
     chosen = data.draw(st.lists(st.integers(0, len(episodes) - 1), max_size=10))
     selected = transitions.select_episodes(torch.tensor(chosen, dtype=torch.int64))
@@ -62,7 +62,7 @@ def test_selected_episodes_are_whole_and_in_the_order_asked_for(episodes, data):
     assert torch.equal(selected.next_observation, transitions.next_observation[rows])
 
 
-def test_returns_of_long_episodes_are_summed_in_double_precision():
+def test_returns_are_summed_in_double_precision():
     n = 200_000
     arrays = {name: np.zeros(n, bool) for name in ("terminated", "truncated")}
     arrays["truncated"][-1] = True
@@ -84,7 +84,7 @@ def test_returns_of_long_episodes_are_summed_in_double_precision():
         ("uint8", torch.uint8),
     ],
 )
-def test_dtypes_of_observations(given_dtype, wanted):
+def test_observation_dtypes_are_converted(given_dtype, wanted):
     values = np.array([[0, 1], [1, 0], [1, 1]])
     arrays = {name: np.zeros(3, bool) for name in ("terminated", "truncated")}
     arrays |= {"observation": values.astype(given_dtype), "action": np.zeros(3, int), "reward": np.zeros(3)}
@@ -93,10 +93,10 @@ def test_dtypes_of_observations(given_dtype, wanted):
     assert transitions.observation.tolist() == values.tolist()
 
 
-def test_dtypes_of_the_other_columns():
+def test_column_dtypes_are_converted():
     arrays = {
         "observation": np.zeros((2, 3)),
-        "action": np.array([1, 255], np.uint8),  # only images stay uint8: actions and rewards are reckoned with
+        "action": np.array([1, 255], np.uint8),  # only images stay uint8, because arithmetic needs wider types
         "reward": np.array([1, 2], np.uint8),
         "terminated": np.array([0.0, 1.0]),
         "truncated": np.array([0, 0], np.int64),
@@ -119,7 +119,7 @@ def test_dtypes_of_the_other_columns():
     assert transitions.next_observation is None
 
 
-def test_arrays_that_are_views_are_taken():
+def test_array_views_are_accepted():
     backwards = np.arange(6.0).reshape(3, 2)[::-1]
     arrays = {name: np.zeros(3, bool) for name in ("terminated", "truncated")}
     arrays |= {"observation": backwards, "action": np.zeros((3, 2)).T[0:2].T, "reward": np.zeros(6)[::2]}
@@ -128,7 +128,7 @@ def test_arrays_that_are_views_are_taken():
     assert transitions.observation.tolist() == backwards.tolist()
 
 
-def test_a_record_is_indexed_as_one():
+def test_index_applies_to_all_columns():
     transitions, _ = record([(3, (True, False)), (2, (False, True))])
     part = transitions[torch.tensor([4, 0])]
     assert part.action.tolist() == [4, 0]
@@ -136,7 +136,7 @@ def test_a_record_is_indexed_as_one():
     assert torch.cat([part, transitions]).batch_size == torch.Size([7])
 
 
-def test_keep_cuts_trajectories_where_their_end_is_lost():
+def test_keep_truncates_trajectories_without_their_end():
     """Three trajectories of 3, 2 and 2 steps; the second disappears."""
     done = torch.tensor([0, 0, 1, 0, 1, 0, 1], dtype=torch.bool)
     transitions = Transitions(
@@ -153,11 +153,11 @@ def test_keep_cuts_trajectories_where_their_end_is_lost():
     assert kept.next_observation.flatten().tolist() == [1, 2, 7]
     assert kept.terminated.tolist() == [False, False, True]
     assert kept.truncated.tolist() == [False, True, False]
-    assert transitions.truncated.sum() == 0  # the record itself is as it was
+    assert transitions.truncated.sum() == 0  # the record itself is unchanged
     assert len(transitions.keep(torch.zeros(7, dtype=torch.bool))) == 0
 
 
-def test_tensors_beside_arrays_stay_where_they_are():
+def test_tensors_keep_their_device():
     arrays = {name: np.zeros((4, 2)) for name in ("observation", "reward", "terminated", "truncated")}
     record = Transitions.from_numpy(arrays, action=torch.empty(4, 2, 1, device="meta"))
     assert record.batch_size == (4, 2)

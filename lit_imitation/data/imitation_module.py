@@ -13,9 +13,9 @@ EXPERT_ENVS = 10
 class ImitationDataModule(ExpertDataModule, RolloutDataModule):
     """Rounds of the current policy as in `RolloutDataModule`, and demonstrations as in `ExpertDataModule`.
 
-    For methods that learn a reward from demonstrations. A discriminator is evaluated on the held-out trajectories, and
-    draws demonstrations in proportion to their weights. Where successors were not recorded, they are read from the next
-    row of the trajectory, and the last row of each trajectory is dropped.
+    For methods that train on both. Demonstrations are drawn in proportion to their weights, and discriminators are
+    evaluated on the held-out trajectories. Where successors were not recorded, they are read from the next row of the
+    trajectory, and the last row of each trajectory is dropped.
     """
 
     needs_successors = True

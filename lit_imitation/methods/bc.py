@@ -13,6 +13,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.methods.method import Method
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.transitions import Transitions
 
@@ -95,6 +96,7 @@ class BC(Method):
             self.learning_rate,
             optimization=self.optimization,
             make_optimizer=self.build_optimizer,
+            traced=is_traceable(loss),
             compiled=self.compile_gradient,
         )
         return [self.descent.optimizer]

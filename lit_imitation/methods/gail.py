@@ -15,6 +15,7 @@ from lit_imitation.methods.diagnostics import HELD_OUT, Alarms, occupancy_distan
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, Discriminator, DiscriminatorFactory, RewardModel
 from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
@@ -45,6 +46,7 @@ class GAIL(RoundMethod):
         discriminator_optimization: Clipping, weight decay and averaging of the discriminator.
     """
 
+    needs_demonstrations = True
     learns_reward = True
     finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
 
@@ -197,6 +199,7 @@ class GAIL(RoundMethod):
             [parameter for parameter in discriminator.parameters() if parameter.requires_grad],
             self.discriminator_learning_rate,
             optimization=self.discriminator_optimization,
+            traced=is_traceable(discriminator),
             compiled=self.learner.compile_gradient,
         )
         return [*optimizers, self.discriminator_descent.optimizer]

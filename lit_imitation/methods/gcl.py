@@ -76,6 +76,7 @@ class GCL(RoundMethod):
         TrainingError: No episode began and ended within a round of the first epoch.
     """
 
+    needs_demonstrations = True
     learns_reward = True
     finite = ("reward_loss", "loss")
 

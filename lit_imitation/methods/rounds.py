@@ -25,6 +25,7 @@ from lit_imitation.policies.checkpoints import check_weights, describe
 from lit_imitation.rewards import LearnableReward, RewardModel
 from lit_imitation.rl import PPO, LearnerFactory
 from lit_imitation.rollout import Round
+from lit_imitation.transitions import Transitions
 from lit_imitation.utils.descriptions import Describable, build
 from lit_imitation.utils.distributed import all_reduce, gather_to_first
 
@@ -33,7 +34,8 @@ class RoundMethod(Method):
     """Plays rounds `[time, env]` with the current policy, rewards them, and lets a learner improve the policy.
 
     A subclass composes `training_step` from `relabel_rewards`, `update_learner` and `log_round`, and says in
-    `build_reward` what pays. One that learns its reward from demonstrations sets `learns_reward`.
+    `build_reward` what pays. One that trains on demonstrations sets `needs_demonstrations`, and one that learns its
+    reward from them `learns_reward` too.
 
     Args:
         learner: Builds the learner from the two spaces and the policy to improve; by default `PPO`.
@@ -44,8 +46,10 @@ class RoundMethod(Method):
     shown = ("return_mean",)  # the held-out loss may rise as the policy improves
     saves_between_blocks = False
     optimization_option = "model.learner"
+    needs_demonstrations: ClassVar[bool] = False
+    """Whether it trains on demonstrations, which the DataModule then has to hold."""
     learns_reward: ClassVar[bool] = False
-    """Whether the reward is learned from demonstrations, which the DataModule then has to hold."""
+    """Whether it learns its reward: its inputs are then scaled to the demonstrations, and checkpoints hold it."""
     finite: ClassVar[tuple[str, ...]] = ("loss",)
     """Figures of a round that must be finite, or training stops."""
 
@@ -119,7 +123,7 @@ class RoundMethod(Method):
     def setup(self, stage: str) -> None:
         """Check the DataModule, build, and have every round logged unless nothing is."""
         data, name = self.datamodule, type(self).__name__
-        if stage == "fit" and self.learns_reward and not isinstance(data, ImitationDataModule):
+        if stage == "fit" and self.needs_demonstrations and not isinstance(data, ImitationDataModule):
             raise ConfigError(
                 f"{name} learns from demonstrations and rollouts; {type(data).__name__} has not both: use "
                 "lit_imitation.ImitationDataModule"
@@ -134,7 +138,7 @@ class RoundMethod(Method):
 
     @property
     def demonstrations(self) -> ImitationDataModule:
-        """DataModule of a method that learns its reward."""
+        """DataModule of a method that needs demonstrations."""
         assert isinstance(self.datamodule, ImitationDataModule)
         return self.datamodule
 
@@ -182,8 +186,27 @@ class RoundMethod(Method):
             rollout.reward = self.reward.reward(batch.rollout)
         return batch._replace(rollout=rollout)
 
-    def update_learner(self, batch: Round) -> dict[str, Tensor]:
-        """Improve the policy by a rewarded round; returns the learner's figures."""
+    def update_learner(self, batch: Round, demonstrations: Transitions | None = None) -> dict[str, Tensor]:
+        """Improve the policy by a rewarded round.
+
+        Args:
+            batch: Round whose rewards the learner sees.
+            demonstrations: Rewarded transitions `[N]` that make up half of every minibatch of a learner that replays,
+                such as `SAC`, drawn in proportion to their weights.
+
+        Returns:
+            The learner's figures.
+
+        Raises:
+            ConfigError: There are demonstrations, and the learner learns from its current round only, as `PPO` does.
+        """
+        if demonstrations is not None and not self.learner.replays:
+            raise ConfigError(
+                f"{type(self).__name__} replays demonstrations, and {type(self.learner).__name__} learns from its "
+                "current round only: set model.learner to lit_imitation.SAC"
+            )
+        if self.learner.demonstrations is not demonstrations:
+            self.learner.demonstrations = demonstrations
         # Without an end (`max_epochs: -1`) no share of the training is ever over.
         by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
@@ -244,7 +267,7 @@ class RoundMethod(Method):
             return None
         if len(self._past) != self.trainer.world_size:
             raise ConfigError(
-                f"the checkpoint is that of {len(self._past)} processes; go on with as many, not "
+                f"the checkpoint is that of {len(self._past)} processes; resume with {len(self._past)}, not "
                 f"{self.trainer.world_size}"
             )
         mine: list[Any] = self._past[self.global_rank]
@@ -256,7 +279,7 @@ class RoundMethod(Method):
         checkpoint["learner"] = self.learner.state()
         if self.learns_reward:
             checkpoint["reward"] = describe(self.reward)
-            checkpoint["past"] = gather_to_first(self.past())
+        checkpoint["past"] = gather_to_first(self.past())
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -269,8 +292,7 @@ class RoundMethod(Method):
         self.learner.rounds, self.learner.gradient_steps = checkpoint["rounds"], checkpoint["gradient_steps"]
         if self.attached and self.trainer.state.fn == "fit":  # a replay buffer is of no use elsewhere
             self.learner.load_state(checkpoint.get("learner", {}))
-        if self.learns_reward:
-            self._past = checkpoint["past"]
+        self._past = checkpoint["past"]
 
     def parts(self) -> dict[str, Describable | None]:
         """Learner, reward by any name, and the policy if one was given."""

@@ -28,6 +28,11 @@ def check_trainer(
     """
     if (precision := str(trainer.precision)) not in precisions:
         raise ConfigError(f"{name} does not run in trainer.precision {precision}; use one of {', '.join(precisions)}")
+    if trainer.accumulate_grad_batches != 1 and not saves_between_blocks:
+        raise ConfigError(
+            f"{name} takes its optimizer steps itself: set a larger {owner}.batch_size in place of "
+            "trainer.accumulate_grad_batches"
+        )
     if trainer.accumulate_grad_batches != 1:
         raise ConfigError(
             f"{name} takes its optimizer steps itself: set {owner}.accumulate_batches "

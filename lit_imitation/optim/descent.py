@@ -13,11 +13,16 @@ from torch.optim import Optimizer
 
 from lit_imitation.optim.adam import Moments, adam_step, make_adam, moments_of
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import Traced
 from lit_imitation.utils.distributed import all_reduce, world_size
 from lit_imitation.utils.interruption import check, stop_requested
 
 CHUNK = 2
 """Steps of one call of compiled code. Twice as many are no faster each and take a third longer to compile."""
+
+TRACE_AFTER = 500
+"""Steps of Adam before gradients are traced: a trace pays after a thousand steps. By Adam's count, so that a resumed
+run does what the uninterrupted one does."""
 
 
 def flatten_parameters(parameters: Sequence[nn.Parameter]) -> Tensor:
@@ -44,6 +49,7 @@ class Descent:
         eps: ε of Adam.
         optimization: Clipping, accumulation, weight decay, schedule and averaging.
         make_optimizer: Builds another optimizer of torch than Adam from the one vector; its steps are not compiled.
+        traced: On a CPU, take gradients by a trace of their kernels after `TRACE_AFTER` steps, see `Traced`.
         compiled: Compile loss, gradient and clipping into one function, and `CHUNK` steps with Adam into another. Takes
             20 seconds at the first step; each step then takes about a quarter of the time.
     """
@@ -56,6 +62,7 @@ class Descent:
         eps: float = 1e-8,
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
         make_optimizer: Callable[[list[nn.Parameter]], Optimizer | None] | None = None,
+        traced: bool = False,
         compiled: bool = False,
     ) -> None:
         self.module, self.learning_rate, self.optimization = module, learning_rate, optimization
@@ -69,10 +76,15 @@ class Descent:
         self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
         self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
         self.processes = world_size()
+        self._taken = 0  # steps of Adam, on the host
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
-        self._functional = self._chunk = None
+        self._functional: Callable[..., tuple[Tensor, Tensor]] | None = None
+        self._chunk: Callable[..., Tensor] | None = None
+        self._traced: Traced | None = None
+        if traced and self.vector.device.type == "cpu":
+            self._traced = Traced(self._functional_gradient, lambda: self.module.training)
         if compiled and own is None:
             # The C++ wrapper around the kernels saves a fifth on a CPU.
             options: dict[str, Any] | None = {"cpp_wrapper": True} if self.vector.device.type == "cpu" else None
@@ -102,7 +114,7 @@ class Descent:
             if rates is not None:
                 self.set_rate(rates[number])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
-            found.append(self._step(minibatches, mask))
+            found.append(self.step(*minibatches[0], mask=mask) if every == 1 else self._step(minibatches, mask))
         return torch.stack(found)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -131,6 +143,7 @@ class Descent:
             statistics = torch.cat([statistics[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
+        self._taken += 1
         if self._after_step is not None:
             self._after_step()
         self._average()
@@ -194,8 +207,9 @@ class Descent:
     def gradient(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:
         """`[parameters]`, clipped if one process takes it as it is; and `[1 + K + 1]` as in `step`."""
         if self._functional is not None:
-            found: tuple[Tensor, Tensor] = self._functional(self.vector.detach(), self.constants, *minibatch)
-            return found
+            return self._functional(self.vector.detach(), self.constants, *minibatch)
+        if self._traced is not None and self._taken >= TRACE_AFTER:
+            return self._traced(self.vector.detach(), self.constants, *minibatch)
         return self._eager(*minibatch)
 
     def _eager(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:
@@ -253,6 +267,7 @@ class Descent:
     def forget_moments(self) -> None:
         """Start Adam anew, for parameters or inputs that have changed."""
         self.optimizer.state = defaultdict(dict)
+        self._taken = 0
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """Views of Adam's first and second moment of one parameter, in its shape; None before the first step."""
@@ -301,8 +316,9 @@ class Descent:
         return self.optimizer.state[self.vector]["average"] if self._swapped else self.vector.detach()
 
     def resume(self) -> None:
-        """Put the last weights back after a checkpoint was read, which holds their averages in their place."""
+        """Go on after a checkpoint was read: count Adam's steps, and put the last weights in their averages' place."""
         state = self.optimizer.state[self.vector] if self.optimizer.state else {}
+        self._taken = int(state.get("step", 0))
         if "average" not in state:
             return
         if self.optimization.ema_decay is None:

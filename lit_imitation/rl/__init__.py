@@ -1,4 +1,4 @@
-"""Learners: how a policy improves under a reward. No Lightning here."""
+"""Reinforcement learning: PPO and SAC, which improve a policy under a reward. This room does not import Lightning."""
 
 from lit_imitation.rl.learner import Learner, LearnerFactory
 from lit_imitation.rl.ppo import PPO

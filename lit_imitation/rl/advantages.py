@@ -1,4 +1,4 @@
-"""Advantages and returns of a rollout (Schulman et al. 2016, "High-Dimensional Continuous Control Using GAE")."""
+"""Generalized advantage estimation (Schulman et al. 2016, arXiv:1506.02438)."""
 
 from __future__ import annotations
 
@@ -15,25 +15,30 @@ def generalized_advantages(
     gamma: float,
     gae_lambda: float,
 ) -> Tensor:
-    """`[time, env]`: Â_t = δ_t + γλ (1 − done_t) Â_{t+1} with δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t).
+    """Estimate the advantages Â_t = δ_t + γλ (1 − done_t) Â_{t+1}, δ_t = r_t + γ (1 − terminated_t) V(s'_t) − V(s_t).
 
-    A terminated step has no future; a truncated one has the value of its true final observation, and nothing of the
-    episode that starts behind it. The λ-return, the value function's target, is Â_t + V(s_t).
+    A terminated step has no future value. A truncated step bootstraps from the value of its true final observation.
+    Neither sees the episode that starts after it. The λ-return, the value function's target, is Â_t + V(s_t).
+
+    Schulman et al. 2016, arXiv:1506.02438, equation 16.
 
     Args:
-        reward: `[time, env]`.
-        value: V(s_t), `[time, env]`.
-        next_value: V(s'_t) of the true successor, `[time, env]`.
-        terminated: `[time, env]` bool.
-        done: terminated or truncated, `[time, env]` bool.
-        gamma: discount.
-        gae_lambda: λ; 1 gives Monte Carlo returns, 0 one-step differences.
+        reward: Rewards r_t, `[time, env]`.
+        value: Values V(s_t), `[time, env]`.
+        next_value: Values V(s'_t) of the true successors, `[time, env]`.
+        terminated: Steps that end an episode by termination, `[time, env]` bool.
+        done: Steps that end an episode by termination or truncation, `[time, env]` bool.
+        gamma: Discount γ.
+        gae_lambda: Decay λ; 1 gives Monte Carlo returns, 0 one-step temporal differences.
+
+    Returns:
+        Advantages, `[time, env]`.
     """
     delta = reward + gamma * next_value * ~terminated - value
-    carried = (gamma * gae_lambda) * (~done).to(delta.dtype)
-    advantages, following = [], torch.zeros_like(delta[0])
-    # Rows taken apart all at once: to index one takes longer than to add it.
-    for delta_t, carried_t in zip(reversed(delta.unbind()), reversed(carried.unbind()), strict=True):
-        following = torch.addcmul(delta_t, carried_t, following)
-        advantages.append(following)
+    decay = (gamma * gae_lambda) * (~done).to(delta.dtype)
+    advantages, advantage = [], torch.zeros_like(delta[0])
+    # One `unbind` for all rows: indexing a row takes longer than adding it.
+    for delta_t, decay_t in zip(reversed(delta.unbind()), reversed(decay.unbind()), strict=True):
+        advantage = torch.addcmul(delta_t, decay_t, advantage)
+        advantages.append(advantage)
     return torch.stack(advantages[::-1])

@@ -1,4 +1,4 @@
-"""What a learner is: a policy, and a way to improve it under a reward."""
+"""The interface of a learner: a policy and a way to improve it under a reward."""
 
 from __future__ import annotations
 
@@ -21,62 +21,72 @@ _Self = TypeVar("_Self", bound="Learner[Any]")
 
 
 class Learner(Describable, nn.Module, ABC, Generic[Experience]):
-    """Improves `policy` from rounds of experience, whose rewards come from wherever its caller takes them."""
+    """Improves `policy` from rounds of experience. The caller decides where the rewards come from."""
 
     argument_owner = "learner"
     context = ("observation_space", "action_space", "policy")
     policy: Policy
     gamma: float
-    """The discount."""
+    """Discount γ."""
     replays: bool = False
-    """Whether it learns from transitions of earlier rounds too. It asks `reward` for theirs itself then, each time:
-    what a model of the reward says of a transition changes while the model learns."""
+    """Whether the learner also uses transitions of earlier rounds. It then calls `reward` each time it uses them, since
+    the rewards that a model gives change while the model learns."""
     reward: Callable[[Transitions], Tensor] | None = None
-    """`[*batch]` transitions to `[*batch]` rewards, where they are not the environment's own."""
+    """Maps transitions `[*batch]` to rewards `[*batch]`; `None` uses the environment's own."""
+    demonstrations: Transitions | None = None
+    """Transitions `[N]` with their own rewards, which fill half of every minibatch of a learner that `replays`."""
 
     @property
     def acts_at_random(self) -> bool:
-        """Whether the coming round's actions, or the last one's before `update`, are not the policy's but uniform."""
+        """Whether the actions of the round that `update` receives next are uniformly random, not the policy's."""
         return False
 
     @abstractmethod
     def optimizers(self) -> list[Optimizer]:
-        """Made once, when the parameters are on the device where they stay; `update` steps them itself."""
+        """Create the optimizers, once, when the parameters are on their final device. `update` steps them itself."""
 
     @abstractmethod
     def update(self, experience: Experience, progress: float) -> dict[str, Tensor]:
-        """Improve the policy; `progress` in [0, 1) is the share of training that is over. Returns what to log, `[]`."""
+        """Improve the policy with one round.
+
+        Args:
+            experience: The round.
+            progress: Completed share of training, in [0, 1).
+
+        Returns:
+            Metrics to log, each `[]`.
+        """
 
     @property
     def descents(self) -> Sequence[Descent]:
-        """What takes its gradient steps, in the order of `optimizers`; empty before those are made."""
+        """One `Descent` per optimizer, in the order of `optimizers`; empty before that is called."""
         return []
 
     def begin(self) -> None:
-        """The environments were reset: what is carried from one round to the next is so no longer."""
+        """Drop what is carried over between rounds, because the environments were reset."""
 
     def train(self: _Self, mode: bool = True) -> _Self:
-        """Dropout stays off: what is learned from is what the policy said as it acted, and that was without."""
+        """Keep evaluation mode: the rollout's log-probabilities were computed without dropout."""
         return super().train(False)
 
     def explorer(self) -> Explorer:
-        """What acts in the rounds that `update` is given."""
+        """The actor that plays the rounds for `update`."""
         return self.policy.explorer()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs beside parameters, buffers and optimizers, as tensors and primitives."""
+        """Checkpoint state other than parameters, buffers and optimizers, as tensors and primitives."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore what `state` returned."""
 
     compile_gradient: bool = False
-    """Whether gradients are compiled; those of a reward that is learned beside it are then too."""
+    """Whether gradients are compiled, including those of a reward model that is trained along with the learner."""
     rounds: int = 0
-    """Rounds learned from so far."""
+    """Number of rounds used so far."""
     gradient_steps: int = 0
-    """Optimizer steps so far."""
+    """Number of optimizer steps so far."""
 
 
 LearnerFactory: TypeAlias = Callable[[Space[Any], Space[Any], "Policy | None"], Learner[Any]]
-"""Builds a learner from the spaces, around a policy that is there already or one of its own choice."""
+"""Builds a learner from the observation space, the action space, and a policy; `None` lets it build its own policy."""

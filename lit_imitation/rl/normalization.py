@@ -1,4 +1,4 @@
-"""Running means and variances, the same on all processes."""
+"""Running means and variances, equal on all processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lit_imitation.utils.distributed import all_reduce
 
 
 class RunningMoments(nn.Module):
-    """Mean and variance of all rows seen so far, each weighted, merged batch by batch (Chan et al. 1983).
+    """Weighted mean and variance of all rows seen so far, merged batch by batch (Chan et al. 1983).
 
-    float64, so that 10⁹ rows lose nothing; the batches of several processes count as one.
+    Sums are float64, so that 10⁹ rows lose no precision. The batches of all processes count as one batch.
 
     Args:
-        size: of a row.
+        size: Length of a row.
     """
 
     count: Tensor
@@ -30,9 +30,9 @@ class RunningMoments(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, weight: Tensor) -> None:
-        """Take in the rows `x: [N, size]`, each `weight: [N]` times.
+        """Merge the rows `x: [N, size]`, each counted `weight: [N]` times.
 
-        The squares are taken about the batch's own mean: about any other they would cancel where the mean is large.
+        Squares are taken around the batch's own mean, which avoids cancellation where the mean is large.
         """
         x, weight = x.double(), weight.double()
         sums = all_reduce(torch.cat([weight.sum()[None], weight @ x]))
@@ -47,8 +47,15 @@ class RunningMoments(nn.Module):
         self.count.copy_(total)
 
 
-def observe(moments: RunningMoments, observation: Tensor, valid: Tensor, *encoders: Encoder) -> None:
-    """Take in the observations `[time, env, *obs]`, and standardize by all that were seen from now on."""
+def update_statistics(moments: RunningMoments, observation: Tensor, valid: Tensor, *encoders: Encoder) -> None:
+    """Merge a round's observations into `moments`, and let the encoders standardize by the result.
+
+    Args:
+        moments: Running mean and variance of all observations.
+        observation: Observations of the round, `[time, env, *obs]`.
+        valid: Rows that are transitions, `[time, env]` bool.
+        encoders: Encoders to update.
+    """
     moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
     for encoder in encoders:
         assert encoder.standardize is not None
@@ -56,35 +63,35 @@ def observe(moments: RunningMoments, observation: Tensor, valid: Tensor, *encode
 
 
 class RewardScale(nn.Module):
-    """Rewards over the running standard deviation of the discounted return, r_t / σ(G), G_t = γ G_{t−1} + r_t.
+    """Divides rewards by the running standard deviation of the discounted return: r_t / σ(G), G_t = γ G_{t−1} + r_t.
 
-    The scale alone is changed: to take off a mean would pay or punish staying alive.
+    The mean is not subtracted: that would reward or punish survival.
 
     Args:
-        gamma: discount γ of G.
-        limit: scaled rewards are clipped to ±`limit`.
+        gamma: Discount γ of the return G.
+        limit: Bound on scaled rewards, which are clipped to ±`limit`.
     """
 
     def __init__(self, gamma: float, limit: float = 10.0) -> None:
         super().__init__()
         self.gamma, self.limit = gamma, limit
         self.moments = RunningMoments(1)
-        self._discounted: Tensor | None = None
+        self._carry: Tensor | None = None
 
     def begin(self) -> None:
-        """The environments were reset: nothing is carried over."""
-        self._discounted = None
+        """Drop the discounted returns carried over, because the environments were reset."""
+        self._carry = None
 
     @torch.no_grad()
     def forward(self, reward: Tensor, done: Tensor, valid: Tensor) -> Tensor:
-        """`[time, env]` rewards to `[time, env]` scaled ones, after taking their discounted returns in."""
-        paid, returns = reward * valid, []
-        going_on = self.gamma * (~done).to(reward.dtype)
-        carried = torch.zeros_like(reward[0]) if self._discounted is None else self._discounted
-        for paid_t, going_on_t in zip(paid.unbind(), going_on.unbind(), strict=True):
-            returns.append(paid_t + carried)  # `carried` is γ (1 − done_{t−1}) G_{t−1}
-            carried = returns[-1] * going_on_t
-        self._discounted = carried
+        """Scale the rewards `[time, env]` of a round, after merging their discounted returns."""
+        valid_reward, returns = reward * valid, []
+        discount = self.gamma * (~done).to(reward.dtype)
+        carry = torch.zeros_like(reward[0]) if self._carry is None else self._carry
+        for reward_t, discount_t in zip(valid_reward.unbind(), discount.unbind(), strict=True):
+            returns.append(reward_t + carry)  # `carry` is γ (1 − done_{t−1}) G_{t−1}
+            carry = returns[-1] * discount_t
+        self._carry = carry
         self.moments.update(torch.cat(returns)[:, None], valid.reshape(-1))
         scale = (self.moments.variance + 1e-8).rsqrt().to(reward.dtype)
         return (reward * scale).clamp(-self.limit, self.limit)

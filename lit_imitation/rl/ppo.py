@@ -1,4 +1,4 @@
-"""Proximal policy optimization (Schulman et al. 2017), with what matters of its practice (Andrychowicz et al. 2021)."""
+"""Proximal policy optimization (Schulman et al. 2017, arXiv:1707.06347)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.rl.advantages import generalized_advantages
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RewardScale, RunningMoments, observe
+from lit_imitation.rl.normalization import RewardScale, RunningMoments, update_statistics
 from lit_imitation.rollout import Round
 from lit_imitation.utils.distributed import all_reduce, world_size
 from lit_imitation.utils.precision import without_autocast
@@ -30,42 +31,53 @@ STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip
 
 
 class PPO(Learner[Round]):
-    """With r_t(θ) = π_θ(a_t | s_t) / π_old(a_t | s_t) and advantages Â_t of the rollout, several epochs of descent on
+    """Proximal policy optimization with a clipped objective.
+
+    With r_t(θ) = π_θ(a_t | s_t) / π_old(a_t | s_t) and the rollout's advantages Â_t, PPO takes several epochs of Adam
+    steps on
 
         L(θ) = −E_t[ min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) ] − c_H E_t[H(π_θ(· | s_t))]
                + c_V E_t[(V_θ(s_t) − R_t)²] + c_KL E_t[KL(π_θ ‖ π_start)],        R_t = Â_t + V_old(s_t).
 
-    Advantages are standardized over the whole round, of all processes. Observations are standardized by their running
-    statistics, which move between rounds and never within one: a round is learned from as it was played, and r_t = 1
-    where its descent begins. The first round of a fresh policy is played, and learned from, without them.
+    Advantages are standardized over the whole round of all processes. Observations are standardized by running
+    statistics that change only between rounds, so r_t = 1 at the first gradient step of a round. The first round of a
+    fresh policy uses raw observations.
+
+    Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9. Details of practice follow Andrychowicz et al. 2021,
+    arXiv:2006.05990.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: Box, Discrete or MultiDiscrete.
-        policy: to start from; by default a fresh Gaussian or categorical one of 2×64 tanh, orthogonally initialized.
-        hidden_sizes: of the value network, and of a fresh policy.
-        activation: likewise.
-        encoder: how a fresh policy reads observations, `auto`, `image` or `vector`; the value network reads them as the
-            policy does.
-        learning_rate: of Adam.
-        anneal: let the learning rate fall linearly to 0 over the training.
-        gamma: discount.
-        gae_lambda: λ of the advantages.
-        clip_range: ε.
-        value_clip_range: keep V within this of V_old in the value loss; None for no such thing.
-        epochs: passes over a round.
-        batch_size: transitions of a gradient step, on each process.
-        entropy_coefficient: c_H.
-        value_coefficient: c_V.
-        kl_coefficient: c_KL, for a policy that was trained before.
-        max_grad_norm: of all parameters together.
-        target_kl: end a round's epochs once π_θ is further than 1.5 times this from π_old; None for never.
-        normalize_observations: by running statistics, unless the policy that was given was trained with others.
-        normalize_rewards: by the running deviation of the discounted return.
-        warmup_rounds: rounds in which only the value function learns, for a policy that was trained before.
-        initial_std: set a Gaussian's free σ to this at the start, in units of half the action range: a clone has next
-            to none. None to leave it.
-        compile: compile the gradient: 20 seconds at the start, and then about a third of the time of a step.
+        observation_space: Observation space, Box or Discrete.
+        action_space: Action space, Box, Discrete or MultiDiscrete.
+        policy: Policy to start from; by default a fresh Gaussian or categorical one with two hidden layers of 64 tanh
+            units and orthogonal initialization.
+        hidden_sizes: Hidden layers of the value network, and of a fresh policy.
+        activation: Activation function of the value network, and of a fresh policy.
+        encoder: Observation encoder of a fresh policy, `auto`, `image` or `vector`. The value network uses the policy's
+            kind of encoder.
+        learning_rate: Step size of Adam.
+        anneal: Decrease the learning rate linearly to 0 over the training.
+        gamma: Discount γ.
+        gae_lambda: Decay λ of the generalized advantages.
+        clip_range: Clip range ε of the probability ratio.
+        value_clip_range: Largest distance of V_θ from V_old in the value loss; `None` disables clipping of values.
+        epochs: Passes over each round.
+        batch_size: Transitions per gradient step on each process.
+        entropy_coefficient: Weight c_H of the entropy bonus.
+        value_coefficient: Weight c_V of the value loss.
+        kl_coefficient: Weight c_KL of the divergence from the starting policy, if that was trained before.
+        max_grad_norm: Largest norm of the gradient of all parameters together.
+        target_kl: Skip the remaining epochs of a round once KL(π_old ‖ π_θ) exceeds 1.5 times this; `None` never does.
+        normalize_observations: Standardize observations by running statistics, unless the given policy was trained with
+            its own.
+        normalize_rewards: Divide rewards by the running standard deviation of the discounted return.
+        warmup_rounds: Rounds in which only the value function learns, if the given policy was trained before.
+        initial_std: Initial value of a Gaussian policy's free σ, in units of half the action range; a cloned policy's
+            own σ is close to 0. `None` keeps the policy's σ.
+        compile: Compile the gradient; costs 20 seconds at the start and makes a step about three times as fast.
+
+    Raises:
+        ConfigError: An argument is out of range, or the policy has no action distribution.
     """
 
     def __init__(
@@ -141,7 +153,7 @@ class PPO(Learner[Round]):
         try:
             policy.sample(policy.head(torch.from_numpy(example_element(observation_space)[None])))
         except TypeError as error:
-            raise ConfigError(f"PPO needs a policy with a distribution: {error}") from error
+            raise ConfigError(f"PPO needs a policy with an action distribution: {error}") from error
         if initial_std is not None:
             if not isinstance(policy, GaussianPolicy) or policy.log_std is None:
                 raise ConfigError("learner.initial_std needs a GaussianPolicy with std: free")
@@ -160,15 +172,15 @@ class PPO(Learner[Round]):
         standardized = policy.encoder.standardize is not None
         self.moments = RunningMoments(policy.encoder.out_features) if standardized and normalize_observations else None
         self.keeps_normalizer = False
-        self._annealed = False  # before the run was resumed, at least
+        self._annealed = False  # whether the run annealed before it was resumed
         self.reward_scale = RewardScale(gamma) if normalize_rewards else None
         self.eval()
 
     def optimizers(self) -> list[Optimizer]:
-        """One Adam for policy and value function."""
+        """Create one Adam for policy and value function."""
         own = self.policy.encoder.standardize
-        # A policy that was trained with a normalizer would be another with one that moves; the value function shares
-        # it. Running statistics that are there already, from a checkpoint of this very run, go on.
+        # A moving normalizer would change a policy that was trained with a fixed one, so it stays, and the value
+        # function shares it. Running statistics from a checkpoint of this run continue.
         if own is not None and (self.moments is None or not self.moments.count):
             self.keeps_normalizer = self.policy.trained or own.fitted
             assert self.value.encoder.standardize is not None
@@ -180,13 +192,14 @@ class PPO(Learner[Round]):
             self.learning_rate,
             1e-5,
             Optimization(max_grad_norm=self.max_grad_norm),
+            traced=is_traceable(self),
             compiled=self.compile_gradient,
         )
         return [self.descent.optimizer]
 
     @property
     def descents(self) -> Sequence[Descent]:
-        """That of policy and value function."""
+        """The one `Descent` of policy and value function, once it exists."""
         return [self.descent] if hasattr(self, "descent") else []
 
     def forward(
@@ -199,7 +212,20 @@ class PPO(Learner[Round]):
         old_value: Tensor,
         weight: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """L(θ), `[]`, and its parts `[5]` (see `STATISTICS`) on a minibatch, `[B]` each; `weight` is 0 for no step."""
+        """Compute the loss of a minibatch.
+
+        Args:
+            observation: Observations, `[B, *obs]`.
+            action: Actions, `[B, *act]`.
+            log_prob: Log-probabilities under π_old, `[B]`.
+            advantage: Standardized advantages, `[B]`.
+            target: Targets R_t of the value function, `[B]`.
+            old_value: Values V_old, `[B]`.
+            weight: 1 for transitions, 0 for rows to ignore, `[B]`.
+
+        Returns:
+            The loss L(θ), `[]`, and the first five of `STATISTICS` after the loss, `[5]`.
+        """
         share = weight / weight.sum().clamp(min=1.0)
         head = self.policy.head(observation)
         log_ratio = self.policy.head_log_prob(head, action) - log_prob
@@ -209,22 +235,23 @@ class PPO(Learner[Round]):
         value = self.value(observation)
         value_error = (value - target).square()
         if self.value_clip_range is not None:
-            near = old_value + (value - old_value).clamp(-self.value_clip_range, self.value_clip_range)
-            value_error = torch.maximum(value_error, (near - target).square())
+            clipped_value = old_value + (value - old_value).clamp(-self.value_clip_range, self.value_clip_range)
+            value_error = torch.maximum(value_error, (clipped_value - target).square())
         value_loss = (value_error * share).sum()
         entropy = (self.policy.head_entropy(head) * share).sum()
         loss = policy_loss - self.entropy_coefficient * entropy + self.value_coefficient * value_loss
         if self.start is not None:
             divergence = self.policy.head_kl(head, self.start, self.start.head(observation))
             loss = loss + self.kl_coefficient * (divergence * share).sum()
-        # r − 1 − log r ≥ 0 has the expectation KL(π_old ‖ π_θ), and less variance than −log r (Schulman 2020).
+        # r − 1 − log r ≥ 0 has the expectation KL(π_old ‖ π_θ) and less variance than −log r (Schulman 2020,
+        # http://joschu.net/blog/kl-approx.html).
         approx_kl = ((ratio - 1.0 - log_ratio) * share).sum()
         clip_fraction = (((ratio - 1.0).abs() > self.clip_range) * share).sum()
         return loss, torch.stack([policy_loss, value_loss, entropy, approx_kl, clip_fraction])
 
     @without_autocast
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
-        """Learn from one round `[time, env]`."""
+        """Take several epochs of gradient steps on one round `[time, env]`."""
         rollout, valid, _ = experience
         batch, logged = self.prepare(experience)
         if self.anneal or self._annealed:
@@ -232,8 +259,8 @@ class PPO(Learner[Round]):
             self.descent.optimizer.param_groups[0]["lr"] = self.learning_rate * remaining
         mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
         if 0 < self.rounds == self.warmup_rounds:
-            # Adam has seen only zeros for the policy, long ago corrected for: its first steps would be several times
-            # the learning rate and undo the start.
+            # Adam has seen only zero gradients for the policy. Without a restart, its first steps would be several
+            # times the learning rate and destroy the starting policy.
             self.descent.forget_moments()
         rows = len(batch[0])
         size = min(self.batch_size, rows)
@@ -252,16 +279,23 @@ class PPO(Learner[Round]):
         self.gradient_steps += steps
         self.rounds += 1
         if self.moments is not None and not self.keeps_normalizer:
-            observe(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
+            update_statistics(self.moments, rollout.observation, valid, self.policy.encoder, self.value.encoder)
             if self.rounds == 1:
-                # Inputs change their scale by any factor, and gradients with them: Adam's moments would be of others.
+                # Standardization starts here and rescales inputs and gradients, so Adam's moments no longer apply.
                 self.descent.forget_moments()
         return logged | dict(zip(STATISTICS, sums / steps, strict=True))
 
     @torch.no_grad()
     @without_autocast
     def prepare(self, experience: Round) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        """The columns that `forward` reads, `[time · env]` each, and what can be said of the round."""
+        """Compute advantages and targets of a round.
+
+        Args:
+            experience: The round, `[time, env]`.
+
+        Returns:
+            The arguments of `forward`, `[time · env, …]` each, and metrics of the round.
+        """
         rollout, valid, _ = experience
         assert rollout.next_observation is not None
         observation = rollout.observation.flatten(0, 1)
@@ -277,7 +311,7 @@ class PPO(Learner[Round]):
         )
         target = advantage + value
         weight = valid.to(reward.dtype)
-        # As sums, so that the rounds of several processes are one.
+        # Sums, so that the rounds of all processes count as one.
         sums = torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
         count, first, second = all_reduce(sums.double())
         mean = first / count
@@ -288,20 +322,20 @@ class PPO(Learner[Round]):
         return (observation, action, *columns), {"explained_variance": explained}
 
     def state(self) -> dict[str, Any]:
-        """Whether the learning rate has been annealed."""
+        """Whether the learning rate was ever annealed, so that a resumed run without annealing resets it."""
         return {"annealed": self.anneal or self._annealed}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore what `state` returned."""
         self._annealed = state["annealed"]
 
     def begin(self) -> None:
-        """The environments were reset."""
+        """Restart the discounted returns of the reward scale."""
         if self.reward_scale is not None:
             self.reward_scale.begin()
 
 
 def _variance(x: Tensor, weight: Tensor) -> Tensor:
-    """`[]`: of all entries, by weights of 0 and 1; to pick them out would have the host wait for the device."""
+    """Variance `[]` of the entries with weight 1; selecting these entries would make the host wait for the device."""
     count = weight.sum()
     return ((x - (x * weight).sum() / count).square() * weight).sum() / count

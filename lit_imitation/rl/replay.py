@@ -1,4 +1,4 @@
-"""Transitions kept beyond the round that they come from, to be learned from again and again."""
+"""Replay buffer: transitions of past rounds, to be sampled many times."""
 
 from __future__ import annotations
 
@@ -11,30 +11,53 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.transitions import Transitions
 
 
-class Replayed(NamedTuple):
-    """Transitions `[B]` as they were drawn. A truncated one is like any other: a value follows."""
+class ReplayBatch(NamedTuple):
+    """A batch of transitions `[B]` from the buffer. Truncation is not stored: a truncated step bootstraps its value."""
 
     observation: Tensor
-    """`[B, *obs]`."""
+    """Observations, `[B, *obs]`."""
     action: Tensor
-    """`[B, *act]`."""
+    """Actions, `[B, *act]`."""
     reward: Tensor
-    """`[B]`: the environment's own."""
+    """The environment's rewards, `[B]`."""
     next_observation: Tensor
-    """`[B, *obs]`: the true successor."""
+    """True successors, `[B, *obs]`."""
     terminated: Tensor
-    """`[B]` bool."""
+    """Transitions that end an episode by termination, `[B]` bool."""
+
+    @classmethod
+    def from_transitions(cls, transitions: Transitions) -> ReplayBatch:
+        """Take the stored fields of transitions `[*batch]`."""
+        assert transitions.next_observation is not None
+        return cls(
+            transitions.observation,
+            transitions.action,
+            transitions.reward,
+            transitions.next_observation,
+            transitions.terminated,
+        )
+
+    def rows(self, index: Tensor) -> ReplayBatch:
+        """Rows `index: [B]` of every field."""
+        return ReplayBatch(*(column.index_select(0, index) for column in self))
+
+    def concatenate(self, other: ReplayBatch) -> ReplayBatch:
+        """Append the rows of another batch."""
+        return ReplayBatch(*(torch.cat(columns) for columns in zip(self, other, strict=True)))
 
 
 class Replay:
-    """The last `capacity` transitions, one preallocated tensor a field, on the device where the first of them are.
+    """Ring buffer of the last `capacity` transitions, one preallocated tensor per field, on the first round's device.
 
-    A ring: the oldest is written over. A million transitions take `bytes_per_transition` megabytes, for vectors of n
-    observations and m actions 8n + 4m + 5: 105 MB on Hopper, 145 MB on HalfCheetah. Memory is allocated with the first
-    round, and an operating system that commits pages when they are written hands it out as the buffer fills.
+    A million transitions take `bytes_per_transition` megabytes. For vectors of n observations and m actions that is
+    8n + 4m + 5: 105 MB on Hopper, 145 MB on HalfCheetah. The first round allocates the memory. Where the operating
+    system commits pages on write, memory use grows as the buffer fills.
 
     Args:
-        capacity: transitions.
+        capacity: Largest number of transitions kept.
+
+    Raises:
+        ConfigError: `capacity` is below 1.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -45,47 +68,63 @@ class Replay:
         self.columns: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
-        """Transitions held."""
+        """Number of transitions held."""
         return self.size
 
     @property
     def bytes_per_transition(self) -> int:
-        """Of memory; known once there is a transition."""
+        """Bytes of memory per transition; 0 before the first round."""
         return sum(column[0].numel() * column.element_size() for column in self.columns)
 
     def add(self, rollout: Transitions, valid: Tensor) -> None:
-        """Take in those rows of a round `[time, env]` that are transitions, in the order of time."""
-        assert rollout.next_observation is not None
-        fields = (rollout.observation, rollout.action, rollout.reward, rollout.next_observation, rollout.terminated)
+        """Store a round's valid rows, in the order of time.
+
+        Args:
+            rollout: The round, `[time, env]`, with successors.
+            valid: Rows that are transitions, `[time, env]` bool.
+        """
         rows = valid.nonzero(as_tuple=True)
-        self._write([field[rows] for field in fields])
+        self._write([field[rows] for field in ReplayBatch.from_transitions(rollout)])
 
     def draw(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
-        """Indices for `rows`, `shape` of them, uniform with replacement; by default from torch's global stream."""
+        """Sample indices for `rows`, uniformly with replacement.
+
+        Args:
+            shape: Shape of the result.
+            generator: Random stream; `None` is torch's global one.
+
+        Returns:
+            Indices, `[*shape]`.
+        """
         return torch.randint(self.size, shape, device=self.columns[0].device, generator=generator)
 
-    def rows(self, index: Tensor) -> Replayed:
-        """The transitions at `index: [B]`."""
-        return Replayed(*(column.index_select(0, index) for column in self.columns))
+    def rows(self, index: Tensor) -> ReplayBatch:
+        """Transitions at `index: [B]`."""
+        return ReplayBatch(*(column.index_select(0, index) for column in self.columns))
 
     def state(self) -> dict[str, Any]:
-        """What is held, and where the next transition goes."""
+        """The transitions held and the position of the next one."""
         return {"position": self.position, "columns": [column[: self.size].clone() for column in self.columns]}
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
-        """The inverse.
+        """Restore what `state` returned.
+
+        Args:
+            state: Result of `state`.
+            device: Device to keep the transitions on.
 
         Raises:
-            ConfigError: it holds more than there is room for.
+            ConfigError: The state holds more than `capacity` transitions.
         """
         columns = [column.to(device) for column in state["columns"]]
         held = len(columns[0]) if columns else 0
         if held > self.capacity:
             raise ConfigError(
-                f"the checkpoint holds {held} transitions; learner.buffer_size {self.capacity} is too small for them"
+                f"the checkpoint holds {held} transitions; learner.buffer_size is {self.capacity}; set it to at least "
+                f"{held}"
             )
         self.position = self.size = 0
-        if held < self.capacity:  # in the order of time; that changes nothing unless a full ring has more room now
+        if held < self.capacity:  # restores the order of time where a ring that was full has more room now
             columns = [column.roll(-state["position"], 0) for column in columns]
         if held:
             self._write(columns)

@@ -1,9 +1,9 @@
-"""Soft actor-critic (Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"), learning by replay."""
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1801.01290 and arXiv:1812.05905)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeAlias
 
@@ -19,16 +19,17 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.optim.descent import Descent, flatten_parameters
 from lit_imitation.optim.optimization import Optimization
+from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RunningMoments, observe
-from lit_imitation.rl.replay import Replay, Replayed
+from lit_imitation.rl.normalization import RunningMoments, update_statistics
+from lit_imitation.rl.replay import Replay, ReplayBatch
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
-from lit_imitation.utils.sampling import rank_generator
+from lit_imitation.utils.sampling import rank_generator, sample_rows
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
 CRITIC_STATISTICS = ("loss", "q", "critic_grad_norm")
@@ -36,14 +37,18 @@ POLICY_STATISTICS = ("objective", "policy_loss", "entropy", "temperature", "poli
 
 
 class Temperature(nn.Module):
-    """α = exp(log α), which stays positive whatever the step."""
+    """Temperature α = exp(log α), which any gradient step leaves positive.
+
+    Args:
+        value: Initial α.
+    """
 
     def __init__(self, value: float) -> None:
         super().__init__()
         self.log_alpha = nn.Parameter(torch.tensor(math.log(value)))
 
     def forward(self) -> Tensor:
-        """`[]`."""
+        """α, `[]`."""
         return self.log_alpha.exp()
 
 
@@ -54,18 +59,21 @@ def soft_value(
     head: Tensor,
     noise: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """E_{a~π(·|s)}[min_i Q_i(s, a)] and E_{a~π(·|s)}[log π(a | s)], `[B]` each, of which both losses are made.
+    """Estimate E_{a~π(·|s)}[min_i Q_i(s, a)] and E_{a~π(·|s)}[log π(a | s)], the terms of both losses.
 
-    By one draw for continuous actions; exactly, by summing over all actions, for discrete ones (Christodoulou 2019,
-    "Soft Actor-Critic for Discrete Action Settings", equations 10 to 12). Densities of continuous actions are taken in
-    units of half the action range, so that entropies, and the target of them, do not depend on the environment's units.
+    Continuous actions use one sample. Discrete ones use the exact sum over all actions (Christodoulou 2019,
+    arXiv:1910.07207, equations 10 to 12). Densities of continuous actions are in units of half the action range, so
+    that entropies and their target do not depend on the environment's units.
 
     Args:
-        policy: π.
-        critic: Q.
-        observation: `[B, *obs]`.
-        head: the policy's, `[B, outputs]`.
-        noise: `[B, act_dim]` of N(0, 1), which makes the draw.
+        policy: Policy π.
+        critic: Q-functions Q_i.
+        observation: Observations, `[B, *obs]`.
+        head: Outputs of the policy's network, `[B, outputs]`.
+        noise: Draws from N(0, 1) that determine the sampled actions, `[B, act_dim]`.
+
+    Returns:
+        The smallest Q and the log-probability, `[B]` each.
     """
     if isinstance(policy, CategoricalPolicy):
         log_prob = head.log_softmax(-1)
@@ -77,9 +85,12 @@ def soft_value(
 
 
 class CriticLoss(nn.Module):
-    """½ Σ_i E[(Q_i(s, a) − y)²], y = r + γ (1 − terminated) (min_i Q̄_i(s', a') − α log π(a' | s')), a' ~ π(· | s').
+    """Loss of the Q-functions (arXiv:1812.05905, equation 5).
 
-    A truncated transition has the future that was cut off. In expectation over a' where actions are discrete.
+        L = ½ Σ_i E[(Q_i(s, a) − y)²],
+        y = r + γ (1 − terminated) (min_i Q̄_i(s', a') − α log π(a' | s')),   a' ~ π(· | s')
+
+    A truncated transition bootstraps its value. Discrete actions use the expectation over a'.
     """
 
     def __init__(
@@ -103,7 +114,7 @@ class CriticLoss(nn.Module):
         terminated: Tensor,
         noise: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The loss `[]` and the mean Q `[1]` of transitions `[B]`; `noise: [B, act_dim]` makes a'."""
+        """Loss `[]` and mean Q `[1]` of transitions `[B]`; `noise: [B, act_dim]` determines a'."""
         with torch.no_grad():
             head = self.policy.head(next_observation)
             q, log_prob = soft_value(self.policy, self.target, next_observation, head, noise)
@@ -117,10 +128,13 @@ class CriticLoss(nn.Module):
 
 
 class PolicyLoss(nn.Module):
-    """E_s[α log π(a | s) − min_i Q_i(s, a)] + c_KL E_s[KL(π ‖ π_start)] + log α · (H(π) − H̄), a ~ π(· | s).
+    """Loss of policy and temperature.
 
-    α counts as a constant in the first part and H(π) = −E[log π] in the last, whose gradient in log α is H(π) − H̄: too
-    much entropy lowers the temperature. (Haarnoja's equation 18 has α for log α there: the same sign, another rate.)
+        L = E_s[α log π(a | s) − min_i Q_i(s, a)] + c_KL E_s[KL(π ‖ π_start)] + log α · (H(π) − H̄),   a ~ π(· | s)
+
+    α is a constant in the first term, and H(π) = −E[log π] in the last. The gradient of log α is therefore H(π) − H̄:
+    too much entropy lowers the temperature. Equation 18 of arXiv:1812.05905 has α instead of log α in the last term,
+    which gives the same sign and another step size.
     """
 
     def __init__(
@@ -137,7 +151,7 @@ class PolicyLoss(nn.Module):
         self.target_entropy, self.kl_coefficient = target_entropy, kl_coefficient
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss `[]` and policy loss, entropy and temperature `[3]` at `observation: [B, *obs]`."""
+        """Loss `[]` and policy loss, entropy and temperature `[3]` at `observation: [B, *obs]`."""
         head = self.policy.head(observation)
         q, log_prob = soft_value(self.policy, self.critic, observation, head, noise)
         alpha = self.temperature().detach()
@@ -151,43 +165,52 @@ class PolicyLoss(nn.Module):
 
 
 class SAC(Learner[Round]):
-    """Maximize E_π[Σ_t γᵗ (r_t + α H(π(· | s_t)))], with α such that the entropy H is at its target H̄.
+    """Soft actor-critic with a learned temperature.
 
-    A round is a block of environment steps, which go into a replay buffer, and the gradient steps that are due for
-    them. A gradient step is one of Adam on `CriticLoss`, one on `PolicyLoss` (policy and temperature), and one of the
-    target networks' Polyak average, Q̄ ← Q̄ + τ (Q − Q̄). The policy that acts is the one at the block's beginning.
+        max_π E_π[Σ_t γᵗ (r_t + α H(π(· | s_t)))],    α such that the entropy H is at its target H̄
 
-    Continuous actions take a `SquashedGaussianPolicy`, discrete ones a `CategoricalPolicy`. A `GaussianPolicy` that was
-    given, such as a clone, may stay one: Q is then of the action as it is clipped into its box, the entropy of the
-    Gaussian as it is; where all of it lies outside the box, Q says nothing of the way back.
+    A round is a block of environment steps, which go into a replay buffer, followed by the gradient steps that are due
+    for them. A gradient step is one Adam step on `CriticLoss`, one on `PolicyLoss` (policy and temperature), and one
+    update of the target networks, Q̄ ← Q̄ + τ (Q − Q̄). The policy that acts does not change within the block.
+
+    Continuous actions use a `SquashedGaussianPolicy`, discrete ones a `CategoricalPolicy`. A given `GaussianPolicy`,
+    such as a clone, is kept: Q then sees the action clipped into its box, and the entropy is that of the Gaussian. If
+    nearly all actions lie outside the box, Q is flat there and gives no gradient back into it.
+
+    Haarnoja et al. 2018, arXiv:1801.01290; temperature from arXiv:1812.05905, section 5; discrete actions from
+    Christodoulou 2019, arXiv:1910.07207.
 
     Args:
-        observation_space: Box or Discrete.
-        action_space: bounded Box or Discrete.
-        policy: to start from; by default a fresh one of 2×256 relu.
-        hidden_sizes: of the Q-functions, and of a fresh policy.
-        activation: likewise.
-        encoder: how a fresh policy reads observations, `auto`, `image` or `vector`; the Q-functions read them as the
-            policy does.
-        learning_rate: of Adam, for Q-functions, policy and log α.
-        gamma: discount.
-        tau: τ.
-        batch_size: transitions of a gradient step, on each process.
-        updates_per_step: gradient steps for each environment step of a process; a fraction is one too.
-        buffer_size: transitions kept, on each process; see `Replay` for their memory.
-        learning_starts: environment steps before the first gradient step.
-        random_steps: environment steps at the start whose actions are uniformly random, rounded up to whole rounds;
-            by default `learning_starts` for a fresh policy and none for one that was trained before.
-        warmup_steps: environment steps after `learning_starts`, rounded up to whole rounds, in which the Q-functions
-            alone learn, for a policy that was trained before.
-        temperature: α at the start.
-        learn_temperature: adjust α; else it stays.
-        target_entropy: H̄ in nats; by default −(dimensions of the action), in units of half the action range, for
-            continuous actions, and 0.98 log(number of actions) for discrete ones.
-        kl_coefficient: c_KL, for a policy that was trained before. The divergence is exact.
-        max_grad_norm: of the Q-functions' gradient, and of that of policy and temperature; infinity for no limit.
-        normalize_observations: by running statistics, unless the policy that was given has its own.
-        compile: compile both gradients: a minute at the start, and then less time a step.
+        observation_space: Observation space, Box or Discrete.
+        action_space: Action space, bounded Box or Discrete.
+        policy: Policy to start from; by default a fresh one with two hidden layers of 256 ReLU units.
+        hidden_sizes: Hidden layers of the Q-functions, and of a fresh policy.
+        activation: Activation function of the Q-functions, and of a fresh policy.
+        encoder: Observation encoder of a fresh policy, `auto`, `image` or `vector`. The Q-functions use the policy's
+            kind of encoder.
+        learning_rate: Step size of Adam for Q-functions, policy and log α.
+        gamma: Discount γ.
+        tau: Step size τ of the target networks' moving average.
+        batch_size: Transitions per gradient step on each process.
+        updates_per_step: Gradient steps per environment step of a process; may be below 1.
+        buffer_size: Number of transitions kept on each process; `Replay` documents the memory they take.
+        learning_starts: Environment steps before the first gradient step.
+        random_steps: Environment steps with uniformly random actions at the start, rounded up to whole rounds; by
+            default `learning_starts` for a fresh policy and 0 for one that was trained before.
+        warmup_steps: Environment steps after `learning_starts` in which only the Q-functions learn, rounded up to whole
+            rounds, if the given policy was trained before.
+        temperature: Initial temperature α.
+        learn_temperature: Adjust α toward the target entropy; `false` keeps it constant.
+        target_entropy: Target entropy H̄ in nats. By default minus the number of action dimensions for continuous
+            actions, in units of half the action range, and 0.98 log(number of actions) for discrete ones.
+        kl_coefficient: Weight c_KL of the exact divergence from the starting policy, if that was trained before.
+        max_grad_norm: Largest norm of the Q-functions' gradient, and of that of policy and temperature; infinity
+            disables clipping.
+        normalize_observations: Standardize observations by running statistics, unless the given policy has its own.
+        compile: Compile both gradients; costs a minute at the start and makes each step faster.
+
+    Raises:
+        ConfigError: An argument is out of range, or SAC cannot train this kind of policy.
     """
 
     replays = True
@@ -252,22 +275,22 @@ class SAC(Learner[Round]):
             )
         if not isinstance(policy, StochasticPolicy):
             raise ConfigError(
-                f"SAC improves a {cls.__name__}, not a {type(policy).__name__}; train that one first, by "
+                f"SAC needs a {cls.__name__}, not a {type(policy).__name__}; train that kind of policy first, with "
                 f"--model.policy=lit_imitation.{cls.__name__}"
             )
         self.policy = policy
         if isinstance(action_space, Discrete):
-            self.act_dim, outputs, usual = 0, int(action_space.n), 0.98 * math.log(int(action_space.n))
+            self.act_dim, outputs, default_entropy = 0, int(action_space.n), 0.98 * math.log(int(action_space.n))
         else:
             self.act_dim, outputs = math.prod(action_space.shape or ()), 1
-            usual = -float(self.act_dim)
+            default_entropy = -float(self.act_dim)
         self.critic = QFunctions(
             observation_space, self.act_dim, outputs, hidden_sizes, activation, encoder=policy.encoder.kind
         )
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
         self.initial_temperature = temperature
-        self.target_entropy = usual if target_entropy is None else target_entropy
+        self.target_entropy = default_entropy if target_entropy is None else target_entropy
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.kl_coefficient = kl_coefficient
         self.learning_rate, self.gamma, self.tau, self.batch_size = learning_rate, gamma, tau, batch_size
@@ -276,68 +299,70 @@ class SAC(Learner[Round]):
         self.random_steps = (0 if given else learning_starts) if random_steps is None else random_steps
         self.replay = Replay(buffer_size)
         self.env_steps = 0
-        """Transitions of all processes so far."""
+        """Number of transitions of all processes so far."""
         standardize = policy.encoder.standardize
         fitted = standardize is not None and standardize.fitted
-        moves = standardize is not None and normalize_observations and not fitted
-        self.moments = RunningMoments(policy.encoder.out_features) if moves else None
-        if fitted and standardize is not None:  # the policy was trained with these: to move them would change it
-            for its in (self.critic.encoder.standardize, self.target.encoder.standardize):
-                assert its is not None
-                its.load_state_dict(standardize.state_dict())
+        update = standardize is not None and normalize_observations and not fitted
+        self.moments = RunningMoments(policy.encoder.out_features) if update else None
+        if fitted and standardize is not None:  # the policy was trained with these; updates would change the policy
+            for copy in (self.critic.encoder.standardize, self.target.encoder.standardize):
+                assert copy is not None
+                copy.load_state_dict(standardize.state_dict())
 
     @property
     def acts_at_random(self) -> bool:
-        """While `random_steps` last."""
+        """Whether fewer than `random_steps` environment steps were taken."""
         return self.env_steps < self.random_steps
 
     def optimizers(self) -> list[Optimizer]:
-        """One Adam for the Q-functions, one for policy and temperature."""
-        if not self.learn_temperature:  # what a checkpoint says of it is no more than what was set then
+        """Create one Adam for the Q-functions and one for policy and temperature."""
+        if not self.learn_temperature:  # a constant α is today's argument, not the value in a checkpoint
             self.temperature.log_alpha.data.fill_(math.log(self.initial_temperature))
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
         clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
         common = (self.learning_rate, 1e-8, clipping)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
-        self.critic_descent = Descent(critic_loss, critic.parameters(), *common, compiled=self.compile_gradient)
+        self.critic_descent = Descent(
+            critic_loss, critic.parameters(), *common, traced=is_traceable(critic_loss), compiled=self.compile_gradient
+        )
         policy_loss = PolicyLoss(policy, critic, temperature, self.target_entropy, self.start, self.kl_coefficient)
-        learning = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
-        self.policy_descent = Descent(policy_loss, learning, *common, compiled=self.compile_gradient)
+        parameters = [*policy.parameters(), *(temperature.parameters() if self.learn_temperature else ())]
+        self.policy_descent = Descent(
+            policy_loss, parameters, *common, traced=is_traceable(policy_loss), compiled=self.compile_gradient
+        )
         self.target_vector = flatten_parameters(list(self.target.parameters()))
         return [self.critic_descent.optimizer, self.policy_descent.optimizer]
 
     @property
     def descents(self) -> Sequence[Descent]:
-        """Those of the critics and of the policy."""
+        """The `Descent` of the Q-functions and that of policy and temperature, once they exist."""
         return [self.critic_descent, self.policy_descent] if hasattr(self, "policy_descent") else []
 
     def explorer(self) -> Explorer:
-        """The policy's, behind the random steps."""
-        return _RandomFirst(self)
+        """An actor that takes uniformly random actions for `random_steps`, and the policy's afterwards."""
+        return _RandomStartExplorer(self)
 
     @without_autocast
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
-        """Take in one round `[time, env]`, and do the gradient steps that are due."""
+        """Store one round `[time, env]`, and take the gradient steps that are due."""
         rollout, valid, _ = experience
         self.replay.add(rollout, valid)
         if self.moments is not None:
-            observe(
-                self.moments, rollout.observation, valid, self.policy.encoder, self.critic.encoder, self.target.encoder
-            )
+            encoders = (self.policy.encoder, self.critic.encoder, self.target.encoder)
+            update_statistics(self.moments, rollout.observation, valid, *encoders)
         before = self.env_steps
-        self.env_steps += int(all_reduce(valid.sum()))  # every process takes as many gradient steps
-        steps = self._due(self.env_steps) - self._due(before)
-        warm = self.env_steps <= self.learning_starts + self.warmup_steps
+        self.env_steps += int(all_reduce(valid.sum()))  # a global count: all processes take the same number of steps
+        steps = self._count_due_steps(self.env_steps) - self._count_due_steps(before)
+        warming_up = bool(self.warmup_steps) and self.env_steps <= self.learning_starts + self.warmup_steps
         critic_sums = torch.zeros(len(CRITIC_STATISTICS), device=valid.device)
         policy_sums = torch.zeros(len(POLICY_STATISTICS), device=valid.device)
         stream = rank_generator(valid.device)
-        indices = self.replay.draw(steps, self.batch_size, generator=stream)
+        minibatches = self._minibatches(steps, stream)
         noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
-        for index, (next_noise, own_noise) in zip(indices, noise, strict=True):
-            batch = self._rewarded(self.replay.rows(index))
+        for batch, (next_noise, own_noise) in zip(minibatches, noise, strict=True):
             critic_sums += self.critic_descent.step(*batch, next_noise)
-            if not (warm and self.warmup_steps):
+            if not warming_up:
                 policy_sums += self.policy_descent.step(batch.observation, own_noise)
             self.target_vector.lerp_(self.critic_descent.vector.detach(), self.tau)
         self.rounds += 1
@@ -345,30 +370,31 @@ class SAC(Learner[Round]):
         if not steps:
             return {}
         logged = dict(zip(CRITIC_STATISTICS, critic_sums / steps, strict=True))
-        if not (warm and self.warmup_steps):
+        if not warming_up:
             logged |= dict(zip(POLICY_STATISTICS[1:], policy_sums[1:] / steps, strict=True))
         return logged
 
     def state(self) -> dict[str, Any]:
-        """The replay buffer of every process, on the first of them, and the count of steps."""
+        """The replay buffers of all processes, gathered on the first, and the number of environment steps."""
         return {"env_steps": self.env_steps, "replay": gather_to_first(self.replay.state())}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse.
+        """Restore what `state` returned.
 
         Raises:
-            ConfigError: the checkpoint is that of another number of processes.
+            ConfigError: The checkpoint was written by another number of processes.
         """
         replay, world = state["replay"], world_size()
         if len(replay) != world:
             raise ConfigError(
-                f"the checkpoint holds the replay buffers of {len(replay)} processes; go on with as many, not {world}"
+                f"the checkpoint holds the replay buffers of {len(replay)} processes; resume with {len(replay)}, not "
+                f"{world}"
             )
         self.env_steps = state["env_steps"]
         self.replay.load_state(replay[rank()], self.policy.device)
 
     def random_action(self, count: int) -> Tensor:
-        """`[count, *act]`, uniform over the action space."""
+        """Sample actions `[count, *act]` uniformly from the action space."""
         policy, device = self.policy, self.policy.device
         if isinstance(policy, CategoricalPolicy):
             space = policy.action_space
@@ -377,12 +403,26 @@ class SAC(Learner[Round]):
         assert isinstance(policy, SquashedGaussianPolicy | GaussianPolicy)
         return policy.to_action(2.0 * torch.rand(count, policy.act_dim, device=device) - 1.0)
 
-    def _due(self, env_steps: int) -> int:
-        """Gradient steps that are due after so many environment steps of all processes."""
+    def _count_due_steps(self, env_steps: int) -> int:
+        """Total of gradient steps due after `env_steps` environment steps of all processes."""
         return int(self.updates_per_step * max(0, env_steps - self.learning_starts) / world_size())
 
-    def _rewarded(self, batch: Replayed) -> Replayed:
-        """The same with the rewards that `reward` gives now, if there is one."""
+    def _minibatches(self, steps: int, generator: torch.Generator | None) -> Iterator[ReplayBatch]:
+        """One minibatch per gradient step: replayed transitions, half replaced by `demonstrations` if there are any."""
+        if self.demonstrations is None:
+            indices = self.replay.draw(steps, self.batch_size, generator=generator)
+            return (self._relabel_rewards(self.replay.rows(index)) for index in indices)
+        expert, weight, half = self.demonstrations, self.demonstrations.weight, self.batch_size // 2
+        expert_batch = ReplayBatch.from_transitions(expert)
+        own = self.replay.draw(steps, self.batch_size - half, generator=generator)
+        expert_rows = sample_rows(len(expert), steps * half, own.device, weight, generator).view(steps, half)
+        return (
+            self._relabel_rewards(self.replay.rows(own_index)).concatenate(expert_batch.rows(expert_index))
+            for own_index, expert_index in zip(own, expert_rows, strict=True)
+        )
+
+    def _relabel_rewards(self, batch: ReplayBatch) -> ReplayBatch:
+        """Replace the rewards of a batch by those of `reward`, if that is set."""
         if self.reward is None:
             return batch
         unknown = torch.zeros_like(batch.terminated)
@@ -391,15 +431,15 @@ class SAC(Learner[Round]):
             return batch._replace(reward=self.reward(transitions))
 
 
-class _RandomFirst(Explorer):
-    """Uniformly random actions while `random_steps` last, and then the policy's."""
+class _RandomStartExplorer(Explorer):
+    """Takes uniformly random actions for the learner's `random_steps`, and the policy's afterwards."""
 
     def __init__(self, sac: SAC) -> None:
         super().__init__(sac.policy)
         self.sac = sac
 
     def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
-        """Draw actions `[B, *act]`, uniformly while the random steps last."""
+        """Choose actions `[B, *act]` for observations `[B, *obs]`."""
         if not self.sac.acts_at_random:
             return super().act(observation)
         action = self.sac.random_action(len(observation))

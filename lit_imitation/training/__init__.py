@@ -1,1 +1,1 @@
-"""What surrounds a method: command line, run directory, progress, logging, checkpoints, repeated runs."""
+"""Everything around a training run: command line, run directory, progress, logging, checkpoints, repeated runs."""

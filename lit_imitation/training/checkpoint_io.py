@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there."""
+"""Atomic writing and safe reading of checkpoints."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lit_imitation.utils.files import atomic_write, check_local
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill during the write leaves the previous checkpoint whole.
+    """Writes a checkpoint next to its target and renames it, so that a kill cannot damage the previous checkpoint.
 
-    Lightning's own writes to the system's temporary folder first, and moves: a copy, where that is another disk.
+    Lightning's own plugin moves the file from the system's temporary folder, which is not atomic across disks.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to `path`."""
+        """Write `checkpoint` to `path` atomically."""
         check_local(str(path), "checkpoint")
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -31,21 +31,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint whose members agree with their checksums; nothing in it is executed.
+        """Read a checkpoint, verify its checksums, and execute nothing in it.
 
         Raises:
-            ConfigError: a URL, no checkpoint, damaged, or with optimizer states that are no numbers.
+            ConfigError: The path is a URL, the file is damaged or not a checkpoint, or optimizer states are not
+                ordinary numbers.
         """
         checkpoint = read_checkpoint(path)
         if not isinstance(checkpoint.get("state_dict", {}), dict):
-            raise ConfigError(f"{path} holds a state_dict that is no dictionary")
-        for key in ("optimizer_states", "current_model_state"):  # an average of weights keeps the last ones there
+            raise ConfigError(f"{path} holds a state_dict that is not a dictionary")
+        for key in ("optimizer_states", "current_model_state"):  # the latter holds weights before averaging
             _check_numbers(checkpoint.get(key), f"{path}: {key}")
         return checkpoint
 
 
 def _check_numbers(held: Any, what: str) -> None:
-    """Raise `ConfigError` for a tensor that is complex, or holds NaN, or is larger than what is stored of it."""
+    """Raise `ConfigError` for a tensor that is complex, contains NaN, or exceeds its stored data."""
     if isinstance(held, dict):
         for key, value in held.items():
             _check_numbers(value, f"{what}.{key}")

@@ -1,4 +1,4 @@
-"""Read the configuration in a checkpoint from someone else: data only, never code."""
+"""Safe reading of the configuration in an untrusted checkpoint."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.utils.trust import is_trusted, is_url, public_names, refuse_url, untrusted_error
 
 MOST_NODES, MOST_CHARACTERS, MOST_BRACKETS = 10_000, 2**18, 1_000
-"""Size of a configuration inside a checkpoint, in values, characters and brackets; ours have about a hundred values."""
+"""Limits on a checkpoint's configuration, in values, characters and brackets; typical ones have a hundred values."""
 
 
 def read_config(text: object, file: object) -> dict[str, Any]:
-    """The configuration that a checkpoint carries, as far as it may be used: seed, model and data.
+    """Read seed, model and data from a checkpoint's configuration.
 
     Args:
-        text: what the checkpoint holds.
-        file: the checkpoint, for messages.
+        text: Configuration in the checkpoint, as YAML.
+        file: Path of the checkpoint, for messages.
 
     Returns:
-        Primitives that can be given to `--config`.
+        Primitives that `--config` accepts.
 
     Raises:
-        ConfigError: not a configuration, or it names what only the person may name.
+        ConfigError: The text is not a configuration, or it names code or files that need `--trust true`.
     """
     if not isinstance(text, str) or len(text) > MOST_CHARACTERS:
         raise ConfigError(f"{file} holds a configuration that is not text of at most {MOST_CHARACTERS} characters")
-    if max(text.count(sign) for sign in ("[", "{", "- -")) > MOST_BRACKETS:  # which YAML's reader takes minutes for
+    if max(text.count(sign) for sign in ("[", "{", "- -")) > MOST_BRACKETS:  # YAML's reader would take minutes
         raise ConfigError(f"{file} holds a configuration of more than {MOST_BRACKETS} nested values")
     try:
         config = yaml.safe_load(text)
@@ -43,7 +43,7 @@ def read_config(text: object, file: object) -> dict[str, Any]:
     if is_trusted():
         return kept
     if not isinstance(kept.get("seed_everything", 0), int):
-        raise ConfigError(f"{file} holds a seed_everything that is no number")
+        raise ConfigError(f"{file} holds a seed_everything that is not a whole number")
     for part in ("model", "data"):
         if part in kept and not (isinstance(kept[part], dict) and "class_path" in kept[part]):
             raise untrusted_error(file, repr(kept[part])[:100], part)
@@ -54,10 +54,10 @@ def read_config(text: object, file: object) -> dict[str, Any]:
 
 
 class _Reader:
-    """Copies an untrusted configuration, and stops at the first thing that could make the parser run or read more.
+    """Copies an untrusted configuration, and raises at the first value that could make the parser run or read more.
 
-    A parser of class paths imports any dotted name, and opens any string that is the name of a file. So strings have
-    to be words, except under the keys that are known to hold paths.
+    The parser of class paths imports any dotted name, and opens any string that names a file. Strings must therefore
+    be plain words, except under keys that hold paths.
     """
 
     def __init__(self, file: object) -> None:
@@ -104,7 +104,7 @@ class _Reader:
         elif key == "demonstrations":
             if value.startswith("hf:") and not os.path.isdir(os.path.expanduser(value[3:])):
                 raise ConfigError(
-                    f"{self.file} names {value} ({where}), which would be fetched; name it yourself with "
+                    f"{self.file} names {value} ({where}), which would be downloaded; name it yourself with "
                     "--data.demonstrations, or add --trust true"
                 )
         elif key in ("start", "reward") and value not in self.public and not _is_word(value):
@@ -114,7 +114,7 @@ class _Reader:
         return value
 
     def inert(self, value: str, where: str) -> None:
-        """Refuse what the parser would replace by what it reads: YAML inside the text, or a text file of that name."""
+        """Raise for text that the parser would replace: YAML inside the text, or the name of a text file."""
         try:
             nested = isinstance(yaml.safe_load(value), dict | list)
         except (yaml.YAMLError, ValueError):
@@ -137,7 +137,7 @@ class _Reader:
             raise untrusted_error(self.file, value, where)
 
     def plain(self, value: Any, where: str) -> Any:
-        """Arguments of an environment: numbers, words, and lists and dictionaries of them; none names a file."""
+        """Copy arguments of an environment: numbers, words, and lists and dictionaries of them, but no file names."""
         self.count()
         if isinstance(value, dict):
             return {key: self.plain(one, f"{where}.{key}") for key, one in value.items()}
@@ -158,5 +158,5 @@ class _Reader:
 
 
 def _is_word(value: str) -> bool:
-    """Whether no parser takes it for a class: `tanh`, `4x4`, `1e-3`."""
+    """Whether the parser reads `value` as a word or number, like `tanh`, `4x4` or `1e-3`, and not as a class."""
     return re.fullmatch(r"[a-z0-9][A-Za-z0-9_+-]*|[+-]?[0-9.]+(e[+-]?[0-9]+)?", value) is not None

@@ -1,4 +1,4 @@
-"""`metrics.csv`, the log that needs no account and no network."""
+"""Logger that writes `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lit_imitation.utils.files import atomic_write, with_path
 
 
 class MetricsCSV(Logger):
-    """Writes `DIR/metrics.csv`, one row a logging call, and goes on where an interrupted run stopped.
+    """Writes `DIR/metrics.csv`, one row per logging call, and continues the file of an interrupted run.
 
-    Lightning's own CSV logger starts the file anew when a run is resumed. Here rows are added to a file that is there,
-    unless `rewind` says otherwise: a test in the directory of its run does not cost the run its log.
+    Lightning's own CSV logger overwrites the file when a run is resumed. This one appends to an existing file unless
+    `rewind` is called, so that a test in the directory of a run keeps the run's log.
 
     Args:
-        save_dir: the run's directory.
+        save_dir: Directory of the run.
     """
 
     def __init__(self, save_dir: str) -> None:
@@ -36,12 +36,12 @@ class MetricsCSV(Logger):
 
     @property
     def name(self) -> str:
-        """None of its own: files lie in the run's directory itself."""
+        """Empty: files are directly in the run's directory."""
         return ""
 
     @property
     def version(self) -> str:
-        """None of its own."""
+        """Empty: runs have directories instead of versions."""
         return ""
 
     @property
@@ -56,28 +56,28 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: `config.yaml` has them all."""
+        """Do nothing: `config.yaml` has the hyper-parameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Add a row."""
+        """Add a row; every 100 rows are written at once."""
         self._pending.append({"step": step, **{k: float(v) for k, v in metrics.items()}})
         if len(self._pending) >= 100:
             self.flush()
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is pending."""
+        """Write pending rows."""
         self.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is pending; after a failure as far as that works, so that the failure is what is reported."""
+        """Write pending rows. After a failure, ignore errors of writing, so that the failure itself is reported."""
         with suppress(OSError) if status == "failed" else nullcontext():
             self.flush()
 
     def flush(self) -> int:
-        """Write what is pending and return the number of rows in the file."""
+        """Write pending rows and return the number of rows in the file."""
         if not self._pending:
             return self._rows
         if not self._columns and self.path.exists():
@@ -99,10 +99,10 @@ class MetricsCSV(Logger):
         return self._rows
 
     def rewind(self, rows: int) -> None:
-        """Keep the first `rows` rows of an existing file and go on after them."""
+        """Keep the first `rows` rows of an existing file and continue after them."""
         kept = self._read()[:rows] if self.path.exists() else []
         self._pending, self._rows = [], len(kept)
-        # A column that only later rows had would not be there yet.
+        # Drops columns that first appear in later rows.
         self._columns = [c for c in (kept[0] if kept else {}) if any(row[c] for row in kept)]
         if kept:
             self._rewrite([{c: row[c] for c in self._columns} for row in kept], self._columns)
@@ -116,7 +116,7 @@ class MetricsCSV(Logger):
         try:
             with self.path.open("a", newline="") as file:
                 file.write(text.getvalue())
-        except OSError as error:  # a full disk: half a row would be read as one
+        except OSError as error:  # the disk is full: half a row would be read as a whole one
             with suppress(OSError):
                 os.truncate(self.path, size)
             raise with_path(error, self.path) from error

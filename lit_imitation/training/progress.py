@@ -1,4 +1,4 @@
-"""Progress of the Trainer: a bar in a terminal, lines in a file or a pipe."""
+"""Progress display of the Trainer: bars in a terminal, lines in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ NAMES = {"val/return_mean": "return", "val/loss": "val_loss"}
 
 
 class RoundFigures:
-    """Mean return of the episodes that ended in the last round in which any did, and environment steps a second.
+    """Mean return of the episodes that ended most recently, and environment steps per second.
 
-    Figures for people alone: a rate in `metrics.csv` would be another each time.
+    These figures are displayed only: a rate in `metrics.csv` would differ between identical runs.
     """
 
     def __init__(self) -> None:
@@ -31,11 +31,11 @@ class RoundFigures:
         self._steps, self._started = 0, 0.0
 
     def start(self, module: LightningModule) -> None:
-        """Start the clock: evaluation in between is not counted."""
+        """Start the clock, so that evaluation between rounds is not counted."""
         self._started, self._steps = time.perf_counter(), getattr(module, "env_steps", 0)
 
     def update(self, module: LightningModule, batch: Any) -> None:
-        """Take what came out of a round; other batches have no such figures."""
+        """Update the figures from a round; ignores other kinds of batches."""
         if not isinstance(batch, Round) or not isinstance(module, Method):
             return
         now, steps = time.perf_counter(), module.env_steps
@@ -47,14 +47,14 @@ class RoundFigures:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Bars that show the return of the last evaluation while training, and of the episodes so far while rolling out.
+    """Progress bars with the last evaluation's return during training, and the mean return so far during rollouts.
 
-    Where a batch is a round of rollouts, also the mean return of the episodes that ended in it (in the last one in
-    which any did) and the environment steps a second, learning included.
+    Where batches are rounds, the bar also shows the mean return of the episodes that ended most recently, and the
+    environment steps per second, with the time of learning included.
 
     Args:
-        refresh_rate: batches between updates; a bar redrawn for every batch would take as long as the batch. Rounds
-            are all shown.
+        refresh_rate: Batches between updates of the bar, because drawing takes as long as a small batch. Rounds always
+            update the bar.
     """
 
     def __init__(self, refresh_rate: int = 50) -> None:
@@ -70,7 +70,7 @@ class ProgressBar(TQDMProgressBar):
         return metrics | self._round.figures
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show each batch if it is a round."""
+        """Update the bar with every batch if batches are rounds."""
         super().on_train_start(trainer, pl_module)
         if not pl_module.automatic_optimization:
             self._refresh_rate = min(self._refresh_rate, 1)
@@ -81,17 +81,25 @@ class ProgressBar(TQDMProgressBar):
         self._round.start(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Show what came out of a round."""
+        """Show the figures of a round."""
         self._round.update(pl_module, args[1])
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
 
     def init_predict_tqdm(self) -> Tqdm:
-        """None: prediction is one batch, whose episodes have a bar of their own."""
+        """Disable Lightning's bar: prediction is one batch, and its episodes have their own bar."""
         return Tqdm(disable=True)
 
     @contextmanager
     def collecting(self, description: str, rollout: Episodes) -> Iterator[Callable[[Episode], None]]:
-        """A bar below that of training, while `rollout` runs; what it yields is to hear of each finished episode."""
+        """Show a bar below the training bar while `rollout` runs.
+
+        Args:
+            description: Label of the bar.
+            rollout: Episodes or steps that are collected.
+
+        Yields:
+            A function to call with each finished episode.
+        """
         self._start_evaluation()
         bar = Tqdm(
             desc=description,
@@ -110,7 +118,7 @@ class ProgressBar(TQDMProgressBar):
 
         try:
             yield progress
-            if isinstance(rollout, Steps):  # those of episodes that were cut as well
+            if isinstance(rollout, Steps):  # includes steps of unfinished episodes
                 self._steps = len(rollout)
                 self._show(bar)
                 bar.update(len(rollout) - bar.n)
@@ -135,33 +143,33 @@ class ProgressBar(TQDMProgressBar):
         bar.set_postfix_str(f"{mean}steps/s={rate:,.0f}", refresh=False)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
+        """Start counting episodes and steps."""
         super().on_validation_start(trainer, pl_module)
         self._start_evaluation()
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start counting."""
+        """Start counting episodes and steps."""
         super().on_test_start(trainer, pl_module)
         self._start_evaluation()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Show the return of the episodes so far."""
+        """Show the mean return of the episodes so far."""
         self._show_episode(self.val_progress_bar, args[1])
         super().on_validation_batch_end(trainer, pl_module, *args, **kwargs)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Show the return of the episodes so far."""
+        """Show the mean return of the episodes so far."""
         self._show_episode(self.test_progress_bar, args[1])
         super().on_test_batch_end(trainer, pl_module, *args, **kwargs)
 
 
 class ProgressLines(Progress):
-    """A line after each epoch, for output that goes to a file or a pipe, where a bar would be drawn over and over.
+    """Prints a line after each epoch, for output to a file or a pipe, where a bar would repeat itself.
 
-    An epoch of long rounds has lines of its own.
+    Long rounds get lines within the epoch.
 
     Args:
-        seconds: shortest time between two lines; the last epoch always has one.
+        seconds: Shortest time between two lines; the last epoch always gets one.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
@@ -172,15 +180,15 @@ class ProgressLines(Progress):
         self._enabled = True
 
     def disable(self) -> None:
-        """Say nothing, as on every process but the first."""
+        """Print nothing; Lightning calls this on all processes except the first."""
         self._enabled = False
 
     def enable(self) -> None:
-        """The inverse."""
+        """Print lines again."""
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The first line comes after a while, not at once."""
+        """Start the clock, so that the first line is not printed at once."""
         self._said = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -188,14 +196,14 @@ class ProgressLines(Progress):
         self._round.start(pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """A line within an epoch, where its rounds take long."""
+        """Print a line within an epoch if its rounds take long."""
         self._round.update(pl_module, args[1])
         batch, batches = args[2] + 1, trainer.num_training_batches
         if isinstance(args[1], Round) and batch < batches and time.monotonic() - self._said > self.seconds:
             self._say(trainer, self._round.figures, f", round {batch}/{batches}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A line with what the evaluation said."""
+        """Print a line with the metrics of the epoch."""
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         if last or time.monotonic() - self._said > self.seconds:
             metrics = {NAMES.get(k, k): v for k, v in self.get_metrics(trainer, pl_module).items() if k != "v_num"}
@@ -203,13 +211,21 @@ class ProgressLines(Progress):
             self._say(trainer, shown | self._round.figures, "")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that the episodes are played now, which may take a while."""
+        """Announce the test, which may take a while."""
         if self._enabled:
             print("testing the policy", flush=True)
 
     @contextmanager
     def collecting(self, description: str, rollout: Episodes) -> Iterator[Callable[[Episode], None]]:
-        """A line after `rollout` ran; what it yields is to hear of each finished episode."""
+        """Print a line after `rollout` ran.
+
+        Args:
+            description: Start of the line.
+            rollout: Episodes or steps that are collected.
+
+        Yields:
+            A function to call with each finished episode.
+        """
         returns: list[float] = []
         yield lambda episode: returns.append(episode.episode_return)
         if self._enabled and time.monotonic() - self._said > self.seconds:

@@ -1,4 +1,4 @@
-"""The recipes that come with the package: finding one by its name, and listing them all."""
+"""The recipes that come with the package: lookup by name, and a list of all."""
 
 from __future__ import annotations
 
@@ -16,38 +16,44 @@ FOLDER = Path(__file__).parents[1] / "configs"
 """In a checkout a link to the top-level `configs`; in a wheel a copy of it."""
 
 OVERLAYS = "trainer"
-"""The subfolder of settings that stack behind a recipe."""
+"""Subfolder of the overlays, which are settings to put after a recipe."""
 
 
 class Recipe(NamedTuple):
-    """What the list of recipes says about one."""
+    """One entry of the list of recipes."""
 
     name: str
-    """`bc/lunar_lander`, as `--config` takes it."""
+    """Name that `--config` accepts, like `bc/lunar_lander`."""
     task: str
-    """The environment's id; empty for an overlay."""
+    """Id of the environment; empty for an overlay."""
     method: str
+    """Name of the method; empty for an overlay."""
     score: str
-    """Measured, by the recipe's first comment: the normalized score, or the return where no expert is compared with."""
+    """Measured score, from the recipe's first comment: the normalized score, or the return if it has no expert."""
     time: str
-    """Of a run, by the same comment."""
+    """Duration of a run, from the same comment."""
     text: str
-    """The first line of the comment."""
+    """First line of the comment."""
 
 
 def recipe_files() -> dict[str, Path]:
-    """The files of all recipes and overlays by their names."""
+    """Files of all recipes and overlays by name."""
     return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.glob("*/*.yaml"))}
 
 
 def find_recipe(name: str) -> str:
-    """The file that `--config name` means.
+    """Find the file that `--config name` means.
 
-    A file of that path comes first, with or without `.yaml`; then the recipe of that name. Text that is itself YAML is
-    returned as it is.
+    A file of that path takes precedence, with or without `.yaml`, over the recipe of that name.
+
+    Args:
+        name: Path of a file, name of a recipe, or YAML text.
+
+    Returns:
+        Path of the file; YAML text is returned unchanged.
 
     Raises:
-        ConfigError: neither a file nor a recipe; the text names similar recipes.
+        ConfigError: The name is neither a file nor a recipe; the message names similar recipes.
     """
     if "\n" in name or name.lstrip().startswith("{"):
         return name
@@ -63,12 +69,12 @@ def find_recipe(name: str) -> str:
     similar += [known for known in get_close_matches(wanted, files, n=3) if known not in similar]
     near = f"did you mean {' or '.join(similar)}? " if similar else ""
     raise ConfigError(
-        f"--config {name}: no such file, and no recipe of that name; {near}`lit-imitation recipes` lists the recipes"
+        f"--config {name}: no file or recipe has that name; {near}`lit-imitation recipes` lists the recipes"
     )
 
 
-def with_recipes_found(arguments: list[str]) -> list[str]:
-    """Command-line arguments in which every `--config NAME` names a file."""
+def resolve_recipes(arguments: list[str]) -> list[str]:
+    """Replace every `--config NAME` among command-line arguments by the recipe's file."""
     found = list(arguments)
     for i, argument in enumerate(arguments):
         option, assigned, value = argument.partition("=")
@@ -82,7 +88,7 @@ def with_recipes_found(arguments: list[str]) -> list[str]:
 
 
 def read_recipe(name: str) -> Recipe:
-    """One entry of the list."""
+    """Read the list entry of one recipe."""
     content = recipe_files()[name].read_text(encoding="utf-8")
     comment = " ".join(line.lstrip("# ") for line in content.splitlines() if line.startswith("#"))
     measured = comment.partition("Measured, ")[2]
@@ -101,7 +107,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 def _method(config: dict[str, Any]) -> str:
-    """`BC`, `DAgger`, `GAIL`, …; of reinforcement learning its learner."""
+    """Name of a recipe's method, like `BC`, `DAgger` or `GAIL`; for reinforcement learning, that of its learner."""
     model, trainer = config["model"], config.get("trainer", {})
     if any("DAgger" in callback["class_path"] for callback in trainer.get("callbacks", [])):
         return "DAgger"
@@ -113,10 +119,10 @@ def _method(config: dict[str, Any]) -> str:
 
 
 def listing(pattern: str = "") -> str:
-    """A table of the recipes whose name, task or method contains `pattern`, then the overlays.
+    """Table of the recipes whose name, task or method contains `pattern`, followed by the overlays.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: No recipe or overlay matches.
     """
     every = [read_recipe(name) for name in recipe_files()]
     chosen = [one for one in every if pattern.lower() in " ".join((one.name, one.task, one.method)).lower()]
@@ -131,6 +137,6 @@ def listing(pattern: str = "") -> str:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
         ]
     if overlays:
-        lines += [""] * bool(lines) + ["stacked behind a recipe with a second --config:"]
+        lines += [""] * bool(lines) + ["overlays, added after a recipe with a second --config:"]
         lines += [f"{one.name:20}{one.text}" for one in overlays]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
-"""A recipe over several seeds, each in a process of its own, and one table of what came out.
+"""Runs a recipe for several seeds, each in its own process, and aggregates the results.
 
-A folder of repeats holds `repeat.json` (what was asked), `seed_S/` (a run's folder and its `log.txt`) for each seed,
-and, once all are through, `aggregate.json`. Calling again with the same request goes on where the last call stopped:
-seeds with a summary are read, seeds with a checkpoint continue from it, the rest start anew.
+A folder of repeats holds `repeat.json` (the request), `seed_S/` (the run's files and its `log.txt`) for each seed, and,
+once all seeds are done, `aggregate.json`. A second call with the same request continues: seeds with a summary are read,
+seeds with a checkpoint resume from it, and the remaining seeds start from the beginning.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.statistics import Scale, interquartile_mean, stratified_score_interval
 
 SCORES = ("return_mean", "return_iqm", "normalized_score")
-"""The fields of a summary that are aggregated with intervals; of these only the last may be null."""
+"""Fields of a summary that are aggregated with intervals; only the last may be null."""
 
 _REFERENCES = ("expert_return", "expert_return_error", "random_return", "random_return_error")
 _AVERAGES = (*_REFERENCES, "env_steps", "gradient_steps", "wall_seconds")
 _OURS = ("--config", "--seed_everything", "--trainer.default_root_dir", "--ckpt_path")
 _GRACE_SECONDS = 60.0
 LARGEST_SUMMARY = 2**24
-"""Bytes of a summary; DAgger's, with its rounds, has some thousand."""
+"""Largest size of a summary in bytes; DAgger's, with one entry per round, has a few thousand."""
 _TAIL_LINES = 20
 
 
@@ -57,27 +57,28 @@ def repeat(
 ) -> dict[str, Any]:
     """Fit the recipe `config` with the seeds `first_seed … first_seed + seeds − 1`, `jobs` at a time.
 
-    A seed that fails does not stop the others. On SIGINT or SIGTERM the runs get SIGTERM, which has them write a
-    checkpoint, and are waited for (a minute at most; a second signal kills them at once). To catch these signals it
-    must be called from the main thread.
+    A seed that fails does not stop the others. On SIGINT or SIGTERM, all runs receive SIGTERM, which makes them write a
+    checkpoint. They get a minute to end; a second signal kills them at once. Signals are only caught in the main
+    thread, so call this function there.
 
     Args:
-        config: recipes to stack, names or files, as for `fit --config`.
-        seeds: how many; more than in an earlier call adds to it.
-        jobs: processes at a time. Each gets its share of the cores as `OMP_NUM_THREADS`, unless that is set.
-        out: folder for all of it, see the module.
-        overrides: further arguments of `fit`, the same for every seed.
-        first_seed: the lowest seed.
-        trust: whether the runs get `--trust true`.
+        config: Recipes to combine, names or files, as for `fit --config`.
+        seeds: Number of seeds; a larger number than in an earlier call adds seeds.
+        jobs: Number of processes at a time. Each gets its share of the cores as `OMP_NUM_THREADS`, unless that is set.
+        out: Folder of the repeats; see the module.
+        overrides: Further arguments of `fit`, the same for every seed.
+        first_seed: Lowest seed.
+        trust: Pass `--trust true` to the runs.
 
     Returns:
-        `aggregate` over these seeds, with the request under `config` and `overrides`: what `out/aggregate.json` holds.
+        The contents of `out/aggregate.json`: the result of `aggregate`, and the request as `config` and `overrides`.
 
     Raises:
-        ConfigError: a recipe cannot be read, `overrides` sets what is set here, or `out` holds another request.
-        TrainingError: seeds failed; the text names each, how it ended and the end of its log.
-        KeyboardInterrupt: on SIGINT, after the runs have ended.
-        SystemExit: on SIGTERM, likewise.
+        ConfigError: A recipe cannot be read, `overrides` sets an option that `repeat` sets, or `out` holds another
+            request.
+        TrainingError: Seeds failed; the message names each of them, how it ended, and the end of its log.
+        KeyboardInterrupt: SIGINT was received, and the runs have ended.
+        SystemExit: SIGTERM was received, and the runs have ended.
     """
     if seeds < 1 or jobs < 1:
         raise ConfigError(f"--seeds {seeds} --jobs {jobs}: both must be at least 1")
@@ -85,13 +86,13 @@ def repeat(
         raise ConfigError(f"--first_seed {first_seed}: it must be at least 0")
     for argument in overrides:
         if argument.split("=")[0] in _OURS:
-            raise ConfigError(f"{argument}: repeat sets this itself for every seed; leave it out")
-    given = [*overrides, "--trust", "true"] if trust else overrides  # no part of what was asked
+            raise ConfigError(f"{argument}: repeat sets this option for every seed; leave it out")
+    given = [*overrides, "--trust", "true"] if trust else overrides  # trust is not part of the request
     check_local(str(out), "--out")
-    for path in config:  # before anything is written
+    for path in config:  # fails before anything is written
         _read_recipe(path)
     out.mkdir(parents=True, exist_ok=True)
-    hold = FileLock(out / ".lock", str(out), "let that call of repeat end or end it, or name another --out")
+    hold = FileLock(out / ".lock", str(out), "wait for that call of repeat or stop it, or choose another --out")
     try:
         return _repeat(config, seeds, jobs, out, overrides, given, first_seed)
     finally:
@@ -107,8 +108,8 @@ def _repeat(
     given: list[str],
     first_seed: int,
 ) -> dict[str, Any]:
-    """The rest of `repeat`, while the lock on `out` is held."""
-    _claim(out, config, overrides)
+    """Run and aggregate the seeds, while the caller holds the lock on `out`."""
+    _record_request(out, config, overrides)
     summaries: dict[int, dict[str, Any]] = {}
     failures: dict[int, str] = {}
     waiting = list(range(first_seed, first_seed + seeds))
@@ -148,7 +149,7 @@ def _repeat(
         raise SystemExit(128 + received[0])
     if failures:
         texts = "\n\n".join(failures[seed] for seed in sorted(failures))
-        raise TrainingError(f"{len(failures)} of {seeds} seeds failed, {len(summaries)} summaries are kept.\n\n{texts}")
+        raise TrainingError(f"{len(failures)} of {seeds} seeds failed; {len(summaries)} have results.\n\n{texts}")
 
     result = {"config": config, "overrides": overrides, **aggregate([summaries[seed] for seed in sorted(summaries)])}
     write_json(out / "aggregate.json", result)
@@ -156,25 +157,27 @@ def _repeat(
 
 
 def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Put runs' summaries together: per task, that is (method, env_id), over its seeds, and per method over its tasks.
+    """Aggregate the summaries of runs: per task, which is (method, env_id), over seeds, and per method over tasks.
 
-    For each of `SCORES` there is `{values, mean, mean_ci95, iqm, iqm_ci95}`: a value per run, their mean and
-    interquartile mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so what is resampled
-    is the seeds within each; the interval of the normalized score includes the errors of the two returns that it is
-    measured by, which all seeds of a task share. A run without normalized score keeps its null in `values` and counts
-    nowhere else; where no run has one, null stands for the whole score.
+    Each of `SCORES` becomes `{values, mean, mean_ci95, iqm, iqm_ci95}`: one value per run, their mean and interquartile
+    mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so the bootstrap resamples seeds
+    within each task. The interval of the normalized score includes the errors of the expert's and the random return,
+    which all seeds of a task share. A run without a normalized score has null in `values` and is ignored otherwise. If
+    no run has one, the whole score is null.
+
+    Args:
+        summaries: Contents of the runs' `summary.json`.
 
     Returns:
-        `tasks`: in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES`, and the means
-        over seeds of `expert_return, random_return`, their standard errors `…_error`, `env_steps, gradient_steps,
-        wall_seconds` (null where unknown).
-        Versions that differ between seeds are joined by commas.
+        `tasks`: Tasks in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES`, and the
+        means over seeds of `expert_return, random_return`, their standard errors `…_error`, `env_steps,
+        gradient_steps, wall_seconds` (null where unknown). Versions that differ between seeds are joined by commas.
 
-        `overall`: for each method `{env_ids, normalized_score}`, the scores of all its tasks pooled.
+        `overall`: For each method `{env_ids, normalized_score}`, with the scores of all its tasks pooled.
 
     Raises:
-        ValueError: there are no summaries.
-        ConfigError: one seed of a task appears twice.
+        ValueError: There are no summaries.
+        ConfigError: A seed of a task appears twice.
     """
     if not summaries:
         raise ValueError("there are no summaries to aggregate")
@@ -215,7 +218,7 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def table(result: Mapping[str, Any]) -> Table:
-    """What `aggregate` returned, for a person; narrow enough for 80 columns."""
+    """Table of what `aggregate` returned, at most 80 columns wide."""
     rows = Table(title="over seeds, with 95 % bootstrap intervals", box=box.SIMPLE)
     for heading in ("", "mean", "IQM"):
         rows.add_column(heading, no_wrap=True)
@@ -249,14 +252,18 @@ def table(result: Mapping[str, Any]) -> Table:
 
 
 def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of `repeat`; those it does not know are meant for `fit` (`parse_known_args`)."""
+    """Declare the arguments of `repeat`; `parse_known_args` leaves the remaining ones for `fit`."""
     parser.add_argument(
-        "--config", action="append", required=True, metavar="RECIPE", help="name or file; repeat it to stack several"
+        "--config",
+        action="append",
+        required=True,
+        metavar="RECIPE",
+        help="recipe, name or file; repeat the option to combine several",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds (default: 5)")
-    parser.add_argument("--first_seed", type=int, default=0, help="the lowest seed (default: 0)")
-    parser.add_argument("--trust", default="false", choices=["true", "false"], help="given to every run, as for fit")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time (default: 2)")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds (default: 5)")
+    parser.add_argument("--first_seed", type=int, default=0, help="lowest seed (default: 0)")
+    parser.add_argument("--trust", default="false", choices=["true", "false"], help="passed to every run of fit")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes at a time (default: 2)")
     parser.add_argument(
         "--out",
         type=expand_user,
@@ -266,7 +273,12 @@ def add_repeat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_repeat(namespace: argparse.Namespace, extra: list[str]) -> None:
-    """Carry out the parsed command line `namespace`, with `extra` for `fit`, and print the table."""
+    """Run `repeat` with parsed arguments and print the table.
+
+    Args:
+        namespace: Parsed arguments of `repeat`.
+        extra: Remaining arguments, for `fit`.
+    """
     recipe = expand_user(namespace.config[0]).resolve()
     out = namespace.out or Path("runs", "repeat", f"{recipe.parent.name}-{recipe.stem}")
     console = Console()
@@ -274,7 +286,7 @@ def run_repeat(namespace: argparse.Namespace, extra: list[str]) -> None:
         trust = namespace.trust == "true"
         result = repeat(namespace.config, namespace.seeds, namespace.jobs, out, extra, namespace.first_seed, trust)
     except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on from here.")
+        console.print("Stopped. The same command continues from here.")
         raise SystemExit(128 + signal.SIGINT) from None
     console.print(table(result))
     console.print(str(out / "aggregate.json"), soft_wrap=True)
@@ -287,12 +299,12 @@ def _command(config: list[str], seed: int, directory: Path, overrides: list[str]
     return [sys.executable, "-m", "lit_imitation", "fit", *recipes, *overrides, *ours, *last]
 
 
-def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
-    """Write the request to `out`, or see that it is the one already there.
+def _record_request(out: Path, config: list[str], overrides: list[str]) -> None:
+    """Write the request to `out`, or raise `ConfigError` if `out` holds another one.
 
-    Recipes are compared by content, so that moving one or changing its comments makes no other request of it.
+    Recipes are compared by content, so that a moved recipe or a changed comment is the same request.
     """
-    # There and back, since JSON has fewer types than YAML.
+    # The round trip makes types comparable: JSON has fewer of them than YAML.
     request = json.loads(
         json.dumps({"config": [_read_recipe(path) for path in config], "overrides": overrides}, default=str)
     )
@@ -301,20 +313,20 @@ def _claim(out: Path, config: list[str], overrides: list[str]) -> None:
         try:
             before = json.loads(check_file(record, ConfigError, LARGEST_SUMMARY).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{record}: not JSON ({error}); name another --out") from error
+            raise ConfigError(f"{record} is not JSON ({error}); choose another --out") from error
         if before != request:
             old, new = dict(_leaves(before)), dict(_leaves(request))
             differences = [
-                f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
+                f"  {key}: was {old.get(key, 'absent')}, is now {new.get(key, 'absent')}"
                 for key in sorted(old.keys() | new.keys())
                 if old.get(key) != new.get(key)
             ]
             raise ConfigError(
-                f"{out} holds repeats of something else; name another --out or delete it. What differs:\n"
+                f"{out} holds repeats of another request; choose another --out or delete it. Differences:\n"
                 + "\n".join(differences)
             )
     elif any(out.glob("seed_*")):
-        raise ConfigError(f"{out} holds seed_* but no repeat.json to say of what; name another --out")
+        raise ConfigError(f"{out} holds seed_* folders but no repeat.json; choose another --out")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(record, request)
@@ -328,7 +340,7 @@ def _read_recipe(path: str) -> Any:
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The values below `tree` as JSON, each with its dotted path; a list under `config` has one branch a recipe."""
+    """Values below `tree` as JSON, each with its dotted path; a list under `config` has one branch per recipe."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}" if path else key)
@@ -342,21 +354,21 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def _start(
     config: list[str], seed: int, directory: Path, overrides: list[str], threads: int
 ) -> subprocess.Popen[bytes]:
-    import fcntl  # Absent on Windows, where the rest of this module can still be imported.
+    import fcntl  # missing on Windows, where this module can still be imported
 
     directory.mkdir(exist_ok=True)
     with (directory / "log.txt").open("ab") as log:
-        # The run inherits the open log and with it the lock, and keeps it even where this process is killed: a later
-        # call neither deletes the folder under a run that lives on nor starts a second one in it.
+        # The run inherits the open log and thus the lock, and keeps it even if this process is killed. A later call
+        # then neither deletes the folder of a live run nor starts a second run in it.
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(
-                f"seed {seed}: a process of an earlier call still runs in {directory}; let it end or end it, then "
+                f"seed {seed}: a process of an earlier call still runs in {directory}; wait for it or stop it, then "
                 "call again"
             ) from None
         except OSError:
-            pass  # A file system without locks.
+            pass  # the file system has no locks
         resume = (directory / "checkpoints" / "last.ckpt").exists()
         if not resume:
             for left in directory.iterdir():
@@ -367,7 +379,7 @@ def _start(
             log.truncate(0)
         environment = os.environ.copy()
         environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
-        # Else what was printed comes into the log after the traceback, or never where the run is killed.
+        # With buffering, output would reach the log after the traceback, or never if the run is killed.
         environment.setdefault("PYTHONUNBUFFERED", "1")
         return subprocess.Popen(
             _command(config, seed, directory, overrides, resume),
@@ -375,7 +387,7 @@ def _start(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C in a terminal goes to its whole process group; the runs are to get our SIGTERM alone.
+            # Ctrl-C in a terminal reaches the whole process group, but the runs should only get our SIGTERM.
             start_new_session=True,
         )
 
@@ -419,18 +431,18 @@ def _progress() -> Progress:
 
 
 def _cores() -> int:
-    # A container or `taskset` may allow fewer than the machine has; macOS cannot tell.
+    # A container or `taskset` may allow fewer cores than the machine has; macOS does not report it.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _result(directory: Path, seed: int, code: int) -> dict[str, Any]:
-    """The summary of a run that ended with `code`, or a `TrainingError` with the end of its log."""
+    """Summary of a run that ended with `code`; raises `TrainingError` with the end of its log if it failed."""
     log = directory / "log.txt"
     if code == 0:
         try:
             return _read_summary(directory, seed)
         except TrainingError as error:
-            how = f"ended well, but {error}"
+            how = f"ended with exit code 0, but {error}"
     elif code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     else:
@@ -459,7 +471,7 @@ def _read_summary(directory: Path, seed: int) -> dict[str, Any]:
     for field in SCORES:
         value = summary.get(field)
         if not (_is_number(value) or (value is None and field == "normalized_score")):
-            raise TrainingError(f"{path}: {field} is {value!r:.80}, not a number that a return can be")
+            raise TrainingError(f"{path}: {field} is {value!r:.80}, not a number of a possible size")
     versions = summary.get("versions")
     if versions is not None and not isinstance(versions, dict):
         raise TrainingError(f"{path}: versions is a {type(versions).__name__}, not an object")
@@ -467,7 +479,7 @@ def _read_summary(directory: Path, seed: int) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    # Beyond 1e100 means and intervals overflow; and a whole number can be too large to be a float at all.
+    # Means and intervals overflow beyond 1e100, and a whole number can be too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
@@ -477,7 +489,7 @@ def _describe(summary: Mapping[str, Any]) -> str:
 
 
 def _scale(runs: Sequence[Mapping[str, Any]]) -> Scale:
-    """The ends of the normalized score, 0 and 1, with their errors on its own scale."""
+    """The points 0 and 1 of the normalized score, with their errors in units of the score."""
     means = {field: _average([run.get(field) for run in runs]) for field in _REFERENCES}
     expert, expert_error, random, random_error = means.values()
     if expert is None or random is None or expert == random:

@@ -1,4 +1,4 @@
-"""One directory a run: its configuration, checkpoints, metrics, and the summary at the end."""
+"""The directory of a run: configuration, checkpoints, metrics, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from lit_imitation.utils.versions import versions
 class LastCheckpoint(ModelCheckpoint):
     """Writes `checkpoints/last.ckpt` at the end of every epoch, for `--ckpt_path last`.
 
-    Which checkpoint is best is a matter of the recipe's own `ModelCheckpoint`, whose `save_last` would write only when
-    the best changes. This one goes behind it, and so keeps what it knows of the epoch too.
+    A recipe's own `ModelCheckpoint` keeps the best checkpoint, and its `save_last` writes only when the best changes.
+    This callback runs after it, so that the last checkpoint includes its state of the epoch.
     """
 
     def __init__(self) -> None:
@@ -37,17 +37,17 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class RunDirectory(Callback):
-    """Keeps `DIR`, the Trainer's `default_root_dir`: `config.yaml`, `checkpoints/last.ckpt` on SIGTERM, `summary.json`.
+    """Writes `config.yaml`, `checkpoints/last.ckpt` on SIGTERM, and `summary.json` to the Trainer's `default_root_dir`.
 
     `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
     gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
     normalized_score, normalized_score_ci95, expert_return, expert_return_error, random_return, random_return_error,
-    episodes, checkpoint, versions`. What was not measured is null; a method or callback that has `summary_figures` adds
-    its own. `env_steps` and `gradient_steps` are those behind the evaluated policy, `wall_seconds` the time spent in
-    `fit`, evaluation included, over all its interruptions; errors are standard errors.
+    episodes, checkpoint, versions`. Unmeasured values are null. Methods and callbacks may add metrics with
+    `summary_figures`. `env_steps` and `gradient_steps` count the steps that trained the evaluated policy.
+    `wall_seconds` is the time spent in `fit`, with evaluation, summed over all resumptions. Errors are standard errors.
 
     Args:
-        config: the run's configuration as YAML, without its directory: it can be given to `--config` again.
+        config: Configuration of the run as YAML, without its directory, so that `--config` accepts it again.
     """
 
     def __init__(self, config: str) -> None:
@@ -69,7 +69,7 @@ class RunDirectory(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; without a checkpoint `metrics.csv` starts empty."""
         self._started = time.perf_counter()
-        if not self._resumed:  # a run that was killed before its first checkpoint may have left rows
+        if not self._resumed:  # removes rows of a run that was killed before its first checkpoint
             self._rewind(trainer, itertools.repeat(0))
 
     @property
@@ -79,42 +79,43 @@ class RunDirectory(Callback):
         return self._wall_seconds + running
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock; sum up the last validation, until a test says more."""
+        """Stop the clock and summarize the last validation; a test overwrites this summary."""
         self._wall_seconds, self._started = self.wall_seconds, None
         if isinstance(pl_module, Method):
             pl_module.gradient_steps = pl_module.count_gradient_steps()
-        self._summarize(trainer, pl_module, last_checkpoint(trainer))
+        self._summarize(trainer, pl_module, best_checkpoint(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum up `validate`; a validation within `fit` is only one on the way."""
+        """Summarize `validate`; validations within `fit` write no summary."""
         if trainer.state.fn == "validate":
             self._summarize(trainer, pl_module, trainer.ckpt_path)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sum up `test`."""
+        """Summarize `test`."""
         self._summarize(trainer, pl_module, trainer.ckpt_path)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """On SIGTERM keep everything up to the batch that just ended; there and on Ctrl-C say how to go on."""
+        """On SIGTERM, save everything up to the last finished batch; on SIGTERM and Ctrl-C, print how to resume."""
         terminated = isinstance(exception, SIGTERMException)
-        if is_lost_peer(exception):  # by the signal that came to this process too
+        if is_lost_peer(exception):  # the same signal may have ended the other process
             terminated = isinstance(pl_module, Method) and pl_module.signals.told
         if not (terminated or isinstance(exception, KeyboardInterrupt)) or not self._fitting_run:
             return
-        # Rounds and rollouts cannot be saved in the middle, nor can a validation, which a signal in the last moments of
-        # one of its batches can end: then the checkpoint of the epoch before stands, from which the epoch is run again.
+        # A round, rollout or validation cannot be saved halfway, and a signal can end a validation within its last
+        # batch. The checkpoint of the previous epoch then remains, and resuming repeats the epoch.
         whole = isinstance(exception, SIGTERMException) and not isinstance(exception, Interrupted)
         if whole and trainer.state.fn == "fit" and not trainer.validating:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
             where = f"at step {trainer.global_step}, which is saved"
         else:
-            where = "; what was trained up to the end of the last epoch is saved"
+            where = "; training up to the end of the last epoch is saved"
         how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "terminated"
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            rank_zero_info(f"{how} {where}; go on with: {resume_command(trainer.default_root_dir)}".replace(" ;", ";"))
+            resume = resume_command(trainer.default_root_dir)
+            rank_zero_info(f"{how} {where}; resume with: {resume}".replace(" ;", ";"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the configuration into the checkpoint, so that it can be tested alone, and the state of `metrics.csv`."""
+        """Add the configuration, so that the checkpoint can be tested alone, and the length of `metrics.csv`."""
         checkpoint["config"] = self.config
         checkpoint["metrics_rows"] = [
             logger.flush() for logger in trainer.loggers if isinstance(logger, MetricsCSV) and trainer.is_global_zero
@@ -134,11 +135,11 @@ class RunDirectory(Callback):
                 logger.rewind(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """The clock."""
+        """Time spent in `fit` so far."""
         return {"wall_seconds": self.wall_seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse; a checkpoint that is only tested does not turn the clock back."""
+        """Restore the time spent in `fit`; a checkpoint that is only tested does not reset the clock."""
         if self._fitting or not self._wall_seconds:
             self._wall_seconds = state_dict["wall_seconds"]
 
@@ -183,17 +184,17 @@ class RunDirectory(Callback):
             write_json(directory / "summary.json", self.summary)
 
     def print_table(self, directory: str) -> None:
-        """Show the summary to the person."""
+        """Print the summary as a table."""
         table = Table(title=f"{self.summary['method']} on {self.summary['env_id']}", title_justify="left")
         table.add_column("figure")
         table.add_column("value", justify="right", overflow="fold")
         for name, value in self.summary.items():
             if name in ("method", "env_id", "versions") or value is None or name.endswith(("_ci95", "_return_error")):
                 continue
-            if isinstance(value, list):  # for machines
+            if isinstance(value, list):  # too long for a table
                 continue
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
-            # The mean has its spread beside it, and so a row each is enough for a figure and its interval.
+            # Errors and intervals share the row of their value.
             if name in ("expert_return", "random_return") and self.summary[f"{name}_error"]:
                 text += f" ± {self.summary[f'{name}_error']:.3f}"
             bounds = {"return_iqm": "return_ci95", "normalized_score": "normalized_score_ci95"}.get(name)
@@ -201,12 +202,12 @@ class RunDirectory(Callback):
                 text += " [{:.3f}, {:.3f}]".format(*self.summary[bounds])
             table.add_row(name, text)
         table.add_row("directory", directory)
-        # Rich takes a file for a terminal of 80 columns and would cut paths off.
+        # Rich assumes 80 columns for a file and would truncate paths.
         Console(width=None if sys.stdout.isatty() else 240).print(table)
 
 
-def last_checkpoint(trainer: Trainer) -> str:
-    """The best checkpoint of the run that just ended, else the last, else nothing."""
+def best_checkpoint(trainer: Trainer) -> str:
+    """Path of the best checkpoint of the run, else of the last one, else an empty text."""
     for kind in ("best_model_path", "last_model_path"):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if path := getattr(callback, kind, ""):

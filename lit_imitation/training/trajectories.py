@@ -1,4 +1,4 @@
-"""`predict`: a trained policy's trajectories as a demonstration file."""
+"""Callback that writes the trajectories of `predict` to a demonstration file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_imitation.transitions import Transitions
 
 
 class TrajectoryWriter(BasePredictionWriter):
-    """Writes what `predict` rolled out, on all processes together, to `DIR/trajectories.npz`."""
+    """Writes the trajectories that `predict` collected on all processes to `DIR/trajectories.npz`."""
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -25,7 +25,7 @@ class TrajectoryWriter(BasePredictionWriter):
     def write_on_epoch_end(
         self, trainer: Trainer, pl_module: LightningModule, predictions: Any, batch_indices: Any
     ) -> None:
-        """Put the processes' shares together and write them."""
+        """Gather the trajectories of all processes and write them."""
         shares: list[Transitions] = list(predictions)
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size

@@ -1,7 +1,8 @@
-"""One line for what is wrong with a recipe or an option, where jsonargparse says it in up to eighteen.
+"""Error messages of one line for recipes and options, from jsonargparse's messages of up to eighteen lines.
 
-jsonargparse reports a tree: keys within keys, classes within these, and for each union every type that was tried. The
-cause is the deepest leaf. Here that tree is read back from its text. Text of another form stays as it is, on one line.
+jsonargparse reports a tree: keys within keys, classes within these, and every type that it tried for each union. The
+cause is the deepest leaf. This module parses the tree from the text of the message. Text of another form is only put on
+one line.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lit_imitation.utils.arguments import argument_names
 from lit_imitation.utils.files import expand_user
 
 TOP = ("config", "seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "print_config")
-"""The options of `fit`, `validate`, `test` and `predict`; the rest lies below these."""
+"""Top-level options of `fit`, `validate`, `test` and `predict`; all others are below these."""
 
 _TYPES = {
     "int": "a whole number",
@@ -46,18 +47,18 @@ _NOISE = (
 
 
 class Recipe(NamedTuple):
-    """A file that was given as `--config`."""
+    """A file given as `--config`."""
 
     file: str
     lines: dict[str, int]
-    """The line of each setting, by its path as an option has it: `model.learning_rate`."""
+    """Line of each setting, by its path as in an option, like `model.learning_rate`."""
 
 
 def read_recipes(arguments: Sequence[str]) -> list[Recipe]:
-    """The recipes among the arguments of a command.
+    """Read the recipes among the arguments of a command.
 
     Raises:
-        UsageError: a file is not UTF-8, no YAML, no mapping, or sets something twice; names file and line.
+        UsageError: A file is not UTF-8, not YAML or not a mapping, or it sets a key twice. Names file and line.
     """
     values: list[str] = []
     for i, argument in enumerate(arguments):
@@ -106,59 +107,67 @@ class Cause(NamedTuple):
     """A leaf of jsonargparse's tree."""
 
     path: tuple[str, ...]
-    """The keys above it, outermost first."""
+    """Keys above the leaf, outermost first."""
     cls: str
-    """The class whose argument it is about, if any."""
+    """Class whose argument is wrong, if any."""
     text: str
+    """The message of the leaf."""
     depth: int
+    """Depth of the leaf in the tree."""
     given: str
-    """The value that was refused, where it is told."""
+    """Refused value, if the message names it."""
     subtypes: str
-    """The types of the union that it belongs to."""
+    """Types of the union that the leaf belongs to."""
 
     @property
     def expected(self) -> str:
-        """The type that was wanted, where that is all there is to say."""
+        """Expected type, if the message says no more than that."""
         return self.text.removeprefix("Expected a ") if self.text.startswith("Expected a ") else ""
 
     @property
     def rank(self) -> tuple[int, int, bool]:
-        """The largest is the cause."""
+        """Sort key; the leaf with the largest one is the cause."""
         is_type = bool(self.expected) and not self.expected.startswith("dot import")
         return len(self.path), self.depth, not is_type and not self.text.startswith("Not a valid subclass")
 
 
 def explain(message: str, arguments: Sequence[str] = (), recipes: Sequence[Recipe] = ()) -> str:
-    """What is wrong, on one line: the setting's path, the cause, and close matches.
+    """Explain an error of the parser on one line: path of the setting, cause, and close matches.
 
     Args:
-        message: jsonargparse's.
-        arguments: of the command line, which come after recipes.
-        recipes: what `read_recipes` returned.
+        message: Message of jsonargparse.
+        arguments: Arguments of the command line, which override recipes.
+        recipes: Result of `read_recipes`.
+
+    Returns:
+        The explanation, without a line break.
     """
+    if message.endswith("expected one argument") and arguments and arguments[-1].endswith(".help"):
+        return f"{arguments[-1]} needs a class: {arguments[-1]} CLASS"
     if message.startswith("unrecognized arguments: "):
         return _unrecognized(message.removeprefix("unrecognized arguments: ").split())
     if found := re.fullmatch(r"(?:Subcommand '\w+'|Group '.*'|.*) ?does not accept option '([^']+)'", message):
         return _unknown(found[1]) + _where(found[1], arguments, recipes)
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         names = [name.rpartition(".")[2] for name in found[1].split(", ")]
-        return "; ".join(f"{name} is missing: add --{name} CLASS, {classes(name)}" for name in names)
+        return "; ".join(f"{name} is missing: add --{name} CLASS, {list_classes(name)}" for name in names)
     if message.startswith("Unexpected config:"):
-        return f"--config {_value(message.partition(':')[2].strip())!r}: neither a file nor a mapping in YAML"
+        value = _clean_value(message.partition(":")[2].strip())
+        return f"--config {value!r} is neither a file nor a mapping in YAML"
     causes = _leaves(message)
     if not any(cause.path for cause in causes):
         return " ".join(message.split())
     best = max(causes, key=lambda cause: cause.rank)
     path = ".".join(best.path)
-    text = _cause(best, [cause for cause in causes if cause.rank == best.rank])
-    named = text.partition(":")[0]  # of an option that does not exist the whole path, which is nobody's but its own
+    text = _describe(best, [cause for cause in causes if cause.rank == best.rank])
+    named = text.partition(":")[0]  # for an unknown option, this is its full path
     return f"{text}{_where(named if named.startswith(f'{path}.') and ' ' not in named else path, arguments, recipes)}"
 
 
 def _leaves(message: str) -> list[Cause]:
-    """The leaves of the tree, in order."""
+    """Leaves of the tree, in order."""
     leaves: list[Cause] = []
-    stack: list[tuple[int, tuple[str, ...], str]] = []  # indentation, path and class of what is open
+    stack: list[tuple[int, tuple[str, ...], str]] = []  # indentation, path and class of open nodes
     subtypes: dict[int, str] = {}
     for line in message.splitlines():
         body = line.lstrip()
@@ -199,7 +208,8 @@ def _leaves(message: str) -> list[Cause]:
     return leaves
 
 
-def _cause(best: Cause, equals: list[Cause]) -> str:
+def _describe(best: Cause, equals: list[Cause]) -> str:
+    """Describe a cause; `equals` holds all leaves of the same rank."""
     path, cls, short = ".".join(best.path), _load(best.cls), best.cls.rpartition(".")[2]
     if found := re.match(r"(?:Option|Key) ['\"]([^'\"]+)['\"] is not (?:accepted|expected)", best.text):
         option = found[1]
@@ -216,7 +226,7 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
         if of := re.match(r"Namespace\(class_path='([^']*)'", best.given):
             cls, short = _load(of[1]), of[1].rpartition(".")[2]
         if isinstance(cls, type) and inspect.isabstract(cls):
-            return f"{path}: {short} is abstract, only a base of others" + _suggest_class("", best)
+            return f"{path}: {short} is abstract; name a subclass" + _suggest_class("", best)
         return " and ".join(f"{path}.{name}" for name in found[1].split(", ")) + f": missing, and {short} needs it"
     if found := re.match(r"Expected a dot import path string: (.*)", best.text):
         return f"{path}: there is no class {found[1]!r}" + _suggest_class(found[1], best)
@@ -226,18 +236,20 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
         r"module '([^']*)' has no attribute '(\w+)'|cannot import name '(\w+)' from '([^']*)'", best.text
     ):
         module, name = (found[1], found[2]) if found[1] else (found[4], found[3])
-        return f"{path}: there is no {name!r} in {module}" + _suggest_class(name, best)
+        return f"{path}: {module} has no {name!r}" + _suggest_class(name, best)
     if "Import path does not correspond to a subclass" in best.text or "to be a subclass of" in best.text:
-        named = _value(best.given) if best.given and "(" not in best.given else best.cls
-        return f"{path}: {named} is not a class that can stand here" + _suggest_class("", best)
+        named = _clean_value(best.given) if best.given and "(" not in best.given else best.cls
+        return f"{path}: {named} is not a class of the required kind" + _suggest_class("", best)
     if "Unable to load config" in best.text:
-        return f"{path}: {_value(best.text.rpartition(' ')[2])} is neither a mapping nor a file with one"
+        return f"{path}: {_clean_value(best.text.rpartition(' ')[2])} is neither a mapping nor a file with one"
     choices = " ".join(cause.expected for cause in equals if cause.expected.startswith("typing.Literal["))
     options = list(dict.fromkeys(re.findall(r"[\w.+-]+", choices.replace("typing.Literal", ""))))
-    expected = [kind for kind in dict.fromkeys(_type(cause.expected) for cause in equals if cause.expected) if kind]
+    expected = [
+        kind for kind in dict.fromkeys(_type_name(cause.expected) for cause in equals if cause.expected) if kind
+    ]
     if options or expected or best.text.startswith("Not a valid subclass"):
         wanted = " or ".join([*expected, *([f"one of {', '.join(options)}"] if options else [])]) or "another value"
-        value = _value(best.given)
+        value = _clean_value(best.given)
         return f"{path} is {value}; it must be {wanted}" + _suggest(value, options, "")
     if "object has no attribute" in best.text:
         return f"{path}: init_args must be a mapping of arguments to their values"
@@ -247,12 +259,12 @@ def _cause(best: Cause, equals: list[Cause]) -> str:
 def _unrecognized(arguments: list[str]) -> str:
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
     if not options:
-        return f"{arguments[0]!r} belongs to no option; options are written --name value"
+        return f"unexpected argument {arguments[0]!r}; write options as --name value"
     return _unknown(options[0].lstrip("-"))
 
 
 def _unknown(path: str) -> str:
-    """An option that nothing has, and the nearest that something has."""
+    """Message for an option that does not exist, with the closest one that does."""
     if path.partition(".")[0] in ("fit", "validate", "test", "predict"):
         return f"there is no option {path}; leave {path.partition('.')[0]} out: {path.partition('.')[2]}"
     owner, _, name = path.rpartition(".")
@@ -269,14 +281,16 @@ def _unknown(path: str) -> str:
 
 _METHOD = "lit_imitation.methods.method.Method"
 _DATA = "lit_imitation.data.module.EnvironmentDataModule"
+_BASES = ("EnvironmentDataModule", "Method", "RoundMethod")
+"""Public classes to inherit from, which train nothing by themselves."""
 
 
 def _no_class(path: str, option: str, cause: Cause) -> str:
     names = _names(cause)
     classes = f": {_list(names)}" if names else ""
     if option in ("", "class_path"):
-        return f"{path}: no class_path says which class it is{classes}"
-    return f"{path}.{option}: {path} has no class yet to give this to; put --{path} CLASS before it{classes}"
+        return f"{path}: class_path is missing{classes}"
+    return f"{path}.{option}: {path} has no class yet; put --{path} CLASS before this option{classes}"
 
 
 def _suggest(value: str, names: Sequence[str], otherwise: str) -> str:
@@ -291,24 +305,29 @@ def _suggest_class(value: str, cause: Cause) -> str:
 
 
 def _names(cause: Cause) -> list[str]:
-    """Short names of the classes that may stand where the cause is."""
+    """Short names of the classes that the setting accepts."""
     bases = re.findall(r"(?:lit_imitation|lightning|torch)[\w.]*\.[A-Z]\w*", cause.subtypes)
     base = _load(bases[-1] if bases else cause.cls)
     return _public(base) if isinstance(base, type) else []
 
 
 def _public(base: type) -> list[str]:
+    """Short names of subclasses of `base`: this package's public ones, then Lightning's callbacks and loggers.
+
+    If this package has none, all subclasses in imported modules are listed.
+    """
     package = importlib.import_module("lit_imitation")
     every = (getattr(package, name) for name in package.__all__)
     own = [cls for cls in every if isinstance(cls, type) and issubclass(cls, base)]
     homes = ("lightning.pytorch.callbacks", "lightning.pytorch.loggers", *(() if own else ("",)))
     others = [cls for cls in _subclasses(base) if cls.__module__.startswith(homes) and cls.__name__[0] != "_"]
     others.sort(key=lambda cls: cls.__name__)
-    return list(dict.fromkeys(cls.__name__ for cls in [*own, *others] if not inspect.isabstract(cls)))
+    usable = (cls for cls in [*own, *others] if not inspect.isabstract(cls) and cls.__name__ not in _BASES)
+    return list(dict.fromkeys(cls.__name__ for cls in usable))
 
 
-def classes(name: str) -> str:
-    """Which classes may be `model` or `data`."""
+def list_classes(name: str) -> str:
+    """List the classes that `model` or `data` accepts, as the end of a sentence."""
     base = _load({"model": _METHOD, "data": _DATA}.get(name, ""))
     return f"one of {_list(_public(base))}" if isinstance(base, type) else "or its key in a recipe"
 
@@ -321,7 +340,7 @@ def _subclasses(base: Any) -> Iterator[type]:
 
 
 def _load(path: str) -> Any:
-    """What a dotted path names, in this package or in what is imported already; None otherwise."""
+    """Object that a dotted path names, in this package or an imported module; `None` otherwise."""
     module, _, name = path.partition("[")[0].rpartition(".")
     try:
         ours = module.partition(".")[0] == "lit_imitation"
@@ -331,13 +350,13 @@ def _load(path: str) -> Any:
 
 
 def _parameters(cls: Any) -> list[str]:
-    """Names of a constructor's arguments and of those that it forwards to its bases, without the spaces."""
+    """Names of a constructor's arguments, with those that it forwards to its bases, without the spaces."""
     names = argument_names(cls) if isinstance(cls, type) else []
     return [name for name in names if name not in ("observation_space", "action_space")]
 
 
-def _type(text: str) -> str:
-    """A type as a person calls it; empty for null, which nobody meant, and for choices."""
+def _type_name(text: str) -> str:
+    """Plain name of a type; empty for null, which is rarely meant, and for choices."""
     if text.startswith("typing.Literal["):
         return ""
     found = re.search(r"([\w.]+)'?>?$", text.partition("[")[0])
@@ -345,8 +364,8 @@ def _type(text: str) -> str:
     return "" if name == "NoneType" else _TYPES.get(name, f"a {name}")
 
 
-def _value(given: str) -> str:
-    """A refused value, out of the wrapping that it may have, and short."""
+def _clean_value(given: str) -> str:
+    """A refused value without quotes and wrapping, at most 60 characters long."""
     if found := re.fullmatch(r"NestedArg\(key='[^']*', val=(.*)\)", given):
         given = found[1]
     if given[:1] in "'\"" and given[-1:] == given[:1] and len(given) > 1:
@@ -359,7 +378,7 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _where(path: str, arguments: Sequence[str], recipes: Sequence[Recipe]) -> str:
-    """The line of a setting in the last recipe that has it, unless the command line sets it."""
+    """File and line of a setting in the last recipe that has it; empty if the command line sets it."""
     head = f"--{path.removeprefix('fit.')}"
     if any(argument.partition("=")[0].rstrip("+") in (head, *_parents(head)) for argument in arguments):
         return ""

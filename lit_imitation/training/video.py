@@ -1,4 +1,4 @@
-"""Videos of the policy for a tracker."""
+"""Callback that records videos of the policy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ from lit_imitation.utils.seeding import RandomStream, derive_seed
 
 
 class VideoLogger(TypeChecked, Callback):
-    """Plays one episode after a validation, saves it as `DIR/videos/step_N.gif`, and gives it to W&B where that logs.
+    """Records one episode after a validation as `DIR/videos/step_N.gif`, and logs it to W&B if that is a logger.
 
-    An environment that gives no pictures costs a warning and the videos, never the training.
+    If the environment cannot render, a warning is shown, and training continues without videos.
 
     Args:
-        every_n_validations: how often.
-        max_steps: frames at most.
-        fps: frames per second.
+        every_n_validations: Number of validations per video.
+        max_steps: Largest number of frames.
+        fps: Frames per second.
+
+    Raises:
+        ConfigError: An argument is below 1.
     """
 
     def __init__(self, every_n_validations: int = 5, max_steps: int = 500, fps: int = 30) -> None:
@@ -36,31 +39,31 @@ class VideoLogger(TypeChecked, Callback):
                 raise ConfigError(f"VideoLogger: {name} is {value}; it must be at least 1")
         self.every_n_validations, self.max_steps, self.fps = every_n_validations, max_steps, fps
         self._validations = 0
-        self._films = True
+        self._can_record = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Record, on one process."""
+        """Record an episode on the first process, if one is due."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._validations += 1
-        due = self._films and self._validations % self.every_n_validations == 0
+        due = self._can_record and self._validations % self.every_n_validations == 0
         if not due or trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Method)
         path = Path(trainer.default_root_dir) / "videos" / f"step_{trainer.global_step:08d}.gif"
         try:
             self.record(pl_module, path)
-        except Exception as error:  # an environment may be anybody's code
-            self._films = False
+        except Exception as error:  # environments may raise anything
+            self._can_record = False
             env_id = pl_module.datamodule.env_id
-            rank_zero_warn(f"VideoLogger: no videos of {env_id} from here on: {type(error).__name__}: {error}")
+            rank_zero_warn(f"VideoLogger: no more videos of {env_id} in this run: {type(error).__name__}: {error}")
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_video("val/video", [str(path)], format=["gif"])
 
     def record(self, module: Method, path: Path) -> None:
-        """One episode as a GIF."""
+        """Play one episode and save it as a GIF at `path`."""
         data = module.datamodule
         seed = derive_seed(data.seed, "video")
         env = make_single(data.env_id, **{**data.env_kwargs, "render_mode": "rgb_array"})
@@ -73,7 +76,7 @@ class VideoLogger(TypeChecked, Callback):
                 picture: Any = env.render()
                 if not isinstance(picture, np.ndarray):
                     raise ConfigError(
-                        f"render() returned a {type(picture).__name__} for render_mode rgb_array, no array"
+                        f"render() returned a {type(picture).__name__}, not an array, for render_mode rgb_array"
                     )
                 frames.append(Image.fromarray(picture))
                 action: Any = actor.act(np.asarray(observation)[None])[0]
@@ -85,9 +88,9 @@ class VideoLogger(TypeChecked, Callback):
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // self.fps, loop=0)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many validations there were."""
+        """Number of validations so far."""
         return {"validations": self._validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse."""
+        """Restore the number of validations."""
         self._validations = state_dict["validations"]

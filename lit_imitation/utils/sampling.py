@@ -1,4 +1,4 @@
-"""Row sampling with replacement from torch's global generator, for one process or several."""
+"""Row sampling with replacement, for one process or several."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from torch import Tensor
 from lit_imitation.utils.distributed import rank, world_size
 
 
-def sample_rows(number: int, count: int, device: torch.device, weight: Tensor | None = None) -> Tensor:
+def sample_rows(
+    number: int,
+    count: int,
+    device: torch.device,
+    weight: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Sample row indices with replacement.
 
     Args:
@@ -16,16 +22,17 @@ def sample_rows(number: int, count: int, device: torch.device, weight: Tensor | 
         count: Number of indices to sample.
         device: Device of the result.
         weight: `[number]` sampling weights; uniform if None.
+        generator: Source of randomness; torch's global stream if None.
 
     Returns:
         `[count]` indices below `number`.
     """
     if weight is None:
-        return torch.randint(number, (count,), device=device)
+        return torch.randint(number, (count,), device=device, generator=generator)
     # In float32 the sum over a million rows would lose small weights. Apple GPUs have no float64.
     dtype = torch.float32 if device.type == "mps" else torch.float64
     cumulative = weight.to(device, dtype).cumsum(0)
-    place = torch.rand(count, dtype=dtype, device=device) * cumulative[-1]
+    place = torch.rand(count, dtype=dtype, device=device, generator=generator) * cumulative[-1]
     return torch.searchsorted(cumulative, place, right=True).clamp(max=number - 1)
 
 

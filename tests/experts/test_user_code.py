@@ -250,7 +250,7 @@ def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
     assert summary["expert_return"] == 50.0
     with pytest.raises(SystemExit):
         main(["test", "--ckpt_path=run"])
-    assert "names my_planner.Lookahead (data.expert), which is not of this package" in capsys.readouterr().err
+    assert "names my_planner.Lookahead (data.expert), which is not part of this package" in capsys.readouterr().err
     assert "my_planner" not in sys.modules
     main(["test", "--ckpt_path=run", "--trust=true"])
     sys.modules.pop("my_planner", None)
@@ -288,7 +288,9 @@ def untrusted(expert):
 
 def test_foreign_file_may_not_name_an_expert_class(module):
     expert = spec(module, "Constant", action=2)
-    with pytest.raises(ConfigError, match=rf"theirs\.ckpt names {module}\.Constant \(data\.expert\), which is not of"):
+    with pytest.raises(
+        ConfigError, match=rf"theirs\.ckpt names {module}\.Constant \(data\.expert\), which is not part"
+    ):
         read_config(untrusted(expert), "theirs.ckpt")
     assert module not in sys.modules
     for trust in ({"everything": True}, {"everything": False, "names": [f"{module}.Constant"]}):

@@ -62,14 +62,20 @@ def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
 
 
-def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
-    """Adversarial reward learning with a reinforcement learner."""
+def demonstrated(model: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Rounds of a learner, and demonstrations."""
     rl = online(learner, *task)
     data = ["--data=lit_imitation.ImitationDataModule", *rl.task[1:3], "--data.expert=scripted"]
     data += ["--data.expert_trajectories=3"]
-    model = [f"--model=lit_imitation.{name}", f"--model.learner=lit_imitation.{learner}"]
+    return rl._replace(
+        task=[*data, f"--model={model}", f"--model.learner=lit_imitation.{learner}", *task], more=list(more)
+    )
+
+
+def adversarial(name: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Adversarial reward learning with a reinforcement learner."""
     small = ("--model.discriminator_batch_size=32", "--model.discriminator_steps=3", "--model.replay_rounds=2")
-    return rl._replace(task=[*data, *model, *task], more=[*small, *more])
+    return demonstrated(f"lit_imitation.{name}", learner, *task, more=(*small, *more))
 
 
 def guided(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:

@@ -1,4 +1,4 @@
-"""GAIL and AIRL: what the discriminator is shown, what the learner is paid, what is kept, what is refused."""
+"""GAIL and AIRL: inputs of the discriminator, rewards of the learner, checkpoints, and invalid settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def recorded(env_id, episodes, path, seed=0):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """The minibatches that the discriminator was given, and the modules that were trained."""
+    """Records the minibatches of the discriminator and the modules that were trained."""
     seen, modules = [], []
     discriminate = GAIL.update_discriminator
 
@@ -47,7 +47,7 @@ def watched(monkeypatch):
     return seen, modules
 
 
-def test_the_first_half_of_a_batch_is_the_experts_and_the_second_the_learners(watched, tmp_path):
+def test_batch_is_half_expert_and_half_learner(watched, tmp_path):
     seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=0")
     module = modules[0]
@@ -59,15 +59,15 @@ def test_the_first_half_of_a_batch_is_the_experts_and_the_second_the_learners(wa
             rows = [tuple(row) in expert for row in batch.tolist()]
             assert all(rows[:32])
             assert not any(rows[32:])
-        assert not log_prob.any()  # GAIL has no use for it
+        assert not log_prob.any()  # GAIL does not use it
 
 
-def test_past_rounds_are_shown_again(watched, tmp_path):
+def test_replay_rounds_reuse_past_rounds(watched, tmp_path):
     seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=2", "--data.rounds_per_epoch=5")
     rounds = modules[0].negatives
     assert len(rounds) == 3
-    assert [len(one.absorbing) for one in rounds] == [24 * 3] * 3  # steps times environments
+    assert [len(one.absorbing) for one in rounds] == [24 * 3] * 3  # steps × environments
     shown = {tuple(row) for batch in seen[-1][0] for row in batch[32:].tolist()}  # in the last round
     assert all(shown & {tuple(row) for row in one.observation.tolist()} for one in rounds)
     alone = tmp_path / "alone"
@@ -76,8 +76,8 @@ def test_past_rounds_are_shown_again(watched, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [4, 512])
-def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monkeypatch, batch_size):
-    """Of the expert's actions and of those of rounds past too, fewer or more draws than rows; and pays by them."""
+def test_airl_uses_log_probs_of_current_policy(watched, tmp_path, monkeypatch, batch_size):
+    """Applies to expert actions and to past rounds, with fewer or more draws than rows; rewards use them too."""
     seen, modules = watched
     paid = []
     reward = AdversarialReward.reward
@@ -103,10 +103,10 @@ def test_airl_is_shown_the_current_policys_probabilities(watched, tmp_path, monk
     paid.clear()
     run("airl-by-sac", tmp_path / "sac")
     assert paid
-    assert all(one is None for one in paid)  # its entropy bonus stands in for it
+    assert all(one is None for one in paid)  # its entropy bonus replaces the term
 
 
-def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_path):
+def test_airl_uses_clipped_actions_as_played(watched, tmp_path):
     seen, modules = watched
     run(
         "airl-continuous",
@@ -124,12 +124,12 @@ def test_of_draws_beyond_the_bounds_airl_counts_what_was_played(watched, tmp_pat
     assert ((policy.head_log_prob(head, action) - log_prob.flatten())[beyond].abs() > 0.1).any()
 
 
-def test_one_environment_is_enough(tmp_path):
+def test_one_environment_suffices(tmp_path):
     for method in ("gail-continuous", "airl-discrete"):
         assert run(method, tmp_path / method, "--data.num_envs=1")["gradient_steps"] > 0
 
 
-def test_the_normalizer_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, monkeypatch):
+def test_discriminator_adopts_normalizer_of_the_policy(watched, tmp_path, monkeypatch):
     _, modules = watched
     shared = []
     discriminate = GAIL.update_discriminator
@@ -147,7 +147,7 @@ def test_the_normalizer_is_the_policys_as_soon_as_it_has_one(watched, tmp_path, 
     torch.testing.assert_close(standardize.mean, modules[-1].datamodule.train.observation.mean(0))
 
 
-def test_every_round_says_how_it_stands(tmp_path):
+def test_every_round_logs_diagnostics(tmp_path):
     run("gail-continuous", tmp_path, "--data.expert_trajectories=4", "--data.val_fraction=0.25")
     for name in (
         "discriminator_loss",
@@ -164,12 +164,12 @@ def test_every_round_says_how_it_stands(tmp_path):
         "explained_variance",
     ):
         assert len(column(tmp_path, f"train/{name}")) == 3, name
-    for name in ("mmd", "sliced_wasserstein"):  # once an epoch
+    for name in ("mmd", "sliced_wasserstein"):  # once per epoch
         (value,) = column(tmp_path, f"train/{name}")
         assert 0 < value < 10
 
 
-def test_a_critic_known_up_to_a_constant_has_no_accuracy(tmp_path):
+def test_wasserstein_critic_logs_no_accuracy(tmp_path):
     critic = ["--model.discriminator.loss=wasserstein", "--model.discriminator.reward=logit"]
     run("gail-continuous", tmp_path, *critic, "--data.expert_trajectories=4", "--data.val_fraction=0.25")
     names = (tmp_path / "metrics.csv").read_text().splitlines()[0]
@@ -179,10 +179,10 @@ def test_a_critic_known_up_to_a_constant_has_no_accuracy(tmp_path):
     assert "jensen_shannon" not in names
 
 
-def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, monkeypatch):
+def test_saturated_discriminator_and_flat_rewards_warn(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnostics, "PATIENCE", 3)
     data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")
-    data.observation[:, 2] = 8.0  # the learner never spins as fast
+    data.observation[:, 2] = 8.0  # faster than the learner ever spins
     write_demonstrations(tmp_path / "fast.npz", Demonstrations(data, data.episode_returns(), {}))
     fast = [f"--data.demonstrations={tmp_path / 'fast.npz'}", "--model.discriminator_learning_rate=0.003"]
     fast += [
@@ -198,7 +198,7 @@ def test_a_saturated_discriminator_and_flat_rewards_are_said_in_words(tmp_path, 
         run("gail-continuous", tmp_path / "flat", "--data.rounds_per_epoch=5")
 
 
-def test_the_reward_is_kept_and_read_again(tmp_path):
+def test_reward_is_saved_and_loaded(tmp_path):
     run("airl-continuous", tmp_path)
     data = recorded("Pendulum-v1", 2, tmp_path / "some.npz")
     model = load_reward(tmp_path)
@@ -210,13 +210,13 @@ def test_the_reward_is_kept_and_read_again(tmp_path):
     assert reward.shape == (len(data),)
     moved = data.clone()
     moved.action, moved.next_observation = -moved.action, moved.next_observation + 1
-    assert torch.equal(model.reward(moved), reward)  # of the state alone
+    assert torch.equal(model.reward(moved), reward)  # depends on the state only
     assert not reward.requires_grad
     run("gail-discrete", tmp_path / "gail")
     assert isinstance(load_reward(tmp_path / "gail").model, Discriminator)
 
 
-def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys):
+def test_learned_reward_can_train_another_policy(tmp_path, capsys):
     learned = tmp_path / "airl"
     run("airl-continuous", learned)
     given = [f"--model.reward={learned}"]
@@ -226,7 +226,7 @@ def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys
     state = read_checkpoint(tmp_path / "ppo-continuous" / "checkpoints" / "best.ckpt")["state_dict"]
     was = read_checkpoint(learned / "checkpoints" / "best.ckpt")["state_dict"]
     name = "reward_network.layers.0.weight"
-    assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # it has not moved
+    assert torch.equal(state[f"reward.model.{name}"], was[f"reward.{name}"])  # unchanged
     assert "was made for Box" in fails(capsys, "ppo-discrete", tmp_path / "other", *given)
     run("airl-continuous", tmp_path / "forever", "--model.discriminator.absorbing=true")
     forever = [f"--model.reward={tmp_path}/forever", "--model.learner.gamma=0.9"]
@@ -240,14 +240,14 @@ def test_a_learned_reward_is_the_reward_of_a_recipe_by_one_line(tmp_path, capsys
 def test_load_from_checkpoint_needs_no_trainer(tmp_path):
     from lit_imitation import AIRL
 
-    run("airl-continuous", tmp_path, "--model.learner.hidden_sizes=[64,64]")  # no checkpoint says the learner's own
+    run("airl-continuous", tmp_path, "--model.learner.hidden_sizes=[64,64]")  # saved in the checkpoint
     module = AIRL.load_from_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     state = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
     for name, value in module.state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
-def test_a_clone_is_where_it_starts(tmp_path):
+def test_start_initializes_policy_with_clone(tmp_path):
     clone = tmp_path / "clone"
     main(arguments("bc-continuous", clone, *QUICK))
     run("gail-continuous", tmp_path / "gail", f"--model.start={clone}", "--model.learner.learning_rate=1e-12")
@@ -258,8 +258,8 @@ def test_a_clone_is_where_it_starts(tmp_path):
 
 @pytest.mark.parametrize("successors", [True, False])
 @pytest.mark.parametrize("method", ["gail-discrete", "airl-discrete"])
-def test_one_short_trajectory_without_an_end_is_enough(method, successors, tmp_path):
-    """Fewer pairs than a batch, no terminal, nothing to hold out, and perhaps no successors in the file."""
+def test_one_truncated_trajectory_suffices(method, successors, tmp_path):
+    """One batch needs more pairs than there are, nothing is held out, and the file may lack successors."""
     file = tmp_path / "one.npz"
     data = recorded("CartPole-v1", 1, file)[:5]
     data.terminated[:], data.truncated[-1] = False, True
@@ -270,7 +270,7 @@ def test_one_short_trajectory_without_an_end_is_enough(method, successors, tmp_p
     assert summary["gradient_steps"] > 0
 
 
-def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
+def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     recorded("Pendulum-v1", 2, tmp_path / "pendulum.npz")
     said = fails(capsys, "gail-discrete", tmp_path, f"--data.demonstrations={tmp_path / 'pendulum.npz'}")
     assert "pendulum.npz" in said
@@ -281,7 +281,7 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
             main(["fit", "--model=lit_imitation.GAIL", *bare, f"--trainer.default_root_dir={tmp_path}"])
         assert f"GAIL learns from demonstrations and rollouts; {data} has not both" in capsys.readouterr().err
     ends = recorded("CartPole-v1", 3, tmp_path / "ends.npz")
-    ends.next_observation = None  # so that last rows are left out
+    ends.next_observation = None  # the last row of each episode is dropped
     write_demonstrations(tmp_path / "ends.npz", Demonstrations(ends, ends.episode_returns(), {}))
     lost = [f"--data.demonstrations={tmp_path / 'ends.npz'}", "--model.discriminator.absorbing=true"]
     said = fails(capsys, "gail-discrete", tmp_path, *lost)
@@ -302,10 +302,8 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     ("what", "message"),
     [("loss", "the discriminator loss is nan"), ("logits", "the discriminator logit expert is inf")],
 )
-def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good(
-    what, message, capsys, tmp_path, monkeypatch
-):
-    """A loss can be finite where logits are not: of logits of the right sign it is 0."""
+def test_diverged_discriminator_stops_run_and_keeps_checkpoint(what, message, capsys, tmp_path, monkeypatch):
+    """The loss can stay finite with infinite logits: it is 0 if they have the right sign."""
     count = []
     forward = Discriminator.forward
 
@@ -325,7 +323,7 @@ def test_a_diverging_discriminator_stops_the_run_and_the_last_checkpoint_is_good
     assert load_reward(tmp_path).model.network.layers[0].weight.isfinite().all()
 
 
-def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
+def test_demonstrations_are_sampled_by_weight(watched, tmp_path):
     seen, modules = watched
     path = tmp_path / "weighted.npz"
     data = recorded("CartPole-v1", 8, path)
@@ -334,7 +332,7 @@ def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
     write_demonstrations(path, Demonstrations(data, data.episode_returns(), {"env_id": "CartPole-v1"}))
     run("gail-discrete", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0",
         "--model.discriminator_batch_size=4096")  # fmt: skip
-    lengths = data.episode_lengths() + data.episode_index()[data.terminated].bincount(minlength=8)  # with what follows
+    lengths = data.episode_lengths() + data.episode_index()[data.terminated].bincount(minlength=8)  # absorbing too
     expected = often * lengths / (often * lengths).sum()
     owner = {tuple(row): int(e) for row, e in zip(data.observation.tolist(), data.episode_index(), strict=True)}
     drawn = [owner[tuple(row)] for row in seen[0][0][:, :4096].flatten(0, 1).tolist()]
@@ -343,7 +341,7 @@ def test_demonstrations_are_drawn_by_their_weights(watched, tmp_path):
     assert len(modules[0].expert_weight) == len(modules[0].expert.absorbing)
 
 
-def test_the_occupancy_of_weighted_rows_is_that_of_repeated_ones(watched, tmp_path, monkeypatch):
+def test_weighted_occupancy_equals_repeated_rows(watched, tmp_path, monkeypatch):
     _, modules = watched
     run("gail-discrete", tmp_path)
     monkeypatch.setattr(diagnostics, "OCCUPANCY", 64)
@@ -357,7 +355,7 @@ def test_the_occupancy_of_weighted_rows_is_that_of_repeated_ones(watched, tmp_pa
     assert not torch.equal(diagnostics.occupancy(samples, None, *encode), expected)
 
 
-def test_a_return_temperature_weighs_demonstrations_by_their_returns(watched, tmp_path):
+def test_return_temperature_weights_demonstrations(watched, tmp_path):
     seen, modules = watched
     path = tmp_path / "some.npz"
     data = recorded("CartPole-v1", 8, path)
@@ -375,7 +373,7 @@ def test_a_return_temperature_weighs_demonstrations_by_their_returns(watched, tm
 
 
 @pytest.mark.parametrize(("rounds", "warns"), [(3, True), (21, False)])
-def test_an_epoch_shorter_than_an_episode_is_said_before_training(tmp_path, recwarn, rounds, warns):
+def test_epoch_shorter_than_an_episode_warns(tmp_path, recwarn, rounds, warns):
     run("ppo-discrete", tmp_path, f"--data.rounds_per_epoch={rounds}")
     said = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]
     assert bool(said) == warns
@@ -385,8 +383,8 @@ def test_an_epoch_shorter_than_an_episode_is_said_before_training(tmp_path, recw
         assert "Set data.rounds_per_epoch to 21 or more" in said[0]
 
 
-def test_an_epoch_shorter_than_the_demonstrations_is_said_too(tmp_path, recwarn):
-    """Where the environment names no limit."""
+def test_epoch_shorter_than_demonstrations_warns(tmp_path, recwarn):
+    """Applies where the environment has no time limit."""
     data = recorded("counting:Counting-v0", 3, tmp_path / "some.npz")
     longest = int(data.episode_lengths().max())
     task = ["--data.env_id=counting:Counting-v0", f"--data.demonstrations={tmp_path / 'some.npz'}", "--data.expert="]

@@ -1,4 +1,4 @@
-"""That GAIL and AIRL learn, and fail where they must."""
+"""GAIL and AIRL learn, and fail where theory says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behavioral cloning against plain torch, against policies that are known, and in every way that a run can go."""
+"""Behavioral cloning against plain torch and known policies, and whole runs."""
 
 from __future__ import annotations
 
@@ -124,12 +124,12 @@ POLICIES = {
 CASES = [
     pytest.param(kind, weighted, entropy, l2, id=f"{kind}{' w' * weighted}{' H' * (entropy > 0)}{' l2' * (l2 > 0)}")
     for kind, weighted, entropy, l2 in itertools.product(POLICIES, (False, True), (0.0, 0.3), (0.0, 0.2))
-    if not (entropy and kind in ("mse", "huber", "log_cosh"))  # which have none
+    if not (entropy and kind in ("mse", "huber", "log_cosh"))  # these losses have no entropy
 ]
 
 
 @pytest.mark.parametrize(("kind", "weighted", "entropy", "l2"), CASES)
-def test_loss_and_gradient_are_those_of_plain_torch(kind, weighted, entropy, l2):
+def test_loss_and_gradient_match_plain_torch(kind, weighted, entropy, l2):
     torch.manual_seed(3)
     policy = POLICIES[kind](hidden_sizes=[8, 8], activation="tanh")
     policy.fit_normalizer(5 + 3 * torch.randn(50, 3))
@@ -163,10 +163,10 @@ def test_integer_weights_count_as_copies():
         gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(policy.parameters()))]))
     weighted, copied, unweighted = gradients
     torch.testing.assert_close(weighted, copied, rtol=1e-4, atol=1e-6)
-    assert (weighted - unweighted).abs().max() > 1e-2  # and they do count
+    assert (weighted - unweighted).abs().max() > 1e-2  # the weights have an effect
 
 
-def test_an_entropy_term_without_an_entropy_is_an_error_before_training(tmp_path):
+def test_entropy_weight_needs_a_policy_with_entropy(tmp_path):
     data = data_of(record(torch.randn(4, 3), torch.rand(4, 2)))
     model = BC(partial(DeterministicPolicy, hidden_sizes=[4]), entropy_coefficient=0.01)
     with pytest.raises(ConfigError, match=r"entropy_coefficient is 0.01, but DeterministicPolicy has no distribution"):
@@ -177,12 +177,12 @@ def test_an_entropy_term_without_an_entropy_is_an_error_before_training(tmp_path
 @pytest.mark.parametrize(
     ("setting", "value"), [("learning_rate", 0.0), ("learning_rate", float("nan")), ("l2_coefficient", -1.0)]
 )
-def test_settings_that_cannot_work(setting, value):
+def test_invalid_settings_are_refused(setting, value):
     with pytest.raises(ConfigError, match=rf"model\.{setting} is {value}; it must be"):
         BC(**{setting: value})
 
 
-def test_a_callback_that_waits_for_a_held_out_loss_where_nothing_is_held_out(tmp_path, capsys):
+def test_callback_on_held_out_loss_needs_held_out_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments("bc-discrete", tmp_path, "--data.num_trajectories=1"))
     message = "ModelCheckpoint watches val/loss, but no trajectory is held out of 1"
@@ -198,10 +198,10 @@ def test_data_without_demonstrations_are_refused(tmp_path):
 # --- the statistics of the inputs -------------------------------------------------------------------------------------
 
 
-def test_inputs_are_standardized_by_the_training_split_alone_and_the_checkpoint_has_it(tmp_path):
+def test_inputs_are_standardized_by_the_training_split(tmp_path):
     torch.manual_seed(0)
     episode = torch.arange(10).repeat_interleave(5)
-    observation = torch.randn(50, 3) + 100 * episode[:, None]  # so that a trajectory more or less would be seen
+    observation = torch.randn(50, 3) + 100 * episode[:, None]  # one trajectory more or less would change the statistics
     data = data_of(record(observation, torch.rand(50, 2), length=5), val_fraction=0.3)
     trainer = fit(BC(partial(GaussianPolicy, hidden_sizes=[4])), data, tmp_path, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
@@ -224,9 +224,9 @@ class Losses(Callback):
         self.values.append(float(trainer.callback_metrics["val/loss"]))
 
 
-def test_early_stopping_stops_and_the_best_checkpoint_has_the_least_held_out_loss(tmp_path):
+def test_early_stopping_keeps_checkpoint_of_least_loss(tmp_path):
     torch.manual_seed(0)
-    # Noise can only be learned by heart: held-out loss falls while σ is learned, then rises for good.
+    # Noise cannot be learned: the held-out loss falls while σ is fitted, then rises with overfitting.
     data = data_of(record(torch.randn(60, 3), torch.rand(60, 2)), val_fraction=0.3, batch_size=14)
     losses = Losses()
     best = ModelCheckpoint(tmp_path, "best", "val/loss", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -248,7 +248,7 @@ def metrics(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_the_best_checkpoint_by_return(tmp_path):
+def test_best_checkpoint_has_highest_return(tmp_path):
     by_return = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     line = arguments("bc-discrete", tmp_path, *by_return, "--trainer.max_epochs=6", "--model.learning_rate=0.003")
     main(line)
@@ -263,7 +263,7 @@ def test_the_best_checkpoint_by_return(tmp_path):
 
 
 class Poison(Callback):
-    """After two good epochs somebody writes into the data."""
+    """Corrupts the data after two good epochs."""
 
     def __init__(self, field: str, value: float) -> None:
         self.field, self.value = field, value
@@ -286,7 +286,7 @@ def assert_good(path: Path) -> None:
         ("action", math.inf, r"action \[4, 2\]: min 0.\d+, mean inf, max inf, 1 not finite"),
     ],
 )
-def test_a_loss_that_is_not_finite_stops_with_step_batch_and_last_good_checkpoint(field, value, statistics, tmp_path):
+def test_non_finite_loss_stops_run_and_names_checkpoint(field, value, statistics, tmp_path):
     torch.manual_seed(0)
     data = data_of(record(torch.randn(20, 3), torch.rand(20, 2)), batch_size=4)
     save = ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -303,8 +303,8 @@ def test_a_loss_that_is_not_finite_stops_with_step_batch_and_last_good_checkpoin
 
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2], ids=["none held out", "held out"])
-def test_weights_broken_by_the_last_step_of_an_epoch_are_not_saved(val_fraction, tmp_path):
-    """No later loss tells, for the epoch's checkpoint is written before."""
+def test_weights_broken_by_last_step_are_not_saved(val_fraction, tmp_path):
+    """The epoch's checkpoint would be written before the next loss is computed."""
     torch.manual_seed(0)
     data = data_of(record(torch.randn(20, 3), torch.rand(20, 2)), batch_size=16, val_fraction=val_fraction)
     save = ModelCheckpoint(tmp_path, "last", save_on_train_epoch_end=True, enable_version_counter=False)
@@ -322,7 +322,7 @@ def test_weights_broken_by_the_last_step_of_an_epoch_are_not_saved(val_fraction,
     assert_good(tmp_path / "last.ckpt")
 
 
-def test_the_command_line_says_so_in_one_message(tmp_path, capsys):
+def test_command_line_reports_divergence_in_one_message(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments("bc-discrete", tmp_path, "--model.learning_rate=1e30"))
     error = capsys.readouterr().err
@@ -348,7 +348,7 @@ def weights(path: Path) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in torch.load(path, weights_only=True)["state_dict"].items()}
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(run_directory, tmp_path):
+def test_same_seed_gives_same_bits(run_directory, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         line = arguments("bc-continuous", tmp_path / name, "--trainer.max_epochs=2", f"--seed_everything={seed}")
         main([*line, "--model.entropy_coefficient=0.01"])
@@ -375,7 +375,7 @@ def test_load_from_checkpoint_without_trainer_or_environment(run_directory, monk
     np.testing.assert_array_equal(model.policy(observation), lit_imitation.load_policy(run_directory)(observation))
 
 
-def test_load_policy_where_there_is_neither_lightning_nor_an_environment(run_directory):
+def test_load_policy_without_lightning_or_environment(run_directory):
     script = """
     import sys
     class Blocked:
@@ -409,7 +409,7 @@ def test_load_policy_where_there_is_neither_lightning_nor_an_environment(run_dir
     ids=["image", "discrete", "matrix"],
 )
 @pytest.mark.parametrize("action_space", [Discrete(3, start=-1), ACTION], ids=["choice", "box"])
-def test_an_epoch_on_any_space_and_any_number_of_environments(observation_space, action_space, num_envs, tmp_path):
+def test_epoch_runs_on_any_space_and_number_of_environments(observation_space, action_space, num_envs, tmp_path):
     for space in (observation_space, action_space):
         space.seed(0)
     sampled = [[space.sample() for _ in range(24)] for space in (observation_space, action_space)]
@@ -427,7 +427,7 @@ def test_an_epoch_on_any_space_and_any_number_of_environments(observation_space,
 
 
 def test_frozen_lake_from_demonstrations_in_memory(tmp_path):
-    # On ice that does not slip: down, down, right, down, right, right.
+    # Without slipping: down, down, right, down, right, right.
     path, moves = torch.tensor([0, 4, 8, 9, 13, 14]), torch.tensor([1, 1, 2, 1, 2, 2])
     transitions = record(path.repeat(5), moves.repeat(5), length=6)
     transitions.reward[5::6] = 1.0
@@ -450,11 +450,11 @@ def test_frozen_lake_from_demonstrations_in_memory(tmp_path):
 
 
 TO_ZERO = Optimization(schedule="linear")
-"""For Adam otherwise ends in a small orbit."""
+"""Decreases the learning rate, because Adam otherwise circles around the optimum."""
 
 
 @pytest.mark.parametrize(("std", "steps"), [("free", 500), ("state", 1500)], ids=["free", "state"])
-def test_a_linear_gaussian_policy_is_recovered(std, steps, tmp_path):
+def test_linear_gaussian_policy_is_recovered(std, steps, tmp_path):
     torch.manual_seed(1)
     n = 2000
     matrix, offset = torch.tensor([[0.5, -0.3], [0.2, 0.4], [-0.1, 0.6]]), torch.tensor([0.3, -0.5])
@@ -475,7 +475,7 @@ def test_a_linear_gaussian_policy_is_recovered(std, steps, tmp_path):
     assert float(sigma_error.max()) < 5 * (1 if std == "free" else 3) / math.sqrt(2 * n)
 
 
-def test_a_known_categorical_policy_is_recovered(tmp_path):
+def test_known_categorical_policy_is_recovered(tmp_path):
     torch.manual_seed(1)
     n = 10_000
     observation = 1.0 + 2.0 * torch.randn(n, 3)
@@ -487,16 +487,16 @@ def test_a_known_categorical_policy_is_recovered(tmp_path):
     fit(model, data, tmp_path, max_epochs=1)
     with torch.no_grad():
         learned = model.policy.head(observation).softmax(1)
-    # Eight free parameters cost a maximum-likelihood estimate 8 / 2n nats on average.
+    # A maximum-likelihood estimate of eight parameters loses 8 / 2n nats on average.
     divergence = (true * (true / learned).log()).sum(1).mean()
     assert float(divergence) < 4 * 8 / (2 * n)
-    # The mode is the true mode wherever the two likeliest actions are not nearly as likely.
+    # The mode is correct unless the two most likely actions have similar probabilities.
     first, second = true.topk(2).values.unbind(1)
     clear = first - second > 0.25
     assert torch.equal(model.policy.act(observation)[clear], true.argmax(1)[clear])
 
 
-def test_an_entropy_term_makes_the_policy_less_certain_and_l2_smaller(tmp_path):
+def test_entropy_raises_uncertainty_and_l2_shrinks_weights(tmp_path):
     torch.manual_seed(0)
     observation = torch.randn(256, 3)
     transitions = record(observation, (observation[:, 0] > 0).long())
@@ -513,7 +513,7 @@ def test_an_entropy_term_makes_the_policy_less_certain_and_l2_smaller(tmp_path):
     assert norms[3] < 0.5 * norms[0]
 
 
-def test_the_best_checkpoint_by_held_out_loss_from_the_command_line(tmp_path):
+def test_command_line_tests_checkpoint_of_least_loss(tmp_path):
     main(arguments("bc-discrete", tmp_path, "--trainer.max_epochs=3"))
     losses = [float(row["val/loss"]) for row in metrics(tmp_path) if row["val/loss"]]
     checkpoint = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)

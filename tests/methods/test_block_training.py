@@ -1,4 +1,4 @@
-"""Training on blocks: the same steps as a plain loop, whatever their length, and what of the Trainer is refused."""
+"""Training on blocks: the same steps as a plain loop for every block length, and Trainer options."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ import lit_imitation
 from lit_imitation import BC, DemonstrationDataModule
 from lit_imitation.data import blocks
 from lit_imitation.errors import ConfigError
+from lit_imitation.optim import descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.transitions import Transitions
 
 SPACES = {"observation_space": Box(-np.inf, np.inf, (3,), np.float32), "action_space": Discrete(3)}
-COUNT, BATCH = 46, 8  # 42 of them to train on: 5 minibatches an epoch
+COUNT, BATCH = 46, 8  # 42 for training: 5 minibatches per epoch
 
 
 def demonstrations():
@@ -43,7 +44,7 @@ def demonstrations():
 
 
 def fit(directory, callbacks=(), module=None, resume=None, batch_size=BATCH, **options):
-    """A short run; the module with its Trainer."""
+    """A short run; returns the module with its Trainer."""
     data = DemonstrationDataModule(
         "Spaces-v0",
         demonstrations=demonstrations(),
@@ -81,7 +82,7 @@ def assert_same(one, other):
 
 
 class Noting(Callback):
-    """Counters at the end of each block."""
+    """Records the counters at the end of each block."""
 
     def __init__(self):
         self.steps, self.sizes, self.batches = [], [], []
@@ -185,7 +186,7 @@ def test_weight_decay_is_that_of_adamw(tmp_path):
 
 
 class Weights(Callback):
-    """Weights after every step and in every validation."""
+    """Records the weights after every step and in every validation."""
 
     def __init__(self):
         self.steps, self.validated = [], []
@@ -203,7 +204,7 @@ def test_moving_average_is_evaluated_saved_and_resumed(tmp_path, monkeypatch):
     module = fit(tmp_path, [weights], module=BC(learning_rate=1e-2, optimization=averaging))
     plain = Weights()
     fit(tmp_path, [plain])
-    for mine, theirs in zip(weights.steps, plain.steps, strict=True):  # training goes on with the last weights
+    for mine, theirs in zip(weights.steps, plain.steps, strict=True):  # training continues with the last weights
         assert torch.equal(mine, theirs)
     average = weights.steps[0]
     for step, one in enumerate(weights.steps[1:], 2):
@@ -292,3 +293,15 @@ def test_package_overrides_no_private_method_of_lightning():
                     }
                     wrong += [f"{cls.__qualname__}.{name}" for name in private & of_lightning if name != "_abc_impl"]
     assert not sorted(set(wrong))
+
+
+@pytest.mark.parametrize("length", [1, 64])
+def test_traced_run_resumes_exactly_and_matches_eager_run(length, tmp_path, monkeypatch):
+    eager = fit(tmp_path)
+    monkeypatch.setattr(descent, "TRACE_AFTER", 4)
+    monkeypatch.setattr(blocks, "LONGEST", length)
+    whole = fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")])
+    assert whole.descent._traced._traces
+    torch.testing.assert_close(whole.descent.vector, eager.descent.vector, rtol=1e-4, atol=1e-5)
+    for step in (7, 14):
+        assert_same(fit(tmp_path, resume=tmp_path / f"step={step}.ckpt"), whole)

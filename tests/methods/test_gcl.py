@@ -1,4 +1,4 @@
-"""Guided cost learning: which episodes are weighed, by which samplers, what the learner is paid, what is refused."""
+"""Guided cost learning: weighted episodes, sampling policies, rewards of the learner, and invalid settings."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def rollout(done, valid):
     return Round(transitions, valid, [])
 
 
-def test_only_episodes_that_begin_and_end_in_the_round_are_weighed():
+def test_only_whole_episodes_are_weighted():
     yes, done = [1] * 6, [[0, 1, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]
-    batch = rollout(done, [yes, [1, 1, 1, 0, 1, 1], yes])  # the second starts its next episode on a step that is none
+    batch = rollout(done, [yes, [1, 1, 1, 0, 1, 1], yes])  # the second environment has an invalid reset step
     paths = Paths.within_round(batch, torch.tensor([True, True, True]))
     steps = [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)]
     assert steps == [[0, 1], [2, 3, 4], [100, 101, 102]]
@@ -49,7 +49,7 @@ def test_only_episodes_that_begin_and_end_in_the_round_are_weighed():
     assert Paths.within_round(rollout([done[2]], [yes]), torch.tensor([True])) is None
 
 
-def test_steps_that_are_none_are_not_weighed():
+def test_invalid_steps_are_not_weighted():
     batch = rollout([[0, 1, 0, 0, 1]], [[1, 1, 0, 1, 1]])
     paths = Paths.within_round(batch, torch.tensor([True]))
     assert [one[alive].flatten().tolist() for one, alive in zip(paths.observation, paths.alive, strict=True)] == [
@@ -58,7 +58,7 @@ def test_steps_that_are_none_are_not_weighed():
     ]
 
 
-def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
+def test_trajectory_density_is_product_of_played_actions():
     policy = GaussianPolicy(Box(-1, 1, (1,)), Box(-2, 2, (1,)))
     one, other = (rollout([[0] * (n - 1) + [1]], [[1] * n]) for n in (2, 4))
     fresh = torch.tensor([True])
@@ -72,7 +72,7 @@ def test_a_trajectorys_probability_is_the_product_of_its_actions_as_played():
 
 @pytest.fixture
 def watched(monkeypatch):
-    """Modules that were trained, the weighed minibatches, and what was paid beside what the reward says."""
+    """Records trained modules, weighted minibatches, and the learner's rewards with those of the model."""
     modules, weighed, paid = [], [], []
     improve, relabel = GCL.update_reward, GCL.relabel_rewards
 
@@ -95,11 +95,11 @@ def watched(monkeypatch):
     return modules, weighed, paid
 
 
-def test_samples_of_past_rounds_stay_with_the_policies_that_played_them(watched, tmp_path):
+def test_past_samples_keep_their_policies(watched, tmp_path):
     modules, weighed, _ = watched
     run("gcl-continuous", tmp_path, "--data.rounds_per_epoch=5", "--model.replay_rounds=2")
     module = modules[0]
-    assert len(module.paths) == len(module.samplers) == 4  # the demonstrations, and three rounds
+    assert len(module.paths) == len(module.samplers) == 4  # the demonstrations and three rounds
     assert [len(one.alive) for one in module.paths[1:]] == [2 * 3] * 3  # two episodes of 12 in 24 steps, 3 environments
     for row, paths in zip(module.log_prob, module.paths, strict=True):
         for found, policy in zip(row, module.samplers, strict=True):
@@ -108,7 +108,7 @@ def test_samples_of_past_rounds_stay_with_the_policies_that_played_them(watched,
     own, others = (module.paths[-1].log_prob(one) for one in (newest, before))
     assert not torch.equal(own, others)
     *_, alive, log_q = weighed[-1]
-    assert alive.shape == (16, 12)  # as many demonstrations, fused in, as samples
+    assert alive.shape == (16, 12)  # as many demonstrations as samples
     counts = torch.tensor([18.0, 6.0, 6.0, 6.0])
     expected = log_mixture(torch.cat([torch.stack(row, 1) for row in module.log_prob]), counts)
     demonstrations = len(module.paths[0].alive)
@@ -118,27 +118,27 @@ def test_samples_of_past_rounds_stay_with_the_policies_that_played_them(watched,
 
 
 @pytest.mark.parametrize(("method", "entropy"), [("gcl-continuous", True), ("gcl-by-sac", False)])
-def test_the_learner_is_paid_the_reward_and_its_entropy(watched, tmp_path, method, entropy):
+def test_learner_gets_reward_and_entropy(watched, tmp_path, method, entropy):
     _, _, paid = watched
     run(method, tmp_path)
     batch, reward, model, head = paid[0]
     if entropy:
-        policy = watched[0][0].samplers[1]  # that of the first round
+        policy = watched[0][0].samplers[1]  # the policy of the first round
         head = policy.head(batch.rollout.observation.flatten(0, 1))
         log_prob = policy.executed_log_prob(head, batch.rollout.action.flatten(0, 1))
         torch.testing.assert_close(reward, model - log_prob.view_as(reward), rtol=1e-4, atol=1e-4)
-    else:  # which asks for the reward itself, and has a temperature of its own
+    else:  # SAC calls the reward itself and has its own temperature
         assert torch.equal(reward, batch.rollout.reward)
 
 
-def test_rounds_of_uniform_actions_are_not_the_policys(watched, tmp_path):
+def test_rounds_of_random_actions_are_not_samples(watched, tmp_path):
     modules, weighed, _ = watched
     run("gcl-by-sac", tmp_path, "--model.learner.learning_starts=144", "--data.rounds_per_epoch=3")
-    assert len(modules[0].samplers) == 2  # the first two rounds were drawn at random
+    assert len(modules[0].samplers) == 2  # the actions of the first two rounds were random
     assert len(weighed) == 3
 
 
-def test_every_round_says_how_it_stands(tmp_path):
+def test_every_round_logs_diagnostics(tmp_path):
     run("gcl-continuous", tmp_path)
     for name in (*STATISTICS, "reward_loss", "reward_grad_norm", "effective_sample_size", "samples", "approx_kl"):
         assert len(column(tmp_path, f"train/{name}")) == 3, name
@@ -147,8 +147,8 @@ def test_every_round_says_how_it_stands(tmp_path):
     assert all(0.0 < exponent <= 1.0 for exponent in column(tmp_path, "train/weight_exponent"))
 
 
-def test_the_reward_is_kept_and_used_again(tmp_path, capsys):
-    run("gcl-continuous", tmp_path / "gcl", "--model.learner.hidden_sizes=[64,64]")  # no checkpoint says these
+def test_reward_is_saved_and_reused(tmp_path, capsys):
+    run("gcl-continuous", tmp_path / "gcl", "--model.learner.hidden_sizes=[64,64]")  # saved in the checkpoint
     model = load_reward(tmp_path / "gcl").model
     assert isinstance(model, GuidedCost)
     checkpoint = read_checkpoint(tmp_path / "gcl" / "checkpoints" / "best.ckpt")
@@ -163,7 +163,7 @@ def test_the_reward_is_kept_and_used_again(tmp_path, capsys):
         assert torch.equal(module.guided_cost.state_dict()[name], value)
 
 
-def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
+def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     for argument, message in (
         ("--data.subsample=2", "GCL weighs whole trajectories; data.subsample 2 leaves holes"),
         ("--data.steps_per_round=11", "the shortest demonstration takes 12 steps"),
@@ -176,14 +176,14 @@ def test_what_cannot_work_is_said_before_the_training(capsys, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_rounds_without_a_whole_episode_end_in_words(capsys, tmp_path, monkeypatch):
+def test_rounds_without_whole_episodes_are_an_error(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(Paths, "within_round", lambda batch, starts: None)
     said = fails(capsys, "gcl-continuous", tmp_path)
     assert "no episode began and ended within a round" in said
     assert "at most 12 here" in said
 
 
-def test_a_reward_that_diverges_stops_the_run_and_the_last_checkpoint_is_good(capsys, tmp_path, monkeypatch):
+def test_diverged_reward_stops_run_and_keeps_checkpoint(capsys, tmp_path, monkeypatch):
     count = []
     forward = GuidedCost.forward
 
@@ -200,7 +200,7 @@ def test_a_reward_that_diverges_stops_the_run_and_the_last_checkpoint_is_good(ca
 
 
 def trajectories(lengths):
-    """Demonstrations whose observations say which trajectory they are of."""
+    """Demonstrations whose observations hold the number of their trajectory."""
     rows = sum(lengths)
     episode = torch.repeat_interleave(torch.arange(float(len(lengths))), torch.tensor(lengths))
     return Transitions(
@@ -236,8 +236,8 @@ def bare_module(monkeypatch, weight=None, played=6, **settings):
 
 
 @pytest.mark.parametrize("weight", [None, torch.tensor([0.3, 2.4, 0.3])])
-def test_the_effective_sample_size_counts_either_half_as_one(monkeypatch, weight):
-    """By hand: importance weights p / q over all, the three demonstrations standing for as many as the six samples."""
+def test_effective_sample_size_weights_both_halves_equally(monkeypatch, weight):
+    """Importance weights p / q computed by hand; three demonstrations weigh as much as six samples."""
     module, _ = bare_module(monkeypatch, weight)
     logged = module.update_reward()
     log_prob = torch.cat([torch.stack(row, 1) for row in module.log_prob]).double().numpy()
@@ -249,20 +249,20 @@ def test_the_effective_sample_size_counts_either_half_as_one(monkeypatch, weight
     assert int(logged["samples"]) == 12
 
 
-def test_demonstrations_are_drawn_by_weight_on_either_side(monkeypatch):
+def test_demonstrations_are_sampled_by_weight_in_both_halves(monkeypatch):
     torch.manual_seed(0)
     module, minibatches = bare_module(monkeypatch, torch.tensor([0.3, 2.4, 0.3]))
     module.update_reward()
     for columns in minibatches:
-        for drawn in (columns[0], columns[3][:512]):  # the likelihood's, and those fused in with the samples
+        for drawn in (columns[0], columns[3][:512]):  # those of the likelihood, and those added to the samples
             share = np.bincount(drawn[:, 0, 0].long(), minlength=3) / 512
             np.testing.assert_allclose(share, [0.1, 0.8, 0.1], atol=0.06)
         share = np.bincount(columns[3][512:, 0, 0].long(), minlength=6) / 512
         np.testing.assert_allclose(share, 1 / 6, atol=0.08)
 
 
-def test_processes_draw_other_demonstrations(monkeypatch):
-    """Their streams are one: each takes its part."""
+def test_processes_sample_different_demonstrations(monkeypatch):
+    """The processes share a random stream, and each takes its part."""
     from lit_imitation.utils import sampling
 
     drawn = []
@@ -277,8 +277,8 @@ def test_processes_draw_other_demonstrations(monkeypatch):
         assert not torch.equal(mine, others)
 
 
-def test_the_density_of_weighted_demonstrations_is_theirs(monkeypatch):
-    """Two actions, three quarters of the rows the first, with weights that make it a quarter."""
+def test_density_of_demonstrations_uses_weights(monkeypatch):
+    """Three quarters of the rows have the first action; weights reduce it to a quarter."""
     monkeypatch.setattr(density, "STEPS", 300)
     policy = CategoricalPolicy(Box(-1, 1, (1,)), Discrete(2))
     rows = 40
@@ -296,7 +296,7 @@ def test_the_density_of_weighted_demonstrations_is_theirs(monkeypatch):
     torch.testing.assert_close(probability, torch.tensor([[0.25, 0.75]]), atol=0.05, rtol=0)
 
 
-def test_rounds_shorter_than_the_longest_demonstration_are_said_before_training(tmp_path, recwarn):
+def test_rounds_shorter_than_demonstrations_warn(tmp_path, recwarn):
     path = tmp_path / "some.npz"
     envs = make("Pendulum-v1", 1, 0)
     record = collect(envs, lambda observation: np.zeros((1, 1), np.float32), 2, 0)

@@ -1,4 +1,4 @@
-"""MaxEntIRL: what it recovers, what is shared out, where it stops, and what it says when it cannot go on."""
+"""MaxEntIRL: recovered rewards, several processes, convergence, and errors."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def module(world, trajectories="", **more):
 
 
 def as_lists(found):
-    """Trajectories as a user would have them."""
+    """Trajectories as lists of states and actions."""
     parts = [x.split(found.length.tolist()) for x in (found.state, found.next_state, found.action)]
     return [(np.append(s, z[-1]), np.asarray(a)) for s, z, a in zip(*parts, strict=True)]
 
 
-def test_the_true_reward_comes_back_from_an_expert_of_the_assumed_kind(tmp_path):
-    """Up to a constant, which no demonstration of one length tells."""
+def test_true_reward_is_recovered_from_soft_expert(tmp_path):
+    """Recovered up to a constant, which demonstrations of one length do not determine."""
     world, planning = GridWorld(5, seed=2), Planning(10, 1.0)
     policy = solve(world, world.reward, planning).policy
     drawn = sample_trajectories(world, policy, 3000, 10, torch.Generator().manual_seed(0), "soft")
     model = MaxEntIRL(horizon=10, gamma=1.0, learning_rate=0.1)
     trainer = fit(model, module(world, as_lists(drawn), passes_per_epoch=400), tmp_path)
-    assert trainer.global_step < 400  # by the gap
+    assert trainer.global_step < 400  # stopped by the gap
     weights = model.reward.weights[0].detach().squeeze(-1)
     truth = torch.tensor(GridWorld.REWARDS, dtype=torch.float32)
     torch.testing.assert_close(weights - weights.mean(), truth - truth.mean(), rtol=0, atol=0.1)
@@ -70,7 +70,7 @@ def test_the_true_reward_comes_back_from_an_expert_of_the_assumed_kind(tmp_path)
 
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("entropy", ["causal", "trajectory"])
-def test_every_kind_of_reward_raises_the_likelihood(inputs, entropy, tmp_path):
+def test_every_reward_model_raises_the_likelihood(inputs, entropy, tmp_path):
     world = GridWorld(4)
     factories = [LinearReward, MLPReward] + ([ConvolutionalReward] if inputs != "transition" else [])
     for factory in factories:
@@ -92,8 +92,8 @@ def test_every_kind_of_reward_raises_the_likelihood(inputs, entropy, tmp_path):
         assert losses[-1] < losses[0] - 0.1
 
 
-def test_a_step_on_many_is_the_mean_of_steps_on_their_parts(tmp_path):
-    """Which is what makes several processes compute what one does; two worlds, trajectories of different lengths."""
+def test_step_on_all_data_is_mean_of_steps_on_parts(tmp_path):
+    """Several processes rely on this. Two worlds, with trajectories of different lengths."""
     data = TabularDataModule(
         "lit_imitation/GridWorld-v0",
         env_kwargs={"size": 4},
@@ -115,9 +115,9 @@ def test_a_step_on_many_is_the_mean_of_steps_on_their_parts(tmp_path):
     assert not torch.allclose(grads[1], grads[2])
 
 
-def test_where_it_stops_is_logged(tmp_path):
-    """Likelihood and gap by what they are defined as, although the step is none of those that are logged anyway."""
-    world = GridWorld(4, slip=0.0, seed=1)  # of which the likelihood is that of the actions
+def test_convergence_is_logged(tmp_path):
+    """Likelihood and gap match their definitions, at a step that the logging interval would skip."""
+    world = GridWorld(4, slip=0.0, seed=1)  # without slip, the likelihood is that of the actions
     data = module(world, expert_trajectories=50, steps_per_trajectory=6, passes_per_epoch=400)
     model = MaxEntIRL(horizon=6, gamma=1.0, learning_rate=0.1, gap_tolerance=0.05)
     steps = []
@@ -146,14 +146,14 @@ BOUTS = [680, 50, 300, 120, 80, 200, 61, 500]
 
 
 def bouts(world, seed=0, gamma=0.95):
-    """What a soft expert shows, in trajectories of very different lengths."""
+    """Demonstrations of a soft expert, in trajectories of very different lengths."""
     policy = solve(world, world.reward, Planning(gamma=gamma)).policy
     generator = torch.Generator().manual_seed(seed)
     return [as_lists(sample_trajectories(world, policy, 1, steps, generator, "soft"))[0] for steps in BOUTS]
 
 
-def test_long_trajectories_give_the_true_reward_and_beat_the_baselines(tmp_path):
-    """680 steps at γ 0.95: each step counts, and what is held out is explained better than by action frequencies."""
+def test_long_trajectories_recover_reward_better_than_baselines(tmp_path):
+    """680 steps at γ 0.95: every step has weight, and held-out data are more likely than under action frequencies."""
     world = GridWorld(5, seed=2)
     model = MaxEntIRL(gamma=0.95)
     logger = CSVLogger(tmp_path)
@@ -180,8 +180,8 @@ def test_long_trajectories_give_the_true_reward_and_beat_the_baselines(tmp_path)
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(found[f"held_out_{name}"], abs=1e-6)
 
 
-def test_late_steps_count_as_much_as_early_ones(tmp_path):
-    """A step of the gradient is that of the same steps cut into trajectories of one step each."""
+def test_late_steps_weigh_as_much_as_early_steps(tmp_path):
+    """The gradient equals that of the same steps split into trajectories of one step."""
     world = GridWorld(4, seed=1)
     whole = bouts(world)[1:2]
     states, actions = whole[0]
@@ -197,8 +197,8 @@ def test_late_steps_count_as_much_as_early_ones(tmp_path):
 
 
 @pytest.mark.parametrize(("steps", "warns"), [(680, True), (30, False)])
-def test_discounted_weights_that_leave_little_are_warned_of(steps, warns, tmp_path):
-    """And the likelihood a step is told beside the one that is maximized."""
+def test_small_discounted_weight_warns(steps, warns, tmp_path):
+    """The likelihood per step is logged in addition to the objective."""
     world = GridWorld(4)
     shown = [(states[: steps + 1], actions[:steps]) for states, actions in bouts(world)[:1]]
     model = MaxEntIRL(gamma=0.95, step_weights="discounted")
@@ -217,7 +217,7 @@ def test_discounted_weights_that_leave_little_are_warned_of(steps, warns, tmp_pa
     assert found["discounted_log_likelihood"] < found["log_likelihood"]
 
 
-def test_a_reward_worse_than_none_is_warned_of(tmp_path):
+def test_reward_worse_than_zero_reward_warns(tmp_path):
     world = GridWorld(4)
 
     class Wrong(LinearReward):
@@ -233,8 +233,8 @@ def test_a_reward_worse_than_none_is_warned_of(tmp_path):
     assert not [one for one in caught if "worse than a uniform" in str(one.message)]
 
 
-def test_actions_that_are_not_available_are_learned_around(tmp_path):
-    """The expert's reward comes back where half of the states lack the third action."""
+def test_unavailable_actions_do_not_disturb_learning(tmp_path):
+    """The expert's reward is recovered in a world where half of the states lack the third action."""
     rng = np.random.default_rng(0)
     available = np.ones((8, 3), bool)
     available[::2, 2] = False
@@ -251,8 +251,8 @@ def test_actions_that_are_not_available_are_learned_around(tmp_path):
     assert available[np.arange(8), chosen].all()
 
 
-def test_fresh_worlds_are_other_worlds(tmp_path):
-    """What is told of them is what the recovered reward is worth there, summed over them."""
+def test_fresh_worlds_differ(tmp_path):
+    """The logged value is that of the recovered reward, computed from sums over the fresh worlds."""
     data = TabularDataModule(
         "lit_imitation/GridWorld-v0", env_kwargs={"size": 4}, fresh_worlds=2, expert_trajectories=20, eval_episodes=0
     )
@@ -270,8 +270,8 @@ def test_fresh_worlds_are_other_worlds(tmp_path):
     assert model.recovery["fresh_expected_value_difference"] == pytest.approx(float(best - reached) / 2, abs=1e-3)
 
 
-def test_a_potential_in_the_truth_changes_nothing_that_is_recovered(tmp_path):
-    """The expert shows the same, and epic_distance has nothing to say of a truth that is of transitions alone."""
+def test_potential_in_true_reward_changes_nothing_recovered(tmp_path):
+    """The expert's behavior is the same, and epic_distance is undefined for rewards of transitions."""
     world, gamma = GridWorld(4, seed=1), 0.9
     phi = torch.randn(16, generator=torch.Generator().manual_seed(0)).double()
     p, paid = torch.zeros(2, 16, world.num_actions, 16).double()
@@ -291,7 +291,7 @@ def test_a_potential_in_the_truth_changes_nothing_that_is_recovered(tmp_path):
     assert "epic_distance" not in other
 
 
-def test_what_is_learned_is_read_again(tmp_path):
+def test_learned_reward_and_policy_are_loaded(tmp_path):
     world = GridWorld(4)
     model = MaxEntIRL(lambda *given: MLPReward(*given, hidden_sizes=[8]), gamma=0.8)
     trainer = fit(model, module(world), tmp_path, callbacks=[RunDirectory("{}")])
@@ -308,7 +308,7 @@ def test_what_is_learned_is_read_again(tmp_path):
     assert torch.equal(again.reward.table(world).values, table)
 
 
-def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
+def test_other_methods_run_on_worlds_and_recovered_rewards(tmp_path):
     env = ["--data.env_id=lit_imitation/GridWorld-v0", "--data.env_kwargs={size: 4, max_episode_steps: 20}"]
     small = ["--trainer.max_epochs=1", "--data.eval_episodes=2", "--data.test_episodes=4", "--trainer.accelerator=cpu"]
     world, irl, rl = ["--data=lit_imitation.TabularDataModule"], tmp_path / "irl", tmp_path / "rl"
@@ -320,13 +320,13 @@ def test_other_methods_run_on_a_world_and_on_what_was_recovered_in_it(tmp_path):
     main(["fit", "--model=lit_imitation.BC", *expert, *env, *small, f"--trainer.default_root_dir={tmp_path / 'bc'}"])
     for directory in (irl, rl, tmp_path / "bc"):
         assert json.loads((directory / "summary.json").read_text())["episodes"] == 4
-    # As it was trained, from the checkpoint alone.
+    # Loaded from the checkpoint alone.
     main(["test", f"--ckpt_path={irl}", f"--trainer.default_root_dir={tmp_path / 'test'}", "--trainer.accelerator=cpu"])
     figures = [json.loads((at / "summary.json").read_text())["value_share"] for at in (irl, tmp_path / "test")]
     assert figures[0] == figures[1] > 0
 
 
-def test_demonstrations_stand_in_a_recipe(tmp_path, capsys):
+def test_recipe_can_hold_demonstrations(tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
         "model: lit_imitation.MaxEntIRL\n"
@@ -342,10 +342,10 @@ def test_demonstrations_stand_in_a_recipe(tmp_path, capsys):
     assert "data.demonstrations, trajectory 2, step 2: next state 9 does not exist" in capsys.readouterr().err
 
 
-def test_states_alone_do_where_the_reward_is_theirs(tmp_path):
+def test_state_rewards_need_no_actions(tmp_path):
     p = np.zeros((3, 2, 3))
     p[:, 0, [1, 2, 0]] = np.eye(3)
-    p[:, 1, [1, 2, 0]] = np.eye(3)  # either action does the same: nobody can tell which
+    p[:, 1, [1, 2, 0]] = np.eye(3)  # both actions have the same effect and cannot be distinguished
     world = TabularMDP(p)
     fit(MaxEntIRL(), module(world, [[0, 1, 2], [1, 2]], passes_per_epoch=2), tmp_path)
     model = MaxEntIRL(lambda *given: LinearReward(*given, inputs="state_action"))
@@ -353,8 +353,8 @@ def test_states_alone_do_where_the_reward_is_theirs(tmp_path):
         fit(model, module(world, [[0, 1, 2], [1, 2]]), tmp_path)
 
 
-def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
-    """Of a step an epoch, each with a checkpoint: the last one is from before."""
+def test_diverged_reward_reaches_no_checkpoint(tmp_path):
+    """Every epoch has one step and a checkpoint; the last checkpoint is from before the divergence."""
 
     class Breaks(LinearReward):
         def table(self, mdp):
@@ -421,7 +421,7 @@ def test_a_reward_that_diverges_stops_before_it_reaches_a_checkpoint(tmp_path):
         ),
     ],
 )
-def test_what_cannot_work_is_said(model, data, text, tmp_path):
+def test_invalid_settings_are_refused(model, data, text, tmp_path):
     def run():
         built = model() if model else None
         if data:
@@ -432,7 +432,7 @@ def test_what_cannot_work_is_said(model, data, text, tmp_path):
         run()
 
 
-def test_a_world_that_is_gone_lends_nothing_to_the_next_one_at_its_address(tmp_path):
+def test_cache_is_not_shared_by_worlds_at_one_address(tmp_path):
     model = MaxEntIRL(horizon=5, gamma=1.0)
     world = GridWorld(3, seed=0)
     policy = solve(world, world.reward, Planning(5, 1.0)).policy
@@ -446,14 +446,14 @@ def test_a_world_that_is_gone_lends_nothing_to_the_next_one_at_its_address(tmp_p
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 0.0, 1.0])
-def test_an_expert_discounts_between_not_at_all_and_everything(gamma):
+def test_expert_discount_out_of_range_is_refused(gamma):
     with pytest.raises(ConfigError, match=r"data.expert_gamma is .*; it must lie in \(0, 1\)"):
         module(GridWorld(3, seed=0), expert_gamma=gamma)
 
 
-def test_without_a_time_limit_an_expert_demonstrates_a_hundred_steps(monkeypatch):
+def test_expert_demonstrates_100_steps_without_time_limit(monkeypatch):
     monkeypatch.setattr("lit_imitation.data.tabular_module.episode_limit", lambda *given, **more: None)
-    world = TabularMDP(np.eye(2)[:, None], reward=[1.0, 1.0])  # nothing ever changes
+    world = TabularMDP(np.eye(2)[:, None], reward=[1.0, 1.0])  # states never change
     data = module(world, expert_trajectories=1)
     data.prepare_data()
     data.setup("fit")

@@ -1,4 +1,4 @@
-"""Methods out of their checkpoints, and what a resumed run sets anew."""
+"""Methods loaded from checkpoints, and settings that a resumed run changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COUNTERS = {"env_steps", "rounds", "gradient_steps", "training", "trained", "kee
 
 
 def settings(module):
-    """Every plain attribute of all its parts that is no count."""
+    """Every plain attribute of all parts, except counters."""
     plain = (int, float, bool, str, type(None))
 
     def scalars(value):
@@ -68,8 +68,8 @@ def outcome(file):
 
 
 @pytest.mark.parametrize("method", every_method())
-def test_loaded_method_is_the_same_and_trains_on_bit_for_bit(method, tmp_path, monkeypatch):
-    """As the run that was never cut, which `test_resume` finds to be as one that was resumed."""
+def test_loaded_method_is_identical_and_trains_identically(method, tmp_path, monkeypatch):
+    """Equals the uninterrupted run, which `test_resume` compares with a resumed one."""
     last, first = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "first.ckpt"
     models = []
     prepare = CLI._prepare_subcommand_kwargs
@@ -99,7 +99,7 @@ def test_loaded_method_is_the_same_and_trains_on_bit_for_bit(method, tmp_path, m
         assert found[key] == value, key
 
 
-# In Python.
+# Loading in Python
 
 ROUNDS = {"rounds_per_epoch": 2, "steps_per_round": 16, "num_envs": 2, "eval_episodes": 0}
 
@@ -135,7 +135,7 @@ def saved(model, data, file):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Checkpoints of some methods."""
+    """Checkpoints of several methods."""
     directory = tmp_path_factory.mktemp("trained")
     ppo = partial(PPO, epochs=1)
     return {
@@ -151,14 +151,14 @@ def a_policy(observation_space, action_space):
 
 
 class OwnBC(BC):
-    """A user's own, with an argument more."""
+    """A user's method with one more argument."""
 
     def __init__(self, extra, **more):
         super().__init__(**more)
         self.extra = extra
 
 
-def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
+def test_own_factories_and_classes_are_restored(tmp_path):
     model = OwnBC(np.arange(3), policy=lambda *spaces: a_policy(*spaces), learning_rate=torch.tensor(3e-3))
     file = saved(model, shown(), tmp_path / "c.ckpt")
     with pytest.raises(ConfigError, match=r"names .*test_method_checkpoints\.OwnBC, which is not part of"):
@@ -175,8 +175,8 @@ def test_factories_and_classes_of_the_users_own_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["reward", "discriminator", "learner", "policy"])
-def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_path):
-    """The person passes the class; it may be one that no file could name."""
+def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
+    """The caller passes the class, which may be one that a file cannot name."""
     method, base, data = {
         "reward": (MaxEntIRL, LinearReward, frozen_lake),
         "discriminator": (GAIL, Discriminator, lambda: both("CartPole-v1")),
@@ -204,8 +204,8 @@ def test_a_part_of_a_users_own_class_resumes_and_loads_without_trust(part, tmp_p
 
 @pytest.mark.parametrize("learner", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
-def test_where_the_policy_came_from_comes_back(learner, start, trained, tmp_path):
-    """It decides about references of the divergence, normalizers and random steps; the file need not be there."""
+def test_source_of_the_policy_is_restored(learner, start, trained, tmp_path):
+    """The source decides on divergence references, normalizers and random steps; its file may be deleted."""
     given = {"fresh": {}, "factory": {"policy": a_policy}, "checkpoint": {"start": str(tmp_path / "start.ckpt")}}[start]
     if start == "checkpoint":
         shutil.copy(trained["pendulum"], tmp_path / "start.ckpt")
@@ -220,7 +220,7 @@ def test_where_the_policy_came_from_comes_back(learner, start, trained, tmp_path
     fit(loaded, played(), tmp_path, resume=file, max_epochs=2)
 
 
-def test_reward_of_another_run_comes_back_without_its_file(tmp_path):
+def test_reward_of_another_run_is_restored_without_its_file(tmp_path):
     reward = saved(AIRL(learner=partial(PPO, epochs=1)), both(), tmp_path / "airl.ckpt")
     model = RL(partial(PPO, epochs=1), reward=str(reward))
     file = saved(model, played(), tmp_path / "c.ckpt")
@@ -231,7 +231,7 @@ def test_reward_of_another_run_comes_back_without_its_file(tmp_path):
         assert torch.equal(value, model.reward.state_dict()[name]), name
 
 
-# What is set on resumption.
+# Settings on resumption
 
 
 def rates(trainer):
@@ -253,7 +253,7 @@ RATES = {
 
 
 @pytest.mark.parametrize("method", RATES)
-def test_learning_rate_set_on_resumption_applies_and_is_said(method, tmp_path, monkeypatch):
+def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("lit_imitation.methods.checkpoints.rank_zero_info", lines.append)
     make, data = RATES[method]
@@ -264,7 +264,7 @@ def test_learning_rate_set_on_resumption_applies_and_is_said(method, tmp_path, m
     assert len(lines) == 1
     assert "learning_rate 0.001 -> 1e-05" in lines[0]
     factors = [1.0 if one == other else other / one for one, other in zip(found, changed, strict=True)]
-    learners = method in ("gail", "gcl")  # whose own rate stays
+    learners = method in ("gail", "gcl")  # the learner's rate stays
     np.testing.assert_allclose(factors, [1.0, 0.01] if learners else [0.01] * len(found))
 
 
@@ -276,7 +276,7 @@ def test_annealing_set_off_on_resumption_ends(tmp_path):
 
 
 class Decayed(BC):
-    """With an optimizer of a user's own."""
+    """A method with a user's optimizer."""
 
     def __init__(self, decay=0.0, beta=0.9, **more):
         super().__init__(**more)
@@ -304,7 +304,7 @@ def test_schedule_set_on_resumption_applies(tmp_path):
     assert 0 < rates(fit(model("linear"), shown(), tmp_path, resume=file, max_epochs=2))[0] < 5e-4
 
 
-def test_temperature_that_is_not_learned_is_what_is_set(tmp_path):
+def test_constant_temperature_set_on_resumption_applies(tmp_path):
     def make(value):
         return RL(partial(SAC, learning_starts=1000, learn_temperature=False, temperature=value))
 
@@ -314,7 +314,7 @@ def test_temperature_that_is_not_learned_is_what_is_set(tmp_path):
     assert float(resumed.learner.temperature()) == pytest.approx(0.125)
 
 
-# The checkpoint of something else.
+# Other checkpoints
 
 GAIL_ON_CARTPOLE = r"gail\.ckpt is of GAIL with CategoricalPolicy on CartPole-v1"
 
@@ -353,7 +353,7 @@ GAIL_ON_CARTPOLE = r"gail\.ckpt is of GAIL with CategoricalPolicy on CartPole-v1
     ],
 )
 @pytest.mark.parametrize("stage", ["fit", "test"])
-def test_checkpoint_of_something_else_is_named(stage, file, make, data, message, trained, tmp_path):
+def test_checkpoint_without_a_method_is_refused(stage, file, make, data, message, trained, tmp_path):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, max_epochs=1, enable_checkpointing=False, **quiet)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -361,7 +361,7 @@ def test_checkpoint_of_something_else_is_named(stage, file, make, data, message,
     assert "\n" not in str(caught.value)
 
 
-def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained, tmp_path):
+def test_checkpoint_without_the_part_is_refused(trained, tmp_path):
     def fails(message, call):
         with pytest.raises(LitImitationError, match=message):
             call()
@@ -383,7 +383,7 @@ def test_checkpoint_of_something_else_is_named_where_parts_are_asked_for(trained
     fails("other.ckpt is of no method of this package", lambda: load_reward(other))
 
 
-def test_class_that_is_not_imported_is_named_by_its_path(trained, tmp_path):
+def test_missing_class_is_named_by_its_path(trained, tmp_path):
     checkpoint = torch.load(trained["bc"], weights_only=True)
     checkpoint["method"]["class"] = "my.methods.Clone"
     torch.save(checkpoint, tmp_path / "c.ckpt")

@@ -1,4 +1,4 @@
-"""RL: whose reward it learns from, where it starts, what it refuses."""
+"""RL: sources of the reward, starting policies, and invalid settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
 
 
 class StayLeft(RewardModel):
-    """Pays for being left of the center, and nothing else."""
+    """Rewards only states left of the center."""
 
     seen: list = []  # noqa: RUF012 of the process
 
@@ -43,7 +43,7 @@ def fails(capsys, method, directory, *more):
     return capsys.readouterr().err
 
 
-def test_the_summary_counts(tmp_path):
+def test_summary_counts_steps(tmp_path):
     summary = run("ppo-continuous", tmp_path, "--model.learner.batch_size=16", "--model.learner.epochs=2")
     rows = 3 * 24 * 3  # rounds, steps, environments
     assert summary["method"] == "ppo"
@@ -51,7 +51,7 @@ def test_the_summary_counts(tmp_path):
     assert summary["gradient_steps"] == 3 * 2 * (24 * 3 // 16)
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     logged = [line for line in lines if line.split(",")[header.split(",").index("train/loss")]]
-    assert len(logged) == 3  # one row a round
+    assert len(logged) == 3  # one row per round
 
 
 def test_env_steps_set_the_number_of_epochs(tmp_path):
@@ -71,7 +71,7 @@ def test_env_steps_set_the_number_of_epochs(tmp_path):
     ],
 )
 def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monkeypatch):
-    """The learning rate falls linearly over the rounds that there are; the Trainer keeps its own limit."""
+    """The learning rate falls linearly over the rounds up to the first limit."""
     progress, lines, update = [], [], PPO.update
     monkeypatch.setattr(PPO, "update", lambda self, *given: (progress.append(given[1]), update(self, *given))[1])
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
@@ -85,7 +85,7 @@ def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monk
     assert trainer.max_epochs == (limits["max_epochs"] or 1000)
 
 
-def test_env_steps_beyond_lightnings_default(tmp_path, monkeypatch):
+def test_env_steps_may_exceed_lightnings_default_epochs(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
     data = RolloutDataModule(
@@ -105,14 +105,14 @@ def fitted(model, data, directory, **options):
     return trainer
 
 
-def test_a_reward_model_is_the_only_reward_that_is_learned_from(tmp_path):
+def test_reward_model_replaces_environment_reward(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
     more += ["--model.learner.learning_rate=3e-3", "--model.learner.anneal=false", "--model.learner.epochs=5"]
     more += ["--model.learner.batch_size=64"]
     summary = run("ppo-discrete", tmp_path, *more)
-    assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's own was still in place
-    assert summary["return_mean"] >= 8  # and is what is reported
+    assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's reward was not replaced in place
+    assert summary["return_mean"] >= 8  # the environment's return is reported
     policy = load_policy(tmp_path)
     from lit_imitation.envs import make
     from lit_imitation.rollout import collect
@@ -121,11 +121,11 @@ def test_a_reward_model_is_the_only_reward_that_is_learned_from(tmp_path):
     data = collect(envs, policy.actor(deterministic=False), 40, 0)
     envs.close()
     torch.manual_seed(0)
-    # Left is where nothing in CartPole draws it: half of all episodes would end there by chance.
+    # CartPole itself gives no reason to go left: by chance half of all episodes would end there.
     assert float((data.next_observation[data.done, 0] < 0).float().mean()) > 0.9
 
 
-def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
+def test_start_initializes_policy_and_file_may_be_deleted(tmp_path):
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
     main(arguments("bc-continuous", clone, "--trainer.max_epochs=2", "--model.policy.dropout=0"))
     start = load_policy(clone).state_dict()
@@ -136,7 +136,7 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     fine += ["--data.eval_episodes=2", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tuned}"]
     main([*fine, "--trainer.max_epochs=1"])
     warm = load_policy(tuned).state_dict()
-    assert all(torch.equal(warm[name], start[name]) for name in start)  # so far only the value function has learned
+    assert all(torch.equal(warm[name], start[name]) for name in start)  # only the value function was trained so far
     shutil.rmtree(clone)
     main([*fine, "--trainer.max_epochs=2", "--ckpt_path=last"])
     moved = load_policy(tuned).state_dict()
@@ -150,8 +150,8 @@ def test_a_clone_is_where_it_starts_and_the_run_stands_without_it(tmp_path):
     assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
 
 
-def test_several_discrete_actions_from_demonstrations_to_fine_tuning(tmp_path):
-    """The expert is asked, a policy cloned, and the clone improved by PPO."""
+def test_multi_discrete_clone_can_be_fine_tuned(tmp_path):
+    """Demonstrations are collected, a policy is cloned, and PPO improves the clone."""
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
     data = ["--data.env_id=multi_discrete:MatchTargets-v0", "--data.test_episodes=8", "--data.eval_episodes=0"]
     bc = ["fit", "--model=lit_imitation.BC", "--data=lit_imitation.DemonstrationDataModule", *data]
@@ -168,7 +168,7 @@ def test_several_discrete_actions_from_demonstrations_to_fine_tuning(tmp_path):
 
 
 class Reads(TorchDispatchMode):
-    """Counts what takes a number from the device to the host."""
+    """Counts operations that copy a value from the device to the host."""
 
     count = 0
 
@@ -177,14 +177,14 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_a_round_waits_for_the_device_once(tmp_path, monkeypatch):
-    """`tolist` of the counts is that once; it does not show in the dispatcher, and is counted by its name."""
+def test_round_reads_from_device_once(tmp_path, monkeypatch):
+    """The one read is `tolist` of the counts, which bypasses the dispatcher and is counted by name."""
     reads, lists = [], []
     step, tolist = RL.training_step, torch.Tensor.tolist
 
     def counted(self, batch, batch_idx):
         lists.append(0)
-        # What the logger reads of a metric is a number on the host already or waits for the round's end.
+        # The logger reads numbers that are already on the host, or waits until the end of the round.
         monkeypatch.setattr(self, "log_dict", lambda *args, **kwargs: None)
         with Reads() as mode:
             step(self, batch, batch_idx)
@@ -202,7 +202,7 @@ def test_a_round_waits_for_the_device_once(tmp_path, monkeypatch):
     assert lists == [1, 1, 1]
 
 
-def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
+def test_start_for_other_spaces_is_refused(tmp_path, capsys):
     main(arguments("bc-discrete", tmp_path / "clone", "--trainer.max_epochs=1"))
     fit = ["fit", "--model=lit_imitation.RL", f"--model.start={tmp_path / 'clone'}", "--trainer.accelerator=cpu"]
     fit += ["--data=lit_imitation.RolloutDataModule", "--data.env_id=Pendulum-v1"]
@@ -214,23 +214,26 @@ def test_a_start_made_for_other_spaces_is_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--trainer.gradient_clip_val=1.0"], "not supported for manual optimization"),
+        (
+            ["--trainer.gradient_clip_val=1.0"],
+            "set model.learner.max_grad_norm 1.0 in place of",
+        ),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
         (["--model.learner.gae_lambda=2"], "learner.gae_lambda is 2.0"),
     ],
 )
-def test_settings_that_cannot_work(more, message, tmp_path, capsys):
+def test_invalid_settings_are_refused(more, message, tmp_path, capsys):
     assert message in fails(capsys, "ppo-continuous", tmp_path, *more)
 
 
-def test_demonstrations_are_no_rollouts(tmp_path, capsys):
+def test_demonstration_data_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments("bc-continuous", tmp_path, "--model=lit_imitation.RL", "--trainer.max_epochs=1"))
     assert "RL learns from rollouts" in capsys.readouterr().err
 
 
-def test_an_infinite_loss_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, capsys):
+def test_infinite_loss_ends_run_and_keeps_checkpoint(tmp_path, capsys):
     run("ppo-continuous", tmp_path)
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
     more = ["--model.learner.learning_rate=1e30", "--trainer.max_epochs=3", "--ckpt_path=last"]
@@ -240,8 +243,8 @@ def test_an_infinite_loss_ends_the_run_and_keeps_the_last_checkpoint(tmp_path, c
     assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
-def test_learning_rate_falls_to_zero_over_the_training(tmp_path, monkeypatch):
-    """By rounds of all epochs: the k-th of n learns at 1 - k/n of the rate."""
+def test_learning_rate_anneals_to_zero(tmp_path, monkeypatch):
+    """Counted over the rounds of all epochs: round k of n uses 1 - k/n of the rate."""
     rates = []
     update = PPO.update
 
@@ -255,7 +258,7 @@ def test_learning_rate_falls_to_zero_over_the_training(tmp_path, monkeypatch):
     np.testing.assert_allclose(rates, [0.01 * (1 - k / 6) for k in range(6)])
 
 
-def test_warm_up_does_not_hold_a_policy_of_the_recipes_own(tmp_path, monkeypatch):
+def test_warm_up_is_skipped_for_fresh_policy(tmp_path, monkeypatch):
     moved = []
     update = PPO.update
 
@@ -279,8 +282,8 @@ def test_warm_up_does_not_hold_a_policy_of_the_recipes_own(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     "method", ["ppo-continuous", "sac-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
 )
-def test_under_bf16_a_round_is_learned_from_in_float32(method, tmp_path, monkeypatch):
-    """The same numbers, to the last bit, as without autocast."""
+def test_bf16_run_updates_in_float32(method, tmp_path, monkeypatch):
+    """Results are bit-identical to those without autocast."""
     ends = {}
     fit_end = RL.on_fit_end
     for precision in ("32-true", "bf16-mixed"):

@@ -1,4 +1,4 @@
-"""Every method in every kind of space: it trains, its policy is saved and acts, or one message refuses beforehand."""
+"""Methods in every kind of space: they train, save and act, or are refused with one message."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def kwargs(observation_space, action_space):
 
 
 def actor(action_space):
-    """Actions of a few units, at the bounds where these are near."""
+    """Actions of a few units, clipped to the bounds."""
     rng = np.random.default_rng(0)
 
     def act(observation):
@@ -126,7 +126,7 @@ PAIRS += [("deterministic", "act up to 5"), ("ensemble", "act from 0"), ("determ
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("method", "case"), PAIRS)
-def test_a_method_serves_a_space(method, case, tmp_path):
+def test_method_trains_and_acts_in_its_spaces(method, case, tmp_path):
     observation_space, action_space = CASES[case]
     needs_box = method in ("deterministic",) and isinstance(action_space, spaces.Discrete)
     if needs_box or (method.endswith("sac") and case.removeprefix("act ") in WIDE):
@@ -137,7 +137,7 @@ def test_a_method_serves_a_space(method, case, tmp_path):
     policy = fit(method, observation_space, action_space, tmp_path)
     assert all(value.isfinite().all() for value in policy.state_dict().values())
     env = gymnasium.make("Spaces-v0", **kwargs(observation_space, action_space))
-    observation, _ = env.reset(seed=0)  # raw: a dictionary of a Dict environment
+    observation, _ = env.reset(seed=0)  # raw: a dictionary for a Dict space
     for deterministic in (True, False):
         action = policy(observation, deterministic)
         if isinstance(action_space, spaces.Discrete):
@@ -168,7 +168,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("backend", ["auto", "sync", "async"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_space_that_cannot_be_served_is_refused_in_one_line(case, backend):
+def test_unsupported_space_is_refused_in_one_line(case, backend):
     observation_space, action_space, text = REFUSED[case]
     data = RolloutDataModule("Spaces-v0", env_kwargs=kwargs(observation_space, action_space), backend=backend)
     for use in (lambda: data.spaces, lambda: make("Spaces-v0", 2, 0, backend, **data.env_kwargs)):
@@ -178,8 +178,8 @@ def test_a_space_that_cannot_be_served_is_refused_in_one_line(case, backend):
         assert "Spaces-v0" in str(caught.value)
 
 
-def test_wide_bounds_change_nothing_about_cloning(tmp_path):
-    """The same demonstrations under bounds of ±1, ±1e4 and none: the clones do the same."""
+def test_wide_bounds_leave_cloning_unchanged(tmp_path):
+    """The same demonstrations with bounds of ±1, ±1e4 and none give clones that act the same."""
     transitions = demonstrated(VECTOR, PAIR)
     acted = {}
     for bound in (1.0, 1e4, np.inf):
@@ -202,6 +202,6 @@ def test_wide_bounds_change_nothing_about_cloning(tmp_path):
     assert np.abs(acted[1e4] - acted[np.inf]).max() < 0.2
 
 
-def test_an_initial_std_that_cannot_be_is_named():
+def test_impossible_initial_std_is_named():
     with pytest.raises(ConfigError, match=r"learner.initial_std: the standard deviation 9.0 is outside its range"):
         lit_imitation.PPO(VECTOR, PAIR, initial_std=9.0)

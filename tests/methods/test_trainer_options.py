@@ -1,4 +1,4 @@
-"""Options of Lightning's Trainer: each works, or one message before training says that it does not."""
+"""Options of Lightning's Trainer: each works, or is refused with one message before training."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def fit(model, data, directory, **options):
     ("run", "precision"),
     [("bc", "64-true"), ("bc", "bf16-true"), ("ppo", "16-true"), ("ppo", "64-true"), ("maxent", "bf16-mixed")],
 )
-def test_precision_that_cannot_work_is_refused(run, precision, tmp_path):
+def test_unsupported_precision_is_refused(run, precision, tmp_path):
     model, data = RUNS[run]()
     with pytest.raises(ConfigError, match=f"does not run in trainer.precision {precision}; use one of 32-true"):
         fit(model, data, tmp_path, precision=precision)
     assert not hasattr(model, "policy")
 
 
-def test_maxent_irl_plans_and_is_evaluated_in_float64(tmp_path):
+def test_maxent_irl_runs_with_double_precision(tmp_path):
     model, data = RUNS["maxent"]()
     trainer = fit(model, data, tmp_path, precision="64-true")
     assert model.reward.weights[0].dtype == torch.float64
@@ -63,7 +63,7 @@ def test_maxent_irl_plans_and_is_evaluated_in_float64(tmp_path):
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("option", ["log_every_n_steps", "barebones"])
-def test_no_logging_at_all(run, option, tmp_path):
+def test_run_without_loggers_works(run, option, tmp_path):
     options = {"log_every_n_steps": 0}
     if option == "barebones":
         options = {"barebones": True, "logger": None, "enable_progress_bar": None, "enable_model_summary": None}
@@ -75,7 +75,7 @@ def test_no_logging_at_all(run, option, tmp_path):
 
 
 def saved(policy, directory, damage=None):
-    """A checkpoint of BC with this policy."""
+    """A BC checkpoint with a given policy."""
     model, data = RUNS["bc"]()
     model = BC(lambda *spaces: policy)
     trainer = fit(model, data, directory)
@@ -85,14 +85,14 @@ def saved(policy, directory, damage=None):
 
 
 @pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 5.0)])
-def test_infinite_bounds_are_saved_and_come_back(bounds, tmp_path):
+def test_infinite_bounds_are_saved_and_restored(bounds, tmp_path):
     policy = GaussianPolicy(Box(-8, 8, (3,), np.float32), Box(*bounds, (1,), np.float32))
     saved(policy, tmp_path)
     assert load_policy(tmp_path / "c.ckpt").action_space == policy.action_space
 
 
 @pytest.mark.parametrize("what", ["weight", "statistic", "moment"])
-def test_what_is_learned_and_not_finite_is_not_saved(what, tmp_path):
+def test_non_finite_parameters_are_not_saved(what, tmp_path):
     def damage(model, trainer):
         with torch.no_grad():
             if what == "weight":
@@ -109,8 +109,8 @@ def test_what_is_learned_and_not_finite_is_not_saved(what, tmp_path):
     assert not (tmp_path / "c.ckpt").exists()
 
 
-def test_alarms_go_on_counting_after_resumption(tmp_path):
-    """Ten rounds on end with flat rewards, three of them before the cut, give one warning: as without it."""
+def test_alarms_continue_counting_after_resumption(tmp_path):
+    """Ten successive rounds with flat rewards give one warning, also if the run is resumed after three of them."""
 
     def run():
         data = ImitationDataModule("CartPole-v1", expert="scripted", expert_trajectories=2, **ROUNDS)

@@ -607,7 +607,7 @@ OPTIONS = {
     "policy of another kind": ([*FIT, "--model.policy", "lit_imitation.BC"], "model.policy: lit_imitation.BC"),
     "policy that is abstract": (
         [*FIT, "--model.policy", "lit_imitation.policies.Policy"],
-        "model.policy: Policy is abstract, only a base of others",
+        "model.policy: Policy is abstract; name a subclass",
     ),
     "policy that is abstract, with its options": (
         [
@@ -638,7 +638,7 @@ OPTIONS = {
     "misspelled trainer option": ([*FIT, "--trainer.mx_epochs", "3"], "did you mean trainer.max_epochs?"),
     "abbreviated option": ([*FIT, "--trainer.max_epoch", "1"], "did you mean trainer.max_epochs?"),
     "unknown option": ([*FIT, "--qqqq", "3"], "there is no option qqqq"),
-    "word without option": ([*FIT, "word"], "'word' belongs to no option"),
+    "word without option": ([*FIT, "word"], "unexpected argument 'word'"),
     "option without value": ([*FIT, "--data.env_id"], "expected one argument"),
     "text for a number": ([*FIT, "--model.learning_rate", "abc"], "model.learning_rate is abc; it must be a number"),
     "fraction for a whole number": ([*FIT, "--data.num_envs", "1.5"], "data.num_envs is 1.5; it must be a whole"),

@@ -124,4 +124,4 @@ def test_signal_during_long_round_stops_run(tmp_path):
         process.join(60)
         assert process.exitcode == 143, log.read_text()
         assert time.monotonic() - begin < 10
-        assert "go on with: lit-imitation fit --config" in log.read_text().replace("\n", " ")
+        assert "resume with: lit-imitation fit --config" in log.read_text().replace("\n", " ")

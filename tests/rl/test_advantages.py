@@ -1,4 +1,4 @@
-"""Advantages against plain loops and closed forms, on arrays and through rollouts on every way of starting anew."""
+"""Generalized advantages against plain loops and closed forms, on arrays and on rollouts of every backend."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_imitation.rl.advantages import generalized_advantages
 from lit_imitation.rollout import rounds
 
 
-def plain(reward, value, next_value, terminated, done, gamma, lam):
+def by_definition(reward, value, next_value, terminated, done, gamma, lam):
     """The sum of the definition, term by term: Σ_k (γλ)^k δ_{t+k} up to the episode's end."""
     advantage = np.zeros_like(reward)
     steps, envs = reward.shape
@@ -38,22 +38,22 @@ def random_round(seed=0, steps=40, envs=3):
 
 @pytest.mark.parametrize("gamma", [0.9, 1.0])
 @pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
-def test_the_recursion_is_the_definition(gamma, lam):
+def test_recursion_equals_definition(gamma, lam):
     arrays = random_round()
     advantage = generalized_advantages(*map(torch.from_numpy, arrays), gamma, lam)
-    np.testing.assert_allclose(advantage.numpy(), plain(*arrays, gamma, lam), atol=1e-12)
+    np.testing.assert_allclose(advantage.numpy(), by_definition(*arrays, gamma, lam), atol=1e-12)
 
 
-def test_closed_forms():
+def test_advantages_match_closed_forms():
     steps, gamma, lam = 50, 0.9, 0.8
     ones, zeros = torch.ones(steps, 1, dtype=torch.float64), torch.zeros(steps, 1, dtype=torch.float64)
     no, end = torch.zeros(steps, 1, dtype=torch.bool), torch.zeros(steps, 1, dtype=torch.bool)
     end[-1] = True
-    # With V = 0 and λ = 1 it is the discounted return to the end.
+    # With V = 0 and λ = 1 the advantage is the discounted return to the end.
     left = torch.arange(steps, 0, -1, dtype=torch.float64)[:, None]
     returns = generalized_advantages(ones, zeros, zeros, end, end, gamma, 1.0)
     torch.testing.assert_close(returns, (1 - gamma**left) / (1 - gamma))
-    # The exact value of a reward of 1 for ever leaves no advantage; a truncation keeps that, a termination does not.
+    # With the exact value of an infinite stream of rewards 1, truncated steps have no advantage; terminated ones do.
     exact = ones / (1 - gamma)
     truncated = generalized_advantages(ones, exact, exact, no, end, gamma, lam)
     torch.testing.assert_close(truncated, zeros, atol=1e-12, rtol=0)
@@ -63,13 +63,13 @@ def test_closed_forms():
 
 
 def value_of(observation):
-    """A value that tells every observation from every other."""
+    """A value that differs between all observations."""
     return torch.sin(observation.double() @ torch.tensor([0.3, 1.0, 2.0, 0.5, 5.0], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("backend", ["sync", "async", "vector"])
-def test_through_rollouts_every_backend_gives_the_advantages_of_each_episode_by_itself(backend):
-    """Terminated, truncated and both at random; the vector backend has dead steps with poison in them."""
+def test_rollout_advantages_match_those_of_single_episodes(backend):
+    """Episodes end by termination, truncation, or both; the vector backend has invalid steps with poisoned values."""
     num_envs, steps, gamma, lam = 3, 60, 0.95, 0.9
     envs = make("Counting-v0", num_envs, 0, backend)
     drawn: list[torch.Tensor] = []
@@ -81,7 +81,7 @@ def test_through_rollouts_every_backend_gives_the_advantages_of_each_episode_by_
 
     first, second = rounds(envs, explorer, drawn, steps, 2, seed=5)
     envs.close()
-    by_tag = {}
+    rows_of = {}
     for one in (first, second):
         data = one.rollout
         advantage = generalized_advantages(
@@ -98,14 +98,14 @@ def test_through_rollouts_every_backend_gives_the_advantages_of_each_episode_by_
             for t in range(steps):
                 if one.valid[t, env]:
                     tag, episode, at = data.observation[t, env, :3].int().tolist()
-                    by_tag.setdefault((env, tag, episode), {})[at] = (one, env, t, float(advantage[t, env]))
+                    rows_of.setdefault((env, tag, episode), {})[at] = (one, env, t, float(advantage[t, env]))
     complete = 0
-    for (env, tag, episode), rows in by_tag.items():
+    for (env, tag, episode), rows in rows_of.items():
         one, _, last, _ = rows[max(rows)]
         if not one.rollout.done[last, env] or len({id(r[0]) for r in rows.values()}) > 1:
-            continue  # goes on after the rounds, or lies in both
+            continue  # the episode continues after the rounds, or spans both
         complete += 1
-        # What the environment says of itself, without any bookkeeping of ours.
+        # The environment's own rules, without the rollout code.
         length = max(rows) + 1
         assert sorted(rows) == list(range(length))
         states = np.array([[tag, episode, t, -1 if t == 0 else 0, t == length] for t in range(length + 1)], np.float64)
@@ -116,6 +116,6 @@ def test_through_rollouts_every_backend_gives_the_advantages_of_each_episode_by_
         over = np.zeros(length, bool)
         over[-1] = bool(one.rollout.terminated[last, env])
         ends = np.arange(length) == length - 1
-        wanted = plain(*(x[:, None] for x in (reward, value[:-1], value[1:], over, ends)), gamma, lam)[:, 0]
+        wanted = by_definition(*(x[:, None] for x in (reward, value[:-1], value[1:], over, ends)), gamma, lam)[:, 0]
         np.testing.assert_allclose([rows[t][3] for t in range(length)], wanted, rtol=1e-6)
     assert complete > 30

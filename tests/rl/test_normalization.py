@@ -1,4 +1,4 @@
-"""Running statistics against float64 over everything at once."""
+"""Running statistics against float64 statistics over all rows at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_imitation.rl.normalization import RewardScale, RunningMoments
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_split_and_weighted_batches_are_one(offset):
+def test_moments_of_batches_equal_moments_of_all_rows(offset):
     rng = np.random.default_rng(0)
     rows = offset + rng.normal(size=(1000, 4)) * [1.0, 0.1, 10.0, 1e-3]
     weight = rng.integers(0, 2, 1000).astype(np.float64)
@@ -23,7 +23,7 @@ def test_split_and_weighted_batches_are_one(offset):
     np.testing.assert_allclose(moments.variance.numpy(), kept.var(0), rtol=1e-4)
 
 
-def test_rewards_are_divided_by_the_deviation_of_the_discounted_return():
+def test_rewards_are_divided_by_deviation_of_returns():
     rng = np.random.default_rng(1)
     gamma, rounds = 0.9, [rng.normal(1.0, 2.0, size=(2, 30, 3)) for _ in range(3)]
     scale = RewardScale(gamma)
@@ -40,4 +40,4 @@ def test_rewards_are_divided_by_the_deviation_of_the_discounted_return():
     again = RewardScale(gamma)
     again.load_state_dict(scale.state_dict())
     one = (torch.ones(4, 3, dtype=torch.float64), torch.zeros(4, 3).bool(), torch.ones(4, 3).bool())
-    assert torch.equal(scale(*one), again(*one))  # after a reset nothing but what is saved counts
+    assert torch.equal(scale(*one), again(*one))  # after `begin` only the saved state matters

@@ -1,4 +1,4 @@
-"""PPO's loss against formulas and finite differences, and what a round does to it."""
+"""PPO: its loss against formulas and finite differences, and the effects of a round."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVERY = ACTIONS | {"several": MultiDiscrete([2, 3], start=[1, -1])}
 
 
 def batch(policy, n=12, seed=0):
-    """Columns as `PPO.forward` reads them, with ratios on both sides of the clip."""
+    """Arguments of `PPO.forward`, with ratios on both sides of the clip range."""
     generator = torch.Generator().manual_seed(seed)
     observation = torch.randn(n, 3, generator=generator, dtype=torch.float64)
     with torch.no_grad():
@@ -69,7 +69,7 @@ def reference(learner, columns, clip, value_clip, c_entropy, c_value):
 
 @pytest.mark.parametrize("value_clip", [None, 0.3])
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, value_clip):
+def test_loss_matches_formula_and_finite_differences(kind, value_clip):
     learner = ppo(kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9)
     learner.policy.network.init_orthogonal(0.7)
     learner.optimizers()
@@ -89,7 +89,7 @@ def test_the_loss_is_the_formula_and_its_gradient_the_difference_quotient(kind, 
 
 
 @pytest.mark.parametrize("kind", sorted(ACTIONS))
-def test_steps_that_are_none_count_for_nothing(kind):
+def test_rows_of_zero_weight_leave_gradient_unchanged(kind):
     learner = ppo(kind)
     learner.optimizers()
     columns = batch(learner.policy)
@@ -102,7 +102,7 @@ def test_steps_that_are_none_count_for_nothing(kind):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_divergence_from_the_start():
+def test_divergence_matches_torch_distributions():
     torch.manual_seed(0)
     a, b = (GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]) for _ in range(2))
     b.log_std.data.fill_(-0.7)
@@ -116,8 +116,8 @@ def test_divergence_from_the_start():
 
 
 @pytest.mark.parametrize("std", ["free", "state"])
-def test_densities_of_the_gaussian_add_up_to_one(std):
-    """In the environment's own units, which a density over scaled actions would miss by the scale."""
+def test_gaussian_density_integrates_to_one(std):
+    """The density is per unit of the environment's actions; a density over scaled actions would be off by the scale."""
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], std=std, hidden_sizes=[8])
     observation = torch.randn(1, 3)
@@ -151,13 +151,18 @@ def round_of(learner, kind, steps=32, envs=4, seed=0):
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_the_ratio_is_one_where_a_rounds_descent_begins(kind):
+def test_ratio_is_one_at_first_step_of_a_round(kind):
     torch.manual_seed(0)
     learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, batch_size=32)
     learner.optimizers()
     seen = []
-    step = learner.descent.step
-    learner.descent.step = lambda *args, **kwargs: seen.append(learner(*args)[1][3:5]) or step(*args, **kwargs)
+    steps = learner.descent.steps
+
+    def record_and_step(*columns, **kwargs):
+        seen.extend(learner(*minibatch)[1][3:5] for minibatch in zip(*columns, strict=True))
+        return steps(*columns, **kwargs)
+
+    learner.descent.steps = record_and_step
     for number in range(3):
         seen.clear()
         learner.update(round_of(learner, kind, seed=number), 0.0)
@@ -166,7 +171,7 @@ def test_the_ratio_is_one_where_a_rounds_descent_begins(kind):
         assert float(seen[-1][0]) > 1e-7
 
 
-def test_advantages_are_standardized_over_the_steps_that_count():
+def test_advantages_are_standardized_over_valid_steps():
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     one = round_of(learner, "continuous")
     columns, _ = learner.prepare(one)
@@ -175,7 +180,7 @@ def test_advantages_are_standardized_over_the_steps_that_count():
     assert float(advantage.std(correction=0)) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_observations_are_standardized_by_what_was_seen():
+def test_observations_are_standardized_by_running_statistics():
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1)
     learner.optimizers()
     seen = []
@@ -189,7 +194,7 @@ def test_observations_are_standardized_by_what_was_seen():
         torch.testing.assert_close(encoder.standardize.inverse_std, (1 / x.std(0, correction=0)).float())
 
 
-def test_warm_up_moves_the_value_alone_and_a_given_policy_keeps_its_standardization():
+def test_warm_up_trains_only_the_value_function():
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fit_normalizer(7.0 + torch.randn(100, 3))
@@ -197,7 +202,7 @@ def test_warm_up_moves_the_value_alone_and_a_given_policy_keeps_its_standardizat
     learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, warmup_rounds=2, epochs=2, kl_coefficient=0.5)
     learner.optimizers()
     learned = sum(p.numel() for part in (policy, learner.value) for p in part.parameters())
-    assert learner.descent.vector.numel() == learned  # and not the policy that it is held to
+    assert learner.descent.vector.numel() == learned  # without the starting policy
     value = learner.value(torch.ones(1, 3)).detach()
     for number in range(2):
         learner.update(round_of(learner, "continuous", seed=number), 0.0)
@@ -210,7 +215,7 @@ def test_warm_up_moves_the_value_alone_and_a_given_policy_keeps_its_standardizat
     assert all(torch.equal(value, before[name]) for name, value in learner.start.state_dict().items())
 
 
-def test_the_learning_rate_falls_and_epochs_end_at_the_target_divergence():
+def test_learning_rate_anneals_and_target_kl_ends_epochs():
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=20, batch_size=32, target_kl=1e-6)
     (optimizer,) = learner.optimizers()
     learner.update(round_of(learner, "continuous"), 0.75)
@@ -219,7 +224,7 @@ def test_the_learning_rate_falls_and_epochs_end_at_the_target_divergence():
 
 
 def weights_after(one, kind, **settings):
-    """All that a learner ends with after two rounds."""
+    """State and metrics of a learner after two updates."""
     torch.manual_seed(0)
     learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=2, **settings)
     learner.optimizers()
@@ -228,8 +233,8 @@ def weights_after(one, kind, **settings):
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_what_stands_in_dead_rows_is_of_no_influence(kind):
-    """As `NEXT_STEP` environments have them: after each end, with no end of their own and no reward."""
+def test_content_of_invalid_rows_has_no_effect(kind):
+    """Invalid rows as in `NEXT_STEP` environments: one after each end, without an end of its own and without reward."""
     torch.manual_seed(0)
     one = round_of(PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8]), kind)
     rollout, valid = one.rollout, torch.ones(32, 4, dtype=torch.bool)
@@ -245,16 +250,16 @@ def test_what_stands_in_dead_rows_is_of_no_influence(kind):
     for name in ("observation", "next_observation", "action", "reward"):
         getattr(changed, name)[~valid] = (3 * getattr(other, name) if name != "action" else other.action)[~valid]
     for name, value in weights_after(one._replace(rollout=changed, valid=valid), kind).items():
-        # The batch's products round by all their rows.
+        # Rounding in matrix products depends on all rows of a batch.
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
-    valid[3] = False  # and so that the above can fail
+    valid[3] = False  # shows that the comparison above can fail
     assert not torch.equal(
         weights_after(one._replace(valid=valid), kind)["value.network.layers.0.weight"],
         expected["value.network.layers.0.weight"],
     )
 
 
-def test_explained_variance_counts_what_counts():
+def test_explained_variance_ignores_invalid_rows():
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     one = round_of(learner, "continuous")
     (_, _, _, _, target, value, _), logged = learner.prepare(one)
@@ -262,7 +267,7 @@ def test_explained_variance_counts_what_counts():
     assert float(logged["explained_variance"]) == pytest.approx(float(1 - (target - value).var() / target.var()))
 
 
-def test_dropout_is_off_whatever_mode_somebody_sets():
+def test_dropout_stays_off_in_train_mode():
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], dropout=0.5)
     learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, kl_coefficient=0.1).train()
@@ -271,8 +276,8 @@ def test_dropout_is_off_whatever_mode_somebody_sets():
         assert torch.equal(one.head(x), one.head(x))
 
 
-def test_only_a_policy_that_was_trained_keeps_its_normalizer():
-    def moves(policy, **settings):
+def test_only_trained_policy_keeps_its_normalizer():
+    def normalizer_moves(policy, **settings):
         learner = PPO(OBSERVATION, ACTIONS["continuous"], policy, epochs=1, **settings)
         learner.optimizers()
         mean = policy.encoder.standardize.mean.clone()
@@ -283,17 +288,17 @@ def test_only_a_policy_that_was_trained_keeps_its_normalizer():
     def fresh():
         return GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
 
-    assert moves(fresh())  # of the user's own class, say
-    assert not moves(fresh(), normalize_observations=False)
+    assert normalizer_moves(fresh())  # for example of a user's class
+    assert not normalizer_moves(fresh(), normalize_observations=False)
     fitted = fresh()
     fitted.fit_normalizer(7.0 + torch.randn(100, 3))
-    assert not moves(fitted)
+    assert not normalizer_moves(fitted)
     loaded = fresh()
-    loaded.trained = True  # on raw observations
-    assert not moves(loaded)
+    loaded.trained = True  # trained on raw observations
+    assert not normalizer_moves(loaded)
 
 
-def test_a_run_that_goes_on_goes_on_with_its_statistics():
+def test_resumed_learner_continues_its_statistics():
     one, two = (PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1) for _ in range(2))
     one.optimizers()
     one.update(round_of(one, "continuous"), 0.0)
@@ -312,7 +317,7 @@ def test_a_run_that_goes_on_goes_on_with_its_statistics():
 
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_a_compiled_gradient_is_the_eager_one(kind):
+def test_compiled_gradient_equals_eager_gradient(kind):
     torch.manual_seed(0)
     start = type(PPO(OBSERVATION, EVERY[kind]).policy)(OBSERVATION, EVERY[kind], hidden_sizes=[8])
     settings = {"value_clip_range": 0.3, "entropy_coefficient": 0.1, "kl_coefficient": 0.2}
@@ -326,7 +331,7 @@ def test_a_compiled_gradient_is_the_eager_one(kind):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
 
 
-def test_it_learns_several_discrete_actions_at_once():
+def test_multi_discrete_actions_are_learned():
     envs = make("MatchTargets-v0", 8, 0, "sync")
     torch.manual_seed(0)
     settings = {"gamma": 0.0, "learning_rate": 3e-3, "batch_size": 128}
@@ -342,8 +347,8 @@ def test_it_learns_several_discrete_actions_at_once():
     assert float(record.reward.mean()) > 0.95
 
 
-class Reads(TorchDispatchMode):
-    """Counts what takes a number from the device to the host."""
+class HostReads(TorchDispatchMode):
+    """Counts operations that copy a value from the device to the host."""
 
     def __init__(self):
         super().__init__()
@@ -357,24 +362,24 @@ class Reads(TorchDispatchMode):
             aten.nonzero,
             aten.masked_select,
         )
-        # To pick rows by a mask is to count them first, which the host waits for.
+        # Selecting rows by a mask counts them first, and the host waits for the count.
         picked = args[1] if func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) else []
         self.count += any(index is not None and index.dtype == torch.bool for index in picked)
         return func(*args, **(kwargs or {}))
 
 
-def test_an_update_never_waits_for_a_number(monkeypatch):
+def test_update_copies_nothing_to_the_host(monkeypatch):
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=2)
     learner.optimizers()
     one = round_of(learner, "continuous")
     for name in ("numpy", "cpu", "tolist", "item"):
         monkeypatch.setattr(torch.Tensor, name, lambda *args, **kwargs: pytest.fail("a tensor goes to the host"))
-    with Reads() as reads:
+    with HostReads() as host_reads:
         learner.update(one, 0.0)
-    assert reads.count == 0
+    assert host_reads.count == 0
 
 
-def test_what_cannot_work_is_said():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ConfigError, match="distribution"):
         PPO(OBSERVATION, ACTIONS["continuous"], DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
     with pytest.raises(ConfigError, match=r"learner.gamma is 1.5"):
@@ -387,14 +392,14 @@ def test_what_cannot_work_is_said():
         PPO(OBSERVATION, ACTIONS["discrete"], initial_std=0.3)
 
 
-def test_initial_spread():
+def test_initial_std_sets_free_sigma():
     learner = PPO(OBSERVATION, ACTIONS["continuous"], initial_std=0.3)
     assert float(learner.policy.log_std.exp()[0]) == pytest.approx(0.3)
     assert math.isclose(float(learner.policy.head(torch.randn(50, 3)).abs().max()), 0.0, abs_tol=0.1)
 
 
-def gae_by_hand(reward, value, next_value, terminated, done, gamma, lam):
-    """Backwards, one environment and one step at a time."""
+def gae_by_loop(reward, value, next_value, terminated, done, gamma, lam):
+    """Generalized advantages by a backward loop over steps and environments."""
     advantage = np.zeros_like(reward)
     for env in range(reward.shape[1]):
         following = 0.0
@@ -406,8 +411,8 @@ def gae_by_hand(reward, value, next_value, terminated, done, gamma, lam):
     return advantage
 
 
-def test_prepared_columns_follow_from_flags_values_and_rewards():
-    """Ends and cuts apart, V(s') apart from V(s), the target from the advantage, the reward unscaled."""
+def test_prepare_matches_advantages_of_a_plain_loop():
+    """Terminations differ from truncations, V(s') from V(s), and targets from advantages; rewards are unscaled."""
     settings = {"gamma": 0.9, "gae_lambda": 0.8, "normalize_rewards": False}
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], **settings)
     learner.value.network.init_orthogonal(3.0)
@@ -422,7 +427,7 @@ def test_prepared_columns_follow_from_flags_values_and_rewards():
         log_prob = learner.policy.head_log_prob(head, rollout.action.flatten(0, 1))
     assert np.abs(value - following).mean() > 0.3
     reward = rollout.reward.double().numpy()
-    advantage = gae_by_hand(reward, value, following, rollout.terminated.numpy(), rollout.done.numpy(), 0.9, 0.8)
+    advantage = gae_by_loop(reward, value, following, rollout.terminated.numpy(), rollout.done.numpy(), 0.9, 0.8)
     (observation, action, found_log_prob, standardized, target, old_value, weight), _ = learner.prepare(one)
     np.testing.assert_allclose(target, (advantage + value).flatten(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(old_value, value.flatten(), rtol=1e-5, atol=1e-5)
@@ -434,7 +439,7 @@ def test_prepared_columns_follow_from_flags_values_and_rewards():
     assert torch.equal(action, rollout.action.flatten(0, 1))
 
 
-def test_rewards_are_scaled_only_where_asked():
+def test_rewards_are_scaled_only_with_normalize_rewards():
     one = round_of(PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]), "continuous")
     one.rollout.reward *= 50.0
     spread = {}
@@ -446,23 +451,24 @@ def test_rewards_are_scaled_only_where_asked():
 
 
 @pytest.mark.parametrize("kind", sorted(EVERY))
-def test_a_round_is_scored_by_the_policy_that_played_it(kind):
-    """In the first round too, before there are statistics to standardize by."""
+def test_log_probs_are_those_of_the_policy_that_acted(kind):
+    """Holds in the first round too, before observation statistics exist."""
     torch.manual_seed(0)
     learner = PPO(OBSERVATION, EVERY[kind], hidden_sizes=[8], epochs=1, batch_size=128)
     learner.policy.network.init_orthogonal(1.0)
     learner.optimizers()
     columns = []
-    prepare, step = learner.prepare, learner.descent.step
+    prepare, steps = learner.prepare, learner.descent.steps
     learner.prepare = lambda one: columns.append(prepare(one)) or columns[-1]
     ratios = []
 
-    def stepped(*args, **kwargs):
-        head = learner.policy.head(args[0])
-        ratios.append((learner.policy.head_log_prob(head, args[1]) - args[2]).exp().detach())
-        return step(*args, **kwargs)
+    def record_and_step(*columns, **kwargs):
+        observation, action, log_prob = (column[0] for column in columns[:3])
+        head = learner.policy.head(observation)
+        ratios.append((learner.policy.head_log_prob(head, action) - log_prob).exp().detach())
+        return steps(*columns, **kwargs)
 
-    learner.descent.step = stepped
+    learner.descent.steps = record_and_step
     for number in range(3):
         one = round_of(learner, kind, seed=number)
         played = deepcopy(learner.policy)
@@ -477,8 +483,8 @@ def test_a_round_is_scored_by_the_policy_that_played_it(kind):
         assert not torch.equal(played.encoder.standardize.mean, learner.policy.encoder.standardize.mean)
 
 
-def test_first_statistics_start_adam_anew():
-    """Gradients on raw inputs, a thousand times as long, would hold back the steps of many rounds."""
+def test_first_observation_statistics_reset_adam():
+    """Gradients on raw inputs are a thousand times larger and would shrink Adam's steps for many rounds."""
     torch.manual_seed(0)
     learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1, batch_size=128, anneal=False)
     (optimizer,) = learner.optimizers()
@@ -493,12 +499,12 @@ def test_first_statistics_start_adam_anew():
 
 
 @pytest.mark.parametrize("settings", [{}, {"normalize_observations": False}])
-def test_advantages_under_bf16_autocast_are_those_of_float32(settings):
+def test_bf16_autocast_leaves_advantages_in_float32(settings):
     found = []
     for enabled in (False, True):
         torch.manual_seed(0)
         learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[64, 64], gamma=0.999, epochs=1, **settings)
-        learner.value.network.layers[-1].bias.data.fill_(200.0)  # the differences that count are small
+        learner.value.network.layers[-1].bias.data.fill_(200.0)  # large values with small differences
         learner.optimizers()
         one = round_of(learner, "continuous")
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -515,7 +521,7 @@ def test_advantages_under_bf16_autocast_are_those_of_float32(settings):
 
 
 @pytest.mark.parametrize("known_fresh", [True, False])
-def test_warm_up_holds_a_started_policy_and_not_a_fresh_one(known_fresh):
+def test_warm_up_applies_to_started_policy_only(known_fresh):
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fresh = known_fresh

@@ -1,4 +1,4 @@
-"""The replay buffer against a list, over rounds of every length."""
+"""The replay buffer against a plain list, for rounds of several lengths."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def held(replay):
 
 
 @pytest.mark.parametrize("capacity", [1, 7, 10, 64])
-def test_it_is_the_last_transitions(capacity):
+def test_buffer_holds_the_last_transitions(capacity):
     replay, expected, first = Replay(capacity), [], 0
     for steps in (1, 3, 2, 5, 9, 1, 1):
         rollout, valid = round_of(first, steps)
@@ -52,7 +52,7 @@ def test_it_is_the_last_transitions(capacity):
     assert torch.equal(rows.terminated, number % 3 == 0)
 
 
-def test_rows_that_are_no_transitions_are_left_out():
+def test_invalid_rows_are_not_stored():
     replay = Replay(100)
     replay.add(*round_of(0, 4, dead=[(0, 1), (2, 0)]))
     assert held(replay) == [0, 2, 3, 5, 6, 7]
@@ -60,7 +60,7 @@ def test_rows_that_are_no_transitions_are_left_out():
     assert len(replay) == 6
 
 
-def test_draws_are_uniform_and_those_of_the_global_stream():
+def test_draws_are_uniform_and_repeat_with_torch_seed():
     replay = Replay(8)
     replay.add(*round_of(0, 2))
     torch.manual_seed(3)
@@ -72,7 +72,7 @@ def test_draws_are_uniform_and_those_of_the_global_stream():
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3, 4, 5])
-def test_it_goes_on_where_it_stopped(rounds, tmp_path):
+def test_restored_buffer_continues_identically(rounds, tmp_path):
     replay = Replay(13)
     for i in range(rounds):
         replay.add(*round_of(8 * i, 4))
@@ -88,14 +88,14 @@ def test_it_goes_on_where_it_stopped(rounds, tmp_path):
         assert torch.equal(mine, theirs)
 
 
-def test_only_what_is_held_is_saved(tmp_path):
+def test_state_saves_only_stored_transitions(tmp_path):
     replay = Replay(100_000)
     replay.add(*round_of(0, 5))
     torch.save(replay.state(), tmp_path / "state.pt")
     assert (tmp_path / "state.pt").stat().st_size < 10_000
 
 
-def test_into_another_size(tmp_path):
+def test_state_loads_into_larger_buffer_only(tmp_path):
     replay = Replay(10)
     replay.add(*round_of(0, 4))
     replay.add(*round_of(8, 4))
@@ -106,11 +106,11 @@ def test_into_another_size(tmp_path):
     assert held(larger) == [*range(6, 16), 100, 101]
     larger.add(*round_of(102, 6))
     assert held(larger) == [*range(10, 16), *range(100, 114)]
-    with pytest.raises(ConfigError, match="buffer_size 9"):
+    with pytest.raises(ConfigError, match="buffer_size is 9"):
         Replay(9).load_state(replay.state(), torch.device("cpu"))
 
 
-def test_memory_is_as_stated():
+def test_memory_per_transition_matches_documentation():
     replay = Replay(10)
     replay.add(*round_of(0, 1))
     assert replay.bytes_per_transition == 8 * 3 + 4 * 2 + 5
@@ -119,8 +119,8 @@ def test_memory_is_as_stated():
         Replay(0)
 
 
-def test_a_buffer_of_one_transition_tells_its_memory():
+def test_buffer_of_one_transition_reports_its_memory():
     replay = Replay(1)
     replay.add(*round_of(0, 1, envs=1))
-    # 3 + 3 observations and 2 numbers of the action, float32, the reward, and the flags.
+    # 3 + 3 numbers of observations, 2 of the action and the reward, float32, and a flag.
     assert replay.bytes_per_transition == sum(x[0].numel() * x.element_size() for x in replay.columns) >= 9 * 4

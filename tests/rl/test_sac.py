@@ -1,4 +1,4 @@
-"""SAC's losses against plain loops and finite differences, and what a round does."""
+"""SAC: its losses against plain loops and finite differences, and the effects of a round."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def sac(kind, policy=None, **settings):
     return SAC(OBSERVATION, ACTIONS[kind], policy, **settings)
 
 
-def parted(learner):
-    """With target networks and a temperature that are not what they were at the start."""
+def with_different_targets(learner):
+    """Give target networks and temperature values that differ from their initial ones."""
     for parameter in learner.target.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     learner.temperature.log_alpha.data.fill_(-0.4)
@@ -72,7 +72,7 @@ def round_of(kind, steps=16, envs=2, seed=0):
 
 
 def q_values(critic, x, a=None):
-    """Each Q-function on one row, layer by layer: `[M, outputs]`."""
+    """Each Q-function on one row, computed layer by layer: `[M, outputs]`."""
     values = []
     for m in range(critic.network.members):
         h = torch.as_tensor(x if a is None else torch.cat([x, a]))
@@ -84,8 +84,8 @@ def q_values(critic, x, a=None):
     return torch.stack(values)
 
 
-def soft(learner, critic, x, noise):
-    """E[min Q] and E[log π] at one row; continuous actions and densities in units of half the range."""
+def soft_value_by_hand(learner, critic, x, noise):
+    """E[min Q] and E[log π] of one row; continuous actions and densities are in units of half the range."""
     head = learner.policy.head(x[None])[0]
     if learner.act_dim == 0:
         prob = head.softmax(-1)
@@ -98,13 +98,13 @@ def soft(learner, critic, x, noise):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_critic_target_against_a_plain_loop(kind):
-    learner = parted(sac(kind))
+def test_critic_loss_matches_a_plain_loop(kind):
+    learner = with_different_targets(sac(kind))
     x, a, r, following, terminated, noise = batch(learner)
     assert 0 < terminated.sum() < N
     expected, alpha = 0.0, math.exp(-0.4)
     for i in range(N):
-        q, log_prob = soft(learner, learner.target, following[i], noise[i])
+        q, log_prob = soft_value_by_hand(learner, learner.target, following[i], noise[i])
         target = r[i] + (0.0 if terminated[i] else 0.99 * (q - alpha * log_prob))
         own = (
             q_values(learner.critic, x[i])[:, int(a[i]) - 2]
@@ -118,14 +118,14 @@ def test_critic_target_against_a_plain_loop(kind):
 
 @pytest.mark.parametrize("kl_coefficient", [0.0, 0.7])
 @pytest.mark.parametrize("kind", KINDS)
-def test_policy_loss_against_a_plain_loop(kind, kl_coefficient):
+def test_policy_loss_matches_a_plain_loop(kind, kl_coefficient):
     policy = sac(kind).policy
     learner = sac(kind, policy, kl_coefficient=kl_coefficient)
     for parameter in learner.policy.parameters():
         parameter.data += 0.2 * torch.randn_like(parameter)
-    parted(learner)
+    with_different_targets(learner)
     x, *_, noise = batch(learner)
-    values = [soft(learner, learner.critic, x[i], noise[i]) for i in range(N)]
+    values = [soft_value_by_hand(learner, learner.critic, x[i], noise[i]) for i in range(N)]
     expected = sum(float(math.exp(-0.4) * log_prob - q) for q, log_prob in values) / N
     if kl_coefficient:
         heads = learner.policy.head(x), learner.start.head(x)
@@ -140,8 +140,8 @@ def test_policy_loss_against_a_plain_loop(kind, kl_coefficient):
 
 @pytest.mark.parametrize("which", ["critic", "policy"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_the_difference_quotients(kind, which):
-    learner = parted(sac(kind))
+def test_gradients_match_finite_differences(kind, which):
+    learner = with_different_targets(sac(kind))
     x, *rest, noise = batch(learner)
     descent, columns = {
         "critic": (learner.critic_descent, (x, *rest, noise)),
@@ -150,7 +150,7 @@ def test_gradients_are_the_difference_quotients(kind, which):
     gradient, _ = descent.gradient(*columns)
     functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *columns)
     torch.testing.assert_close(gradient, functional)
-    # In the policy's loss the temperature is a constant, so that it is not descended by its own objective there.
+    # The temperature is a constant in the policy's term, so finite differences of that term do not give its gradient.
     alpha = sum(descent.sizes[: descent.names.index("temperature.log_alpha")]) if which == "policy" else -1
     for i in range(0, len(gradient), 3):
         if i == alpha:
@@ -159,19 +159,19 @@ def test_gradients_are_the_difference_quotients(kind, which):
         for sign in (1, -1):
             descent.vector.data[i] += sign * 1e-6
             loss = descent.module(*columns)
-            # The entropy in the temperature's part is a constant too: to move the policy must not move it here.
+            # The entropy is a constant in the temperature's term, so only the policy's term is differenced.
             values.append(float(loss[1][0] if which == "policy" else loss[0]))
             descent.vector.data[i] -= sign * 1e-6
         assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(gradient[i]), abs=1e-6, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_temperatures_gradient_is_the_entropy_above_its_target(kind):
-    learner = parted(sac(kind, target_entropy=0.25))
+def test_temperature_gradient_is_entropy_minus_target(kind):
+    learner = with_different_targets(sac(kind, target_entropy=0.25))
     x, *_, noise = batch(learner)
     gradient, statistics = learner.policy_descent.gradient(x, noise)
     at = sum(learner.policy_descent.sizes[: learner.policy_descent.names.index("temperature.log_alpha")])
-    if kind == "discrete":  # exactly, not by a draw
+    if kind == "discrete":  # exact, not sampled
         entropy = torch.distributions.Categorical(logits=learner.policy.head(x)).entropy().mean()
     else:
         _, log_prob = learner.policy.rsample_with_log_prob(learner.policy.head(x), noise)
@@ -183,25 +183,25 @@ def test_the_temperatures_gradient_is_the_entropy_above_its_target(kind):
     assert (learner.temperature().item() < before) == (float(entropy) > 0.25)
 
 
-def test_target_entropies():
+def test_default_target_entropies():
     assert sac("continuous").target_entropy == -2.0
     assert sac("discrete").target_entropy == pytest.approx(0.98 * math.log(4))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_target_networks_are_the_polyak_average(kind):
+def test_target_networks_are_polyak_averages(kind):
     learner = sac(kind, tau=0.1, learning_rate=0.01)
     learner.optimizers()
     expected = [parameter.detach().clone() for parameter in learner.target.parameters()]
     step = learner.critic_descent.step
 
-    def stepped(*args, **kwargs):
+    def step_and_average(*args, **kwargs):
         result = step(*args, **kwargs)
         for average, parameter in zip(expected, learner.critic.parameters(), strict=True):
             average += 0.1 * (parameter.detach() - average)
         return result
 
-    learner.critic_descent.step = stepped
+    learner.critic_descent.step = step_and_average
     learner.update(round_of(kind), 0.0)
     assert learner.gradient_steps == 31
     for average, parameter, own in zip(expected, learner.target.parameters(), learner.critic.parameters(), strict=True):
@@ -209,8 +209,8 @@ def test_target_networks_are_the_polyak_average(kind):
         assert not torch.allclose(parameter, own)
 
 
-def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_learned_from():
-    """Environments of every backend, whose observations name the step: what is replayed is what happened."""
+def test_replay_holds_true_successors_of_valid_rows():
+    """Observations of this environment number the step, so replayed transitions can be compared with what happened."""
     for backend in ("vector", "sync", "async"):
         envs = make("Counting-v0", 3, 0, backend)
         space, actions = envs.single_observation_space, envs.single_action_space
@@ -224,7 +224,7 @@ def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_lear
             seen += int(one.valid.sum())
         envs.close()
         assert learner.env_steps == len(learner.replay) == seen
-        assert (seen < 180) == (backend == "vector")  # the others start an episode on the step that ends one
+        assert (seen < 180) == (backend == "vector")  # the others reset within the last step of an episode
         rows = learner.replay.rows(torch.arange(seen))
         tag, episode, t, _, _ = rows.observation.T
         next_tag, next_episode, next_t, last, over = rows.next_observation.T
@@ -233,11 +233,11 @@ def test_a_truncated_transition_has_a_future_and_rows_that_are_none_are_not_lear
         assert torch.equal(t + 1, next_t)
         assert torch.equal(last.long(), rows.action)
         torch.testing.assert_close(rows.reward, 100 * episode + t + rows.action / 8)
-        assert rows.terminated.sum() < over.sum()  # the others were truncated
+        assert rows.terminated.sum() < over.sum()  # the remaining episodes were truncated
 
 
 @pytest.mark.parametrize(("per_step", "expected"), [(1.0, [0, 24, 31]), (0.3, [0, 7, 9]), (4.0, [0, 96, 124])])
-def test_gradient_steps_are_due_for_environment_steps(per_step, expected):
+def test_gradient_steps_follow_environment_steps(per_step, expected):
     learner = sac("continuous", updates_per_step=per_step, learning_starts=38)
     learner.optimizers()
     taken = []
@@ -251,10 +251,10 @@ def test_gradient_steps_are_due_for_environment_steps(per_step, expected):
     assert [abs(a - b) <= 1 for a, b in zip(taken, expected, strict=True)] == [True] * 3
 
 
-def test_random_steps_come_first_unless_a_policy_was_given():
+def test_random_steps_come_first_for_fresh_policies():
     learner = sac("continuous", learning_starts=40)
     learner.optimizers()
-    learner.policy.network.layers[-1].bias.data[:] = torch.tensor([20.0, 20.0, -20.0, -20.0])  # always the same corner
+    learner.policy.network.layers[-1].bias.data[:] = torch.tensor([20.0, 20.0, -20.0, -20.0])  # mode: one corner
     explorer = learner.explorer()
     actions = np.concatenate([explorer.act(np.zeros((50, 3), np.float32)) for _ in range(20)])
     np.testing.assert_allclose(actions.mean(0), [0, 2], atol=0.3)
@@ -271,7 +271,7 @@ def test_random_steps_come_first_unless_a_policy_was_given():
     np.testing.assert_allclose(np.bincount(discrete, minlength=6), [0, 0, 1000, 1000, 1000, 1000], atol=120)
 
 
-def test_draws_of_a_gaussian_carry_their_density_and_their_gradient():
+def test_gaussian_sample_has_its_density_and_gradient():
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8]).double()
     policy.log_std.data = torch.tensor([-0.3, 0.4]).double()
     head, noise = policy.head(torch.randn(6, 3).double()), torch.randn(6, 2).double()
@@ -281,8 +281,8 @@ def test_draws_of_a_gaussian_carry_their_density_and_their_gradient():
     torch.testing.assert_close(slope, (policy.scale * policy.log_std.exp() * noise).sum(0))
 
 
-def test_a_gaussian_clone_is_improved_as_it_is():
-    """Its actions lie where they do not pay; Q is of the actions as they are clipped, so beyond the box it is flat."""
+def test_gaussian_policy_is_improved_without_squashing():
+    """The policy starts at actions of low reward. Q sees clipped actions, so it is flat outside the box."""
     torch.manual_seed(0)
     policy = GaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], activation="tanh")
     policy.log_std.data.fill_(-1.0)
@@ -308,7 +308,7 @@ def test_a_gaussian_clone_is_improved_as_it_is():
     torch.testing.assert_close(*values)
 
 
-def test_warm_up_moves_the_critics_alone():
+def test_warm_up_trains_only_the_critics():
     policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.encoder.fit(4 + 2 * torch.randn(100, 3))
     learner = sac("continuous", policy, warmup_steps=31, normalize_observations=True)
@@ -321,12 +321,12 @@ def test_warm_up_moves_the_critics_alone():
     logged = learner.update(round_of("continuous"), 0.0)
     assert not torch.equal(learner.policy_descent.vector, before[0])
     assert "policy_loss" in logged
-    for network in (learner.critic, learner.target):  # the clone's standardization, and it does not move
+    for network in (learner.critic, learner.target):  # the clone's standardization, unchanged
         assert torch.equal(network.encoder.standardize.mean, policy.encoder.standardize.mean)
     assert abs(float(policy.encoder.standardize.mean.mean()) - 4) < 1
 
 
-def test_observations_are_standardized_by_what_was_seen_if_asked_for():
+def test_observations_are_standardized_when_requested():
     learner = sac("continuous", normalize_observations=True)
     learner.optimizers()
     one = round_of("continuous")
@@ -337,8 +337,8 @@ def test_observations_are_standardized_by_what_was_seen_if_asked_for():
         torch.testing.assert_close(1 / network.encoder.standardize.inverse_std, seen.std(0, unbiased=False))
 
 
-class Changing(RewardModel):
-    """A reward that is another one each time that it is asked."""
+class ChangingReward(RewardModel):
+    """A reward model whose output the test changes."""
 
     def __init__(self):
         super().__init__()
@@ -349,8 +349,8 @@ class Changing(RewardModel):
         return transitions.observation[..., 0] + self.value
 
 
-def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
-    learner, model = sac("continuous"), Changing()
+def test_replayed_rewards_come_from_current_reward_model():
+    learner, model = sac("continuous"), ChangingReward()
     learner.optimizers()
     learner.reward = model.reward
     seen = []
@@ -364,7 +364,44 @@ def test_replayed_transitions_are_rewarded_by_the_model_as_it_is_now():
     assert set(model.asked) == {(16,)}
 
 
-def test_what_cannot_work_is_said():
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("modeled", [False, True])
+def test_demonstrations_fill_half_of_each_minibatch(kind, modeled):
+    """Sampled by weight, with their own rewards even if a model rewards the learner's transitions."""
+    learner, model = sac(kind, batch_size=17), ChangingReward()
+    learner.optimizers()
+    learner.reward = model.reward if modeled else None
+    learner.demonstrations = round_of(kind, seed=1).rollout.reshape(32)
+    learner.demonstrations.reward = torch.arange(100.0, 132.0)
+    learner.demonstrations.weight = torch.arange(32) % 2 * 1.0
+    seen = []
+    step = learner.critic_descent.step
+    learner.critic_descent.step = lambda *args: (seen.append(args), step(*args))[1]
+    experience = round_of(kind)
+    learner.update(experience, 0.0)
+    assert len(seen) > 10
+    drawn = set()
+    for observation, action, reward, next_observation, terminated, _ in seen:
+        own, rows = reward[:9], (reward[9:] - 100).long()
+        assert len(rows) == 8
+        drawn |= set(rows.tolist())
+        expert = learner.demonstrations[rows]
+        for mine, its in (
+            (observation, expert.observation),
+            (action, expert.action),
+            (next_observation, expert.next_observation),
+            (terminated, expert.terminated),
+        ):
+            assert torch.equal(mine[9:], its)
+        if modeled:
+            assert torch.equal(own, observation[:9, 0])
+        else:
+            assert torch.isin(own, experience.rollout.reward).all()
+    assert drawn == set(range(1, 32, 2))  # the rows of weight 1
+    assert len(learner.replay) == int(experience.valid.sum())  # the buffer stores no demonstrations
+
+
+def test_invalid_arguments_are_refused():
     with pytest.raises(ConfigError, match="SquashedGaussianPolicy, not a DeterministicPolicy"):
         sac("continuous", DeterministicPolicy(OBSERVATION, ACTIONS["continuous"]))
     for name, value in (
@@ -382,8 +419,8 @@ def test_what_cannot_work_is_said():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_compiled_is_the_same(kind):
-    """One step of a whole update as the recipes run it."""
+def test_compiled_update_equals_eager_update(kind):
+    """Compares one whole update, as recipes run it."""
     results = []
     for compiled in (False, True):
         learner = sac(kind, compile=compiled)
@@ -394,7 +431,7 @@ def test_compiled_is_the_same(kind):
         torch.testing.assert_close(eager, compiled, atol=1e-4, rtol=1e-3)
 
 
-def test_losses_name_what_they_train():
+def test_constant_temperature_stays():
     assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
     learner = sac("continuous", learn_temperature=False)
     learner.optimizers()
@@ -409,7 +446,7 @@ def _descents(learner):
 
 
 @pytest.mark.slow
-def test_pendulum_is_learned_in_ten_thousand_steps(tmp_path):
+def test_pendulum_is_learned_in_10000_steps(tmp_path):
     main(
         [
             "fit",
@@ -434,11 +471,11 @@ def test_pendulum_is_learned_in_ten_thousand_steps(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_updates_under_bf16_autocast_are_those_of_float32(kind):
+def test_bf16_autocast_leaves_updates_in_float32(kind):
     ends = []
     for enabled in (False, True):
         learner = sac(kind, normalize_observations=True)
-        learner.critic.network.biases[-1].data.fill_(200.0)  # the differences that count are small
+        learner.critic.network.biases[-1].data.fill_(200.0)  # large values with small differences
         learner.optimizers()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             logged = learner.update(round_of(kind), 0.0)
@@ -448,7 +485,7 @@ def test_updates_under_bf16_autocast_are_those_of_float32(kind):
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_a_policy_known_to_be_fresh_has_nothing_to_hold_on_to(fresh):
+def test_fresh_policy_has_no_warm_up_or_divergence(fresh):
     policy = SquashedGaussianPolicy(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8])
     policy.fresh = fresh
     learner = sac("continuous", policy, learning_starts=40, warmup_steps=31, kl_coefficient=0.5)

@@ -1,4 +1,4 @@
-"""A value warm-up leaves the policy as it is, and what follows it does not start with a leap."""
+"""PPO's value warm-up leaves the policy unchanged, and the first step after it is no larger than usual."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_imitation.transitions import Transitions
 OBSERVATION, ACTION = Box(-1, 1, (3,)), Discrete(2)
 
 
-def a_round(generator):
+def random_round(generator):
     shape = (32, 4)
     flag = torch.zeros(shape, dtype=torch.bool)
     rollout = Transitions(
@@ -28,7 +28,7 @@ def a_round(generator):
     return Round(rollout, ~flag, [])
 
 
-def test_after_the_warm_up_no_weight_moves_by_more_than_a_first_step_of_adam():
+def test_first_step_after_warm_up_is_within_learning_rate():
     torch.manual_seed(0)
     policy = CategoricalPolicy(OBSERVATION, ACTION, hidden_sizes=[8])
     ppo = PPO(OBSERVATION, ACTION, policy, learning_rate=1e-3, anneal=False, epochs=50, batch_size=8, warmup_rounds=2)
@@ -36,9 +36,9 @@ def test_after_the_warm_up_no_weight_moves_by_more_than_a_first_step_of_adam():
     generator = torch.Generator().manual_seed(1)
     before = [parameter.clone() for parameter in policy.parameters()]
     for _ in range(2):  # 1,600 steps of the value function
-        ppo.update(a_round(generator), 0.0)
+        ppo.update(random_round(generator), 0.0)
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
     ppo.epochs, ppo.batch_size = 1, 128  # one step
-    ppo.update(a_round(generator), 0.0)
+    ppo.update(random_round(generator), 0.0)
     moves = [(a - b).abs().max().item() for a, b in zip(before, policy.parameters(), strict=True)]
     assert 0.5e-3 < max(moves) <= 1.001e-3

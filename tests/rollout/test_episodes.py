@@ -693,7 +693,7 @@ def test_stop_request_ends_rollout_between_steps(monkeypatch):
             raise Asked
 
     steps = []
-    monkeypatch.setattr("lit_imitation.utils.interruption.request", request)
+    monkeypatch.setattr("lit_imitation.utils.interruption.raise_if_stopped", request)
     envs = SyncVectorEnv([EndlessEnv], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(Asked):
         list(Episodes(envs, lambda observation: (steps.append(1), np.zeros(1, np.int64))[1], 1, seed=0))

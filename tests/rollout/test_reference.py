@@ -40,7 +40,7 @@ def cart_pole(rewards: list[float], lengths: tuple[int, ...] = (4, 3)) -> Transi
 
 
 def ready(demonstrations: object = "", **more: object) -> DemonstrationDataModule:
-    data = DemonstrationDataModule("CartPole-v1", demonstrations, eval_episodes=0, num_envs=2, **more)
+    data = DemonstrationDataModule("CartPole-v1", demonstrations=demonstrations, eval_episodes=0, num_envs=2, **more)
     data.prepare_data()
     data.setup("fit")
     return data
@@ -129,7 +129,7 @@ def test_unrecorded_rewards_give_no_expert_return(tmp_path, capsys, suffix, rewa
                 del hdf5["rewards"], hdf5["episode_returns"]
     data = ready(str(file))
     assert data.expert_return is None
-    assert f"no normalized_score, for {file} records no rewards: set data.expert_return" in capsys.readouterr().err
+    assert f"no normalized_score: {file} records no rewards; set data.expert_return" in capsys.readouterr().err
     assert ready(transitions).expert_return is None
     given = ready(str(file), expert_return=30.0)
     assert given.expert_reference == (30.0, None, 0)
@@ -203,18 +203,18 @@ def test_given_return_must_be_finite():
 
 
 def test_given_return_skips_the_measurement(tmp_path, monkeypatch):
-    monkeypatch.setattr(DemonstrationDataModule, "ask", None)
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", None)
     assert ready(expert="scripted", num_trajectories=2, expert_return=7.0).expert_return == 7.0
 
 
 def test_recorded_returns_win_over_data_expert(monkeypatch, capsys):
     """A recipe keeps data.expert when a file replaces its demonstrations."""
     asked = Reference(500.0, 0.0, 100)
-    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert, actor=None: asked)
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert, actor=None: asked)
     assert ready(cart_pole([1.0] * 7), expert="scripted").expert_return == 3.5
     capsys.readouterr()
     assert ready(cart_pole([0.0] * 7), expert="scripted").expert_return == 500.0
-    assert "normalized_score is relative to data.expert scripted: the demonstrations hold no returns" in (
+    assert "normalized_score is relative to data.expert scripted: the demonstrations contain no returns" in (
         capsys.readouterr().err
     )
 
@@ -222,7 +222,7 @@ def test_recorded_returns_win_over_data_expert(monkeypatch, capsys):
 def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives
-    monkeypatch.setattr(DemonstrationDataModule, "ask", lambda self, expert: Reference(1.0, 0.5, 100))
+    monkeypatch.setattr(DemonstrationDataModule, "measure_return", lambda self, expert: Reference(1.0, 0.5, 100))
     settings = {"env_id": "CartPole-v1", "expert": "scripted"}
     for more, carried in (
         ({}, True),
@@ -246,7 +246,7 @@ def test_own_reference_wins_over_checkpoint_of_other_task(capsys):
     own.load_state_dict(state)
     assert own.expert_return == 3.5
     assert "no normalized_score" not in capsys.readouterr().err
-    unknown = DemonstrationDataModule("Acrobot-v1", "/nowhere.npz")
+    unknown = DemonstrationDataModule("Acrobot-v1", demonstrations="/nowhere.npz")
     unknown.load_state_dict(state)
     assert "no normalized_score: the checkpoint's expert return 500 is of another" in capsys.readouterr().err
 
@@ -264,7 +264,7 @@ def test_expert_that_fails_while_measured_is_named():
         raise RuntimeError("no more")
 
     with pytest.raises(ExpertError, match=r"return of the expert broken in CartPole-v1: RuntimeError .*no more"):
-        data.ask(broken, broken)
+        data.measure_return(broken, broken)
 
 
 def test_tabular_reference_follows_eval_deterministic():
@@ -299,9 +299,9 @@ def test_score_interval_includes_errors_of_both_references():
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"expert_return": "many"}, "both have to be finite numbers"),
-        ({"expert_return": float("nan")}, "both have to be finite numbers"),
-        ({"expert_return_error": float("inf")}, "both have to be finite numbers"),
+        ({"expert_return": "many"}, "both must be finite numbers"),
+        ({"expert_return": float("nan")}, "both must be finite numbers"),
+        ({"expert_return_error": float("inf")}, "both must be finite numbers"),
         ({"expert_return_episodes": "100"}, "expert_return_episodes '100'"),
         ({"expert_return_episodes": float("inf")}, "expert_return_episodes inf"),
         ({"expert_return_episodes": -1}, "expert_return_episodes -1"),

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is not there."""
+"""Atomic checkpoints: kills and errors during a write leave whole files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_for_ever(path: Path, ready: Path) -> None:
         number += 1
 
 
-def test_a_kill_during_the_write_leaves_a_whole_checkpoint(tmp_path):
+def test_kill_during_write_leaves_whole_checkpoint(tmp_path):
     path, ready = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "ready"
     rng = random.Random(0)
     interrupted, numbers = 0, set()
@@ -57,11 +57,11 @@ def test_a_kill_during_the_write_leaves_a_whole_checkpoint(tmp_path):
         assert find_checkpoint(tmp_path) == path
         for file in left:
             file.unlink()
-    assert interrupted > 0  # else no kill fell into a write, and nothing was tested
+    assert interrupted > 0  # at least one kill interrupted a write
     assert len(numbers) > 1
 
 
-def test_an_error_during_the_write_leaves_the_previous_one_and_nothing_else(tmp_path):
+def test_failed_write_leaves_only_previous_checkpoint(tmp_path):
     io, path = AtomicCheckpointIO(), tmp_path / "x.ckpt"
     io.save_checkpoint({"number": 1}, path)
     with pytest.raises(Exception, match="pickle"):
@@ -70,7 +70,7 @@ def test_an_error_during_the_write_leaves_the_previous_one_and_nothing_else(tmp_
     assert [file.name for file in tmp_path.iterdir()] == ["x.ckpt"]
 
 
-def test_loading_through_it_gives_back_what_was_saved(tmp_path):
+def test_loaded_checkpoint_equals_saved_one(tmp_path):
     io, path = AtomicCheckpointIO(), tmp_path / "deep" / "er" / "x.ckpt"
     io.save_checkpoint({"a": torch.arange(3), "b": [1.5, None, "text"]}, path)
     loaded = io.load_checkpoint(path, weights_only=True)
@@ -78,7 +78,7 @@ def test_loading_through_it_gives_back_what_was_saved(tmp_path):
     assert loaded["b"] == [1.5, None, "text"]
 
 
-def test_what_a_kill_left_behind_is_not_taken_for_a_checkpoint(tmp_path):
+def test_leftover_of_a_kill_is_not_a_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     leftovers = [folder / ".last.ckpt.0123456789ab.tmp", folder / ".epoch=3.ckpt.0123456789ab.tmp"]
@@ -88,7 +88,7 @@ def test_what_a_kill_left_behind_is_not_taken_for_a_checkpoint(tmp_path):
         find_checkpoint(tmp_path)
     with pytest.raises(ConfigError):
         load_policy(tmp_path)
-    for name in ("epoch=1.ckpt", "last.ckpt", "best.ckpt"):  # each goes before the ones written earlier
+    for name in ("epoch=1.ckpt", "last.ckpt", "best.ckpt"):  # each takes precedence over the ones written earlier
         (folder / name).write_bytes(b"")
         for file in leftovers:
             os.utime(file)

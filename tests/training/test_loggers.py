@@ -1,4 +1,4 @@
-"""`metrics.csv`: whole at any time, and after an interruption as if there had been none."""
+"""`metrics.csv`: always whole, and equal after interruptions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def log(logger: MetricsCSV, *rows: dict[str, float], start: int = 0) -> None:
         logger.log_metrics(row, step)
 
 
-def test_rows_and_columns_that_come_later(tmp_path):
+def test_later_rows_and_columns_are_added(tmp_path):
     logger = MetricsCSV(str(tmp_path))
     log(logger, {"a": 1.0}, {"a": 0.1 + 0.2})
     logger.save()
@@ -37,7 +37,7 @@ def test_rows_and_columns_that_come_later(tmp_path):
     ]
 
 
-def test_nothing_is_written_before_there_is_something_and_later_at_the_latest_after_100_rows(tmp_path):
+def test_rows_are_written_at_latest_after_100(tmp_path):
     logger = MetricsCSV(str(tmp_path / "new" / "run"))
     logger.save()
     logger.log_hyperparams({"a": 1})
@@ -49,7 +49,7 @@ def test_nothing_is_written_before_there_is_something_and_later_at_the_latest_af
     assert [row["a"] for row in read(tmp_path / "new" / "run")] == [str(float(i)) for i in range(150)]
 
 
-def test_rewinding_drops_later_rows_and_the_columns_that_only_they_had(tmp_path):
+def test_rewind_drops_later_rows_and_their_columns(tmp_path):
     logger = MetricsCSV(str(tmp_path))
     log(logger, {"a": 1.0}, {"a": 2.0, "b": 3.0})
     assert logger.flush() == 2
@@ -63,12 +63,12 @@ def test_rewinding_drops_later_rows_and_the_columns_that_only_they_had(tmp_path)
     assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == "step,a,b,d"
 
 
-def test_rewinding_to_the_start(tmp_path):
+def test_rewind_to_zero_rows_removes_the_file(tmp_path):
     logger = MetricsCSV(str(tmp_path))
-    logger.rewind(3)  # there is no file
+    logger.rewind(3)  # the file does not exist
     log(logger, {"a": 1.0})
     logger.flush()
-    log(logger, {"a": 2.0})  # pending rows are of the run that was interrupted, too
+    log(logger, {"a": 2.0})  # pending rows belong to the interrupted run
     logger.rewind(0)
     assert not (tmp_path / "metrics.csv").exists()
     log(logger, {"b": 1.0})
@@ -76,8 +76,8 @@ def test_rewinding_to_the_start(tmp_path):
     assert list(read(tmp_path)[0]) == ["step", "b"]
 
 
-def test_another_command_in_the_same_directory_adds_rows(tmp_path):
-    """To test a policy in the directory of its run does not cost the run its log."""
+def test_second_logger_in_directory_appends_rows(tmp_path):
+    """A test in the directory of a run keeps the run's log."""
     log(fit := MetricsCSV(str(tmp_path)), {"train/loss": 1.0}, {"val/loss": 2.0})
     fit.finalize("success")
     log(test := MetricsCSV(str(tmp_path)), {"test/return": 3.0}, start=9)
@@ -95,8 +95,8 @@ ROWS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(rows=ROWS, data=st.data())
-def test_an_interrupted_log_ends_as_the_uninterrupted_one(rows, data, tmp_path_factory):
-    """Checkpoint after some rows, die after some more, flushed or not, go on from the checkpoint: the same bytes."""
+def test_interrupted_log_equals_uninterrupted_one(rows, data, tmp_path_factory):
+    """A run that stops some rows after a checkpoint and resumes writes the same bytes."""
     checkpoint = data.draw(st.integers(0, len(rows)))
     death = data.draw(st.integers(checkpoint, len(rows)))
     one, other = (tmp_path_factory.mktemp(name) for name in ("one", "other"))
@@ -120,6 +120,6 @@ def test_an_interrupted_log_ends_as_the_uninterrupted_one(rows, data, tmp_path_f
     assert (other / "metrics.csv").read_bytes() == (one / "metrics.csv").read_bytes()
 
 
-def test_values_that_are_no_numbers_are_refused_where_they_come_from(tmp_path):
+def test_values_that_are_not_numbers_are_refused(tmp_path):
     with pytest.raises((TypeError, ValueError)):
         MetricsCSV(str(tmp_path)).log_metrics({"a": "text"}, 0)

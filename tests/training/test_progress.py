@@ -1,4 +1,4 @@
-"""What the bars show."""
+"""Progress bars and lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suites import arguments
 from lit_imitation.cli import main
 
 
-def test_rounds_show_training_return_and_rate_but_do_not_log_the_rate(tmp_path, capsys, monkeypatch):
+def test_rounds_show_return_and_rate_without_logging_rate(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     more = ["--trainer.max_epochs=1", "--data.steps_per_round=64"]
     main(arguments("ppo-discrete", tmp_path, *more))
@@ -24,13 +24,13 @@ def test_rounds_show_training_return_and_rate_but_do_not_log_the_rate(tmp_path, 
     assert float(shown[-1][0]) == round(float([value for value in returns if value][-1]), 1)
 
 
-def test_output_to_a_file_is_whole_lines_without_a_bar(tmp_path, capsys):
+def test_output_to_a_file_has_lines_instead_of_bars(tmp_path, capsys):
     main(arguments("bc-discrete", tmp_path / ("long" * 30)))
     said = capsys.readouterr().out
     assert "\r" not in said
     assert "\x1b" not in said
     assert re.search(r"^epoch 5/5: val_loss [\d.]+, return [\d.]+$", said, re.MULTILINE), said
-    assert str(tmp_path / ("long" * 30)) in said  # the table is not cut to 80 columns
+    assert str(tmp_path / ("long" * 30)) in said  # the table is not truncated to 80 columns
     assert "…" not in said
 
 
@@ -41,7 +41,7 @@ def test_adversarial_progress_shows_no_held_out_loss(tmp_path, capsys):
     assert "train_return " in line or "steps/s " in line
     assert "loss" not in line
     header = (tmp_path / "metrics.csv").read_text().splitlines()[0]
-    assert "val/loss" in header  # it is in the log all the same
+    assert "val/loss" in header  # the log has it
 
 
 def test_compiled_gradients_are_announced(tmp_path, caplog, monkeypatch):
@@ -53,7 +53,7 @@ def test_compiled_gradients_are_announced(tmp_path, caplog, monkeypatch):
     assert "20 to 60 seconds" in caplog.text
 
 
-def test_users_own_progress_bar_replaces_ours(tmp_path, capsys):
+def test_own_progress_bar_replaces_default(tmp_path, capsys):
     own = "--trainer.callbacks+=lightning.pytorch.callbacks.RichProgressBar"
     main(arguments("bc-discrete", tmp_path, "--trainer.max_epochs=1", own))
     assert not re.search("^epoch 1/1", capsys.readouterr().out, re.MULTILINE)

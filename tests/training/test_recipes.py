@@ -1,4 +1,4 @@
-"""Recipes by name, their list, and what the package is built from and installed with."""
+"""Recipes: lookup and list; packaging: files, requirements and versions."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_list_names_task_method_score_and_time(capsys):
         assert re.fullmatch(r"([\d.]+|half a) (s|minutes?)", row[4]), row
 
 
-def test_score_and_time_are_those_of_the_comment():
+def test_score_and_time_come_from_the_comment():
     comment = (ROOT / "configs" / "dagger" / "hopper.yaml").read_text()
     found = read_recipe("dagger/hopper")
-    assert re.search(rf"normali[sz]ed score {re.escape(found.score)} \[", comment)  # and not that of cloning
+    assert re.search(rf"normali[sz]ed score {re.escape(found.score)} \[", comment)  # not that of cloning
     assert f": {found.time} a run on 2 cores" in comment
 
 
-def test_list_of_one_method(capsys):
+def test_list_can_be_limited_to_a_method(capsys):
     main(["recipes", "gail"])
     lines = capsys.readouterr().out.splitlines()[1:]
     assert lines
@@ -87,9 +87,9 @@ def test_recipe_is_found_by_name(name, form, tmp_path, monkeypatch, capsys):
     assert merged["trainer"]["fast_dev_run"] == 5
 
 
-def test_file_of_the_name_comes_first(tmp_path, monkeypatch):
+def test_file_takes_precedence_over_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bc").mkdir()  # a folder of the name is no recipe
+    (tmp_path / "bc").mkdir()  # a folder of that name is not a recipe
     assert Path(find_recipe("bc/cartpole")) == recipe_files()["bc/cartpole"]
     (tmp_path / "bc" / "cartpole.yaml").touch()
     (tmp_path / "bc" / "mine.yaml").touch()
@@ -110,7 +110,7 @@ def test_unknown_recipe_names_similar_ones(name, near, tmp_path, monkeypatch, ca
             main([command, f"--config={name}"])
         assert stop.value.code == 1
         error = capsys.readouterr().err
-        assert error.startswith(f"error: --config {name}: no such file, and no recipe of that name")
+        assert error.startswith(f"error: --config {name}: no file or recipe has that name")
         assert near in error
         assert ("did you mean" in error) == bool(near)
         assert error.count("\n") == 1
@@ -128,7 +128,7 @@ def test_repeat_takes_a_recipe_by_name(tmp_path, monkeypatch):
 
 
 def test_logger_without_its_package_is_one_line(tmp_path, monkeypatch, capsys):
-    """And its folder is the run's, where nobody names another."""
+    """Its folder defaults to that of the run."""
     from lit_imitation.training import lightning_cli
 
     monkeypatch.chdir(tmp_path)
@@ -147,7 +147,7 @@ def test_logger_without_its_package_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_package_holds_every_recipe():
-    """By the patterns of its data files, under the folder that `find_recipe` reads."""
+    """The patterns of package data match every recipe in the folder that `find_recipe` reads."""
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["lit_imitation"]
     package = ROOT / "lit_imitation"
     assert (package / "configs").resolve() == ROOT / "configs"
@@ -157,7 +157,7 @@ def test_package_holds_every_recipe():
         assert (package / inside).is_file()
 
 
-def test_requirements():
+def test_requirements_exclude_broken_lightning_releases():
     project = PROJECT["project"]
     assert project["requires-python"] == ">=3.11"
     (lightning,) = (line for line in project["dependencies"] if line.startswith("lightning"))
@@ -165,7 +165,7 @@ def test_requirements():
     assert all(";" not in line for line in project["optional-dependencies"]["envpool"])
 
 
-def test_floors_are_the_least_that_the_project_admits():
+def test_floors_match_lower_bounds_of_the_project():
     least = {}
     for line in PROJECT["project"]["dependencies"]:
         name, version = re.match(r"([\w-]+)(?:\[\w+\])?>=([\d.]+)", line).groups()
@@ -176,12 +176,12 @@ def test_floors_are_the_least_that_the_project_admits():
         assert version == least[name] or version.startswith(f"{least[name]}.")
 
 
-def test_constraints_are_what_is_installed():
-    """Everything, and nothing else; checked where the tests run in the environment that `make setup` makes."""
+def test_constraints_match_installed_versions():
+    """Constraints list exactly the installed packages; checked in the environment of `make setup`."""
     pinned = {canonical(name): version for name, version in pins("constraints.txt").items()}
     if Path(sys.prefix) != ROOT / ".venv":
         pytest.skip("the environment is not the project's")
-    here = distributions(path=[sysconfig.get_path("purelib")])  # not what setuptools brings along, once imported
+    here = distributions(path=[sysconfig.get_path("purelib")])  # without packages that setuptools vendors
     installed = {canonical(one.metadata["Name"]): one.version.partition("+")[0] for one in here}
     for own in ("lit-imitation", "pip", "setuptools", "wheel"):
         installed.pop(own, None)
@@ -190,7 +190,7 @@ def test_constraints_are_what_is_installed():
 
 @pytest.mark.slow
 def test_wheel_works_from_an_empty_folder(tmp_path):
-    """Built from the checkout or from the sdist it is the same, and finds its recipes without either."""
+    """Wheels from the checkout and from the sdist are equal, and find their recipes without either."""
     build = "from setuptools.build_meta import build_sdist, build_wheel; import sys; {}(sys.argv[1])"
 
     def run(*command: str, folder: Path, **environment: str) -> str:
@@ -244,7 +244,7 @@ def recipe_files_of(root: Path) -> list[Path]:
     return sorted((root / "configs").glob("*/*.yaml"))
 
 
-def test_yaml_text_is_no_name():
+def test_yaml_text_is_not_looked_up():
     text = "model: {class_path: lit_imitation.BC}\ntrainer: {}\n"
     assert find_recipe(text) == text
     with pytest.raises(ConfigError):

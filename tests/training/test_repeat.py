@@ -16,7 +16,7 @@ from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.training import repeat as module
 from lit_imitation.training.repeat import add_repeat_arguments, aggregate, repeat, run_repeat, table
 
-# Stands in for a fit: says how it was called, does what its case asks, and writes a summary.
+# Replaces a fit: records its call, behaves as its case says, and writes a summary.
 CHILD = """
 import json, os, pathlib, signal, sys, time
 seed, folder, resume, case = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3] == "True", sys.argv[4]
@@ -75,7 +75,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """Have `repeat` run the child in the given case."""
+    """Make `repeat` run the child program in the given case."""
     script = tmp_path / "child.py"
     script.write_text(CHILD)
 
@@ -110,7 +110,7 @@ def summary(seed, method="BC", env_id="A-v0", score=0.5, **fields):
     }
 
 
-def test_runs_every_seed_and_aggregates(recipe, fake, tmp_path):
+def test_every_seed_runs_and_is_aggregated(recipe, fake, tmp_path):
     fake()
     out = tmp_path / "out"
     result = repeat([recipe], 3, 2, out, ["--x", "1"], first_seed=4)
@@ -138,7 +138,7 @@ def test_no_more_than_jobs_run_at_the_same_time(recipe, fake, tmp_path):
 
 
 @pytest.mark.parametrize(("preset", "expected"), [(None, "3"), ("7", "7")], ids=["shared", "preset"])
-def test_cores_are_shared_out_unless_threads_are_set(recipe, fake, tmp_path, monkeypatch, preset, expected):
+def test_cores_are_divided_unless_threads_are_set(recipe, fake, tmp_path, monkeypatch, preset, expected):
     fake()
     monkeypatch.setattr(module, "_cores", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -148,7 +148,7 @@ def test_cores_are_shared_out_unless_threads_are_set(recipe, fake, tmp_path, mon
     assert (tmp_path / "out" / "seed_0" / "log.txt").read_text() == f"begin 0 {expected}\n"
 
 
-def test_goes_on_where_it_stopped(recipe, fake, tmp_path):
+def test_second_call_continues_unfinished_seeds(recipe, fake, tmp_path):
     fake()
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
@@ -175,7 +175,7 @@ def test_goes_on_where_it_stopped(recipe, fake, tmp_path):
     [{"seed": 9}, {"return_mean": float("nan")}, {"return_iqm": None}, {"method": None}, {"normalized_score": "1"}],
     ids=lambda fields: next(iter(fields)),
 )
-def test_a_summary_that_is_not_of_this_run_does_not_count(recipe, fake, tmp_path, fields):
+def test_summary_of_another_run_is_ignored(recipe, fake, tmp_path, fields):
     fake()
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
@@ -185,7 +185,7 @@ def test_a_summary_that_is_not_of_this_run_does_not_count(recipe, fake, tmp_path
     assert calls(out) == ["0 False", "0 False"]
 
 
-def test_a_comment_or_another_place_makes_no_other_recipe(recipe, fake, tmp_path):
+def test_moved_or_commented_recipe_is_the_same_request(recipe, fake, tmp_path):
     fake()
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
@@ -198,23 +198,23 @@ def test_a_comment_or_another_place_makes_no_other_recipe(recipe, fake, tmp_path
 @pytest.mark.parametrize(
     ("text", "overrides", "difference"),
     [
-        ("model: {lr: 0.2}", [], r"config\[0\]\.model\.lr: 0\.1 there, 0\.2 now"),
-        ("model: {lr: 0.1, l2: 0}", [], r"config\[0\]\.model\.l2: absent there, 0 now"),
-        ("model: {lr: 0.1}", ["--y=2"], r'overrides: \[\] there, \["--y=2"\] now'),
+        ("model: {lr: 0.2}", [], r"config\[0\]\.model\.lr: was 0\.1, is now 0\.2"),
+        ("model: {lr: 0.1, l2: 0}", [], r"config\[0\]\.model\.l2: was absent, is now 0"),
+        ("model: {lr: 0.1}", ["--y=2"], r'overrides: was \[\], is now \["--y=2"\]'),
     ],
     ids=["value", "key", "override"],
 )
-def test_another_request_in_the_same_folder_is_refused(recipe, fake, tmp_path, text, overrides, difference):
+def test_another_request_in_same_folder_is_refused(recipe, fake, tmp_path, text, overrides, difference):
     fake()
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
     Path(recipe).write_text(text)
-    with pytest.raises(ConfigError, match=rf"name another --out[^\n]*\n  {difference}$"):
+    with pytest.raises(ConfigError, match=rf"choose another --out[^\n]*\n  {difference}$"):
         repeat([recipe], 2, 1, out, overrides)
     assert calls(out) == ["0 False"]
 
 
-def test_a_folder_of_somebody_else_is_left_alone(recipe, fake, tmp_path):
+def test_folder_without_request_is_left_alone(recipe, fake, tmp_path):
     fake()
     precious = tmp_path / "out" / "seed_0" / "precious"
     precious.mkdir(parents=True)
@@ -235,14 +235,14 @@ def test_a_folder_of_somebody_else_is_left_alone(recipe, fake, tmp_path):
     ],
     ids=["seeds", "jobs", "first", "recipe", "seed", "folder"],
 )
-def test_a_request_that_cannot_work_is_refused_before_anything_is_written(recipe, tmp_path, arguments, text):
+def test_invalid_request_is_refused_before_writing(recipe, tmp_path, arguments, text):
     out = tmp_path / "out"
     with pytest.raises(ConfigError, match=text):
         repeat(**{"config": [recipe], "seeds": 1, "jobs": 1, "out": out, "overrides": []} | arguments)
     assert not out.exists()
 
 
-def test_a_recipe_that_is_no_yaml_is_refused(recipe, tmp_path):
+def test_recipe_that_is_not_yaml_is_refused(recipe, tmp_path):
     Path(recipe).write_text("model: [")
     with pytest.raises(ConfigError, match=r"known\.yaml: cannot be read"):
         repeat([recipe], 1, 1, tmp_path / "out", [])
@@ -256,17 +256,17 @@ def test_a_recipe_that_is_no_yaml_is_refused(recipe, tmp_path):
             r"seed 1 failed with exit code 1\. The end of .*log\.txt:\n  begin 1 (.*\n)+  ArithmeticError: not finite$",
         ),
         ("crash", r"seed 1 was killed by SIGKILL\. The end of .*log\.txt:\n  begin 1 "),
-        ("silent", r"seed 1 ended well, but .*summary\.json is missing"),
+        ("silent", r"seed 1 ended with exit code 0, but .*summary\.json is missing"),
     ],
     ids=["exit-code", "signal", "no-summary"],
 )
-def test_a_seed_that_fails_does_not_stop_the_others(recipe, fake, tmp_path, monkeypatch, case, text):
+def test_failed_seed_does_not_stop_the_others(recipe, fake, tmp_path, monkeypatch, case, text):
     fake(case)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     out = tmp_path / "out"
     with pytest.raises(TrainingError, match=text) as caught:
         repeat([recipe], 3, 1, out, [])
-    assert str(caught.value).startswith("1 of 3 seeds failed, 2 summaries are kept.")
+    assert str(caught.value).startswith("1 of 3 seeds failed; 2 have results.")
     assert not (out / "aggregate.json").exists()
     fake()
     assert repeat([recipe], 3, 1, out, [])["tasks"][0]["seeds"] == [0, 1, 2]
@@ -276,7 +276,7 @@ def test_a_seed_that_fails_does_not_stop_the_others(recipe, fake, tmp_path, monk
 @pytest.mark.parametrize(
     ("case", "raised", "code"), [("SIGTERM", SystemExit, 143), ("SIGINT", KeyboardInterrupt, None)], ids=["term", "int"]
 )
-def test_a_signal_ends_the_runs_and_the_next_call_goes_on(recipe, fake, tmp_path, case, raised, code):
+def test_signal_ends_runs_and_next_call_continues(recipe, fake, tmp_path, case, raised, code):
     fake(case)
     out = tmp_path / "out"
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -284,14 +284,14 @@ def test_a_signal_ends_the_runs_and_the_next_call_goes_on(recipe, fake, tmp_path
         repeat([recipe], 3, 2, out, [])
     assert getattr(caught.value, "code", None) == code
     assert handlers == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
-    # Both had the time to write their checkpoint; the third was never started.
+    # Both had time to write their checkpoint; the third seed was never started.
     assert calls(out) == ["0 False", "1 False"]
     fake()
     repeat([recipe], 3, 2, out, [])
     assert calls(out) == ["0 False", "0 True", "1 False", "1 True", "2 False"]
 
 
-def test_a_run_deaf_to_the_signal_is_killed(recipe, fake, tmp_path, monkeypatch):
+def test_run_that_ignores_the_signal_is_killed(recipe, fake, tmp_path, monkeypatch):
     fake("stubborn")
     monkeypatch.setattr(module, "_GRACE_SECONDS", 0.1)
     begin = time.monotonic()
@@ -301,7 +301,7 @@ def test_a_run_deaf_to_the_signal_is_killed(recipe, fake, tmp_path, monkeypatch)
     assert time.monotonic() - begin < 20
 
 
-def test_a_run_that_outlived_its_caller_is_not_trodden_on(recipe, fake, tmp_path):
+def test_live_run_of_an_earlier_call_is_left_alone(recipe, fake, tmp_path):
     fake()
     out = tmp_path / "out"
     repeat([recipe], 1, 1, out, [])
@@ -323,7 +323,7 @@ def test_a_run_that_outlived_its_caller_is_not_trodden_on(recipe, fake, tmp_path
     assert repeat([recipe], 2, 1, out, [])["tasks"][0]["seeds"] == [0, 1]
 
 
-def test_a_run_keeps_the_lock_for_as_long_as_it_lives(recipe, fake, tmp_path):
+def test_run_keeps_its_lock_until_it_ends(recipe, fake, tmp_path):
     fake("pause")
     (tmp_path / "out").mkdir()
     directory = tmp_path / "out" / "seed_0"
@@ -333,7 +333,7 @@ def test_a_run_keeps_the_lock_for_as_long_as_it_lives(recipe, fake, tmp_path):
     assert process.wait() == 0
 
 
-def test_the_command_of_a_seed():
+def test_command_of_a_seed_has_recipe_and_directory():
     command = module._command(["a.yaml", "b.yaml"], 3, Path("out/seed_3"), ["--trainer.max_epochs", "2"], True)
     assert command == [
         sys.executable,
@@ -343,7 +343,7 @@ def test_the_command_of_a_seed():
     assert "--ckpt_path" not in module._command(["a.yaml"], 0, Path("out/seed_0"), [], False)
 
 
-def test_aggregate_of_one_task():
+def test_aggregate_of_one_task_matches_numpy():
     scores = [0.0, 0.1, 0.5, 0.9, 5.0]
     result = aggregate([summary(seed, score=score) for seed, score in enumerate(scores)])
     (task,) = result["tasks"]
@@ -357,7 +357,7 @@ def test_aggregate_of_one_task():
     assert result["overall"] == {"BC": {"env_ids": ["A-v0"], "normalized_score": task["normalized_score"]}}
 
 
-def test_aggregate_of_several_tasks_resamples_within_each():
+def test_aggregate_resamples_seeds_within_tasks():
     runs = [
         summary(seed, env_id=env_id, score=score) for env_id, score in (("A-v0", 0.0), ("B-v0", 1.0)) for seed in (0, 1)
     ]
@@ -369,12 +369,12 @@ def test_aggregate_of_several_tasks_resamples_within_each():
     ]
     overall = result["overall"]["BC"]["normalized_score"]
     assert overall["values"] == [0.0, 0.0, 1.0, 1.0]
-    # No seed differs from another of its task: pooled without strata, the interval would have a width.
+    # Seeds of a task are equal, so only pooling without strata would give an interval with a width.
     assert overall["mean_ci95"] == [0.5, 0.5]
     assert result["overall"]["DAgger"]["normalized_score"]["mean"] == 0.7
 
 
-def test_aggregate_without_normalized_scores():
+def test_aggregate_without_normalized_scores_has_null():
     alone = aggregate([summary(0, score=None, expert_return=None), summary(1, score=None)])
     assert alone["tasks"][0]["normalized_score"] is None
     assert alone["tasks"][0]["expert_return"] is None
@@ -386,19 +386,19 @@ def test_aggregate_without_normalized_scores():
     assert mixed["tasks"][1]["normalized_score"] is None
 
 
-def test_aggregate_tells_versions_that_differ():
+def test_aggregate_joins_versions_that_differ():
     runs = [summary(0), summary(1), summary(2, versions={"torch": "2.14.0", "lightning": "2.6.6"})]
     assert aggregate(runs)["tasks"][0]["versions"] == {"torch": "2.13.0, 2.14.0", "lightning": "2.6.6"}
 
 
-def test_aggregate_refuses_a_seed_twice_and_nothing():
+def test_aggregate_refuses_duplicate_seeds_and_no_runs():
     with pytest.raises(ConfigError, match=r"BC on A-v0.*\[0, 0\]"):
         aggregate([summary(0), summary(0)])
     with pytest.raises(ValueError, match="no summaries"):
         aggregate([])
 
 
-def test_table_fits_80_columns_and_says_it_all(capsys):
+def test_table_shows_all_scores_in_80_columns(capsys):
     env_id = "LunarLanderContinuous-v3"
     runs = [summary(seed, env_id=env_id, score=seed / 10, return_mean=-1000.5 * seed) for seed in range(5)]
     Console(width=80).print(table(aggregate([*runs, summary(0, env_id="B-v0", score=None)])))
@@ -413,7 +413,7 @@ def test_table_fits_80_columns_and_says_it_all(capsys):
         assert word in text
 
 
-def test_the_command_line(recipe, fake, tmp_path, monkeypatch, capsys):
+def test_command_line_prints_table_and_path(recipe, fake, tmp_path, monkeypatch, capsys):
     fake()
     monkeypatch.chdir(tmp_path)
     parser = argparse.ArgumentParser()
@@ -428,23 +428,23 @@ def test_the_command_line(recipe, fake, tmp_path, monkeypatch, capsys):
     assert "runs/repeat/bc-known/aggregate.json" in text
 
 
-def test_an_interrupted_command_line_says_how_to_go_on(recipe, fake, tmp_path, capsys):
+def test_interrupted_command_line_says_how_to_continue(recipe, fake, tmp_path, capsys):
     fake("SIGINT")
     namespace = argparse.Namespace(config=[recipe], seeds=2, jobs=2, out=tmp_path / "out", first_seed=0, trust="false")
     with pytest.raises(SystemExit) as caught:
         run_repeat(namespace, [])
     assert caught.value.code == 130
-    assert "The same command goes on" in capsys.readouterr().out
+    assert "The same command continues" in capsys.readouterr().out
 
 
-def test_importing_it_is_cheap():
+def test_import_loads_neither_torch_nor_lightning():
     heavy = "{'torch', 'lightning', 'wandb', 'matplotlib', 'scipy'} & set(sys.modules)"
     code = f"import sys, lit_imitation.training.repeat; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_repeat_interval_has_the_errors_of_the_references():
-    """Which all seeds share: with equal scores they are all there is. E ~ N(100, 5²), so 80 / E has sd 0.8 · 0.05."""
+def test_interval_includes_errors_of_references():
+    """With equal scores, the references' errors are the only ones. E ~ N(100, 5²), so 80 / E has sd 0.8 · 0.05."""
     runs = [summary(seed, score=0.8, expert_return_error=5.0, random_return_error=0.0) for seed in range(5)]
     result = aggregate(runs)
     assert result["tasks"][0]["expert_return_error"] == 5.0

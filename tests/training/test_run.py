@@ -1,4 +1,4 @@
-"""What a run leaves in its directory, and what it shows while it runs."""
+"""The directory of a run, and the progress that is displayed."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def weights(directory: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run and the text that it wrote."""
+    """A finished run and the text that it printed."""
     import contextlib
     import io
 
     directory, text = tmp_path_factory.mktemp("run"), io.StringIO()
-    text.isatty = lambda: True  # bars are for terminals
+    text.isatty = lambda: True  # bars need a terminal
     with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         main(arguments("bc-discrete", directory, *SHORT))
     return directory, text.getvalue()
@@ -78,7 +78,7 @@ def check(summary: dict, episodes: int) -> None:
     assert (summary["method"], summary["env_id"], summary["seed"]) == ("bc", "CartPole-v1", 3)
     assert summary["episodes"] == episodes
     assert summary["env_steps"] == 0
-    assert summary["return_mean"] == summary["length_mean"]  # CartPole gives 1 a step
+    assert summary["return_mean"] == summary["length_mean"]  # CartPole's reward is 1 per step
     assert summary["success_rate"] is None
     low, high = summary["return_ci95"]
     assert low <= summary["return_iqm"] <= high
@@ -90,7 +90,7 @@ def check(summary: dict, episodes: int) -> None:
     assert low <= summary["normalized_score"] <= high
 
 
-def test_the_summary_after_fit(run):
+def test_fit_writes_summary(run):
     directory, _ = run
     summary = summary_of(directory)
     check(summary, episodes=5)
@@ -98,7 +98,7 @@ def test_the_summary_after_fit(run):
     best = read_checkpoint(directory / "checkpoints" / "best.ckpt")
     assert summary["gradient_steps"] == best["global_step"] > 0
     last = read_checkpoint(directory / "checkpoints" / "last.ckpt")
-    # The whole of `fit`, though the best checkpoint, which is of an earlier time, was loaded for the test after it.
+    # All of `fit`, although the test loaded the best checkpoint, which is from an earlier time.
     assert last["callbacks"]["RunDirectory"]["wall_seconds"] <= summary["wall_seconds"] < 100
     versions = summary["versions"]
     assert versions["python"] == platform.python_version()
@@ -108,17 +108,17 @@ def test_the_summary_after_fit(run):
     assert versions["device"]
 
 
-def test_the_summary_of_a_fit_that_is_cut_before_its_test(tmp_path, monkeypatch):
+def test_fit_interrupted_before_test_has_summary(tmp_path, monkeypatch):
     monkeypatch.setattr(CLI, "after_fit", lambda self: None)
     main(arguments("bc-discrete", tmp_path, *SHORT))
     summary = summary_of(tmp_path)
-    check(summary, episodes=4)  # those of the last validation
+    check(summary, episodes=4)  # episodes of the last validation
     with (tmp_path / "metrics.csv").open() as file:
         returns = [row["val/return_mean"] for row in csv.DictReader(file) if row["val/return_mean"]]
     assert summary["return_mean"] == pytest.approx(float(returns[-1]))
 
 
-def test_without_evaluation_what_was_not_measured_is_null(tmp_path, monkeypatch):
+def test_unmeasured_values_are_null(tmp_path, monkeypatch):
     monkeypatch.setattr(CLI, "after_fit", lambda self: None)
     main(arguments("bc-discrete", tmp_path, *SHORT, "--data.eval_episodes=0"))
     summary = summary_of(tmp_path)
@@ -130,7 +130,7 @@ def test_without_evaluation_what_was_not_measured_is_null(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(("command", "episodes"), [("test", 5), ("validate", 4)])
-def test_the_summary_of_a_checkpoint_alone(run, tmp_path, command, episodes):
+def test_test_of_checkpoint_alone_writes_summary(run, tmp_path, command, episodes):
     directory, _ = run
     main([command, f"--ckpt_path={directory}", f"--trainer.default_root_dir={tmp_path}", "--trainer.accelerator=cpu"])
     summary = summary_of(tmp_path)
@@ -139,7 +139,7 @@ def test_the_summary_of_a_checkpoint_alone(run, tmp_path, command, episodes):
     assert Path(summary["checkpoint"]) == best.resolve()
     fitted = summary_of(directory)
     assert summary["gradient_steps"] == fitted["gradient_steps"]
-    assert summary["wall_seconds"] > 0  # those of the training
+    assert summary["wall_seconds"] > 0  # seconds of the training
     assert not (tmp_path / "config.yaml").exists()
     if command == "test":
         different = {"checkpoint", "wall_seconds"}
@@ -148,7 +148,7 @@ def test_the_summary_of_a_checkpoint_alone(run, tmp_path, command, episodes):
         }
 
 
-def test_a_test_in_the_runs_own_directory_keeps_its_log_and_its_configuration(run, tmp_path):
+def test_test_in_run_directory_keeps_log_and_config(run, tmp_path):
     main(arguments("bc-discrete", tmp_path, *SHORT))
     before, config = (tmp_path / "metrics.csv").read_text(), (tmp_path / "config.yaml").read_text()
     main(["test", f"--ckpt_path={tmp_path}", f"--trainer.default_root_dir={tmp_path}", "--data.test_episodes=2"])
@@ -159,7 +159,7 @@ def test_a_test_in_the_runs_own_directory_keeps_its_log_and_its_configuration(ru
     assert (summary["checkpoint"], summary["episodes"]) == ("checkpoints/best.ckpt", 2)
 
 
-def test_the_last_thing_that_is_shown_is_the_summary(run):
+def test_summary_is_printed_last(run):
     directory, text = run
     table = text[text.index("bc on CartPole-v1") :]
     summary = summary_of(directory)
@@ -173,7 +173,7 @@ def test_the_last_thing_that_is_shown_is_the_summary(run):
 # --- config.yaml ------------------------------------------------------------------------------------------------------
 
 
-def test_the_configuration_can_be_run_again(run, tmp_path, monkeypatch):
+def test_saved_config_starts_an_identical_run(run, tmp_path, monkeypatch):
     directory, _ = run
     config = directory / "config.yaml"
     again = tmp_path / "again"
@@ -182,11 +182,11 @@ def test_the_configuration_can_be_run_again(run, tmp_path, monkeypatch):
     assert (again / "config.yaml").read_text() == config.read_text()
     monkeypatch.chdir(tmp_path)
     main(["fit", f"--config={config}", "--trainer.max_epochs=1", "--trainer.callbacks=null"])
-    (own,) = (tmp_path / "runs" / "bc" / "CartPole-v1").iterdir()  # a directory of its own
+    (own,) = (tmp_path / "runs" / "bc" / "CartPole-v1").iterdir()  # it has its own directory
     assert {"config.yaml", "metrics.csv", "summary.json"} <= {path.name for path in own.iterdir()}
 
 
-def test_the_configuration_of_a_run_that_went_on_starts_from_the_start(tmp_path):
+def test_config_of_resumed_run_starts_from_scratch(tmp_path):
     line = arguments("bc-discrete", tmp_path / "run", *SHORT)
     main(line)
     main([*line, "--ckpt_path=last", "--trainer.max_epochs=4"])
@@ -196,7 +196,7 @@ def test_the_configuration_of_a_run_that_went_on_starts_from_the_start(tmp_path)
     assert weights(tmp_path / "new") == weights(tmp_path / "run")
 
 
-def test_a_run_is_not_overwritten(run, capsys):
+def test_existing_run_is_not_overwritten(run, capsys):
     directory, _ = run
     before = (directory / "metrics.csv").read_text()
     with pytest.raises(SystemExit) as caught:
@@ -211,7 +211,7 @@ def losses(directory: Path) -> list[tuple[str, str]]:
         return [(row["step"], row["train/loss"]) for row in csv.DictReader(file)]
 
 
-def test_clock_and_log_go_on_in_a_run_that_is_continued(tmp_path):
+def test_resumed_run_continues_clock_and_log(tmp_path):
     line = arguments("bc-discrete", tmp_path, *SHORT)
     main(line)
     checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
@@ -224,14 +224,14 @@ def test_clock_and_log_go_on_in_a_run_that_is_continued(tmp_path):
     assert len(losses(tmp_path)) > rows
 
 
-def test_rows_of_a_run_that_was_killed_before_its_first_checkpoint_are_dropped(run, tmp_path):
+def test_rows_before_first_checkpoint_of_killed_run_drop(run, tmp_path):
     directory, _ = run
     (tmp_path / "metrics.csv").write_text("step,train/loss,other\n4,1.0,2.0\n")
     main(arguments("bc-discrete", tmp_path, *SHORT, "--ckpt_path=last"))
     assert (tmp_path / "metrics.csv").read_text() == (directory / "metrics.csv").read_text()
 
 
-# --- nothing ----------------------------------------------------------------------------------------------------------
+# --- dry runs ---------------------------------------------------------------------------------------------------------
 
 
 def test_fast_dev_run_writes_nothing(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_bars_show_return_and_steps_per_second(run):
         assert any(line.lstrip().startswith(kind) and "return=" in line and "steps/s=" in line for line in lines), kind
 
 
-def test_bars_show_return_and_steps_per_second_of_experts_and_of_predictions(run, tmp_path, capsys, monkeypatch):
+def test_bars_show_return_and_rate_of_experts_and_predict(run, tmp_path, capsys, monkeypatch):
     directory, _ = run
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "150")
@@ -281,7 +281,7 @@ def test_bars_show_return_and_steps_per_second_of_experts_and_of_predictions(run
 @pytest.mark.parametrize(
     ("share", "done"), [("episodes_per_round=3", "3/3"), ("steps_per_round=600", "600/600")], ids=["episodes", "steps"]
 )
-def test_bars_show_return_and_steps_per_second_of_what_dagger_collects(share, done, tmp_path, capsys, monkeypatch):
+def test_bars_show_return_and_rate_of_dagger(share, done, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     rounds = ["--trainer.callbacks.rounds=1", f"--trainer.callbacks.{share}"]
     main(arguments("dagger-discrete", tmp_path, *rounds, "--trainer.callbacks.beta=0"))
@@ -295,7 +295,7 @@ def assert_progress(text: str, title: str, *parts: str) -> None:
     )
 
 
-def test_a_checkpoint_callback_without_monitor_goes_with_the_last_one(tmp_path):
+def test_checkpoint_callback_without_monitor_keeps_last(tmp_path):
     more = ["--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.max_epochs=2"]
     main(arguments("bc-discrete", tmp_path, *more))
     names = {file.name for file in (tmp_path / "checkpoints").iterdir()}
@@ -303,20 +303,20 @@ def test_a_checkpoint_callback_without_monitor_goes_with_the_last_one(tmp_path):
     assert len(names) == 2
 
 
-def test_averaged_weights_are_what_is_tested_and_kept(tmp_path):
-    """The figures of `fit` are those of the checkpoint, which holds the average, not the weights of the last step."""
-    more = ["--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging", "--trainer.callbacks.decay=0.99"]
-    main(arguments("bc-discrete", tmp_path / "run", *more))
+def test_averaged_weights_are_tested_and_saved(tmp_path):
+    """The results of `fit` are those of the checkpoint, which has the averaged weights, not those of the last step."""
+    main(arguments("bc-discrete", tmp_path / "run", "--model.optimization.ema_decay=0.99"))
     main(["test", f"--ckpt_path={tmp_path / 'run'}", f"--trainer.default_root_dir={tmp_path / 'test'}"])
     fitted, tested = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("run", "test"))
     assert tested["return_mean"] == fitted["return_mean"]
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
-    averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
-    assert any((averaged[name] != current[name]).any() for name in averaged)
+    weights = [checkpoint["state_dict"][name].flatten() for name in checkpoint["state_dict"] if "network" in name]
+    last = checkpoint["optimizer_states"][0]["state"][0]["average"]  # while the averages take the weights' place
+    assert not torch.equal(torch.cat(weights), last)
 
 
-def test_a_directory_is_one_runs_alone(tmp_path, capsys):
-    """A new run, one that goes on, and one that is tested there: one line says who is there."""
+def test_directory_is_locked_by_its_run(tmp_path, capsys):
+    """A new run, a resumed run and a test are refused with one line that names the other process."""
     hold = FileLock(tmp_path / ".lock", "", "")
     for more in ([], ["--ckpt_path=last"]):
         with pytest.raises(SystemExit) as caught:
@@ -328,13 +328,13 @@ def test_a_directory_is_one_runs_alone(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_runs_of_the_same_second_have_directories_of_their_own(tmp_path, monkeypatch):
+def test_runs_of_the_same_second_get_own_directories(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form, *when: "now")
     made = [CLI._new_directory(tmp_path, True).name for _ in range(3)]
     assert made == ["now", "now_2", "now_3"]
 
 
-def test_a_url_as_the_runs_directory_is_refused(tmp_path, monkeypatch, capsys):
+def test_url_as_run_directory_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as caught:
         main(arguments("bc-discrete", "memory://run", *SHORT))

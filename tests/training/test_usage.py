@@ -1,11 +1,11 @@
-"""What jsonargparse reports as a tree, as one line."""
+"""Explanations of parser errors on one line."""
 
 import textwrap
 
 import pytest
 
 from lit_imitation.errors import UsageError
-from lit_imitation.training.usage import explain, read_recipes
+from lit_imitation.training.usage import explain, list_classes, read_recipes
 
 CALLABLE = "collections.abc.Callable[[gymnasium.spaces.space.Space], lit_imitation.policies.base.Policy]"
 TREE = textwrap.dedent(
@@ -40,12 +40,12 @@ TREE = textwrap.dedent(
         ("Expected a dot import path string: Gausian", "there is no class 'Gausian'; did you mean GaussianPolicy?"),
         (
             "Dict must include a class_path, but got NestedArg(key='hidden_sizes', val=[3]). Got value: N(3)",
-            "model.policy.hidden_sizes: model.policy has no class yet to give this to; put --model.policy CLASS before",
+            "model.policy.hidden_sizes: model.policy has no class yet; put --model.policy CLASS before this option",
         ),
-        ("something that a later version says", "model.policy: something that a later version says"),
+        ("a message of a later version", "model.policy: a message of a later version"),
     ],
 )
-def test_the_deepest_leaf_is_the_cause(cause, line):
+def test_deepest_leaf_is_the_cause(cause, line):
     text = explain(TREE.replace("CAUSE", cause))
     assert line in text
     assert "\n" not in text
@@ -56,9 +56,9 @@ def test_the_deepest_leaf_is_the_cause(cause, line):
     [
         ("unrecognized arguments: --learning_rate 1", "there is no option learning_rate; did you mean model.learning"),
         ("unrecognized arguments: --env_id=X", "there is no option env_id; did you mean data.env_id?"),
-        ("unrecognized arguments: extra", "'extra' belongs to no option; options are written --name value"),
+        ("unrecognized arguments: extra", "unexpected argument 'extra'; write options as --name value"),
         ("the following arguments are required: fit.data", "data is missing: add --data CLASS, one of "),
-        ("of a\n  form that\n\n  nobody knows", "of a form that nobody knows"),
+        ("of a\n  form that\n\n  is unknown", "of a form that is unknown"),
         ("", ""),
     ],
 )
@@ -68,7 +68,7 @@ def test_other_messages_become_one_line(message, line):
     assert "\n" not in text
 
 
-def test_the_line_of_the_recipe_is_named_unless_the_command_line_sets_it(tmp_path):
+def test_line_of_recipe_is_named_unless_overridden(tmp_path):
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     first.write_text("model: BC\ntrainer:\n  max_epochs: x\n")
     second.write_text("data:\n  init_args:\n    seed: 1\n")
@@ -94,7 +94,7 @@ def test_the_line_of_the_recipe_is_named_unless_the_command_line_sets_it(tmp_pat
         (b"text\n", "r.yaml is a single value"),
     ],
 )
-def test_a_bad_recipe_is_named_with_its_line(tmp_path, content, line):
+def test_invalid_recipe_is_named_with_its_line(tmp_path, content, line):
     file = tmp_path / "r.yaml"
     file.write_bytes(content)
     with pytest.raises(UsageError) as error:
@@ -103,7 +103,14 @@ def test_a_bad_recipe_is_named_with_its_line(tmp_path, content, line):
     assert "\n" not in str(error.value)
 
 
-def test_merged_mappings_are_no_duplicates(tmp_path):
+def test_merged_mappings_are_not_duplicates(tmp_path):
     (tmp_path / "r.yaml").write_text("a: &a {b: 1}\nc:\n  <<: *a\n  b: 2\n")
     assert read_recipes(["--config", str(tmp_path / "r.yaml")])[0].lines["c.b"] == 4
     assert read_recipes(["--config", "a: 1\nb: 2", "--config", str(tmp_path), "--config"]) == []
+
+
+def test_classes_that_train_nothing_are_not_suggested():
+    assert "GAIL" in list_classes("model")
+    assert "Method" not in list_classes("model")
+    assert "ImitationDataModule" in list_classes("data")
+    assert "EnvironmentDataModule" not in list_classes("data")

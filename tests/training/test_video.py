@@ -1,4 +1,4 @@
-"""Videos: an environment without pictures costs a warning, never the training."""
+"""Videos: environments that cannot render cause a warning, and training continues."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from lit_imitation.training.video import VideoLogger
 
 
 class Blind(gym.Env):
-    """Takes no `render_mode`."""
+    """Accepts no `render_mode`."""
 
     observation_space, action_space = spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2)
 
@@ -24,7 +24,7 @@ class Blind(gym.Env):
 
 
 class Silent(Blind):
-    """Takes it, and shows nothing."""
+    """Accepts `render_mode`, but renders nothing."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
@@ -41,7 +41,7 @@ class Shown(Silent):
     ("cls", "says"),
     [(Blind, "Blind-v0 cannot be made with the arguments"), (Silent, "NotImplementedError"), (Shown, "")],
 )
-def test_an_environment_without_pictures_costs_a_warning(cls, says, tmp_path, monkeypatch, recwarn):
+def test_environment_that_cannot_render_warns(cls, says, tmp_path, monkeypatch, recwarn):
     monkeypatch.delitem(gym.registry, "Blind-v0", raising=False)
     monkeypatch.setitem(gym.registry, "Blind-v0", gym.envs.registration.EnvSpec("Blind-v0", entry_point=cls))
     trainer = SimpleNamespace(
@@ -61,5 +61,5 @@ def test_an_environment_without_pictures_costs_a_warning(cls, says, tmp_path, mo
         logger.on_validation_end(trainer, module)
     told = [str(one.message) for one in recwarn if "VideoLogger" in str(one.message)]
     assert len(told) == bool(says)
-    assert all("no videos of Blind-v0 from here on" in text and says in text for text in told)
+    assert all("no more videos of Blind-v0 in this run" in text and says in text for text in told)
     assert (tmp_path / "videos" / "step_00000007.gif").is_file() == (not says)

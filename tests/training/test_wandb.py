@@ -1,4 +1,4 @@
-"""What a run tells Weights & Biases, read back from the file that it writes without a network."""
+"""Data that a run logs to Weights & Biases, read from the file of an offline run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> Iterator[Record]:
-    """A `.wandb` file: 7 bytes of its own, then LevelDB's log format, whose entries are protobuf records."""
+    """Read a `.wandb` file: a header of 7 bytes, then LevelDB's log format with protobuf records."""
     data = path.read_bytes()
     assert data[:4] == b":W&B"
     at, entry = 7, b""
@@ -59,7 +59,7 @@ def run(tmp_path_factory):
         patch.setenv("WANDB_SILENT", "true")
         patch.delenv("WANDB_DIR", raising=False)
         patch.setenv("SDL_VIDEODRIVER", "dummy")
-        patch.chdir(elsewhere)  # nothing may depend on where the command is given, nor be written there
+        patch.chdir(elsewhere)  # nothing may depend on the working directory or be written to it
         main(
             [
                 "fit",
@@ -89,7 +89,7 @@ def history(read: list[Record]) -> list[dict[str, object]]:
     return [{key_of(item): json.loads(item.value_json) for item in row} for row in rows]
 
 
-def test_the_history_holds_the_metrics(run):
+def test_history_has_the_metrics(run):
     directory, _, read = run
     rows = history(read)
     logged = {key: [row[key] for row in rows if key in row] for key in set().union(*rows)}
@@ -100,7 +100,7 @@ def test_the_history_holds_the_metrics(run):
     assert logged["test/return_mean"] == [pytest.approx(summary["return_mean"])]
 
 
-def test_the_configuration_holds_the_hyper_parameters(run):
+def test_config_has_the_hyper_parameters(run):
     directory, _, read = run
     config: dict[str, object] = {}
     for record in read:
@@ -115,7 +115,7 @@ def test_the_configuration_holds_the_hyper_parameters(run):
         assert config[name] == written[name]
 
 
-def test_videos_are_media_of_the_run(run):
+def test_videos_are_logged_as_media(run):
     directory, file, read = run
     videos = [row["val/video/videos"][0]["path"] for row in history(read) if "val/video/videos" in row]
     assert len(videos) == 2
@@ -130,7 +130,7 @@ def test_videos_are_media_of_the_run(run):
     assert len(list((directory / "videos").glob("*.gif"))) == 2
 
 
-def test_the_best_checkpoint_is_a_model_artifact(run):
+def test_best_checkpoint_is_a_model_artifact(run):
     directory, _, read = run
     requests = [
         record.request.log_artifact.artifact for record in read if record.WhichOneof("record_type") == "request"
@@ -145,7 +145,7 @@ def test_the_best_checkpoint_is_a_model_artifact(run):
     assert torch.load(entry.local_path, weights_only=True)["policy"]["class"].endswith("CategoricalPolicy")
 
 
-def test_everything_of_the_tracker_lies_in_the_runs_directory(run):
+def test_tracker_files_are_in_the_run_directory(run):
     directory, file, _ = run
     assert file.is_relative_to(directory)
-    assert (directory / "metrics.csv").is_file()  # beside it, not instead of it
+    assert (directory / "metrics.csv").is_file()  # the tracker does not replace it

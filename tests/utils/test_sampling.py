@@ -22,6 +22,15 @@ def test_rows_are_sampled_by_weight():
     np.testing.assert_allclose(uniform, 0.25, atol=0.01)
 
 
+@pytest.mark.parametrize("weight", [None, torch.arange(9.0)])
+def test_rows_are_sampled_from_given_generator(weight):
+    before = torch.get_rng_state()
+    first, second = (sample_rows(9, 50, CPU, weight, torch.Generator().manual_seed(seed)).tolist() for seed in (0, 1))
+    assert first != second
+    assert first == sample_rows(9, 50, CPU, weight, torch.Generator().manual_seed(0)).tolist()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_small_weights_are_not_lost():
     weight = torch.ones(1_000_000)
     weight[500_000:] = 1e-3

@@ -14,7 +14,7 @@ from lit_imitation.envs import make
 from lit_imitation.envs.lane_keeping import lateral_offset
 from lit_imitation.experts import CONTROLLERS
 from lit_imitation.policies import DeterministicPolicy
-from lit_imitation.rollout import stream
+from lit_imitation.rollout import FunctionActor, stream
 from lit_imitation.utils.seeding import derive_seed
 
 ENV = "lit_imitation/LaneKeeping-v0"
@@ -40,7 +40,7 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
     learners = train(ENV, numbers, partial(DeterministicPolicy, hidden_sizes=(64, 64)), {"horizon": horizon}, seed)
     data, expert = learners.demonstrations, CONTROLLERS[ENV]
     result: Result = {"labels": learners.labels, "disagreement": learners.disagreement}
-    drivers = {"expert": expert, "bc": learners.bc.actor(), "dagger": learners.dagger.actor()}
+    drivers = {"expert": FunctionActor(expert), "bc": learners.bc.actor(), "dagger": learners.dagger.actor()}
     for name, actor in drivers.items():
         envs = make(ENV, episodes, 0, horizon=horizon)
         # The same starts and disturbances for all three.

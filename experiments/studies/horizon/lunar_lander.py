@@ -13,7 +13,7 @@ from experiments.studies.horizon.learners import Recipe, train
 from lit_imitation.envs import make
 from lit_imitation.experts import CONTROLLERS
 from lit_imitation.policies import CategoricalPolicy
-from lit_imitation.rollout import stream
+from lit_imitation.rollout import FunctionActor, stream
 from lit_imitation.utils.seeding import derive_seed
 
 ENV = "LunarLander-v3"
@@ -38,7 +38,7 @@ def run(horizon: int, recipe: dict[str, Any], episodes: int, seed: int) -> Resul
     learners = train(ENV, Recipe(**recipe), partial(CategoricalPolicy, hidden_sizes=(64, 64)), {}, seed, "sync")
     data, expert = learners.demonstrations, CONTROLLERS[ENV]
     result: Result = {"labels": learners.labels, "disagreement": learners.disagreement}
-    pilots = {"expert": expert, "bc": learners.bc.actor(), "dagger": learners.dagger.actor()}
+    pilots = {"expert": FunctionActor(expert), "bc": learners.bc.actor(), "dagger": learners.dagger.actor()}
     for name, actor in pilots.items():
         envs = make(ENV, episodes, 0, "sync")
         flying, crashed = np.ones(episodes, np.bool_), np.zeros(episodes, np.bool_)

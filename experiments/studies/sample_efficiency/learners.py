@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping
 
 from experiments.studies.common import Result, fit
 from experiments.studies.finetune.learners import Curve, play
@@ -20,6 +20,7 @@ from lit_imitation.envs import Backend, make
 from lit_imitation.experts import load_expert
 from lit_imitation.methods import BC, GAIL
 from lit_imitation.methods.dagger.callback import DAggerCallback
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, PolicyFactory
 from lit_imitation.rewards import Discriminator
 from lit_imitation.rl import PPO
@@ -77,8 +78,8 @@ def clone(
     kind = CategoricalPolicy if isinstance(data.action_space, Discrete) else DeterministicPolicy
     build: PolicyFactory = partial(kind, hidden_sizes=(100, 100), activation="tanh")
     with RandomStream(derive_seed(seed, "clone")), tempfile.TemporaryDirectory() as directory:
-        module = BC(build, l2_coefficient=1e-3)
-        fit(module, data, 1, directory, EMAWeightAveraging(decay=0.998))
+        module = BC(build, l2_coefficient=1e-3, optimization=Optimization(ema_decay=0.998))
+        fit(module, data, 1, directory)
     returns, _ = play(env_id, backend, module.actor(), episodes, derive_seed(seed, "test"))
     return {"returns": returns, "labels": np.array(len(data.train))}
 

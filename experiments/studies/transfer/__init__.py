@@ -85,7 +85,7 @@ MAZE = Task(
     learner={"batch_size": 250, "learning_rate": 1e-3, "epochs": 5, "gae_lambda": 0.9},
     airl={"hidden_sizes": [16], "potential_hidden_sizes": [128, 128], "activation": "relu"},
     gail={"hidden_sizes": [32, 32], "activation": "relu", "reward": "logit"},
-    steps={"discriminator_steps": 16, "batch_size": 512, "learning_rate": 1e-3},
+    steps={"discriminator_steps": 16, "discriminator_batch_size": 512, "discriminator_learning_rate": 1e-3},
     demonstrations=1000,
 )  # fmt: skip
 ANT = Task(
@@ -101,7 +101,12 @@ ANT = Task(
     airl={"hidden_sizes": [], "potential_hidden_sizes": [256, 256], "activation": "relu", "reward_decay": 0.05},
     of_actions={"hidden_sizes": [32], "reward_decay": 0.0},
     gail={"reward": "logit", "gradient_penalty": 1.0},
-    steps={"discriminator_steps": 16, "batch_size": 1024, "learning_rate": 1e-3, "replay_rounds": 5},
+    steps={
+        "discriminator_steps": 16,
+        "discriminator_batch_size": 1024,
+        "discriminator_learning_rate": 1e-3,
+        "replay_rounds": 5,
+    },
     demonstrations=20,
     episodes=32,
 )

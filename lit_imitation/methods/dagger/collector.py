@@ -231,7 +231,7 @@ class Collector:
         failures = [text for text in self._gather(failure) if text]
         if failures:
             raise ExpertError(
-                f"{failures[0]}\nearlier rounds are saved; go on with: {resume_command(self.trainer.default_root_dir)}"
+                f"{failures[0]}\nearlier rounds are saved; resume with: {resume_command(self.trainer.default_root_dir)}"
             )
 
     def _gather(self, mine: T) -> list[T]:

@@ -97,7 +97,7 @@ class HumanLabels:
         which = ranges.pop() if len(ranges) == 1 else ", ".join(f"{name} {text}" for name, text in allowed.items())
         return (
             f"round {int(directory.name.rpartition('_')[2])} waits for labels: fill in the {what} of "
-            f"{directory / 'labels.csv'} ({states} states; allowed: {which}), then go on with: "
+            f"{directory / 'labels.csv'} ({states} states; allowed: {which}), then resume with: "
             f"{resume_command(run_directory)}"
         )
 

@@ -1,4 +1,4 @@
-"""DAgger between rounds: what is collected, labeled, kept and counted, and what stops it."""
+"""DAgger's rounds: collection, labels, data, counts, and the errors that stop a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL = {"rounds": 2, "epochs_per_round": 2, "episodes_per_round": 3}
 
 
 def run(directory, *, ckpt_path=None, callbacks=(), policy=CategoricalPolicy, data=None, trainer=None, **dagger):
-    """A CartPole run of seconds; returns callback, module and DataModule as they are at its end."""
+    """A short run on CartPole; returns callback, module and DataModule in their final state."""
     settings = {
         "expert": "scripted",
         "num_trajectories": 3,
@@ -73,7 +73,7 @@ def dataset(directory, data):
 
 
 class Noted(Callback):
-    """What the policy is at the start of each epoch, and at each evaluation."""
+    """Records the policy at the start of each epoch and at each evaluation."""
 
     def __init__(self):
         self.starts, self.ends, self.moments = [], [], []
@@ -88,7 +88,7 @@ class Noted(Callback):
         self.ends.append({k: v.clone() for k, v in pl_module.policy.state_dict().items()})
 
 
-def test_every_round_adds_the_experts_labels_on_whole_episodes(tmp_path):
+def test_round_adds_expert_labels_of_whole_episodes(tmp_path):
     dagger, module, data = run(tmp_path, beta=0.5)
     rounds = dataset(tmp_path, data)
     assert [record["round"] for record in dagger.history.records] == [0, 1, 2]
@@ -96,7 +96,7 @@ def test_every_round_adds_the_experts_labels_on_whole_episodes(tmp_path):
     for transitions in rounds:
         np.testing.assert_array_equal(transitions.action, cart_pole(transitions.observation.numpy()))
         assert len(transitions.episode_lengths()) == 3
-    # On CartPole the reward is 1 a step, so lengths and returns tell that nothing is missing between the flags.
+    # CartPole's reward is 1 per step, so equal lengths and returns show that no step is missing.
     np.testing.assert_array_equal(rounds[1].episode_returns(), rounds[1].episode_lengths())
     same = rounds[1].next_observation[:-1][~rounds[1].done[:-1]] == rounds[1].observation[1:][~rounds[1].done[:-1]]
     assert same.all()
@@ -107,7 +107,7 @@ def test_every_round_adds_the_experts_labels_on_whole_episodes(tmp_path):
     assert len(data.train) + len(data.held_out) == sizes[-1]
 
 
-def test_the_folder_is_an_ordinary_demonstration_source(tmp_path):
+def test_dataset_folder_loads_as_demonstrations(tmp_path):
     _, _, data = run(tmp_path)
     again = DemonstrationDataModule("CartPole-v1", demonstrations=str(tmp_path / "dataset"), val_fraction=0.0, seed=0)
     again.setup("fit")
@@ -118,8 +118,8 @@ def test_the_folder_is_an_ordinary_demonstration_source(tmp_path):
     np.testing.assert_array_equal(again.train.action[order[0]], together.action[order[1]])
 
 
-def test_returns_of_the_rounds_are_the_learners(tmp_path):
-    """The expert holds the pole for 500 steps; its return is kept, and a budget leaves the expert alone."""
+def test_round_returns_are_those_of_the_learner(tmp_path):
+    """The expert's return of 500 is kept; it is measured again only if the demonstrations have no rewards."""
     _, _, data = run(tmp_path)
     again = DemonstrationDataModule("CartPole-v1", demonstrations=str(tmp_path / "dataset"), seed=0)
     again.setup("fit")
@@ -143,7 +143,7 @@ def test_returns_of_the_rounds_are_the_learners(tmp_path):
         assert (queries > 100 * 500) == (known == 0.0)
 
 
-def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
+def test_round_zero_uses_initial_demonstrations(tmp_path):
     _, _, data = run(tmp_path / "all", rounds=1)
     plain = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=3, num_envs=3, seed=0)
     plain.setup("fit")
@@ -152,12 +152,12 @@ def test_round_zero_is_the_demonstrations_or_some_of_them(tmp_path):
     dagger, _, data = run(tmp_path / "one", rounds=1, initial_episodes=1)
     (only,) = dataset(tmp_path / "one", data)[0].episode_lengths().tolist()
     assert dagger.history.records[0]["dataset_size"] == only
-    assert data.expert_return == plain.expert_return  # still measured on all
+    assert data.expert_return == plain.expert_return  # measured on all demonstrations
     with pytest.raises(ConfigError, match="initial_episodes is 4, but there are 3"):
         run(tmp_path / "many", initial_episodes=4)
 
 
-def test_the_best_round_is_kept(tmp_path):
+def test_best_round_is_kept(tmp_path):
     class Judge(Noted):
         def on_validation_end(self, trainer, pl_module):
             super().on_validation_end(trainer, pl_module)
@@ -171,14 +171,14 @@ def test_the_best_round_is_kept(tmp_path):
     kept = load_policy(tmp_path).state_dict()
     for name, value in noted.ends[dagger.history.best_round].items():
         assert torch.equal(kept[name], value), name
-    # Its steps are those of the rounds that it was trained on, though the next was collected before it was written.
+    # Counts the steps of the rounds it was trained on, although the next round was collected before it was saved.
     for name, i in (("best", dagger.history.best_round), ("last", 4)):
         checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
         sizes = [record["dataset_size"] for record in dagger.history.records]
         assert checkpoint["env_steps"] == sizes[i] - sizes[0]
 
 
-def test_monitored_checkpoints_of_the_recipe_give_way(tmp_path):
+def test_monitored_checkpoints_are_replaced(tmp_path):
     theirs = ModelCheckpoint(tmp_path / "theirs", monitor="val/loss")
     dagger, _, _ = run(tmp_path, callbacks=[theirs])
     assert not (tmp_path / "theirs").exists()
@@ -186,24 +186,24 @@ def test_monitored_checkpoints_of_the_recipe_give_way(tmp_path):
 
 
 @pytest.mark.parametrize("reinitialize", [False, True])
-def test_a_round_starts_warm_or_from_scratch(tmp_path, reinitialize):
+def test_reinitialize_decides_where_a_round_starts(tmp_path, reinitialize):
     noted = Noted()
     run(tmp_path, callbacks=[noted], reinitialize=reinitialize)
     for number in (2, 4):  # the first epochs of rounds 1 and 2
-        name = "network.layers.1.weight"  # the first has taken in how its inputs are standardized now
+        name = "network.layers.1.weight"  # layer 0 also changes with the standardization of its inputs
         warm = torch.equal(noted.starts[number][name], noted.ends[number // 2 - 1][name])
         assert warm is not reinitialize
-        assert bool(noted.moments[number]) is not reinitialize  # Adam's
+        assert bool(noted.moments[number]) is not reinitialize  # Adam's moments
         assert not torch.equal(noted.starts[number][name], noted.starts[0][name])
 
 
-def test_inputs_are_standardized_by_all_data_of_the_round(tmp_path):
+def test_inputs_are_standardized_by_all_data_of_a_round(tmp_path):
     _, module, data = run(tmp_path)
     np.testing.assert_allclose(module.policy.encoder.standardize.mean, data.train.observation.mean(0), rtol=1e-5)
 
 
-def test_early_stopping_ends_rounds(tmp_path):
-    """A threshold that the loss cannot improve by ends each round after patience + 1 epochs."""
+def test_early_stopping_ends_a_round(tmp_path):
+    """With an unreachable improvement threshold, each round ends after patience + 1 epochs."""
     stop = EarlyStopping("val/loss", min_delta=1e9, patience=2)
     noted = Noted()
     trainer = {"max_epochs": 10, "check_val_every_n_epoch": 1}
@@ -213,19 +213,19 @@ def test_early_stopping_ends_rounds(tmp_path):
     assert [record["return_mean"] is not None for record in dagger.history.records] == [True] * 3
 
 
-def test_without_early_stopping_a_round_takes_max_epochs(tmp_path):
+def test_round_takes_max_epochs_without_early_stopping(tmp_path):
     noted = Noted()
     run(tmp_path, callbacks=[noted], epochs_per_round=None)
     assert len(noted.starts) == 3 * 4
 
 
-def test_steps_per_round(tmp_path):
+def test_steps_per_round_sets_collected_steps(tmp_path):
     dagger, _, data = run(tmp_path, episodes_per_round=None, steps_per_round=70)
     assert np.diff([record["dataset_size"] for record in dagger.history.records]).tolist() == [70, 70]
     assert all(bool(transitions.done[-1]) for transitions in dataset(tmp_path, data))
 
 
-def test_weights_of_demonstrations_and_of_labels(tmp_path):
+def test_labels_weigh_one_among_weighted_demonstrations(tmp_path):
     data = {"return_temperature": None}
     source = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=3, num_envs=3, seed=0)
     source.setup("fit")
@@ -238,7 +238,7 @@ def test_weights_of_demonstrations_and_of_labels(tmp_path):
     assert (module_data.train.weight == 1).sum() >= len(module_data.train) - len(weighted)
 
 
-def test_the_share_of_states_where_they_differ(tmp_path):
+def test_disagreement_is_share_of_states_that_differ(tmp_path):
     asked = []
 
     def contrary(observation):
@@ -251,18 +251,18 @@ def test_the_share_of_states_where_they_differ(tmp_path):
     states = np.concatenate(asked)
     record = dagger.history.records[1]
     assert len(states) == record["expert_queries"] - dagger.history.records[0]["expert_queries"]
-    # The learner of round 0 is the one that is kept, or its return was lower: take it from its own checkpoint.
+    # The kept policy may be of another round, so round 0's learner is loaded from its own checkpoint.
     if dagger.history.best_round == 0:
         learner = load_policy(tmp_path)(states)
         assert record["disagreement"] == pytest.approx(float(np.mean(learner != 1 - cart_pole(states))))
     assert record["disagreement"] > 0.5
 
 
-# Asking less
+# Fewer queries
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_budget(tmp_path, beta):
+def test_query_budget_limits_expert_labels(tmp_path, beta):
     asked = []
 
     def expert(observation):
@@ -271,7 +271,7 @@ def test_budget(tmp_path, beta):
 
     dagger, _, data = run(tmp_path, expert=expert, policy=EnsemblePolicy, query_budget=40, beta=beta)
     first, *others = dagger.history.records
-    # Whether the expert acts or only answers, it is asked as often.
+    # The expert is asked equally often whether it acts or only labels.
     assert np.diff([record["expert_queries"] for record in dagger.history.records]).tolist() == [40, 40]
     assert sum(asked) == others[-1]["expert_queries"] - first["expert_queries"]
     assert dagger.summary_figures()["queries_saved"] == dagger.history.visited - sum(asked)
@@ -281,8 +281,8 @@ def test_budget(tmp_path, beta):
 
 
 @pytest.mark.parametrize("budget", [1, 10])
-def test_where_the_budget_is_spent_the_learner_acts(tmp_path, budget):
-    """At β = 1 the expert's turns are the first steps of each environment, and no more than its share."""
+def test_learner_acts_after_budget_is_spent(tmp_path, budget):
+    """At β = 1 the expert acts in the first steps of each environment, up to the environment's share of the budget."""
     learner = []
 
     def expert(observation):
@@ -302,11 +302,11 @@ def test_where_the_budget_is_spent_the_learner_acts(tmp_path, budget):
     shares = np.array([budget // 3 + (e < budget % 3) for e in range(3)])
     np.testing.assert_array_equal(asked.sum(0), shares)
     assert all(asked[:n, e].all() for e, n in enumerate(shares))
-    assert len(asked) > 10 + max(shares)  # the learner went on
+    assert len(asked) > 10 + max(shares)  # the learner continued
 
 
-def test_a_warm_start_changes_no_answer_until_the_first_step(tmp_path):
-    """Every round's data have other statistics, and the weights before were for the last ones."""
+def test_warm_start_keeps_policy_until_first_step(tmp_path):
+    """Statistics of the inputs change between rounds, and the first layer is adapted to the new ones."""
     noted = Noted()
     _, module, data = run(tmp_path, callbacks=[noted], episodes_per_round=6, data={"num_trajectories": 2})
     x = data.train.observation[:500]
@@ -319,8 +319,8 @@ def test_a_warm_start_changes_no_answer_until_the_first_step(tmp_path):
         torch.testing.assert_close(*heads, rtol=1e-4, atol=1e-4)
 
 
-def test_the_budget_goes_where_disagreement_is_largest(tmp_path, monkeypatch):
-    """With one round, the learner that chose is the one of round 0."""
+def test_budget_goes_to_states_of_largest_disagreement(tmp_path, monkeypatch):
+    """With one round, round 0's learner chooses the states."""
     states, doubts = [], []
 
     def watch(self, observation, asked):
@@ -338,7 +338,7 @@ def test_the_budget_goes_where_disagreement_is_largest(tmp_path, monkeypatch):
     assert {tuple(row) for row in labeled.tolist()} == {tuple(row) for row in chosen.tolist()}
 
 
-def test_threshold(tmp_path):
+def test_uncertainty_threshold_limits_queries(tmp_path):
     never, _, _ = run(tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0)
     assert len({record["expert_queries"] for record in never.history.records}) == 1
     assert len(never.history.records) == 3
@@ -347,7 +347,7 @@ def test_threshold(tmp_path):
     resumed, _, data = run(
         tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0, ckpt_path=last(tmp_path / "never")
     )
-    assert resumed.history.records == never.history.records  # rounds without a label have no file to be read
+    assert resumed.history.records == never.history.records  # rounds without labels have no file
     always, _, data = run(tmp_path / "always", policy=EnsemblePolicy, uncertainty_threshold=0.0)
     some, module, data = run(tmp_path / "some", policy=EnsemblePolicy, uncertainty_threshold=0.05, rounds=1)
     assert 0 < some.summary_figures()["queries_saved"] < some.history.visited
@@ -356,7 +356,7 @@ def test_threshold(tmp_path):
     assert isinstance(module.policy, EnsemblePolicy)
 
 
-def test_asking_less_takes_an_ensemble(tmp_path):
+def test_selective_queries_need_an_ensemble(tmp_path):
     with pytest.raises(
         ConfigError, match=r"model\.policy to lit_imitation\.EnsemblePolicy, which is CategoricalPolicy"
     ):
@@ -367,7 +367,7 @@ def test_asking_less_takes_an_ensemble(tmp_path):
 
 
 class Unreliable:
-    """Answers like the controller until a call in the middle of round 2, and then in some wrong way."""
+    """Acts like the controller until a call within round 2, and then fails in a given way."""
 
     def __init__(self, fault):
         self.fault, self.calls, self.mended = fault, 0, False
@@ -392,7 +392,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_in_the_middle_of_a_round_loses_nothing(tmp_path, fault):
+def test_fault_within_a_round_loses_no_data(tmp_path, fault):
     broken, text = FAULTS[fault]
     whole, module, _ = run(tmp_path / "whole", expert=cart_pole, steps_per_round=90, episodes_per_round=None)
     expert = Unreliable(broken)
@@ -413,7 +413,7 @@ def test_a_fault_in_the_middle_of_a_round_loses_nothing(tmp_path, fault):
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine if key != "metadata")
 
 
-def test_nan_of_a_continuous_expert(tmp_path):
+def test_nan_action_of_expert_is_an_error(tmp_path):
     data = {"env_id": "Pendulum-v1"}
     datamodule = DemonstrationDataModule("Pendulum-v1", expert="scripted", num_trajectories=2, num_envs=2, seed=0)
     callback = DAggerCallback(expert=lambda o: np.full((len(o), 1), np.nan), rounds=1, epochs_per_round=1)
@@ -428,7 +428,7 @@ def test_nan_of_a_continuous_expert(tmp_path):
 @pytest.mark.parametrize(
     "log", ["flights.npz", "flights.hdf5", "minari:D4RL/x", "hf:somebody/flights", "npz:log.npz", ""], ids=repr
 )
-def test_a_log_cannot_be_asked(tmp_path, monkeypatch, log):
+def test_recorded_demonstrations_cannot_label(tmp_path, monkeypatch, log):
     monkeypatch.chdir(tmp_path)
     data = DemonstrationDataModule("CartPole-v1", expert="scripted", num_trajectories=1, seed=0)
     data.setup("fit")
@@ -461,39 +461,39 @@ def test_a_log_cannot_be_asked(tmp_path, monkeypatch, log):
     ],
     ids=lambda value: "" if isinstance(value, dict) else value[:30],
 )
-def test_what_cannot_work_is_said_before_training(tmp_path, settings, message):
+def test_invalid_settings_are_refused_before_training(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, **settings)
     assert not list(tmp_path.glob("checkpoints/*"))
 
 
-def test_an_earlier_runs_data_are_set_aside(tmp_path):
+def test_data_of_an_earlier_run_are_moved_away(tmp_path):
     run(tmp_path, rounds=1)
     held = {file.name: file.read_bytes() for file in (tmp_path / "dataset").iterdir()}
     run(tmp_path, rounds=1, initial_episodes=1)
     assert {file.name: file.read_bytes() for file in (tmp_path / "dataset-1").iterdir()} == held
 
 
-# A person as the expert
+# Human labels
 
 
 def fill_in(directory):
-    """As the controller would."""
+    """Fill in the controller's actions."""
     observation = np.load(directory / "states.npz")["observations"]
     rows = [["row", "action"], *([i, action] for i, action in enumerate(cart_pole(observation)))]
     with (directory / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
 
 
-def test_a_person_who_answers_like_the_expert_gets_the_same_policy(tmp_path, capsys):
-    sync = {"backend": "sync"}  # as one that is rendered has to be
+def test_human_labels_equal_to_experts_give_same_policy(tmp_path, capsys):
+    sync = {"backend": "sync"}  # rendering needs this backend
     whole, module, _ = run(tmp_path / "asked", expert=cart_pole, data=sync)
     directory = tmp_path / "person"
     for i in (1, 2):
         path = last(directory) if i > 1 else None
         paused, _, _ = run(directory, expert=HumanLabels(), ckpt_path=path, data=sync)
         waiting = directory / "to_label" / f"round_{i:03d}"
-        line = capsys.readouterr().out.strip().splitlines()[-1]  # before it, the demonstrations' progress
+        line = capsys.readouterr().out.strip().splitlines()[-1]  # earlier lines show the demonstrations' progress
         assert str(waiting / "labels.csv") in line
         assert "--ckpt_path last" in line
         assert paused.paused
@@ -510,7 +510,7 @@ def test_a_person_who_answers_like_the_expert_gets_the_same_policy(tmp_path, cap
 # From the command line
 
 
-def test_summary_log_and_pause_from_the_command_line(tmp_path, capsys):
+def test_command_line_run_pauses_and_summarizes(tmp_path, capsys):
     arguments = [
         "fit", "--model=lit_imitation.BC", "--data=lit_imitation.DemonstrationDataModule", "--data.env_id=CartPole-v1",
         "--data.expert=scripted", "--data.num_trajectories=2", "--data.num_envs=2", "--data.eval_episodes=2",
@@ -549,8 +549,8 @@ def test_summary_log_and_pause_from_the_command_line(tmp_path, capsys):
     assert (tmp_path / "b" / "to_label" / "round_002" / "labels.csv").exists()
 
 
-def test_a_return_of_zero_can_be_the_best(tmp_path):
-    """And what comes after it has to be better than that."""
+def test_return_of_zero_can_be_best(tmp_path):
+    """A later round replaces it only with a higher return."""
 
     class Judge(Callback):
         def on_validation_end(self, trainer, pl_module):

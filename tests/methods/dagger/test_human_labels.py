@@ -1,4 +1,4 @@
-"""What a person gets to label, and every way in which the table can come back."""
+"""Human labels: the files a person gets, and valid and invalid tables that come back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METADATA = {"env_id": "Some-v0", "seed": 3}
 
 
 def states(action_space, n=5):
-    """`[n]`, two episodes."""
+    """Transitions `[n]` of two episodes."""
     rng = np.random.default_rng(0)
     action_space.seed(0)
     truncated = np.zeros(n, bool)
@@ -50,7 +50,7 @@ def states(action_space, n=5):
 
 @pytest.fixture
 def round_of(tmp_path):
-    """Lay out a round with these actions and fill in this table."""
+    """Write the files of a round, and optionally replace its table."""
 
     def lay_out(action_space=FOUR, table=None, n=5):
         directory = tmp_path / "to_label" / "round_003"
@@ -70,7 +70,7 @@ def files(directory):
     return {path.relative_to(directory): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-# Out.
+# Writing
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def files(directory):
     ],
     ids=str,
 )
-def test_what_is_written(round_of, action_space, header):
+def test_round_writes_table_and_instructions(round_of, action_space, header):
     directory = round_of(action_space)
     assert sorted(path.name for path in directory.iterdir()) == ["labels.csv", "states.npz"]
     assert (directory / "labels.csv").read_text().splitlines() == [
@@ -97,7 +97,7 @@ def test_what_is_written(round_of, action_space, header):
     assert [path.name for path in directory.parent.iterdir()] == ["round_003"]
 
 
-def test_frames_are_moved_in(tmp_path):
+def test_frames_are_moved_into_the_folder(tmp_path):
     frames = tmp_path / "frames-of-a-rollout"
     frames.mkdir()
     (frames / "000000.png").write_bytes(b"picture")
@@ -106,7 +106,7 @@ def test_frames_are_moved_in(tmp_path):
     assert not frames.exists()
 
 
-def test_an_earlier_folder_is_replaced_but_no_labels_are_lost(round_of):
+def test_earlier_folder_is_replaced_unless_it_has_labels(round_of):
     directory = round_of()
     (directory / "frames").mkdir()
     round_of(n=7)
@@ -124,7 +124,7 @@ def test_an_earlier_folder_is_replaced_but_no_labels_are_lost(round_of):
 
 @pytest.mark.parametrize("step", ["write_demonstrations", "atomic_write", "shutil.move"])
 @pytest.mark.parametrize("earlier", [False, True])
-def test_written_whole_or_not_at_all(round_of, tmp_path, monkeypatch, step, earlier):
+def test_failed_write_leaves_no_folder(round_of, tmp_path, monkeypatch, step, earlier):
     frames = tmp_path / "frames"
     frames.mkdir()
     (frames / "000000.png").touch()
@@ -153,13 +153,13 @@ def test_written_whole_or_not_at_all(round_of, tmp_path, monkeypatch, step, earl
     ],
     ids=str,
 )
-def test_instructions(tmp_path, action_space, text):
+def test_instructions_describe_the_table(tmp_path, action_space, text):
     run = tmp_path / "my runs"
     line = HumanLabels().instructions(run / "to_label" / "round_003", run, 412, action_space)
     assert line.startswith("round 3 waits for labels: fill in the column")
     assert text.format(run / "to_label" / "round_003") in line
     assert "\n" not in line
-    command = line.rpartition("go on with: ")[2]
+    command = line.rpartition("resume with: ")[2]
     assert shlex.split(command) == [
         *(
             "lit-imitation",
@@ -174,7 +174,7 @@ def test_instructions(tmp_path, action_space, text):
     ]
 
 
-# And back.
+# Reading
 
 GOOD = "row,action\n0,3\n1,0\n2,1\n3,2\n4,0\n"
 
@@ -199,7 +199,7 @@ GOOD = "row,action\n0,3\n1,0\n2,1\n3,2\n4,0\n"
         "row;action\n0;3,0\n1;0\n2;1\n3;2\n4;0\n",
     ],
 )
-def test_labels_take_the_place_of_actions(round_of, table):
+def test_labels_replace_actions(round_of, table):
     directory = round_of(table=table)
     before = files(directory)
     labeled = read(directory)
@@ -212,16 +212,16 @@ def test_labels_take_the_place_of_actions(round_of, table):
     assert files(directory) == before
 
 
-def test_discrete_actions_may_start_elsewhere(round_of):
+def test_discrete_labels_respect_start_of_space(round_of):
     labeled = read(round_of(SHIFTED, "row,action\n0,-1\n1,0\n2,1\n3,-1.0\n4,0\n"), SHIFTED)
     assert labeled.action.tolist() == [-1, 0, 1, -1, 0]
 
 
-def test_continuous_labels(round_of):
+def test_continuous_labels_are_read(round_of):
     table = "row,action_0,action_1\n1,0.7,1e3\n0,-0.7,0\n2,.5,1.\n3,0,0\n4,-0.7000001,2\n"
     action = read(round_of(TORQUES, table), TORQUES).action
     assert action.dtype == torch.float32
-    wanted = np.float32([[-0.7, 0], [0.7, 1000], [0.5, 1], [0, 0], [-0.7, 2]])  # the last one rounded, and clipped
+    wanted = np.float32([[-0.7, 0], [0.7, 1000], [0.5, 1], [0, 0], [-0.7, 2]])  # the last one is rounded and clipped
     assert np.array_equal(action.numpy(), wanted)
     assert all(TORQUES.contains(row) for row in action.numpy())
     commas = table.replace(",", ";").replace(".", ",")
@@ -239,7 +239,7 @@ def test_continuous_labels(round_of):
         max_size=9,
     )
 )
-def test_every_number_comes_back(tmp_path_factory, labels):
+def test_every_number_survives_the_table(tmp_path_factory, labels):
     directory = tmp_path_factory.mktemp("run") / "round_001"
     HumanLabels().write(directory, states(TORQUES, len(labels)), METADATA)
     lines = (directory / "labels.csv").read_text().splitlines()
@@ -296,7 +296,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_what_is_wrong_with_a_table_is_named(round_of, case):
+def test_invalid_table_is_refused_with_its_place(round_of, case):
     table, texts = FAULTS[case]
     directory = round_of(table=table)
     before = files(directory)
@@ -326,7 +326,7 @@ def test_what_is_wrong_with_a_table_is_named(round_of, case):
         ("2,0,1e300", ["'action_1' is '1e300'", "not finite"]),
     ],
 )
-def test_what_is_wrong_with_a_continuous_label_is_named(round_of, line, texts):
+def test_invalid_continuous_label_is_refused(round_of, line, texts):
     directory = round_of(TORQUES, f"row,action_0,action_1\n0,0,0\n1,0,0\n{line}\n3,0,0\n4,0,0\n")
     with pytest.raises(DemonstrationError) as caught:
         read(directory, TORQUES)
@@ -334,7 +334,7 @@ def test_what_is_wrong_with_a_continuous_label_is_named(round_of, line, texts):
         assert text in str(caught.value)
 
 
-def test_files_that_are_not_there(round_of):
+def test_missing_files_are_named(round_of):
     directory = round_of()
     (directory / "labels.csv").unlink()
     with pytest.raises(DemonstrationError, match=r"labels\.csv: no such file; its first line must be 'row,action'"):
@@ -347,11 +347,11 @@ def test_files_that_are_not_there(round_of):
         read(directory)
 
 
-# Frames.
+# Frames
 
 
 class Picture(gymnasium.Env):
-    """Each state is another color: the observation is the frame's single pixel."""
+    """Environment whose frames are one pixel, equal to the observation."""
 
     observation_space, action_space = Box(0, 255, (3,), np.float32), Discrete(2)
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -375,7 +375,7 @@ class Picture(gymnasium.Env):
 
 
 def recorded(envs, kind, amount, directory, rows=None):
-    """A rollout, and the folder with its frames."""
+    """A rollout and the folder of its frames."""
     recorder = FrameRecorder(envs, directory)
 
     def act(observation):
@@ -389,11 +389,11 @@ def recorded(envs, kind, amount, directory, rows=None):
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
 @pytest.mark.parametrize(("kind", "amount"), [(Episodes, 8), (Steps, 29)])
-def test_frame_k_shows_state_k(tmp_path, kind, amount, mode):
+def test_frame_number_matches_state(tmp_path, kind, amount, mode):
     envs = SyncVectorEnv([Picture] * 3, autoreset_mode=mode)
     for chosen in (None, [1, 4, 5, 12, 20]):
         (tmp_path / "frames").mkdir(exist_ok=True)
-        (tmp_path / "frames" / "left.png").touch()  # by a round that was cut
+        (tmp_path / "frames" / "left.png").touch()  # left by an interrupted round
         rollout, directory = recorded(envs, kind, amount, tmp_path / "frames", chosen)
         assert directory == tmp_path / "frames"
         observation = rollout.transitions().observation
@@ -405,7 +405,7 @@ def test_frame_k_shows_state_k(tmp_path, kind, amount, mode):
         np.testing.assert_array_equal(pixels, observation)
 
 
-def test_frames_of_cart_pole(tmp_path):
+def test_cartpole_frames_are_recorded(tmp_path):
     pytest.importorskip("pygame", reason="CartPole draws with pygame")
     assert can_render("CartPole-v1", {})
     envs = make("CartPole-v1", 3, 0, "sync", render_mode="rgb_array")
@@ -419,13 +419,13 @@ def test_frames_of_cart_pole(tmp_path):
     for k, observation in enumerate(observations):
         single.unwrapped.state = observation
         wanted = single.render()
-        # What float32 rounds to the next pixel may move an edge by one, and slow states look alike.
+        # Rounding in float32 may move an edge by one pixel, and slow states look alike.
         distances = [int(np.abs(frame - wanted).sum()) for frame in frames[max(0, k - 5) : k + 6]]
         assert distances[min(k, 5)] == min(distances) < max(distances)
     single.close()
 
 
-def test_what_cannot_be_drawn(monkeypatch):
+def test_environment_without_frames_is_refused(monkeypatch):
     class Blind(Picture):
         metadata = {"render_modes": []}  # noqa: RUF012
 

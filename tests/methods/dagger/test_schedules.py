@@ -1,4 +1,4 @@
-"""β schedules against their formulas, and what is refused."""
+"""β schedules against their formulas, and invalid parameters."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lit_imitation.methods.dagger.schedules import ExponentialBeta, IndicatorBet
     ],
     ids=repr,
 )
-def test_rounds_one_to_six(schedule, expected):
+def test_betas_of_first_six_rounds(schedule, expected):
     assert [schedule(i) for i in range(1, 7)] == expected
 
 
-def test_parameters_out_of_range():
+def test_parameters_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="rounds is 0"):
         LinearBeta(0)
     with pytest.raises(ConfigError, match=r"p is 1\.5"):

@@ -1,0 +1,162 @@
+"""Traces give the gradients of eager steps, for every loss of the package."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from torch import nn
+
+from lit_imitation import (
+    PPO,
+    SAC,
+    AIRLDiscriminator,
+    CategoricalPolicy,
+    DeterministicPolicy,
+    Discriminator,
+    EnsemblePolicy,
+    GaussianPolicy,
+    MultiCategoricalPolicy,
+    SquashedGaussianPolicy,
+)
+from lit_imitation.methods.bc import CloningLoss
+from lit_imitation.optim import descent as descent_module
+from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.tracing import Traced, is_traceable
+from lit_imitation.rewards.features import Samples
+
+OBSERVATION, ACTION = Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32)
+POLICIES = {
+    "categorical": (CategoricalPolicy, Discrete(4), {}),
+    "multi": (MultiCategoricalPolicy, MultiDiscrete([2, 3]), {}),
+    "gaussian": (GaussianPolicy, ACTION, {}),
+    "gaussian state": (GaussianPolicy, ACTION, {"std": "state"}),
+    "squashed": (SquashedGaussianPolicy, ACTION, {}),
+    "deterministic": (DeterministicPolicy, ACTION, {"regression": "huber"}),
+    "ensemble": (EnsemblePolicy, ACTION, {"members": 3}),
+}
+
+
+def actions(space, *shape):
+    if isinstance(space, Box):
+        return torch.rand(*shape, 2) * 1.8 - 0.9
+    high = torch.tensor(space.nvec if isinstance(space, MultiDiscrete) else [space.n])
+    found = (torch.rand(*shape, len(high)) * high).long()
+    return found if isinstance(space, MultiDiscrete) else found.squeeze(-1)
+
+
+def assert_traced_is_eager(module, parameters, columns, monkeypatch):
+    """A few steps of both, with traces from the third on."""
+    monkeypatch.setattr(descent_module, "TRACE_AFTER", 2)
+    other = deepcopy(module)
+    names = {name for name, one in module.named_parameters() if any(one is p for p in parameters)}
+    found = []
+    for one, traced in ((module, False), (other, True)):
+        chosen = [parameter for name, parameter in one.named_parameters() if name in names]
+        descent = Descent(one, chosen, 1e-2, traced=traced)
+        torch.manual_seed(1)
+        found.append((descent.steps(*columns), descent))
+    (eager, one), (traced, two) = found
+    assert two._traced is not None
+    assert two._traced._traces
+    torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(two.vector, one.vector, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.1])
+@pytest.mark.parametrize("name", POLICIES)
+def test_cloning_loss(name, entropy, monkeypatch):
+    cls, space, more = POLICIES[name]
+    if entropy and name in ("deterministic", "ensemble"):
+        pytest.skip("no entropy")
+    torch.manual_seed(0)
+    policy = cls(OBSERVATION, space, hidden_sizes=[8], **more)
+    policy.fit_normalizer(3 * torch.randn(50, 3) + 1)
+    loss = CloningLoss(policy, entropy, 0.01)
+    assert is_traceable(loss)
+    columns = torch.randn(6, 16, 3), actions(space, 6, 16), torch.rand(6, 16)
+    assert_traced_is_eager(loss, list(policy.parameters()), columns, monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+def test_ppo_loss(kind, monkeypatch):
+    _, space, _ = POLICIES[kind]
+    torch.manual_seed(0)
+    ppo = PPO(OBSERVATION, space, hidden_sizes=[8], entropy_coefficient=0.1, value_clip_range=0.2)
+    columns = (torch.randn(6, 16, 3), actions(space, 6, 16), *torch.randn(4, 6, 16), torch.ones(6, 16))
+    assert_traced_is_eager(ppo, [*ppo.policy.parameters(), *ppo.value.parameters()], columns, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("cls", "more"),
+    [
+        (Discriminator, {}),
+        (Discriminator, {"gradient_penalty": 1.0}),
+        (Discriminator, {"spectral_norm": True}),
+        (AIRLDiscriminator, {}),
+    ],
+)
+def test_discriminator_loss(cls, more, monkeypatch):
+    torch.manual_seed(0)
+    model = cls(OBSERVATION, ACTION, hidden_sizes=[8], **more)
+    rows = [torch.randn(6, 16, 3), actions(ACTION, 6, 16), torch.randn(6, 16, 3)]
+    flags = [torch.zeros(6, 16, dtype=torch.bool) for _ in range(len(Samples._fields) - 3)]
+    columns = [*rows, *flags, torch.randn(6, 16), torch.rand(6, 8)]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert_traced_is_eager(model, parameters, columns, monkeypatch)
+
+
+def test_sac_steps(monkeypatch):
+    monkeypatch.setattr(descent_module, "TRACE_AFTER", 2)
+    found = []
+    for traced in (False, True):
+        torch.manual_seed(0)
+        sac = SAC(OBSERVATION, ACTION, hidden_sizes=[8])
+        sac.optimizers()
+        if not traced:
+            sac.critic_descent._traced = sac.policy_descent._traced = None
+        torch.manual_seed(1)
+        for _ in range(6):
+            observation, following = torch.randn(2, 16, 3)
+            end = torch.arange(16) % 3 == 0
+            batch = (observation, actions(ACTION, 16), torch.randn(16), following, end)
+            sac.critic_descent.step(*batch, torch.randn(16, 2))
+            sac.policy_descent.step(observation, torch.randn(16, 2))
+        found.append(torch.cat([sac.critic_descent.vector, sac.policy_descent.vector]).detach())
+    assert sac.critic_descent._traced._traces
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_trace_draws_dropout_anew():
+    class Noisy(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.dropout(x, 0.5).sum()
+
+    traced = Traced(lambda vector, constants, x: (Noisy()(vector * x), vector), lambda: True)
+    one, x = torch.ones(100), torch.ones(100)
+    torch.manual_seed(0)
+    first = float(traced(one, {}, x)[0])
+    assert len({float(traced(one, {}, x)[0]) for _ in range(5)}) > 1
+    torch.manual_seed(0)
+    assert float(traced(one, {}, x)[0]) == first  # tracing itself drew nothing from the stream
+
+
+def test_shapes_and_modes_have_traces_of_their_own():
+    mode = [True]
+    traced = Traced(lambda vector, constants, x: (vector * (2.0 if mode[0] else 3.0) * len(x), x), lambda: mode[0])
+    one = torch.ones(1)
+    assert float(traced(one, {}, torch.ones(4))[0]) == 8.0
+    assert float(traced(one, {}, torch.ones(5))[0]) == 10.0
+    mode[0] = False
+    assert float(traced(one, {}, torch.ones(5))[0]) == 15.0
+
+
+def test_module_of_a_user_is_not_traced():
+    class Mine(nn.Module):
+        pass
+
+    assert is_traceable(nn.Sequential(nn.Linear(1, 1)))
+    assert not is_traceable(nn.Sequential(Mine()))
