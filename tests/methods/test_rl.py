@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lit_imitation import PPO, RL, RewardModel, RolloutDataModule, load_policy
 from lit_imitation.cli import main
+from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.policies.checkpoints import read_checkpoint
 
 QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
@@ -285,14 +286,14 @@ def test_warm_up_is_skipped_for_fresh_policy(tmp_path, monkeypatch):
 def test_bf16_run_updates_in_float32(method, tmp_path, monkeypatch):
     """Results are bit-identical to those without autocast."""
     ends = {}
-    fit_end = RL.on_fit_end
+    fit_end = RoundMethod.on_fit_end
     for precision in ("32-true", "bf16-mixed"):
 
         def noting(self, precision=precision):
             ends[precision] = {name: value.clone() for name, value in self.state_dict().items()}
             fit_end(self)
 
-        monkeypatch.setattr(RL, "on_fit_end", noting)
+        monkeypatch.setattr(RoundMethod, "on_fit_end", noting)
         run(method, tmp_path / precision, f"--trainer.precision={precision}", "--data.eval_episodes=0",
             "--trainer.callbacks=null")  # fmt: skip
     for name, value in ends["32-true"].items():
