@@ -143,12 +143,12 @@ class Resumable(Base):
     # Start and end of a run
 
     def on_fit_start(self) -> None:
-        """Put the run's optimizer settings in place of the checkpoint's, and listen to SIGTERM."""
+        """Put the run's optimizer settings in place of the checkpoint's."""
         checkpoints.settle_settings(self)
-        self.signals.listen()
 
     def on_train_start(self) -> None:
         """Put random streams and position where the checkpoint left them."""
+        self.signals.listen()  # Lightning has set its own handler after `on_fit_start`
         lower_log_interval(self.trainer)
         checkpoints.align_progress(self.trainer)
         for descent in self.descents:

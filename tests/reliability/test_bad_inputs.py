@@ -716,7 +716,7 @@ RECIPES = {
     "value of a wrong type": (RECIPE.replace("0.001", "fast"), "model.learning_rate is fast; it must be a number"),
     "epochs of a wrong type": (RECIPE.replace("epochs: 1", "epochs: x"), "trainer.max_epochs is x"),
     "class unknown": (RECIPE.replace("BC", "BD"), "model: there is no class 'BD'"),
-    "class_path mistyped": (RECIPE.replace("class_path: BC", "class_pat: BC"), "model: no class_path"),
+    "class_path mistyped": (RECIPE.replace("class_path: BC", "class_pat: BC"), "model: class_path is missing"),
     "init_args a list": (RECIPE.replace("    learning_rate: 0.001", "    - 1"), "init_args must be a mapping"),
     "no model": (RECIPE.partition("data:")[1] + RECIPE.partition("data:")[2], "model is missing"),
     "keys under fit": ("fit:\n  model: BC\n", "fit.model"),
