@@ -24,7 +24,12 @@ from lit_imitation.transitions import Transitions
 MAZE = dataclasses.replace(
     QUICK.tasks[0],
     seeds={"airl_state": 2, "airl_state_action": 1, "gail": 1, "true": 2},
-    steps={"discriminator_steps": 2, "batch_size": 128, "learning_rate": 1e-3, "replay_rounds": 2},
+    steps={
+        "discriminator_steps": 2,
+        "discriminator_batch_size": 128,
+        "discriminator_learning_rate": 1e-3,
+        "replay_rounds": 2,
+    },
     airl={"hidden_sizes": [8], "potential_hidden_sizes": [8]},
 )
 TINY = Settings(tasks=(MAZE,))
