@@ -157,7 +157,7 @@ def adversarial(
         module = GAIL(partial(Discriminator, **discriminator), partial(PPO, **ppo), POLICY, **steps)
     else:
         build = partial(AIRLDiscriminator, state_only=method == "airl_state", **discriminator)
-        module = AIRL(build, partial(PPO, **ppo), POLICY, **steps)
+        module = AIRL(build, learner=partial(PPO, **ppo), policy=POLICY, **steps)
     curve = Curve()
     with tempfile.TemporaryDirectory() as directory, RandomStream(derive_seed(seed, "learner")):
         source = ImitationDataModule(
