@@ -7,6 +7,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from lit_imitation.methods.bc import CloningLoss
+from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, EnsemblePolicy, GaussianPolicy
 
 SPACE, ARM, BUTTONS = Box(-np.inf, np.inf, (4,), np.float32), Box(-2.0, 2.0, (2,), np.float32), Discrete(3)
@@ -50,23 +52,18 @@ def test_refit_converts_adam_moments(policy):
     x, action = 4.0 + SCALE * torch.randn(50, 4), torch.randint(3, (50,))
     if isinstance(policy.action_space, Box):
         action = torch.rand(50, 2) - 0.5
-    optimizer = torch.optim.Adam(policy.parameters(), 0.0)
-
-    def step():
-        optimizer.zero_grad()
-        policy.mean_loss(x, action).backward()
-        optimizer.step()
-
-    step()
+    descent = Descent(CloningLoss(policy, 0.0, 0.0), policy.parameters(), 0.0)
+    descent.step(x, action)
     weight, bias = policy.network.first_layer
     shift = (
         (new_statistics().mean(0) - policy.encoder.standardize.mean) * policy.encoder.standardize.inverse_std
     ).abs()
     assert float(shift.min()) > 0.1
-    policy.refit_normalizer(new_statistics(), [optimizer])
-    first, second = (optimizer.state[weight][name].clone() for name in ("exp_avg", "exp_avg_sq"))
-    of_bias = optimizer.state[bias]["exp_avg"].clone()
-    step()
+    policy.refit_normalizer(new_statistics(), descent.moments)
+    first, second = (moment.clone() for moment in descent.moments(weight))
+    of_bias = descent.moments(bias)[0].clone()
+    policy.zero_grad()
+    policy.mean_loss(x, action).backward()
     torch.testing.assert_close(first, 0.1 * weight.grad, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(of_bias, 0.1 * bias.grad, rtol=1e-3, atol=1e-6)
     assert (second >= (0.001 * weight.grad.square()) * 0.999).all()
