@@ -94,7 +94,7 @@ def test_numpy_and_torch_numbers_become_python(value, wanted):
     ids=lambda value: getattr(value, "__name__", repr(value)),  # the repr of a function contains its address
 )
 def test_values_round_trip(value):
-    with trust_scope(False, [f"{__name__}.a_function"]):
+    with trust_scope(False, [f"{__name__}.square"]):
         found = decode(round_trip(encode(value)))
     assert found == value
     assert type(found) is type(value)
