@@ -43,7 +43,7 @@ class GAIL(RoundMethod):
         discriminator_steps: Gradient steps of the discriminator per round.
         discriminator_batch_size: Expert pairs, and as many learner pairs, of each of these steps on each process.
         replay_rounds: Earlier rounds whose learner pairs are drawn along with those of the current one.
-        discriminator_optimization: Clipping, weight decay and averaging of the discriminator.
+        discriminator_optimization: Clipping, accumulation, weight decay and schedule of the discriminator.
     """
 
     needs_demonstrations = True
@@ -109,6 +109,7 @@ class GAIL(RoundMethod):
         ]
         # Where on the line between an expert and a learner pair a gradient penalty is taken.
         place = torch.rand(count, size * world_size(), device=self.device)[:, rank() :: world_size()]
+        self.schedule_rate(self.discriminator_descent)
         means = self.discriminator_descent.steps(*columns, place).mean(0)
         metrics = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
         if not self.discriminator.is_classifier:

@@ -68,7 +68,7 @@ class GCL(RoundMethod):
         reward_steps: Gradient steps of the reward per round.
         reward_batch_size: Demonstrated trajectories, and as many samples, of each of these steps on each process.
         replay_rounds: Earlier rounds whose samples are drawn along with those of the current one.
-        reward_optimization: Clipping, weight decay and averaging of the reward.
+        reward_optimization: Clipping, accumulation, weight decay and schedule of the reward.
 
     Raises:
         ConfigError: An argument is out of range, the demonstrations are not whole trajectories, or all of them are
@@ -159,13 +159,17 @@ class GCL(RoundMethod):
         counts[0] = played  # one half of the samples of each step are demonstrations
         log_q = log_mixture(torch.cat([torch.stack(row, 1) for row in self.log_prob]), counts)
         sums = torch.zeros(2 + len(STATISTICS), device=self.device)
-        for _ in range(self.reward_steps):
+
+        def draw() -> list[Tensor]:
             mine, fused = sample_rank_rows(demonstrated, 2 * size, self.device, self.weight).view(2, size)
             drawn = sample_rank_rows(played, size, self.device)
             weighed = Paths.concatenate([expert.rows(fused), samples.rows(drawn)])
-            sums += self.reward_descent.step(
-                *expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])
-            )
+            return [*expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])]
+
+        self.schedule_rate(self.reward_descent)
+        for _ in range(self.reward_steps):
+            minibatches = [draw() for _ in range(self.reward_optimization.accumulate_batches)]
+            sums += self.reward_descent.step_on(minibatches)
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
         metrics = dict(zip(names, sums / max(self.reward_steps, 1), strict=True))
         with torch.no_grad():

@@ -207,10 +207,19 @@ class RoundMethod(Method):
             )
         if self.learner.demonstrations is not demonstrations:
             self.learner.demonstrations = demonstrations
-        # Without an end (`max_epochs: -1`) no share of the training is ever over.
+        return self.learner.update(batch, self.progress)
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is over, in [0, 1); 0 for a run without an end."""
         by_epochs = len(self.trainer.train_dataloader) * (self.trainer.max_epochs or -1)  # type: ignore[arg-type]
         rounds = min((limit for limit in (by_epochs, self.trainer.max_steps) if limit > 0), default=math.inf)
-        return self.learner.update(batch, self.trainer.global_step / rounds)
+        return self.trainer.global_step / rounds
+
+    def schedule_rate(self, descent: Descent) -> None:
+        """Set the learning rate of the round by the schedule of a reward's or discriminator's optimizer."""
+        if descent.optimization.varies:
+            descent.set_rate(descent.learning_rate * descent.optimization.rate(self.progress, descent.taken))
 
     def log_round(self, batch: Round, metrics: dict[str, Tensor]) -> None:
         """Log the round, and count its steps over all processes.

@@ -76,7 +76,8 @@ class Descent:
         self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
         self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
         self.processes = world_size()
-        self._taken = 0  # steps of Adam, on the host
+        self.taken = 0
+        """Steps of Adam so far, counted on the host."""
         self._told: Tensor | None = None
         self._swapped = False  # whether the weights are their moving average
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
@@ -114,15 +115,15 @@ class Descent:
             if rates is not None:
                 self.set_rate(rates[number])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
-            found.append(self.step(*minibatches[0], mask=mask) if every == 1 else self._step(minibatches, mask))
+            found.append(self.step(*minibatches[0], mask=mask) if every == 1 else self.step_on(minibatches, mask))
         return torch.stack(found)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take one optimizer step; returns `[1 + K + 1]`: loss, statistics, norm of the gradient."""
-        return self._step([minibatch], mask)
+        return self.step_on([minibatch], mask)
 
-    def _step(self, minibatches: Sequence[Sequence[Tensor]], mask: Tensor | None) -> Tensor:
-        """One optimizer step on the mean gradient of some minibatches."""
+    def step_on(self, minibatches: Sequence[Sequence[Tensor]], mask: Tensor | None = None) -> Tensor:
+        """Take one optimizer step on the mean gradient of some minibatches; returns as `step`, means over them."""
         if self.processes == 1:
             check()
         elif self._told is not None and self._told.item():
@@ -143,7 +144,7 @@ class Descent:
             statistics = torch.cat([statistics[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
-        self._taken += 1
+        self.taken += 1
         if self._after_step is not None:
             self._after_step()
         self._average()
@@ -208,7 +209,7 @@ class Descent:
         """`[parameters]`, clipped if one process takes it as it is; and `[1 + K + 1]` as in `step`."""
         if self._functional is not None:
             return self._functional(self.vector.detach(), self.constants, *minibatch)
-        if self._traced is not None and self._taken >= TRACE_AFTER:
+        if self._traced is not None and self.taken >= TRACE_AFTER:
             return self._traced(self.vector.detach(), self.constants, *minibatch)
         return self._eager(*minibatch)
 
@@ -267,7 +268,7 @@ class Descent:
     def forget_moments(self) -> None:
         """Start Adam anew, for parameters or inputs that have changed."""
         self.optimizer.state = defaultdict(dict)
-        self._taken = 0
+        self.taken = 0
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """Views of Adam's first and second moment of one parameter, in its shape; None before the first step."""
@@ -318,7 +319,7 @@ class Descent:
     def resume(self) -> None:
         """Go on after a checkpoint was read: count Adam's steps, and put the last weights in their averages' place."""
         state = self.optimizer.state[self.vector] if self.optimizer.state else {}
-        self._taken = int(state.get("step", 0))
+        self.taken = int(state.get("step", 0))
         if "average" not in state:
             return
         if self.optimization.ema_decay is None:

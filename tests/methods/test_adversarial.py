@@ -393,3 +393,12 @@ def test_epoch_shorter_than_demonstrations_warns(tmp_path, recwarn):
     (said,) = [str(one.message) for one in recwarn if "an epoch is" in str(one.message)]
     assert "an epoch is 2 steps" in said
     assert f"up to {longest} steps" in said
+
+
+def test_accumulation_and_schedule_of_the_discriminator_apply(watched, tmp_path):
+    _, modules = watched
+    options = ["--model.discriminator_optimization={accumulate_batches: 3, schedule: linear}", "--trainer.max_epochs=1"]
+    run("gail-continuous", tmp_path, *options)
+    descent = modules[-1].discriminator_descent
+    assert descent.taken == 3  # of three minibatches in each of three rounds
+    assert 0 < descent.optimizer.param_groups[0]["lr"] < modules[-1].discriminator_learning_rate

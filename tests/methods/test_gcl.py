@@ -13,6 +13,7 @@ from lit_imitation.data.demonstrations import Demonstrations, write_demonstratio
 from lit_imitation.envs import make
 from lit_imitation.methods import density
 from lit_imitation.methods.density import MIN_STD, fit_density
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards.guided_cost import STATISTICS
 from lit_imitation.rewards.paths import Paths, log_mixture
@@ -78,10 +79,10 @@ def watched(monkeypatch):
 
     def improving(self):
         modules.append(self)
-        step = self.reward_descent.step
-        self.reward_descent.step = lambda *columns: (weighed.append(columns), step(*columns))[1]
+        step = self.reward_descent.step_on
+        self.reward_descent.step_on = lambda minibatches: (weighed.extend(minibatches), step(minibatches))[1]
         logged = improve(self)
-        self.reward_descent.step = step
+        self.reward_descent.step_on = step
         return logged
 
     def rewarding(self, batch):
@@ -227,8 +228,10 @@ def bare_module(monkeypatch, weight=None, played=6, **settings):
     module.weight = weight
 
     class Step:
-        def step(self, *columns):
-            minibatches.append(columns)
+        optimization = Optimization()
+
+        def step_on(self, given):
+            minibatches.extend(given)
             return torch.zeros(2 + len(STATISTICS))
 
     module.reward_descent = Step()
@@ -308,3 +311,12 @@ def test_rounds_shorter_than_demonstrations_warn(tmp_path, recwarn):
     run("gcl-continuous", tmp_path / "run", f"--data.demonstrations={path}", "--data.val_fraction=0")
     (said,) = [str(one.message) for one in recwarn if "among the samples" in str(one.message)]
     assert "data.steps_per_round is 24, and the longest demonstration takes 30 steps" in said
+
+
+def test_accumulation_and_schedule_of_the_reward_apply(watched, tmp_path):
+    modules, weighed, _ = watched
+    options = "{accumulate_batches: 2, schedule: linear}"
+    run("gcl-continuous", tmp_path, f"--model.reward_optimization={options}", "--trainer.max_epochs=1")
+    module = modules[-1]
+    assert len(weighed) == 2 * module.reward_descent.taken > 0
+    assert 0 < module.reward_descent.optimizer.param_groups[0]["lr"] < module.reward_learning_rate

@@ -27,6 +27,7 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.metrics.reward_recovery import expected_value, sample_transitions
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.tabular import Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
 from lit_imitation.training.run import RunDirectory
@@ -458,3 +459,9 @@ def test_expert_demonstrates_100_steps_without_time_limit(monkeypatch):
     data.prepare_data()
     data.setup("fit")
     assert data.trajectories[0].length.tolist() == [100]
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    data = module(GridWorld(4), expert_trajectories=4, steps_per_trajectory=6, passes_per_epoch=6)
+    model = MaxEntIRL(gap_tolerance=0.0, optimization=Optimization(accumulate_batches=2))
+    assert fit(model, data, tmp_path).global_step == 3

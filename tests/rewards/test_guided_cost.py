@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Discrete
 from lit_imitation import GCL, CategoricalPolicy, GuidedCost, TabularMDP
 from lit_imitation.errors import ConfigError
 from lit_imitation.methods.density import fit_density
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.rewards.guided_cost import (
     STATISTICS,
     effective_sample_size,
@@ -235,7 +236,9 @@ def test_gradient_with_fused_demonstrations_is_exact(exact_gradient):
     module.paths, module.samplers = [demonstrations, samples], [fit_density(record, learner, 0), learner]
     module.log_prob = [[one.log_prob(policy) for policy in module.samplers] for one in module.paths]
     nothing = torch.zeros(2 + len(STATISTICS))
-    module.reward_descent = SimpleNamespace(step=lambda *columns: (minibatches.append(columns), nothing)[1])
+    module.reward_descent = SimpleNamespace(
+        step_on=lambda given: (minibatches.extend(given), nothing)[1], optimization=Optimization()
+    )
     torch.manual_seed(0)
     module.update_reward()
     (columns,) = minibatches
