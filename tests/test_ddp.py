@@ -248,7 +248,7 @@ def test_sigterm_to_one_rank_ends_round_on_both(round_, told, tmp_path):
 def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
     """The resumed run ends with the weights of an uninterrupted one."""
     command = [*arguments("bc-discrete", tmp_path / "run"), *SHARED, *METHODS["bc-discrete"].exact, *DDP, DUMP]
-    long = ["--data.passes_per_epoch=25", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
+    long = ["--data.passes_per_epoch=100", "--trainer.max_epochs=1", "--data.eval_episodes=0"]
 
     def terminate(pids: list[int]) -> None:
         wait_for((tmp_path / "run" / "metrics.csv").exists)
