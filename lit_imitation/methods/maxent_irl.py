@@ -148,7 +148,7 @@ class MaxEntIRL(Method):
     def training_step(self, block: Tensor, batch_idx: int) -> None:
         """Take a gradient step of L(θ) on each row of `block: [K, B]`, indices of trajectories (or several rows)."""
         steps = []
-        for batches in block.split(self.accumulate_batches):
+        for batches in torch.split(block, self.accumulate_batches):
             likelihood, *gap = (all_reduce(self.descend(numbers=batches)[0, 1:-1]) / world_size()).unbind()
             steps.append(torch.stack([likelihood, torch.stack(gap).abs().max()]))
             if self.gap_tolerance and float(steps[-1][1]) <= self.gap_tolerance:
