@@ -96,10 +96,10 @@ class Blocks:
                 stop = min(stop, start + left * self.accumulate)
             numbers = range(start // self.per_pass, (stop - 1) // self.per_pass + 1)
             order = {number: order[number] if number in order else self._order(epoch, number) for number in numbers}
-            rows = torch.cat([order[number] for number in numbers])
-            first = numbers[0] * self.per_pass
+            firsts = [number * self.per_pass for number in numbers]
+            parts = [order[n][max(start - i, 0) : stop - i] for n, i in zip(numbers, firsts, strict=True)]
             self._position["batches"] = stop
-            yield self.data[rows[start - first : stop - first]]
+            yield self.data[torch.cat(parts)]
             start = stop
 
     def _order(self, epoch: int, number: int) -> Tensor:

@@ -210,7 +210,10 @@ class Descent:
         if self._functional is not None:
             return self._functional(self.vector.detach(), self.constants, *minibatch)
         if self._traced is not None and self.taken >= TRACE_AFTER:
-            return self._traced(self.vector.detach(), self.constants, *minibatch)
+            found = self._traced(self.vector.detach(), self.constants, *minibatch)
+            if found is not None:
+                return found
+            self._traced = None  # such as one-hot codes, which look at their indices
         return self._eager(*minibatch)
 
     def _eager(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:

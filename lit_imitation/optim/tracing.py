@@ -29,12 +29,17 @@ class Traced:
         self.function, self.mode = function, mode
         self._traces: dict[Any, Callable[..., tuple[Tensor, Tensor]]] = {}
 
-    def __call__(self, vector: Tensor, constants: Mapping[str, Tensor], *minibatch: Tensor) -> tuple[Tensor, Tensor]:
-        """The function at these arguments."""
+    def __call__(
+        self, vector: Tensor, constants: Mapping[str, Tensor], *minibatch: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """The function at these arguments; None if it cannot be traced."""
         autocast = torch.is_autocast_enabled(vector.device.type)
         key = (self.mode(), autocast, *((one.shape, one.dtype) for one in minibatch))
         if key not in self._traces:
-            self._traces[key] = self._trace(vector, constants, minibatch)
+            try:
+                self._traces[key] = self._trace(vector, constants, minibatch)
+            except Exception:  # an error of the function itself comes up again in the eager step that follows
+                return None
         return self._traces[key](vector, *constants.values(), *minibatch)
 
     def _trace(
@@ -47,13 +52,15 @@ class Traced:
 
         given = (vector, *constants.values(), *minibatch)
         state = torch.random.get_rng_state()  # a trace runs the function, which may draw
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            graph = make_fx(flat)(*given)
-            trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
-                graph, given, check_trace=False
-            )
-        torch.random.set_rng_state(state)
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                graph = make_fx(flat)(*given)
+                trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
+                    graph, given, check_trace=False
+                )
+        finally:
+            torch.random.set_rng_state(state)
         return trace
 
 

@@ -160,3 +160,20 @@ def test_module_of_a_user_is_not_traced():
 
     assert is_traceable(nn.Sequential(nn.Linear(1, 1)))
     assert not is_traceable(nn.Sequential(Mine()))
+
+
+@pytest.mark.parametrize("space", [Discrete(5), MultiDiscrete([3, 4]), Box(0, 255, (36, 36, 3), np.uint8)], ids=str)
+def test_loss_that_cannot_be_traced_stays_eager(space, monkeypatch):
+    monkeypatch.setattr(descent_module, "TRACE_AFTER", 1)
+    space.seed(0)
+    x = torch.from_numpy(np.stack([space.sample() for _ in range(8)]))
+    found = []
+    for traced in (False, True):
+        torch.manual_seed(0)
+        policy = CategoricalPolicy(space, Discrete(3), hidden_sizes=[8], dropout=0.1).train()
+        descent = Descent(CloningLoss(policy, 0.0, 0.0), policy.parameters(), 1e-2, traced=traced)
+        torch.manual_seed(1)
+        for _ in range(4):
+            descent.step(x, torch.arange(8) % 3)
+        found.append(descent.vector.detach())
+    assert torch.equal(*found)
