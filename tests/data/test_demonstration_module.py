@@ -392,21 +392,6 @@ def test_no_validation_loaders_without_held_out_and_episodes():
     assert len(ready(val_fraction=0.1, eval_episodes=2).val_dataloader()) == 2
 
 
-# --- batches ----------------------------------------------------------------------------------------------------------
-
-
-def numbers(n: int) -> Transitions:
-    """Transitions `[n]`, identified by their reward."""
-    return Transitions(
-        observation=torch.arange(n)[:, None].float(),
-        action=torch.arange(n),
-        reward=torch.arange(n).float(),
-        terminated=torch.ones(n, dtype=torch.bool),
-        truncated=torch.zeros(n, dtype=torch.bool),
-        batch_size=[n],
-    )
-
-
 # --- evaluation over several processes ------------------------------------------------------------------------------
 
 
