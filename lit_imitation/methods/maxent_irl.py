@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.checkpoints import spaces_of
+from lit_imitation.methods.checkpoints import last_good, spaces_of
 from lit_imitation.methods.method import Method
 from lit_imitation.methods.recovery import (
     BASELINES,
@@ -200,7 +200,7 @@ class MaxEntIRL(Method):
             raise TrainingError(
                 f"the {what} has diverged at step {self.global_step} (epoch {self.current_epoch}): {bad} of "
                 f"{values.numel()} values are not finite; model.l2_coefficient above 0 keeps it bounded\n"
-                f"{self.last_good()}"
+                f"{last_good(self.trainer)}"
             )
 
     # Building
