@@ -49,6 +49,7 @@ class GAIL(RoundMethod):
     needs_demonstrations = True
     learns_reward = True
     finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
+    alarms: Alarms
 
     def __init__(
         self,
