@@ -1,4 +1,4 @@
-"""`RoundCheckpoints`: what a method carries from round to round, in its checkpoints."""
+"""`RoundCheckpoints`: checkpoints of methods that play rounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ else:
 
 
 class RoundCheckpoints(Base):
-    """Mixin of a method with a learner, and state of past rounds."""
+    """Mixin of a method whose checkpoints hold its learner, its learned reward and data of past rounds."""
 
     learns_reward: ClassVar[bool]
     learner: Learner[Any]
@@ -30,14 +30,14 @@ class RoundCheckpoints(Base):
     alarms: Alarms | None = None
     """Counts rounds with cause for a warning."""
     _past: list[Any] | None = None
-    """State of past rounds in the checkpoint that training goes on from, of every process."""
+    """Data of past rounds, of every process, in the checkpoint from which training resumes."""
 
     def past(self) -> list[Any]:
-        """What of past rounds a checkpoint needs, of this process: tensors and primitives."""
+        """Data of past rounds for a checkpoint, of this process: tensors and primitives."""
         return []
 
     def resumed(self) -> list[Any] | None:
-        """What `past` gave on this process when the checkpoint was written; None if training starts anew.
+        """Data that `past` returned on this process when the checkpoint was written; None for a new run.
 
         Raises:
             ConfigError: the checkpoint is that of another number of processes.
@@ -53,11 +53,11 @@ class RoundCheckpoints(Base):
         return mine
 
     def count_gradient_steps(self) -> int:
-        """The learner's count."""
+        """Optimizer steps of the learner by now."""
         return self.learner.gradient_steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the learner carries from round to round, and a learned reward with its past."""
+        """Add the learner's state, the description of a learned reward, and data of past rounds."""
         checkpoint["rounds"] = self.learner.rounds
         checkpoint["learner"] = self.learner.state()
         if self.learns_reward:

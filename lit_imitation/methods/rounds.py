@@ -1,4 +1,4 @@
-"""`RoundMethod`: what methods share that play rounds: a learner (PPO or SAC) and a reward."""
+"""`RoundMethod`: base class of methods that play rounds, with a learner (PPO or SAC) and a reward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`RunHooks`: what a method does at the start and end of runs, epochs and blocks."""
+"""`RunHooks`: what Lightning calls at the start and end of runs, epochs and blocks."""
 
 from __future__ import annotations
 
