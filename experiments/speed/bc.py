@@ -26,7 +26,7 @@ from experiments.markdown import table
 from experiments.speed.common import machine, measured, ratios, run_fit, save
 from experiments.speed.peer import start_or_skip
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
-from lit_imitation.training import lightning_cli
+from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.transitions import Transitions
 
 TRANSITIONS, OBSERVATION, ACTIONS, EPISODE = 20_000, 8, 4, 200
@@ -69,7 +69,7 @@ def bare(observation: Tensor, action: Tensor, epochs: int) -> float:
     return (time.perf_counter() - start) / (epochs * STEPS_PER_EPOCH)
 
 
-class TimedFit(lightning_cli.CLI):
+class TimedFit(CLI):
     """The command `fit` without the test at its end; `Trainer.fit` from call to return is timed."""
 
     seconds_per_step = float("nan")
