@@ -22,7 +22,7 @@ SPEED = {
     "rl_scaling": "PPO on two processes against one",
     "adversarial": "GAIL and AIRL against the imitation library",
     "maxent_irl": "maximum-entropy IRL against the imitation library, and up to a million states",
-    "commits": "a round of PPO, GAIL, AIRL and SAC against an earlier commit",
+    "commits": "starting up, and a round of PPO, GAIL, AIRL and SAC, against an earlier commit",
 }
 
 

@@ -35,7 +35,7 @@ from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.training.recipes import resolve_recipes
 from lit_imitation.training.usage import read_recipes
 from lit_imitation.utils.distributed import is_lost_peer
-from lit_imitation.utils.program import resume_command
+from lit_imitation.utils.program import program, resume_command
 from lit_imitation.utils.trust import trust_scope
 
 TRAINER_DEFAULTS = {
@@ -106,7 +106,7 @@ def _run(command: str, arguments: list[str], cli: type[CLI]) -> None:
                     "allow_abbrev": False,  # a mistyped option is an error, not a guess
                     "formatter_class": _HelpFormatter,
                     command: {
-                        "usage": "%(prog)s --config FILE [options]",  # the full usage has 90 lines
+                        "usage": f"{program()} {command} --config FILE [options]",  # the full usage has 90 lines
                         "epilog": MORE_HELP,
                         "allow_abbrev": False,
                     },
