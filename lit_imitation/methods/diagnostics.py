@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,6 +14,7 @@ from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_was
 from lit_imitation.rewards import AdversarialReward
 from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rl import Learner
 from lit_imitation.rollout import Round
 
 SATURATED, FLAT, PATIENCE, OCCUPANCY = 0.995, 1e-3, 10, 512
@@ -70,7 +72,7 @@ def diagnose_round(
     discriminator: AdversarialReward,
     pairs: Pairs,
     log_prob: LogProb,
-    relabeled: bool,
+    learner: Learner[Any],
     action_features: ActionFeatures | None,
 ) -> dict[str, Tensor]:
     """Figures of a round that say whether the discriminator still teaches the learner something.
@@ -80,10 +82,10 @@ def diagnose_round(
         discriminator: The reward.
         pairs: Pairs of expert and learner.
         log_prob: Log π(a | s) under the current policy.
-        relabeled: Whether the rewards of the round are the discriminator's.
+        learner: The learner; unless it replays, the rewards of the round are the discriminator's.
         action_features: Encoder of actions, to measure the distance of the occupancies as well.
     """
-    reward = batch.rollout.reward if relabeled else discriminator.reward(batch.rollout)
+    reward = discriminator.reward(batch.rollout) if learner.replays else batch.rollout.reward
     reward = reward[batch.valid]
     metrics = {"reward_mean": reward.mean(), "reward_std": reward.std()}
     if pairs.held_out is not None and discriminator.is_classifier:
@@ -92,9 +94,9 @@ def diagnose_round(
         counts = torch.ones_like(right) if pairs.held_out_weight is None else pairs.held_out_weight
         metrics["discriminator_accuracy_held_out"] = (right * counts).sum() / counts.sum()
     if action_features is not None:
-        learner = Samples.from_transitions(batch.rollout[batch.valid])
+        played = Samples.from_transitions(batch.rollout[batch.valid])
         encode = discriminator.features.encoder, action_features
-        metrics |= occupancy_distances(pairs.expert, pairs.expert_weight, learner, *encode)
+        metrics |= occupancy_distances(pairs.expert, pairs.expert_weight, played, *encode)
     return metrics
 
 

@@ -112,9 +112,7 @@ class GAIL(RoundMethod):
     def diagnose(self, batch: Round) -> dict[str, Tensor]:
         """Rewards, accuracy on held-out demonstrations, and once an epoch the distance of the occupancies."""
         distances = self.action_features if self.trainer.is_last_batch else None
-        return diagnose_round(
-            batch, self.discriminator, self.pairs, self._log_prob, not self.learner.replays, distances
-        )
+        return diagnose_round(batch, self.discriminator, self.pairs, self._log_prob, self.learner, distances)
 
     # Building
 
