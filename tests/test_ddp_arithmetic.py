@@ -76,6 +76,7 @@ def by_discriminator():
     return dict(model.state_dict())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("learned", [by_ppo, by_sac, by_discriminator])
 def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
     alone = learned()
@@ -85,6 +86,7 @@ def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.integration
 def test_processes_draw_different_noise(tmp_path):
     """With one stream, all processes would use the same noise for different states."""
     first, second = run_ranks(noises, 2, tmp_path)

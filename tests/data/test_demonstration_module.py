@@ -275,6 +275,7 @@ def test_cache_key_ignores_unrelated_arguments(collected):
     assert collected == [3]
 
 
+@pytest.mark.integration
 def test_changed_expert_file_is_rolled_out_again(collected, tmp_path):
     """The content of the expert's file, or of the checkpoint in a run directory, is part of the cache key."""
     import lit_imitation

@@ -122,6 +122,7 @@ def hugging_face(tmp_path):
     return write
 
 
+@pytest.mark.integration
 def test_hugging_face_dataset_is_read(hugging_face):
     assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
 
@@ -319,6 +320,7 @@ class Keyed(gymnasium.Env):
         return self.shown(), 0.0, False, False, {}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 @pytest.mark.parametrize("how", ["keywords", "ordered", "pairs", "dict", "tuple", "nested"])

@@ -40,6 +40,8 @@ def step_plain_loop(seed, actions, horizon, situations, probability, recoverable
             state = rows[-1][3]
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("recoverable", [False, True])
 @pytest.mark.parametrize("backend", ["vector", "sync", "single"])
 def test_steps_match_plain_loop(backend, recoverable):
@@ -162,6 +164,7 @@ def test_invalid_corridor_arguments_are_rejected(arguments, text):
         make(ENV, 2, 0, **arguments)
 
 
+@pytest.mark.integration
 def test_registration_imports_no_environment():
     code = (
         "import sys, lit_imitation.envs, gymnasium; gymnasium.spec('lit_imitation/Corridor-v0'); "

@@ -78,6 +78,7 @@ def soft(mdp):
     return np.exp(q - value).T
 
 
+@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("inverse_rl", "value_difference"):
@@ -237,6 +238,7 @@ def test_a_potential_changes_rewards_but_not_the_policy(study):
     assert told["epic_distance"] < 1e-6 < 0.1 < summary["lake"]["recovered"]["epic_distance"]
 
 
+@pytest.mark.integration
 def test_many_demonstrations_recover_the_lake():
     """The recovered map shows where the lake is and that avoiding it pays."""
     arguments = {"pay": 3.0, "slip": 0.2}
@@ -273,6 +275,7 @@ def test_settings_match_the_recipes(task):
     }
 
 
+@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     torch.manual_seed(123)

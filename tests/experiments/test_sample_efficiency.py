@@ -49,6 +49,7 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
+@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("sample_efficiency", "gail_architecture"):
@@ -138,6 +139,7 @@ def made_up(finals, curves, labels, env_steps=(0, 10, 20)):
     ]
 
 
+@pytest.mark.integration
 def test_labels_and_steps_of_five_seeds():
     """Labels are means, steps interquartile means: of five seeds the lowest and highest are cut."""
     random, expert = random_return("CartPole-v1"), {"returns": np.array([100.0, 100.0])}
@@ -198,6 +200,7 @@ def test_smoothing_ignores_rounds_without_a_value():
     assert np.isnan(smooth(np.full(5, np.nan))).all()
 
 
+@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     resumes(

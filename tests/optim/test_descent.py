@@ -140,6 +140,7 @@ def test_compiled_steps_are_adams_too(task, count):
     assert not torch.equal(before, compiled.vector)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [8, 11])
 def test_chunks_are_all_that_the_first_round_compiles(task, count):
     """A round of a whole number of chunks then compiles nothing else, however often it comes."""

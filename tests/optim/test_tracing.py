@@ -66,6 +66,8 @@ def assert_traced_is_eager(module, parameters, columns, monkeypatch):
     torch.testing.assert_close(two.vector, one.vector, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("entropy", [0.0, 0.1])
 @pytest.mark.parametrize("name", POLICIES)
 def test_cloning_loss(name, entropy, monkeypatch):
@@ -81,6 +83,7 @@ def test_cloning_loss(name, entropy, monkeypatch):
     assert_traced_is_eager(loss, list(policy.parameters()), columns, monkeypatch)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 def test_ppo_loss(kind, monkeypatch):
     _, space, _ = POLICIES[kind]
@@ -90,6 +93,7 @@ def test_ppo_loss(kind, monkeypatch):
     assert_traced_is_eager(ppo, [*ppo.policy.parameters(), *ppo.value.parameters()], columns, monkeypatch)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("cls", "more"),
     [
@@ -109,6 +113,7 @@ def test_discriminator_loss(cls, more, monkeypatch):
     assert_traced_is_eager(model, parameters, columns, monkeypatch)
 
 
+@pytest.mark.integration
 def test_sac_steps(monkeypatch):
     monkeypatch.setattr(descent_module, "TRACE_AFTER", 2)
     found = []

@@ -218,6 +218,7 @@ def test_std_gradient_never_vanishes(name, raw):
     assert float(gradient) > 1e-7
 
 
+@pytest.mark.slow
 def test_saturated_std_recovers():
     """Demonstrations without noise drive σ to its bound; noisy ones have to move it back."""
     torch.manual_seed(0)
@@ -284,6 +285,7 @@ def test_demonstrations_define_units_in_wide_bounds(bound):
     assert not units.bounded.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
 def test_cloning_does_not_depend_on_wide_bounds(name):
     cls = {"ensemble": EnsemblePolicy, "mse": DeterministicPolicy, "squashed": SquashedGaussianPolicy}.get(
@@ -614,6 +616,7 @@ def test_default_policy_follows_action_space():
 # Interfaces: policy(observation), act, actor.
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
 def test_call_accepts_numpy_and_torch_single_and_batched(name, space_name):
@@ -710,6 +713,7 @@ def assert_actor_matches_act(policy, actor, deterministic):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)

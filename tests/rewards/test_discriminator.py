@@ -73,6 +73,7 @@ def test_rewards_are_finite_for_extreme_logits(cls):
     assert statistics.isfinite().all()
 
 
+@pytest.mark.integration
 def test_training_recovers_occupancy_ratio():
     """Two states with expert frequencies ¾, ¼ and learner frequencies ½, ½: ℓ* = log(3/2) and log(1/2)."""
     torch.manual_seed(0)
@@ -173,6 +174,8 @@ def test_spectral_network_is_1_lipschitz():
     assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("learning_rate", [3e-4, 0.05])
 @pytest.mark.parametrize("by", ["step", "steps"])
 def test_spectral_norms_stay_one_during_training(learning_rate, by):

@@ -331,6 +331,7 @@ def test_compiled_gradient_equals_eager_gradient(kind):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_multi_discrete_actions_are_learned():
     envs = make("MatchTargets-v0", 8, 0, "sync")
     torch.manual_seed(0)

@@ -209,6 +209,7 @@ def test_target_networks_are_polyak_averages(kind):
         assert not torch.allclose(parameter, own)
 
 
+@pytest.mark.integration
 def test_replay_holds_true_successors_of_valid_rows():
     """Observations of this environment number the step, so replayed transitions can be compared with what happened."""
     for backend in ("vector", "sync", "async"):
@@ -236,6 +237,7 @@ def test_replay_holds_true_successors_of_valid_rows():
         assert rows.terminated.sum() < over.sum()  # the remaining episodes were truncated
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("per_step", "expected"), [(1.0, [0, 24, 31]), (0.3, [0, 7, 9]), (4.0, [0, 96, 124])])
 def test_gradient_steps_follow_environment_steps(per_step, expected):
     learner = sac("continuous", updates_per_step=per_step, learning_starts=38)
@@ -281,6 +283,7 @@ def test_gaussian_sample_has_its_density_and_gradient():
     torch.testing.assert_close(slope, (policy.scale * policy.log_std.exp() * noise).sum(0))
 
 
+@pytest.mark.slow
 def test_gaussian_policy_is_improved_without_squashing():
     """The policy starts at actions of low reward. Q sees clipped actions, so it is flat outside the box."""
     torch.manual_seed(0)
@@ -418,6 +421,7 @@ def test_invalid_arguments_are_refused():
         learner.load_state(learner.state() | {"replay": [learner.replay.state()] * 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_update_equals_eager_update(kind):
     """Compares one whole update, as recipes run it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
@@ -28,6 +29,7 @@ def random_round(generator):
     return Round(rollout, ~flag, [])
 
 
+@pytest.mark.integration
 def test_first_step_after_warm_up_is_within_learning_rate():
     torch.manual_seed(0)
     policy = CategoricalPolicy(OBSERVATION, ACTION, hidden_sizes=[8])

@@ -216,6 +216,7 @@ def fixed_share(envs, count, seed):
     return [episode.length for episode in Episodes(envs, counting.act, count, seed)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["sync", "vector"])
 def test_short_episodes_are_not_favored(kind):
     envs = MAKERS[kind](8, lengths=LENGTHS)
@@ -365,6 +366,7 @@ def envpool():
     return pytest.importorskip("envpool")
 
 
+@pytest.mark.integration
 @settings(max_examples=12, deadline=None)
 @given(num_envs=st.integers(1, 5), episodes=st.integers(1, 14), seed=st.integers(0, 2**31 - 10))
 def test_envpool_cartpole(envpool, num_envs, episodes, seed):
@@ -405,6 +407,7 @@ def test_envpool_cartpole_is_cut_at_500_steps(envpool):
     assert torch.equal(record.truncated[record.done], lengths == 500)
 
 
+@pytest.mark.integration
 @settings(max_examples=5, deadline=None)
 @given(num_envs=st.integers(1, 4), episodes=st.integers(1, 6), seed=st.integers(0, 2**31 - 10))
 def test_envpool_pendulum(envpool, num_envs, episodes, seed):
@@ -666,6 +669,7 @@ class EndlessEnv(gymnasium.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.integration
 def test_endless_episode_is_reported_and_warned_about(monkeypatch, capsys):
     class Enough(Exception):
         pass

@@ -85,6 +85,7 @@ def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkey
     assert len(list((tmp_path / "cache" / "expert_returns").iterdir())) == 1
 
 
+@pytest.mark.integration
 def test_expert_return_is_of_its_mode_unless_evaluation_draws(tmp_path):
     """The expert is measured as the learner is evaluated, even if its demonstrations are draws."""
     from lit_imitation.policies import CategoricalPolicy
@@ -144,6 +145,7 @@ def test_imitation_archive_without_rews_gives_no_expert_return(tmp_path):
     assert ready(str(tmp_path / "flat.npz")).expert_return == 2.0
 
 
+@pytest.mark.integration
 def test_hugging_face_dataset_without_rews_gives_no_expert_return(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = {"obs": [np.zeros((3, 4)).tolist()] * 2, "acts": [[0, 1]] * 2, "terminal": [True, False]}
@@ -283,6 +285,7 @@ def test_tabular_reference_follows_eval_deterministic():
     assert found[True].mean > found[False].mean + 4 * found[False].error
 
 
+@pytest.mark.integration
 def test_score_interval_includes_errors_of_both_references():
     """Against the delta method: Var s ≈ (Var R̄ + s² Var E + (1 − s)² Var r) / (E − r)²."""
     rng = np.random.default_rng(0)

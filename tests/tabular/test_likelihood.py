@@ -68,6 +68,8 @@ def sample_demonstrations(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectori
     return Trajectories.from_arrays(pairs)
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize(("masked", "ends"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("horizon", [None, 700])

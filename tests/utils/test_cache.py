@@ -181,6 +181,7 @@ gymnasium.register("Own-v0", "own_env:Env")
 """
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*Overriding environment")
 def test_changed_environment_source_invalidates_entry(write_module, capsys):
     write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1.0")
@@ -223,6 +224,7 @@ def test_demonstrations_are_checked_before_they_are_cached(write_module):
     assert not list(cache_dir().rglob("*.npz"))  # 1e39 overflows the float32 of a record
 
 
+@pytest.mark.integration
 def test_refresh_makes_result_again(write_module):
     write_module("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
 

@@ -52,6 +52,7 @@ def test_interval_matches_scipy(statistic):
     np.testing.assert_allclose(interval, (scipy_interval.low, scipy_interval.high), atol=0.03 * width)
 
 
+@pytest.mark.slow
 def test_interval_has_nominal_coverage():
     rng = np.random.default_rng(3)
     intervals = np.array([bootstrap_interval(rng.normal(size=50), np.mean, seed=trial) for trial in range(1000)])
