@@ -22,6 +22,8 @@ from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
 from lit_imitation.training.lightning_cli import MORE_HELP, _while_restoring
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
 FIGURES += ("expert_return", "random_return", "episodes", "method", "env_id", "seed", "env_steps", "gradient_steps")

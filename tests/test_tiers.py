@@ -11,7 +11,7 @@ import lightning.pytorch
 import pytest
 import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
-from tiers import each_value_once, first_of_each_kind
+from tiers import each_value_once, of_each_kind, part_of_grid
 
 
 def train():
@@ -52,8 +52,12 @@ def test_grid_keeps_every_value_once():
 
 def test_grid_keeps_cases_of_every_kind():
     cases = [Case(id_) for id_ in ("npz-fifo", "npz-link", "npz-cut", "hdf5-fifo", "recipe-url", "recipe-list")]
-    kept = [one.callspec.id for one in first_of_each_kind(cases, kinds=2)]
-    assert kept == ["npz-fifo", "npz-link", "hdf5-fifo", "recipe-url", "recipe-list"]
+    kept = [one.callspec.id for one in of_each_kind(cases, 2)]
+    assert kept == ["npz-fifo", "npz-cut", "hdf5-fifo", "recipe-url", "recipe-list"]
+
+
+def test_grid_keeps_every_third_case():
+    assert part_of_grid(list(range(8)), every=3) == [0, 3, 6]
 
 
 @pytest.mark.grid

@@ -127,6 +127,7 @@ def test_hugging_face_dataset_is_read(hugging_face):
     assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
 
 
+@pytest.mark.integration
 def test_hugging_face_train_split_is_read(hugging_face, tmp_path):
     datasets = pytest.importorskip("datasets")
     both = hugging_face(nested(flat()), lambda dataset: datasets.DatasetDict(train=dataset))

@@ -37,7 +37,6 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     assert (out / "finetune.png").read_bytes().startswith(b"\x89PNG")
@@ -103,7 +102,6 @@ def test_differences_are_paired_by_seed(study):
     assert entry["ci95"] == pytest.approx(sorted(pairs))  # two seeds: the interval ends at the two values
 
 
-@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     resumes(out, lambda: run(out, TINY), summary, 2 + 2 * 2 * 2, ("Pole-v1-expert", "finetuned", "scratch"))

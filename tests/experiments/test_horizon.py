@@ -43,7 +43,6 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in FIGURES:
@@ -57,7 +56,6 @@ def test_all_files_are_written(study):
     assert "nan" not in page
 
 
-@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     resumes(out, lambda: run(out, TINY), summary, 2 * 2 + 2 * 2, ("corridor", "lane", "lunar"))

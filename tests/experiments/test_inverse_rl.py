@@ -78,7 +78,6 @@ def soft(mdp):
     return np.exp(q - value).T
 
 
-@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("inverse_rl", "value_difference"):
@@ -275,7 +274,6 @@ def test_settings_match_the_recipes(task):
     }
 
 
-@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     torch.manual_seed(123)

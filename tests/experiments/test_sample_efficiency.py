@@ -49,7 +49,6 @@ def study(tmp_path_factory):
     return out, run(out, TINY)
 
 
-@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("sample_efficiency", "gail_architecture"):
@@ -200,7 +199,6 @@ def test_smoothing_ignores_rounds_without_a_value():
     assert np.isnan(smooth(np.full(5, np.nan))).all()
 
 
-@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     resumes(

@@ -47,7 +47,6 @@ def result(out, name):
     return dict(np.load(file))
 
 
-@pytest.mark.slow
 def test_all_files_are_written(study):
     out, summary = study
     for name in ("transfer", "maze_rewards"):
@@ -255,7 +254,6 @@ def test_quality_separates_a_good_reward_from_a_bad_one():
     np.testing.assert_allclose(nothing.next_observation, moved, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_resuming_trains_only_lost_runs_to_the_same_result(study):
     out, summary = study
     # A checkpoint's bytes contain the time when it was packed.

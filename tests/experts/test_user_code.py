@@ -216,6 +216,7 @@ def test_cache_key_asks_the_object_for_its_own(module):
     assert parts == [1, 0]
 
 
+@pytest.mark.integration
 def test_returns_and_demonstrations_are_cached_per_argument(module, tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     found = []

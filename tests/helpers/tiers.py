@@ -1,10 +1,11 @@
 """Tiers of tests: unit tests (without a marker), `integration` and `slow`.
 
-Unit tests may start no Trainer, process or compiler; `Tiers` fails those that do. A test whose parameters name
-asynchronous environments, which are processes, is an integration test without a marker.
+Unit tests may start no Trainer, process or compiler; `Tiers` fails those that do. Two kinds of tests need no marker: those
+that use a fixture of `FIXTURES`, and those whose parameters name asynchronous environments, which are processes.
 
-`@pytest.mark.grid` leaves a fraction of a test's cases in its tier and makes the others slow. Without arguments every value
-of every parameter stays in one case. `grid(kinds=2)` keeps two cases of each kind, which is the id up to its first dash.
+`@pytest.mark.grid` leaves a part of a test's cases in its tier and makes the others slow. Without arguments, every value of
+every parameter stays in one case. `grid(every=5)` keeps every fifth case, and `grid(kinds=2)` two of each kind, which is the
+id up to its first dash.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import pytest
 import torch
 
 MARKED = ("integration", "slow")
+FIXTURES = {"trained": "integration", "uninterrupted": "integration", "one_process": "integration", "study": "slow"}
+"""Tiers of the tests that use fixtures of these names, which train."""
 EXPENSIVE = {
     "a Trainer": (lightning.pytorch.Trainer, "_run"),
     "a subprocess": (subprocess.Popen, "__init__"),
@@ -56,14 +59,18 @@ class Tiers:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pycollect_makeitem(self) -> Any:
-        """Mark the cases of a test function."""
+        """Mark the cases of a test function by their fixtures and parameters."""
         collected = yield
-        cases = [item for item in collected if hasattr(item, "callspec")] if isinstance(collected, list) else []
+        tests = [item for item in collected if isinstance(item, pytest.Function)] if isinstance(collected, list) else []
+        for test in tests:
+            for fixture in FIXTURES.keys() & set(test.fixturenames):
+                test.add_marker(FIXTURES[fixture])
+        cases = [test for test in tests if hasattr(test, "callspec")]
         for case in cases:
-            if "async" in case.callspec.id:
+            if "async" in case.callspec.id.lower():
                 case.add_marker("integration")
         if cases and (grid := cases[0].get_closest_marker("grid")):
-            kept = first_of_each_kind(cases, **grid.kwargs) if grid.kwargs else each_value_once(cases)
+            kept = part_of_grid(cases, **grid.kwargs)
             for case in cases:
                 if case not in kept:
                     case.add_marker("slow")
@@ -92,6 +99,13 @@ def is_import() -> bool:
     return False
 
 
+def part_of_grid(cases: list[Any], every: int = 0, kinds: int = 0) -> list[Any]:
+    """The cases that keep their tier."""
+    if every:
+        return cases[::every]
+    return of_each_kind(cases, kinds) if kinds else each_value_once(cases)
+
+
 def each_value_once(cases: list[Any]) -> list[Any]:
     """Few cases that together have every value of every parameter: those with the most values not yet seen."""
     values = {case: {(name, id(value)) for name, value in case.callspec.params.items()} for case in cases}
@@ -102,9 +116,9 @@ def each_value_once(cases: list[Any]) -> list[Any]:
     return kept
 
 
-def first_of_each_kind(cases: list[Any], kinds: int) -> list[Any]:
-    """The first `kinds` cases whose ids begin with the same word."""
+def of_each_kind(cases: list[Any], number: int) -> list[Any]:
+    """Up to `number` cases of each kind, evenly spaced."""
     found = defaultdict(list)
     for case in cases:
         found[case.callspec.id.partition("-")[0]].append(case)
-    return [case for of_kind in found.values() for case in of_kind[:kinds]]
+    return [case for kind in found.values() for case in kind[:: -(-len(kind) // number)]]

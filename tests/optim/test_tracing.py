@@ -167,6 +167,7 @@ def test_module_of_a_user_is_not_traced():
     assert not is_traceable(nn.Sequential(Mine()))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("space", [Discrete(5), MultiDiscrete([3, 4]), Box(0, 255, (36, 36, 3), np.uint8)], ids=str)
 def test_loss_that_cannot_be_traced_stays_eager(space, monkeypatch):
     monkeypatch.setattr(descent_module, "TRACE_AFTER", 1)

@@ -479,6 +479,7 @@ class MethodModule(nn.Module):
         return getattr(self.policy, self.method)(*inputs)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", POLICIES)
 def test_gradients_match_finite_differences(name):
     policy = build(name, hidden_sizes=(5,), activation="tanh").double()
@@ -532,7 +533,7 @@ bounds = st.tuples(
 
 
 @pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     limits=st.lists(bounds, min_size=1, max_size=3),
     dtype=st.sampled_from([np.float32, np.float64]),

@@ -474,6 +474,7 @@ def test_pendulum_is_learned_in_10000_steps(tmp_path):
     assert summary["return_mean"] > -400
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_autocast_leaves_updates_in_float32(kind):
     ends = []

@@ -78,7 +78,7 @@ def assert_exact(envs, num_envs, episodes, seed):
 
 
 @pytest.mark.parametrize("kind", HERE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(num_envs=st.integers(1, 6), episodes=st.integers(1, 25), seed=st.integers(0, 2**31 - 10))
 def test_transitions_match_plain_loop(environments, kind, num_envs, episodes, seed):
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
@@ -481,6 +481,7 @@ def test_round_names_failed_environment_and_step(fault, cls):
     envs.close(terminate=True) if cls is AsyncVectorEnv else envs.close()
 
 
+@pytest.mark.integration
 def test_round_names_environment_of_dead_process():
     envs = AsyncVectorEnv([partial(Faulty, "")] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
     running = rounds(envs, *still(3), 4, 3, seed=0)

@@ -221,6 +221,7 @@ def test_recorded_returns_win_over_data_expert(monkeypatch, capsys):
     )
 
 
+@pytest.mark.integration
 def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives
@@ -269,6 +270,7 @@ def test_expert_that_fails_while_measured_is_named():
         data.measure_return(broken, broken)
 
 
+@pytest.mark.integration
 def test_tabular_reference_follows_eval_deterministic():
     """On a lake that is not slippery the optimal mode always arrives; draws have the return of the demonstrations."""
     data = TabularDataModule("FrozenLake-v1", env_kwargs={"is_slippery": False}, eval_episodes=0)

@@ -128,6 +128,7 @@ def test_causal_policy_maximizes_return_plus_entropy(inputs, ends):
             assert objective(other, start) < best + 1e-12 if mdp.terminal[start] else objective(other, start) < best
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ends", [False, True])
 def test_occupancy_matches_enumeration(ends):
     mdp, gamma = world(ends), 0.8

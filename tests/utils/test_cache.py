@@ -214,6 +214,7 @@ def test_environment_key_covers_wrappers_and_registration():
     assert len(digests) == 4
 
 
+@pytest.mark.integration
 def test_demonstrations_are_checked_before_they_are_cached(write_module):
     write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1e39")
     write_module("own_env.py", ENVIRONMENT)
