@@ -210,6 +210,7 @@ def test_the_expert_gets_an_entropy_reward():
     assert not torch.equal(paid.rollout.reward, taken.reward)
 
 
+@pytest.mark.integration
 def test_true_rewards_match_the_environments():
     """As functions of transitions, for EPIC; the ant's without contact forces and the time within a step."""
     for world, pair in WORLDS.items():

@@ -1,11 +1,11 @@
 """Tiers of tests: unit tests (without a marker), `integration` and `slow`.
 
-Unit tests may start no Trainer, process or compiler; `Tiers` fails those that do. Two kinds of tests need no marker: those
-that use a fixture of `FIXTURES`, and those whose parameters name asynchronous environments, which are processes.
+Unit tests may start no Trainer, process or compiler; `Tiers` fails those that do. Two kinds of tests need no marker:
+those that use a fixture of `FIXTURES`, and those whose parameters name asynchronous environments, which are processes.
 
-`@pytest.mark.grid` leaves a part of a test's cases in its tier and makes the others slow. Without arguments, every value of
-every parameter stays in one case. `grid(every=5)` keeps every fifth case, and `grid(kinds=2)` two of each kind, which is the
-id up to its first dash.
+`@pytest.mark.grid` leaves a part of a test's cases in its tier and makes the others slow. Without arguments, every
+value of every parameter stays in one case. `grid(every=5)` keeps every fifth case, and `grid(kinds=2)` two of each
+kind, which is the id up to its first dash.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
 
+pytestmark = pytest.mark.integration
+
 COUNTERS = {"env_steps", "rounds", "gradient_steps", "training", "trained", "keeps_normalizer", "source", "fresh"}
 
 
@@ -67,7 +69,7 @@ def outcome(file):
     return weights | {key: str(checkpoint[key]) for key in keys}
 
 
-@pytest.mark.parametrize("method", every_method())
+@pytest.mark.parametrize("method", every_method({"bc-discrete", "gail-discrete"}))
 def test_loaded_method_is_identical_and_trains_identically(method, tmp_path, monkeypatch):
     """Equals the uninterrupted run, which `test_resume` compares with a resumed one."""
     last, first = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "first.ckpt"
@@ -174,6 +176,7 @@ def test_own_factories_and_classes_are_restored(tmp_path):
         OwnBC.load_from_checkpoint(file, policy=GaussianPolicy)
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("part", ["reward", "discriminator", "learner", "policy"])
 def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
     """The caller passes the class, which may be one that a file cannot name."""
@@ -202,6 +205,7 @@ def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("learner", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
 def test_source_of_the_policy_is_restored(learner, start, trained, tmp_path):
@@ -252,6 +256,7 @@ RATES = {
 }
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("method", RATES)
 def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, monkeypatch):
     lines = []

@@ -21,6 +21,8 @@ from lit_imitation import Method, load_policy
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "own_method.md").read_text(), re.DOTALL)
 (CODE,) = [code for language, code in BLOCKS if language == "python" and "class SQIL" in code]

@@ -19,6 +19,8 @@ from lit_imitation.cli import main
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.policies.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.integration
+
 QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
 
 

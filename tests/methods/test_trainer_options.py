@@ -25,6 +25,8 @@ from lit_imitation import (
 )
 from lit_imitation.errors import ConfigError, TrainingError
 
+pytestmark = pytest.mark.integration
+
 ROUNDS = {"rounds_per_epoch": 2, "steps_per_round": 16, "num_envs": 2, "eval_episodes": 2}
 DEMONSTRATED = {"expert": "scripted", "num_trajectories": 3}
 RUNS = {

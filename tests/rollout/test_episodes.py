@@ -342,6 +342,7 @@ def test_failing_actor_leaves_callers_random_streams_alone(environments):
 # Success, reported through info
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("key", ["success", "is_success"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_success_is_the_value_at_the_episode_end(kind, key):

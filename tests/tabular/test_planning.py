@@ -208,6 +208,7 @@ def likelihood(mdp, values, inputs, chosen, planning):
     return ((chosen.visits(mdp, inputs, planning.gamma) * values).sum() - partition) / len(chosen.length)
 
 
+@pytest.mark.integration
 @pytest.mark.grid
 @pytest.mark.parametrize(
     "planning",

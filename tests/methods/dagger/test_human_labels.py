@@ -232,6 +232,7 @@ def test_continuous_labels_are_read(round_of):
     assert action.tolist() == [-2, 2, 0, 0.5, 1]
 
 
+@pytest.mark.integration
 @given(
     st.lists(
         st.tuples(st.floats(-0.7, 0.7, allow_subnormal=False), st.floats(0, 1e30, allow_subnormal=False)),
