@@ -39,7 +39,7 @@ def uninterrupted(request, tmp_path_factory):
     return request.param, outcome(directory)
 
 
-def check_resumption(method: str, expected: dict[str, object], tmp_path: Path, times: int) -> None:
+def check_resumption(method: str, expected: dict[str, object], tmp_path: Path, times: int = 2) -> None:
     """Kill a run once or twice, resume it, and compare it with one that was not interrupted.
 
     One kill is SIGKILL, which leaves no time to save, the other is SIGTERM, in either order.

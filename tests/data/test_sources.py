@@ -134,6 +134,7 @@ def test_hugging_face_train_split_is_read(hugging_face, tmp_path):
     assert_is_flat(read_demonstrations(both, VECTOR, CHOICE))
 
 
+@pytest.mark.integration
 def test_hugging_face_selection_and_images_are_read(hugging_face):
     pixels = np.arange(9 * 16).reshape(9, 4, 4, 1)
     source = hugging_face(nested(flat(obs=pixels)), lambda dataset: dataset.select([2, 0]))
@@ -163,6 +164,7 @@ HF_FAULTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", HF_FAULTS)
 def test_faulty_hugging_face_dataset_is_refused(hugging_face, fault):
     held, message = HF_FAULTS[fault]

@@ -122,6 +122,7 @@ def test_situations_are_independent_with_stated_probabilities():
     assert (make(ENV, 50, 0, probability=0.0).reset(seed=0)[0] == COMMON).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("returns", "recoverable"), [(False, False), (False, True), (True, False)])
 def test_cost_of_errors_matches_closed_form(returns, recoverable):
     """A learner that knows three in four rare situations, by the law of the two-state chain."""

@@ -24,7 +24,9 @@ import pytest
 import torch
 
 MARKED = ("integration", "slow")
-FIXTURES = {"trained": "integration", "uninterrupted": "integration", "one_process": "integration", "study": "slow"}
+FIXTURES = {name: "integration" for name in ("trained", "run_directory", "uninterrupted", "one_process")} | {
+    "study": "slow"
+}
 """Tiers of the tests that use fixtures of these names, which train."""
 EXPENSIVE = {
     "a Trainer": (lightning.pytorch.Trainer, "_run"),

@@ -296,6 +296,7 @@ def test_processes_sample_different_demonstrations(monkeypatch):
         assert not torch.equal(mine, others)
 
 
+@pytest.mark.integration
 def test_density_of_demonstrations_uses_weights(monkeypatch):
     """Three quarters of the rows have the first action; weights reduce it to a quarter."""
     monkeypatch.setattr(density, "STEPS", 300)

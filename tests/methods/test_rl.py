@@ -88,6 +88,7 @@ def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monk
     assert trainer.max_epochs == (limits["max_epochs"] or 1000)
 
 
+@pytest.mark.slow
 def test_env_steps_may_exceed_lightnings_default_epochs(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
@@ -108,6 +109,7 @@ def fitted(model, data, directory, **options):
     return trainer
 
 
+@pytest.mark.slow
 def test_reward_model_replaces_environment_reward(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
@@ -153,6 +155,7 @@ def test_start_initializes_policy_and_file_may_be_deleted(tmp_path):
     assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
 
 
+@pytest.mark.slow
 def test_multi_discrete_clone_can_be_fine_tuned(tmp_path):
     """Demonstrations are collected, a policy is cloned, and PPO improves the clone."""
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
@@ -282,8 +285,9 @@ def test_warm_up_is_skipped_for_fresh_policy(tmp_path, monkeypatch):
     assert moved == [False, False, True]
 
 
+@pytest.mark.grid(every=5)
 @pytest.mark.parametrize(
-    "method", ["ppo-continuous", "sac-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
+    "method", ["sac-continuous", "ppo-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
 )
 def test_bf16_run_updates_in_float32(method, tmp_path, monkeypatch):
     """Results are bit-identical to those without autocast."""

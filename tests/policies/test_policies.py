@@ -725,6 +725,7 @@ def test_actor_matches_act(space_name, name, deterministic):
     assert_actor_matches_act(policy, policy.actor(deterministic), deterministic)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_actor_matches_act_for_every_activation(activation, hidden_sizes):

@@ -352,6 +352,7 @@ class ChangingReward(RewardModel):
         return transitions.observation[..., 0] + self.value
 
 
+@pytest.mark.integration
 def test_replayed_rewards_come_from_current_reward_model():
     learner, model = sac("continuous"), ChangingReward()
     learner.optimizers()
@@ -367,6 +368,7 @@ def test_replayed_rewards_come_from_current_reward_model():
     assert set(model.asked) == {(16,)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("modeled", [False, True])
 def test_demonstrations_fill_half_of_each_minibatch(kind, modeled):

@@ -78,7 +78,7 @@ def assert_exact(envs, num_envs, episodes, seed):
 
 
 @pytest.mark.parametrize("kind", HERE)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(num_envs=st.integers(1, 6), episodes=st.integers(1, 25), seed=st.integers(0, 2**31 - 10))
 def test_transitions_match_plain_loop(environments, kind, num_envs, episodes, seed):
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
@@ -263,6 +263,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", SEEDED)
 def test_same_seed_gives_same_rollouts(case):
     env_id, backend, actor = SEEDED[case]
@@ -398,6 +399,7 @@ def test_envpool_cartpole(envpool, num_envs, episodes, seed):
     assert not torch.equal(record.observation[starts][0], record.observation[starts][-1]) or episodes == 1
 
 
+@pytest.mark.integration
 def test_envpool_cartpole_is_cut_at_500_steps(envpool):
     envs = make("CartPole-v1", 3, 0, "envpool")
     balance = np.array([0.1, 0.3, 1.0, 0.5], dtype=np.float32)
@@ -578,6 +580,7 @@ def test_explorer_keeps_draws_and_plays_clipped_actions():
     assert torch.equal(drawn.clamp(low, high), played)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_envpool_rounds_hold_whole_episodes(envpool, env_id):
     envs = make(env_id, 3, 0, "envpool")

@@ -61,6 +61,7 @@ def act(o): return np.random.randint(0, 2, len(o))
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [DemonstrationDataModule, ImitationDataModule])
 def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkeypatch, capsys):
     """The return of random actions on CartPole is known: 22.2."""
@@ -242,6 +243,7 @@ def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     assert given.expert_return == 3.0
 
 
+@pytest.mark.integration
 def test_own_reference_wins_over_checkpoint_of_other_task(capsys):
     state = ready(expert="scripted", num_trajectories=2).state_dict()
     own = ready(cart_pole([1.0] * 7))

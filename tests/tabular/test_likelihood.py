@@ -160,6 +160,7 @@ def test_unavailable_actions_are_never_taken(entropy, ends):
         assert (gradient[never] == 0).all()
 
 
+@pytest.mark.integration
 def test_random_actions_are_uniform_over_available():
     mdp = world(True, False)
     at = TabularMDP(random_transitions(), np.eye(STATES)[1], reward=np.arange(STATES), available=AVAILABLE)

@@ -265,6 +265,7 @@ def test_causal_likelihood_matches_action_likelihood(planning):
     assert float(likelihood(mdp, reward.values, "state_action", chosen, planning)) == pytest.approx(total / 2, rel=1e-9)
 
 
+@pytest.mark.integration
 def test_causal_gradient_matches_expected_likelihood():
     """Over all trajectories of an expert, weighted by probability; by finite differences of Σ γᵗ log π_t."""
     mdp, planning = world(False), Planning(3, 0.9)

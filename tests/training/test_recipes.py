@@ -60,6 +60,7 @@ def test_score_and_time_come_from_the_comment():
     assert f": {found.time} a run on 2 cores" in comment
 
 
+@pytest.mark.integration
 def test_list_can_be_limited_to_a_method(capsys):
     main(["recipes", "gail"])
     lines = capsys.readouterr().out.splitlines()[1:]

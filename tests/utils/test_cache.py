@@ -75,6 +75,7 @@ def digest(expert: str) -> str:
     return key.unreadable or key.digest()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("spec", "files", "changed"),
     [
@@ -159,6 +160,7 @@ def test_changed_input_file_invalidates_entry(write_module, tmp_path, capsys):
     assert "cannot be used" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_key_distinguishes_settings_by_content():
     values = [1, 1.5, "a", None, (1, 2), [1, 2], {"a": 1}, np.zeros(2000), np.eye(50)[:40].ravel(), torch.zeros(2000)]
     digests = [Key(value=value).digest() for value in values]

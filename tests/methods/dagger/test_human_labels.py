@@ -406,6 +406,7 @@ def test_frame_number_matches_state(tmp_path, kind, amount, mode):
         np.testing.assert_array_equal(pixels, observation)
 
 
+@pytest.mark.integration
 def test_cartpole_frames_are_recorded(tmp_path):
     pytest.importorskip("pygame", reason="CartPole draws with pygame")
     assert can_render("CartPole-v1", {})
