@@ -174,6 +174,7 @@ def test_faulty_hugging_face_dataset_is_refused(hugging_face, fault):
     assert source in str(caught.value)
 
 
+@pytest.mark.integration
 def test_missing_hugging_face_dataset_is_refused(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
     with pytest.raises(DemonstrationError, match=f"hf:{tmp_path}: cannot be read as a Hugging Face dataset"):

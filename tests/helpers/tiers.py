@@ -24,7 +24,7 @@ import pytest
 import torch
 
 MARKED = ("integration", "slow")
-FIXTURES = {name: "integration" for name in ("trained", "run_directory", "uninterrupted", "one_process")} | {
+FIXTURES = dict.fromkeys(("trained", "run_directory", "uninterrupted", "one_process"), "integration") | {
     "study": "slow"
 }
 """Tiers of the tests that use fixtures of these names, which train."""

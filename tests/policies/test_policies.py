@@ -533,7 +533,7 @@ bounds = st.tuples(
 
 
 @pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     limits=st.lists(bounds, min_size=1, max_size=3),
     dtype=st.sampled_from([np.float32, np.float64]),

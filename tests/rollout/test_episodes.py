@@ -512,6 +512,7 @@ def test_nan_observation_is_reported_before_the_explorer_acts():
         list(rounds(envs, explorer, drawn, 12, 1, seed=0))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", HERE)
 def test_rounds_match_plain_loop(environments, kind):
     """The valid rows of each environment are the beginning of its known record."""
