@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
-from lit_imitation.optim.descent import Descent, flatten_parameters
+from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
+from lit_imitation.optim.vector import flatten_parameters
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner

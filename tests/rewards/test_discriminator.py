@@ -147,7 +147,7 @@ def test_gradients_agree_with_finite_differences(arguments):
     given = [x.double() if x.is_floating_point() else x for x in columns()]
     descent = Descent(model, model.parameters(), 0.01)
     eager, _ = descent.gradient(*given)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *given)
+    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *given)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 400):
         values = []
