@@ -18,8 +18,8 @@ from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, Discriminator, DiscriminatorFactory, RewardModel
-from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rewards.losses import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.utils.distributed import rank, world_size

@@ -122,8 +122,6 @@ class Descent:
         """`[parameters]`: 1 for the parameters of `module`, a part of the whole, and 0 for the others."""
         return self.layout.mask(module)
 
-    # Learning rate and moments
-
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the coming steps."""
         self.optimizer.param_groups[0]["lr"] = rate
@@ -139,8 +137,6 @@ class Descent:
             return None
         number, found = self.layout.position(parameter), moments_of(self.optimizer, self.vector)
         return self.layout.views(found.first)[number], self.layout.views(found.second)[number]
-
-    # Moving average of the weights, and resumption
 
     def swap_average(self) -> None:
         """Exchange the weights and their moving average, if there is one."""
