@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ def compile_for(device: torch.device, function: Callable[..., Any]) -> Callable[
     # The C++ wrapper around the kernels saves a fifth on a CPU.
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device.type == "cpu" else None
     # Recompilations are counted per function; without isolation two `Descent`s would share the count.
-    return torch.compile(function, dynamic=False, isolate_recompiles=True, options=options)
+    compile_ = partial(torch.compile, dynamic=False, isolate_recompiles=True, options=options)
+    compiled: Callable[..., Any] = compile_(function)
+    return compiled
 
 
 class LossGradient:

@@ -43,7 +43,8 @@ def gradient_penalty(
     """
     between = torch.lerp(learner, expert, place[:, None])
     slope = torch.func.grad(lambda x: score(x).sum())(between)[:, :columns]
-    return ((slope.square().sum(-1) + 1e-12).sqrt() - 1.0).square().mean()
+    norm: Tensor = (slope.square().sum(-1) + 1e-12).sqrt()
+    return (norm - 1.0).square().mean()
 
 
 def discriminator_statistics(expert: Tensor, learner: Tensor, entropy: Tensor, penalty: Tensor) -> Tensor:

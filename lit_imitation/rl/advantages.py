@@ -56,8 +56,8 @@ def standardize_advantages(advantage: Tensor, weight: Tensor) -> Tensor:
     # Sums, so that the rounds of all processes count as one.
     sums = torch.stack([weight.sum(), (weight * advantage).sum(), (weight * advantage.square()).sum()])
     count, first, second = all_reduce(sums.double())
-    mean = first / count
-    std = (second / count - mean.square()).clamp(min=0.0).sqrt()
+    mean: Tensor = first / count
+    std: Tensor = (second / count - mean.square()).clamp(min=0.0).sqrt()
     return (advantage - mean.to(advantage.dtype)) / (std.to(advantage.dtype) + 1e-8)
 
 
