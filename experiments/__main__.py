@@ -22,6 +22,7 @@ SPEED = {
     "rl_scaling": "PPO on two processes against one",
     "adversarial": "GAIL and AIRL against the imitation library",
     "maxent_irl": "maximum-entropy IRL against the imitation library, and up to a million states",
+    "commits": "starting up, and a round of PPO, GAIL, AIRL and SAC, against an earlier commit",
 }
 
 
@@ -92,7 +93,7 @@ def speed(arguments: Sequence[str]) -> None:
 
     from importlib import import_module
 
-    if options.name in ("rl", "adversarial", "maxent_irl") and hasattr(os, "sched_setaffinity"):
+    if options.name in ("rl", "adversarial", "maxent_irl", "commits") and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, before torch starts its threads
     module = import_module(f"experiments.speed.{options.name}")
     sys.argv = [f"python -m experiments speed {options.name}", *arguments[1:]]

@@ -363,19 +363,21 @@ def shares(runs: Sequence[dict[str, float]], parts: Sequence[str]) -> list[str]:
 
 
 def speed() -> str:
-    bc, dagger = results("bc"), results("dagger")
-    rows = [
-        [
-            "a gradient step of `fit`, 2×256 at batch 64, logging and progress bar on",
-            "bare torch loop, fused Adam",
-            f"{bc['ours_over_bare']['median']:.2f} × its time",
-        ],
-        [
-            "the same",
-            f"`imitation` {bc['imitation_versions']['imitation']}, including the value network that it carries along",
-            f"{bc['imitation_over_ours']['median']:.1f} × as fast",
-        ],
-    ]
+    dagger, rows = results("dagger"), []
+    for size, bc in results("bc")["sizes"].items():
+        rows += [
+            [
+                f"a gradient step of `configs/bc/lunar_lander.yaml`, {size} at batch 64",
+                "bare torch loop, fused Adam",
+                f"{bc['ours_over_bare']['median']:.2f} × its time",
+            ],
+            [
+                "the same",
+                f"`imitation` {bc['imitation_versions']['imitation']}, including the value network that it carries "
+                "along",
+                f"{bc['imitation_over_ours']['median']:.1f} × as fast",
+            ],
+        ]
     ways = {"stream": "step by step", "Episodes": "whole episodes", "collect": "whole episodes, recorded"}
     rows += [
         [

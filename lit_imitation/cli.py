@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         if command in TRAINER_COMMANDS:
-            from lit_imitation.training.lightning_cli import run
+            from lit_imitation.training.command import run
 
             run(command, rest)
         elif command == "recipes":
@@ -64,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             print(f"lit-imitation: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would raise again
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from suites import DATA, arguments
 from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.envs import make
-from lit_imitation.training.lightning_cli import MORE_HELP, _while_restoring
+from lit_imitation.training.command import MORE_HELP, _while_restoring
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ("return_mean", "return_std", "return_iqm", "return_ci95", "normalized_score", "normalized_score_ci95")
@@ -362,3 +363,13 @@ def test_only_optimizer_errors_are_blamed_on_checkpoint(fault):
         optimizer.step(closure if fault == "closure" else None)
     assert _while_restoring(failure.value, True) == (fault == "state")
     assert not _while_restoring(failure.value, False)
+
+
+def test_closed_pipe_ends_without_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "lit_imitation", "recipes"], stdout=writer, stderr=subprocess.PIPE, cwd=ROOT, text=True
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

@@ -49,7 +49,7 @@ from lit_imitation.data.rollout_module import RolloutDataModule
 from lit_imitation.envs import make
 from lit_imitation.experts import load_expert
 from lit_imitation.rollout import collect
-from lit_imitation.training import lightning_cli
+from lit_imitation.training.lightning_cli import CLI
 
 RECIPE = ROOT / "configs" / "gail" / "hopper.yaml"
 SHIPPED = ROOT / "lit_imitation" / "experts" / "shipped"
@@ -283,7 +283,7 @@ def reach(folder: Path, seeds: int) -> dict[str, Any]:
         config["trainer"] = {"accelerator": "cpu", "enable_checkpointing": False}
         points = Points()
 
-        class WithPoints(lightning_cli.CLI):
+        class WithPoints(CLI):
             def before_fit(self, points: Points = points) -> None:
                 self.trainer.callbacks.append(points)
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from lit_imitation.training import lightning_cli
+from lit_imitation.training.command import run
+from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.utils.files import atomic_write
 from lit_imitation.utils.versions import versions
 
@@ -52,22 +52,16 @@ def measured(contenders: Mapping[str, Callable[[], Any]], repeats: int, title: s
     return runs
 
 
-def run_fit(config: dict[str, Any], cli: type[lightning_cli.CLI]) -> None:
+def run_fit(config: dict[str, Any], cli: type[CLI]) -> None:
     """The command `fit` with this `CLI`, without output and in a temporary folder."""
-    given = lightning_cli.CLI
-    lightning_cli.CLI = cli  # type: ignore[misc]
-    directory = tempfile.mkdtemp()
-    try:
-        with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(nowhere),  # the progress bar is still drawn
-            contextlib.redirect_stderr(nowhere),
-        ):
-            config["trainer"]["default_root_dir"] = directory
-            lightning_cli.run("fit", ["--config", yaml.safe_dump(config)])
-    finally:
-        lightning_cli.CLI = given  # type: ignore[misc]
-        shutil.rmtree(directory, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),  # the progress bar is still drawn
+        contextlib.redirect_stderr(nowhere),
+    ):
+        config["trainer"]["default_root_dir"] = directory
+        run("fit", ["--config", yaml.safe_dump(config)], cli)
 
 
 def save(name: str, result: dict[str, Any]) -> Path:

@@ -43,7 +43,7 @@ from lit_imitation.envs import make
 from lit_imitation.experts import scripted
 from lit_imitation.methods.dagger.callback import DAggerCallback
 from lit_imitation.rollout import collect
-from lit_imitation.training import lightning_cli
+from lit_imitation.training.lightning_cli import CLI
 
 ENV_ID, THEIR_ENV_ID = "LunarLander-v3", "LunarLander-v2"
 """Version 3 fixed the wind, which is off in both; the Gymnasium that `imitation` needs has only version 2."""
@@ -55,7 +55,7 @@ BACKENDS = ["envpool", "sync"] if importlib.util.find_spec("envpool") else ["syn
 """The first is the one that `auto` selects; `imitation` steps the same Python environments as `sync`."""
 
 
-class TimedFit(lightning_cli.CLI):
+class TimedFit(CLI):
     """The command `fit` without the final test, and the time of its phases."""
 
     outcome: dict[str, Any]

@@ -25,7 +25,7 @@ from experiments.markdown import table
 from experiments.speed.common import ROOT, machine, measured, ratios, run_fit, save
 from lit_imitation import make
 from lit_imitation.data import rollout_module
-from lit_imitation.training import lightning_cli
+from lit_imitation.training.lightning_cli import CLI
 
 RECIPE = ROOT / "configs" / "ppo" / "hopper.yaml"
 PPO = {"num_envs": 8, "steps_per_round": 256}
@@ -78,7 +78,7 @@ def fit(config: dict[str, Any], warmup: int) -> dict[str, float]:
             spent["rollout"].append(time.perf_counter() - start)
             yield one
 
-    class Timed(lightning_cli.CLI):
+    class Timed(CLI):
         def before_fit(self) -> None:
             self.trainer.callbacks.append(clock)
             learner: Any = self.model

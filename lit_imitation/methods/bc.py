@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_imitation.data.demonstration_module import DemonstrationDataModule
-from lit_imitation.errors import ConfigError
+from lit_imitation.methods.argument_checks import check_finite, check_not_negative, check_positive
+from lit_imitation.methods.data_checks import check_demonstration_data, check_entropy, check_held_out
 from lit_imitation.methods.method import Method
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
@@ -70,12 +68,9 @@ class BC(Method):
         optimization: Optimization | None = None,
         compile: bool = False,
     ) -> None:
-        if not 0.0 < learning_rate < math.inf:
-            raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
-        if not 0.0 <= l2_coefficient < math.inf:
-            raise ConfigError(f"model.l2_coefficient is {l2_coefficient}; it must be 0 or more")
-        if not math.isfinite(entropy_coefficient):
-            raise ConfigError(f"model.entropy_coefficient is {entropy_coefficient}; it must be finite")
+        check_positive(learning_rate=learning_rate)
+        check_not_negative(l2_coefficient=l2_coefficient)
+        check_finite(entropy_coefficient=entropy_coefficient)
         super().__init__(policy)
         self.learning_rate, self.compile_gradient = learning_rate, compile
         self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
@@ -104,24 +99,8 @@ class BC(Method):
     def setup(self, stage: str) -> None:
         """Build the policy, and standardize its inputs by the training split."""
         self.configure_model()
-        if stage != "fit":
-            return
-        if not isinstance(self.datamodule, DemonstrationDataModule):
-            raise ConfigError(f"BC learns from demonstrations; {type(self.datamodule).__name__} holds none")
-        demonstrations = self.datamodule.train
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if getattr(callback, "monitor", None) == "val/loss" and not len(self.datamodule.held_out):
-                raise ConfigError(
-                    f"{type(callback).__name__} watches val/loss, but no trajectory is held out of "
-                    f"{int(demonstrations.done.sum())} (data.val_fraction {self.datamodule.val_fraction}): hold out "
-                    "some, or let it watch val/return_mean (mode max), or leave it out with --trainer.callbacks null"
-                )
-        self.policy.fit_normalizer(demonstrations.observation, demonstrations.action)
-        if self.entropy_coefficient:
-            try:
-                self.policy.entropy(demonstrations.observation[:1].to(self.policy.device))
-            except TypeError as error:
-                raise ConfigError(
-                    f"model.entropy_coefficient is {self.entropy_coefficient}, but {error}: set it to 0, or choose a "
-                    "policy with a distribution"
-                ) from error
+        if stage == "fit":
+            data = check_demonstration_data(self.datamodule, type(self).__name__)
+            check_held_out(self.trainer, data)
+            self.policy.fit_normalizer(data.train.observation, data.train.action)
+            check_entropy(self.policy, data.train, self.entropy_coefficient)

@@ -234,8 +234,15 @@ def check_finite(method: Method, checkpoint: dict[str, Any]) -> None:
         if value.is_floating_point() and not value.isfinite().all():
             raise TrainingError(
                 f"{name} is no longer finite after step {method.global_step} (epoch {method.current_epoch}), so it is "
-                f"not saved\n{method.last_good()}"
+                f"not saved\n{last_good(method.trainer)}"
             )
+
+
+def last_good(trainer: Trainer) -> str:
+    """Where a run that stopped itself can be resumed."""
+    callback = trainer.checkpoint_callback
+    path = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    return f"last good checkpoint: {path or 'none yet'}; a lower learning rate often helps"
 
 
 # Resuming

@@ -1,4 +1,4 @@
-"""Diagnostics of adversarial training: warnings, and the distance between occupancies."""
+"""Diagnostics of adversarial training: figures of a round, warnings, and the distance between occupancies."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lit_imitation.methods.pairs import LogProb, Pairs
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
-from lit_imitation.rewards.features import Samples
+from lit_imitation.rewards import AdversarialReward
+from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rewards.losses import CLASSIFIER_STATISTICS, STATISTICS
+from lit_imitation.rollout import Round
 
-SATURATED, FLAT, PATIENCE = 0.995, 1e-3, 10
+SATURATED, FLAT, PATIENCE, OCCUPANCY = 0.995, 1e-3, 10, 512
 """Accuracy on expert and learner above which a discriminator counts as saturated; standard deviation of the rewards, in
-nats, below which they count as flat; rounds in a row before a warning."""
-HELD_OUT, OCCUPANCY = 4096, 512
-"""Most demonstrated pairs on which accuracy is measured in a round; most pairs on each side of a distance."""
+nats, below which they count as flat; rounds in a row before a warning; most pairs on each side of a distance."""
 WARNINGS = {
     "saturated": "the discriminator has told expert and learner apart without fail for {rounds} rounds, so its reward "
     "says little about which way to go; fewer model.discriminator_steps, a lower model.discriminator_learning_rate, a "
@@ -48,6 +50,52 @@ class Alarms:
             self.rounds[name] = self.rounds[name] + 1 if raised else 0
             if self.rounds[name] == PATIENCE:
                 rank_zero_warn(WARNINGS[name].format(rounds=PATIENCE))
+
+
+def name_statistics(means: Tensor, is_classifier: bool) -> dict[str, Tensor]:
+    """Figures of the discriminator's steps in a round by name.
+
+    Args:
+        means: Means `[1 + K + 1]` over the steps, as `Descent.step` returns them.
+        is_classifier: Whether the discriminator has an accuracy.
+    """
+    metrics = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
+    undefined = () if is_classifier else CLASSIFIER_STATISTICS
+    return {name: value for name, value in metrics.items() if name not in undefined}
+
+
+@torch.no_grad()
+def diagnose_round(
+    batch: Round,
+    discriminator: AdversarialReward,
+    pairs: Pairs,
+    log_prob: LogProb,
+    relabeled: bool,
+    action_features: ActionFeatures | None,
+) -> dict[str, Tensor]:
+    """Figures of a round that say whether the discriminator still teaches the learner something.
+
+    Args:
+        batch: The round.
+        discriminator: The reward.
+        pairs: Pairs of expert and learner.
+        log_prob: Log π(a | s) under the current policy.
+        relabeled: Whether the rewards of the round are the discriminator's.
+        action_features: Encoder of actions, to measure the distance of the occupancies as well.
+    """
+    reward = batch.rollout.reward if relabeled else discriminator.reward(batch.rollout)
+    reward = reward[batch.valid]
+    metrics = {"reward_mean": reward.mean(), "reward_std": reward.std()}
+    if pairs.held_out is not None and discriminator.is_classifier:
+        logit = discriminator.logit(pairs.held_out, log_prob(pairs.held_out.observation, pairs.held_out.action))
+        right = (logit > 0).float()
+        counts = torch.ones_like(right) if pairs.held_out_weight is None else pairs.held_out_weight
+        metrics["discriminator_accuracy_held_out"] = (right * counts).sum() / counts.sum()
+    if action_features is not None:
+        learner = Samples.from_transitions(batch.rollout[batch.valid])
+        encode = discriminator.features.encoder, action_features
+        metrics |= occupancy_distances(pairs.expert, pairs.expert_weight, learner, *encode)
+    return metrics
 
 
 def occupancy_distances(

@@ -10,19 +10,19 @@ from gymnasium import Space
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_imitation.errors import ConfigError
-from lit_imitation.methods.diagnostics import HELD_OUT, Alarms, occupancy_distances
+from lit_imitation.methods.argument_checks import check_at_least, check_discounts
+from lit_imitation.methods.diagnostics import Alarms, diagnose_round, name_statistics
+from lit_imitation.methods.pairs import Pairs, with_log_prob
 from lit_imitation.methods.rounds import RoundMethod
+from lit_imitation.methods.steps import set_round_rate
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.rewards import AdversarialReward, Discriminator, DiscriminatorFactory, RewardModel
-from lit_imitation.rewards.features import ActionFeatures, Samples
-from lit_imitation.rewards.losses import CLASSIFIER_STATISTICS, STATISTICS
+from lit_imitation.rewards.features import ActionFeatures
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
-from lit_imitation.utils.distributed import rank, world_size
 from lit_imitation.utils.precision import without_autocast
 
 
@@ -49,6 +49,7 @@ class GAIL(RoundMethod):
     needs_demonstrations = True
     learns_reward = True
     finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
+    alarms: Alarms
 
     def __init__(
         self,
@@ -63,21 +64,12 @@ class GAIL(RoundMethod):
         discriminator_optimization: Optimization | None = None,
     ) -> None:
         super().__init__(learner, policy, start)
-        for name, value, least in (
-            ("discriminator_steps", discriminator_steps, 1),
-            ("discriminator_batch_size", discriminator_batch_size, 1),
-            ("replay_rounds", replay_rounds, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"model.{name} is {value}; it must be at least {least}")
+        check_at_least(1, discriminator_steps=discriminator_steps, discriminator_batch_size=discriminator_batch_size)
+        check_at_least(0, replay_rounds=replay_rounds)
         self._discriminator_factory, self.discriminator_learning_rate = discriminator, discriminator_learning_rate
         self.discriminator_steps, self.discriminator_batch_size = discriminator_steps, discriminator_batch_size
-        self.replay_rounds = replay_rounds
         self.discriminator_optimization = discriminator_optimization or Optimization()
-        self.negatives: list[Samples] = []
-        """The learner's pairs of each round, the current one last."""
-        self.held_out: Samples | None = None
-        self.alarms = Alarms()
+        self.pairs, self.alarms = Pairs(replay_rounds), Alarms()
 
     @property
     def discriminator(self) -> AdversarialReward:
@@ -98,41 +90,17 @@ class GAIL(RoundMethod):
 
     def update_discriminator(self, batch: Round) -> dict[str, Tensor]:
         """Take `discriminator_steps` steps, each on as many pairs of the expert as of the learner."""
-        current = Samples.from_transitions(batch.rollout[batch.valid], absorbing=self.discriminator.absorbing)
-        self.negatives = [*self.negatives, current][-1 - self.replay_rounds :]
-        count, size = self.discriminator_steps, self.discriminator_batch_size
-        expert = self._draw(self.expert, count * size, self.expert_weight)
-        learner = self._draw(Samples.concatenate(self.negatives), count * size)
-        columns = [
-            torch.cat([column.view(count, size, *column.shape[1:]) for column in both], 1)
-            for both in zip(expert, learner, strict=True)
-        ]
-        # Where on the line between an expert and a learner pair a gradient penalty is taken.
-        place = torch.rand(count, size * world_size(), device=self.device)[:, rank() :: world_size()]
-        self.schedule_rate(self.discriminator_descent)
-        means = self.discriminator_descent.steps(*columns, place).mean(0)
-        metrics = dict(zip(("discriminator_loss", *STATISTICS, "discriminator_grad_norm"), means, strict=True))
-        if not self.discriminator.is_classifier:
-            for name in CLASSIFIER_STATISTICS:
-                del metrics[name]
-        return metrics
+        self.pairs.add_round(batch, self.discriminator.absorbing)
+        columns = self.pairs.draw(self.discriminator_steps, self.discriminator_batch_size, self._log_prob)
+        set_round_rate(self.discriminator_descent, self.progress)
+        means = self.discriminator_descent.steps(*columns).mean(0)
+        return name_statistics(means, self.discriminator.is_classifier)
 
     def relabel_rewards(self, batch: Round) -> Round:
         """Pay the round by the discriminator, by default r = −log(1 − D)."""
         if self.discriminator.needs_log_prob and not self.learner.replays:
-            rollout = batch.rollout.clone(recurse=False)
-            log_prob = self._log_prob(rollout.observation.flatten(0, 1), rollout.action.flatten(0, 1))
-            rollout.log_prob = log_prob.view_as(rollout.reward)
-            batch = batch._replace(rollout=rollout)
+            batch = with_log_prob(batch, self._log_prob)
         return super().relabel_rewards(batch)
-
-    def _draw(self, samples: Samples, count: int, weight: Tensor | None = None) -> list[Tensor]:
-        """The fields of `count` rows, drawn with replacement and by weight, and log π(a | s) of each."""
-        index = samples.sample_indices(count, weight)
-        rows = samples.rows(index)
-        if len(samples.absorbing) < count:  # the policy is the same for all draws, so once per row is enough
-            return [*rows, self._log_prob(samples.observation, samples.action)[index]]
-        return [*rows, self._log_prob(rows.observation, rows.action)]
 
     @torch.no_grad()
     def _log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
@@ -141,22 +109,12 @@ class GAIL(RoundMethod):
             return torch.zeros(len(observation), device=self.device)
         return self.policy.executed_log_prob(self.policy.head(observation), action)
 
-    @torch.no_grad()
     def diagnose(self, batch: Round) -> dict[str, Tensor]:
         """Rewards, accuracy on held-out demonstrations, and once an epoch the distance of the occupancies."""
-        reward = self.discriminator.reward(batch.rollout) if self.learner.replays else batch.rollout.reward
-        reward = reward[batch.valid]
-        metrics = {"reward_mean": reward.mean(), "reward_std": reward.std()}
-        if self.held_out is not None and self.discriminator.is_classifier:
-            log_prob = self._log_prob(self.held_out.observation, self.held_out.action)
-            right = (self.discriminator.logit(self.held_out, log_prob) > 0).float()
-            counts = torch.ones_like(right) if self.held_out_weight is None else self.held_out_weight
-            metrics["discriminator_accuracy_held_out"] = (right * counts).sum() / counts.sum()
-        if self.trainer.is_last_batch:
-            encode = self.discriminator.features.encoder, self.action_features
-            learner = Samples.from_transitions(batch.rollout[batch.valid])
-            metrics |= occupancy_distances(self.expert, self.expert_weight, learner, *encode)
-        return metrics
+        distances = self.action_features if self.trainer.is_last_batch else None
+        return diagnose_round(
+            batch, self.discriminator, self.pairs, self._log_prob, not self.learner.replays, distances
+        )
 
     # Building
 
@@ -168,39 +126,23 @@ class GAIL(RoundMethod):
         """Build discriminator, learner and policy, with one discount."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-        if self.attached and self.discriminator.uses_gamma and self.learner.gamma != self.discriminator.gamma:
-            raise ConfigError(
-                f"model.learner discounts by gamma {self.learner.gamma}, model.discriminator by "
-                f"{self.discriminator.gamma}; set both to the same gamma"
-            )
+        if self.attached:
+            check_discounts(self.discriminator, self.learner)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The learner's, and the discriminator's Adam; take the expert's pairs from the demonstrations."""
         optimizers = super().configure_optimizers()
-        data, discriminator = self.demonstrations, self.discriminator
-        if self._past is None:
-            self.action_features.fit(data.train.action)
-        self.expert = Samples.from_transitions(data.train, absorbing=discriminator.absorbing)
-        self.expert_weight = data.train.weight
-        if self.expert_weight is not None and discriminator.absorbing:  # what follows an end counts as the end does
-            self.expert_weight = torch.cat([self.expert_weight, self.expert_weight[data.train.terminated]])
-        if discriminator.absorbing and data.terminated and not self.expert.absorbing.any():
-            raise ConfigError(
-                f"discriminator.absorbing: {data.terminated} of the demonstrated trajectories terminated, but "
-                "the end of none is among the transitions kept, and to end would count as what the expert never does: "
-                f"lower data.subsample ({data.subsample}), hold out fewer (data.val_fraction), or record "
-                "next_observations, without which last rows are left out"
-            )
-        self.held_out = Samples.from_transitions(data.held_out[:HELD_OUT]) if len(data.held_out) else None
-        self.held_out_weight = data.held_out.weight[:HELD_OUT] if data.held_out.weight is not None else None
-        if (mine := self.resumed()) is not None:
-            self.negatives = [Samples(*(column.to(self.device) for column in one)) for one in mine]
+        self.pairs.take_demonstrations(self.demonstrations, self.discriminator.absorbing)
+        if (earlier := self.resumed()) is None:
+            self.action_features.fit(self.demonstrations.train.action)
+        else:
+            self.pairs.load_state(earlier, self.device)
         self.discriminator_descent = Descent(
-            discriminator,
-            [parameter for parameter in discriminator.parameters() if parameter.requires_grad],
+            self.discriminator,
+            [parameter for parameter in self.discriminator.parameters() if parameter.requires_grad],
             self.discriminator_learning_rate,
             optimization=self.discriminator_optimization,
-            traced=is_traceable(discriminator),
+            traced=is_traceable(self.discriminator),
             compiled=self.learner.compile_gradient,
         )
         return [*optimizers, self.discriminator_descent.optimizer]
@@ -211,18 +153,6 @@ class GAIL(RoundMethod):
         own = [self.discriminator_descent] if hasattr(self, "discriminator_descent") else []
         return [*super().descents, *own]
 
-    # Checkpoints
-
     def past(self) -> list[Any]:
         """Pairs of the earlier rounds."""
-        return [list(one) for one in self.negatives[-self.replay_rounds :]] if self.replay_rounds else []
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the rounds for which there has been cause for each warning."""
-        checkpoint["alarms"] = dict(self.alarms.rounds)
-        super().on_save_checkpoint(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them."""
-        super().on_load_checkpoint(checkpoint)
-        self.alarms.rounds = dict(checkpoint["alarms"])
+        return self.pairs.state()

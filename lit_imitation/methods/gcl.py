@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from gymnasium import Space
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lit_imitation.envs import episode_limit
-from lit_imitation.errors import ConfigError, TrainingError
+from lit_imitation.errors import TrainingError
+from lit_imitation.methods.argument_checks import check_at_least
+from lit_imitation.methods.data_checks import check_whole_trajectories
 from lit_imitation.methods.density import fit_density
 from lit_imitation.methods.rounds import RoundMethod
+from lit_imitation.methods.steps import set_round_rate
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import Policy, PolicyFactory
@@ -93,13 +95,8 @@ class GCL(RoundMethod):
         reward_optimization: Optimization | None = None,
     ) -> None:
         super().__init__(learner, policy, start)
-        for name, value, least in (
-            ("reward_steps", reward_steps, 0),
-            ("reward_batch_size", reward_batch_size, 2),
-            ("replay_rounds", replay_rounds, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"model.{name} is {value}; it must be at least {least}")
+        check_at_least(0, reward_steps=reward_steps, replay_rounds=replay_rounds)
+        check_at_least(2, reward_batch_size=reward_batch_size)
         self._reward_factory, self.reward_learning_rate = reward, reward_learning_rate
         self.reward_steps, self.reward_batch_size, self.replay_rounds = reward_steps, reward_batch_size, replay_rounds
         self.reward_optimization = reward_optimization or Optimization()
@@ -166,7 +163,7 @@ class GCL(RoundMethod):
             weighed = Paths.concatenate([expert.rows(fused), samples.rows(drawn)])
             return [*expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])]
 
-        self.schedule_rate(self.reward_descent)
+        set_round_rate(self.reward_descent, self.progress)
         for _ in range(self.reward_steps):
             minibatches = [draw() for _ in range(self.reward_optimization.accumulate_batches)]
             sums += self.reward_descent.step_on(minibatches)
@@ -221,27 +218,8 @@ class GCL(RoundMethod):
     def setup(self, stage: str) -> None:
         """Check that the demonstrations are whole trajectories, and that rounds are long enough."""
         super().setup(stage)
-        if stage != "fit":
-            return
-        data = self.demonstrations
-        if data.subsample > 1:
-            raise ConfigError(
-                f"GCL weighs whole trajectories; data.subsample {data.subsample} leaves holes in them: set it to 1"
-            )
-        lengths = data.train.episode_lengths()
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest > data.steps_per_round:
-            raise ConfigError(
-                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
-                f"{data.steps_per_round}, but the shortest demonstration takes {shortest} steps: set it to a multiple "
-                "of that"
-            )
-        if longest > data.steps_per_round:
-            rank_zero_warn(
-                f"GCL learns from episodes that begin and end in a round; data.steps_per_round is "
-                f"{data.steps_per_round}, and the longest demonstration takes {longest} steps: episodes of that length "
-                f"are never among the samples. Set it to a multiple of {longest}"
-            )
+        if stage == "fit":
+            check_whole_trajectories(self.demonstrations)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The learner's, and the reward's Adam; take the trajectories from the demonstrations."""

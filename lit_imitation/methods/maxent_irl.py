@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from copy import deepcopy
 from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
+from lightning import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_imitation.data.tabular_module import EvaluationWorld, TabularDataModule
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.checkpoints import spaces_of
+from lit_imitation.methods.argument_checks import check_not_negative, check_positive
+from lit_imitation.methods.checkpoints import last_good, spaces_of
 from lit_imitation.methods.method import Method
-from lit_imitation.methods.recovery import (
-    BASELINES,
-    RewardRecovery,
-    baseline_likelihoods,
-    mean_log_likelihood,
-    select_likelihoods,
-    warn_if_worse_than_uniform,
-    warn_of_small_weights,
-)
-from lit_imitation.methods.worlds import ExpertVisits, WorldCache, check_shared_features, count_visits, split_by_world
+from lit_imitation.methods.recovery import RewardRecovery, baseline_likelihoods, warn_of_small_weights
+from lit_imitation.methods.recovery_evaluation import RecoveryEvaluated
+from lit_imitation.methods.worlds import ExpertVisits, check_shared_features, count_visits, split_by_world
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.rewards.tabular import LinearReward, TabularReward, TabularRewardFactory
-from lit_imitation.rollout import Actor, Episode
 from lit_imitation.rollout.reference import Reference
-from lit_imitation.tabular.mdp import TabularMDP
-from lit_imitation.tabular.planning import Entropy, Planning, first_policy, log_partition
-from lit_imitation.transitions import Transitions
+from lit_imitation.tabular.planning import Entropy, Planning, log_partition
 from lit_imitation.utils.descriptions import Describable, decode, describe
 from lit_imitation.utils.distributed import all_reduce, world_size
 
 StepWeights = Literal["equal", "discounted"]
-
-MIN_LOG_PROBABILITY = -100.0
-"""Lower bound of the log-probabilities in the policy's table, which must be finite."""
 
 
 class MaxEntLoss(nn.Module):
@@ -56,7 +42,7 @@ class MaxEntLoss(nn.Module):
         return self.evaluate(numbers)
 
 
-class MaxEntIRL(Method):
+class MaxEntIRL(RecoveryEvaluated, Method):
     """Maximize the log-likelihood per step of demonstrated trajectories s_0, a_0, …, s_n, which have M steps in total.
 
     With `entropy: causal` (2010) it is the likelihood of the actions,
@@ -104,7 +90,6 @@ class MaxEntIRL(Method):
         optimization: Clipping, weight decay, schedule and averaging of weights.
     """
 
-    reward: TabularReward
     shown = ("expected_value_difference", "return_mean")
     precisions = ("32-true", "64-true")
 
@@ -123,11 +108,8 @@ class MaxEntIRL(Method):
     ) -> None:
         if step_weights not in get_args(StepWeights):
             raise ConfigError(f"model.step_weights is {step_weights!r}; choose equal or discounted")
-        if not 0.0 < learning_rate < math.inf:
-            raise ConfigError(f"model.learning_rate is {learning_rate}; it must be positive")
-        for name, value in (("l2_coefficient", l2_coefficient), ("gap_tolerance", gap_tolerance)):
-            if not 0.0 <= value < math.inf:
-                raise ConfigError(f"model.{name} is {value}; it must be 0 or more")
+        check_positive(learning_rate=learning_rate)
+        check_not_negative(l2_coefficient=l2_coefficient, gap_tolerance=gap_tolerance)
         if entropy == "none":
             raise ConfigError("model.entropy none gives no likelihood; choose causal or trajectory")
         super().__init__(partial(CategoricalPolicy, hidden_sizes=()))
@@ -136,14 +118,7 @@ class MaxEntIRL(Method):
         self.learning_rate, self.l2_coefficient, self.gap_tolerance = learning_rate, l2_coefficient, gap_tolerance
         self.discounted = step_weights == "discounted" and entropy == "causal"  # with `trajectory`, γ is 1
         self._reward_factory: TabularRewardFactory = reward or LinearReward
-        self.fitted: dict[str, float] = {}
-        """Log-likelihood and gap of the features' expectations in the last step."""
-        self.likelihoods: dict[str, float] = {}
-        """Log-likelihoods per step of the baselines and on held-out trajectories."""
-        self.recovery: dict[str, float] = {}
-        """Figures of the recovered reward in the last validation or test."""
         self.recovery_metrics = RewardRecovery(self.planning)
-        self._copies = WorldCache()
 
     def training_step(self, block: Tensor, batch_idx: int) -> None:
         """Take a gradient step of L(θ) on each row of `block: [K, B]`, indices of trajectories (or several rows)."""
@@ -154,13 +129,7 @@ class MaxEntIRL(Method):
             if self.gap_tolerance and float(steps[-1][1]) <= self.gap_tolerance:
                 self.trainer.should_stop = True
                 break
-        name = "discounted_log_likelihood" if self.discounted else "log_likelihood"
-        figures = dict(zip((name, "feature_gap"), torch.stack(steps, 1), strict=True))
-        self.fitted = {name: float(values[-1]) for name, values in figures.items()}
-        for baseline in BASELINES:
-            if baseline in self.likelihoods:
-                figures[baseline] = figures[name].new_full((len(steps),), self.likelihoods[baseline])
-        self.log_steps({f"train/{name}": values for name, values in figures.items()}, self.trainer.should_stop)
+        self.log_fit(*torch.stack(steps, 1))
 
     def loss(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """−L(θ) `[]` on the trajectories with these indices `[B]`, and statistics `[1 + features]`.
@@ -176,7 +145,7 @@ class MaxEntIRL(Method):
         for number, chosen in split_by_world(self.demonstrations, numbers):
             mdp = self.on_device(self.worlds.worlds[number])
             table = self.reward.table(mdp)
-            self._check_finite(table.values, "reward")
+            _check_finite(table.values, "reward", self.trainer)
             expert = self._expert_visits.get(number)
             if expert is None or not whole:
                 per_step = self.planning.entropy == "causal" and not self.discounted
@@ -187,35 +156,14 @@ class MaxEntIRL(Method):
             loss = loss + partition - (expert.visits * table.values).sum()
             difference = expert.state_visits - learner.sum(1)
             gap = gap + (difference if mdp.features is None else difference @ mdp.features)
-        self._check_finite(loss, "loss")
+        _check_finite(loss, "loss", self.trainer)
         statistics = torch.cat([-loss.detach()[None], gap])
         if self.l2_coefficient:
             squares = torch.stack([parameter.square().sum() for parameter in self.reward.parameters()])
             loss = loss + 0.5 * self.l2_coefficient * squares.sum()
         return loss, statistics
 
-    def _check_finite(self, values: Tensor, what: str) -> None:
-        """Raise before values that are not finite reach the weights."""
-        if bad := int((~values.isfinite()).sum()):
-            raise TrainingError(
-                f"the {what} has diverged at step {self.global_step} (epoch {self.current_epoch}): {bad} of "
-                f"{values.numel()} values are not finite; model.l2_coefficient above 0 keeps it bounded\n"
-                f"{self.last_good()}"
-            )
-
     # Building
-
-    @property
-    def worlds(self) -> TabularDataModule:
-        """DataModule of the running Trainer."""
-        data = self.datamodule
-        if not isinstance(data, TabularDataModule):
-            raise ConfigError(f"MaxEntIRL needs known transitions: use TabularDataModule, not {type(data).__name__}")
-        return data
-
-    def on_device(self, mdp: TabularMDP) -> TabularMDP:
-        """The world on the module's device, in the precision of its parameters."""
-        return self._copies.get(mdp, self.device, next(self.reward.parameters()).dtype)
 
     def configure_model(self) -> None:
         """Build reward and policy once the world is known."""
@@ -263,73 +211,6 @@ class MaxEntIRL(Method):
         )
         return [self.descent.optimizer]
 
-    # Evaluation
-
-    def actor(self, deterministic: bool = True) -> Actor:
-        """The policy as an actor for evaluation, in float32 at any precision of planning."""
-        return deepcopy(self.policy).float().actor(deterministic)
-
-    @torch.no_grad()
-    def update_policy(self) -> None:
-        """Set the policy's table to π of the first world under the current reward."""
-        mdp = self.on_device(self.worlds.worlds[0])
-        policy = first_policy(mdp, self.reward.table(mdp), self.planning)
-        table: Any = self.policy.network.layers[0]  # type: ignore[index]
-        table.weight.copy_(policy.T.log().clamp(min=MIN_LOG_PROBABILITY))
-        table.bias.zero_()
-
-    def measure_likelihoods(self) -> None:
-        """Measure the log-likelihoods under the current reward that the training step does not compute."""
-        groups = {"held_out_": self.held_out} | ({"": self.demonstrations} if self.discounted else {})
-        for prefix, group in groups.items():
-            if f"{prefix}uniform_log_likelihood" in self.likelihoods:
-                worlds = [self.on_device(mdp) for mdp in self.worlds.worlds]
-                likelihood = mean_log_likelihood(worlds, group, self.reward, self.planning)
-                self.likelihoods[f"{prefix}log_likelihood"] = likelihood
-
-    def on_train_epoch_end(self) -> None:
-        """Update the policy, so that a checkpoint holds that of its reward."""
-        self.update_policy()
-
-    def on_train_end(self) -> None:
-        """Warn if the reward explains the demonstrations worse than a uniform policy does."""
-        self.measure_likelihoods()
-        warn_if_worse_than_uniform(self.summary_figures())
-
-    def on_validation_epoch_start(self) -> None:
-        """Start an evaluation with the policy of the current reward."""
-        super().on_validation_epoch_start()
-        self.update_policy()
-        if self.trainer.state.fn == "fit" and not self.trainer.testing:
-            self.measure_likelihoods()
-        self.recovery_metrics.reset()
-
-    on_test_epoch_start = on_validation_epoch_start
-
-    def validation_step(
-        self, batch: Transitions | Episode | EvaluationWorld, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Compare the recovered reward with that of a world; other batches as in every method."""
-        if not isinstance(batch, EvaluationWorld):
-            super().validation_step(batch, batch_idx, dataloader_idx)
-            return
-        mdp = self.on_device(batch.mdp)
-        self.recovery_metrics.update(mdp, self.reward.table(mdp), batch.fresh)
-
-    def more_figures(self, prefix: str) -> dict[str, Tensor]:
-        """Figures of the recovered reward, and likelihoods of held-out trajectories."""
-        if figures := self.recovery_metrics.compute():
-            self.recovery = {name: float(value) for name, value in figures.items()}
-        if prefix == "val":
-            if self.discounted:
-                self.log_figures("train", select_likelihoods(self.likelihoods, ""))
-            figures |= select_likelihoods(self.likelihoods, "held_out_")
-        return figures
-
-    def summary_figures(self) -> dict[str, float]:
-        """Entries of `summary.json`."""
-        return self.fitted | self.likelihoods | self.recovery
-
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -347,3 +228,13 @@ class MaxEntIRL(Method):
         self.policy.requires_grad_(False)
         arguments = decode(checkpoint["reward"]["arguments"])
         self.reward = self._reward_factory(*spaces_of(checkpoint), arguments["num_features"], arguments["grid"])
+
+
+def _check_finite(values: Tensor, what: str, trainer: Trainer) -> None:
+    """Raise before values that are not finite reach the weights."""
+    if bad := int((~values.isfinite()).sum()):
+        raise TrainingError(
+            f"the {what} has diverged at step {trainer.global_step} (epoch {trainer.current_epoch}): {bad} of "
+            f"{values.numel()} values are not finite; model.l2_coefficient above 0 keeps it bounded\n"
+            f"{last_good(trainer)}"
+        )

@@ -1,17 +1,15 @@
-"""`Resumable`: checkpoints of a method, and the start and end of its runs."""
+"""`Resumable`: checkpoints of a method, from which it is rebuilt and resumed exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning import LightningModule
 
 from lit_imitation.methods import checkpoints
-from lit_imitation.methods.signals import StopSignal, is_attached
-from lit_imitation.methods.trainer_options import check_trainer, lower_log_interval
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.utils.descriptions import Describable
@@ -29,16 +27,10 @@ else:
 class Resumable(Base):
     """Mixin of a module that is rebuilt from its checkpoints and goes on exactly where it was cut."""
 
-    saves_between_blocks: ClassVar[bool] = True
-    """Whether a checkpoint after any block is exact; that of a round is exact at the end of an epoch only."""
-    precisions: ClassVar[tuple[str, ...]] = ("32-true", "bf16-mixed")
-    """Values of `trainer.precision` that the method can compute in."""
-    optimization_option: ClassVar[str] = "model.optimization"
-    """Where the settings of the optimizer are given."""
     policy: Policy
     descent: Descent
     arguments: dict[str, Any]
-    count_gradient_steps: Callable[[], int]
+    evaluation: dict[str, float]
     _policy_factory: PolicyFactory
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,31 +39,16 @@ class Resumable(Base):
         """Environment steps that training has taken, without demonstrations and evaluation."""
         self.gradient_steps = 0
         """Optimizer steps behind the policy."""
-        self.evaluation: dict[str, float] = {}
-        """Figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
-        self.signals = StopSignal(self, self.saves_between_blocks)
         self.memory = checkpoints.Memory()
-
-    @property
-    def attached(self) -> bool:
-        """Whether a Trainer runs the method; without one a checkpoint is being loaded."""
-        return is_attached(self)
 
     @property
     def descents(self) -> Sequence[Descent]:
         """Everything that takes gradient steps, in the order of `configure_optimizers`."""
         return [self.descent] if hasattr(self, "descent") else []
 
-    def configure_callbacks(self) -> list[Any]:
-        """Refuse options of the Trainer that the method cannot honor, before anything is computed."""
-        check_trainer(
-            self.trainer,
-            type(self).__name__,
-            self.optimization_option,
-            self.precisions,
-            self.saves_between_blocks,
-        )
-        return []
+    def count_gradient_steps(self) -> int:
+        """Optimizer steps behind the policy by now."""
+        return self.trainer.global_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state for exact resumption, and the description for using the policy alone.
@@ -140,61 +117,16 @@ class Resumable(Base):
         loaded: Self = checkpoints.load_method(cls, Resumable, checkpoint_path, map_location, strict, trust, arguments)
         return loaded
 
-    # Start and end of a run
-
     def on_fit_start(self) -> None:
         """Put the run's optimizer settings in place of the checkpoint's."""
         checkpoints.settle_settings(self)
 
     def on_train_start(self) -> None:
         """Put random streams and position where the checkpoint left them."""
-        self.signals.listen()  # Lightning has set its own handler after `on_fit_start`
-        lower_log_interval(self.trainer)
+        super().on_train_start()
         checkpoints.align_progress(self.trainer)
         for descent in self.descents:
             descent.resume()
         if self.memory.random_states is not None:
             set_states(self.memory.random_states)
             self.memory.random_states = None
-
-    def on_train_epoch_start(self) -> None:
-        """Stop here if SIGTERM came during the last validation."""
-        self.signals.stop_between_epochs()
-
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Stop here if SIGTERM came during the block."""
-        if self.saves_between_blocks:
-            self.signals.stop_between_blocks()
-
-    def on_validation_start(self) -> None:
-        """Listen to SIGTERM, and evaluate the moving average of the weights if there is one."""
-        self.signals.listen()
-        self._swap_averages()
-
-    def on_validation_end(self) -> None:
-        """Go on with the last weights."""
-        self._swap_averages()
-
-    def on_fit_end(self) -> None:
-        """Keep the moving average of the weights, if there is one."""
-        for descent in self.descents:
-            descent.swap_average()
-
-    def on_test_start(self) -> None:
-        """Listen to SIGTERM."""
-        self.signals.listen()
-
-    on_predict_start = on_test_start
-
-    def _swap_averages(self) -> None:
-        if self.trainer.state.fn == "fit" and not self.trainer.testing:
-            for descent in self.descents:
-                descent.swap_average()
-
-    def teardown(self, stage: str) -> None:
-        """Stop listening."""
-        self.signals.forget()
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Leave batches where they are: the DataModule puts them where they are needed."""
-        return batch

@@ -7,6 +7,7 @@ from typing import Any
 from gymnasium import Space
 
 from lit_imitation.errors import ConfigError
+from lit_imitation.methods.data_checks import check_made_for
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.policies import PolicyFactory
 from lit_imitation.rewards import AdversarialReward, LearnedReward, RewardModel, load_reward
@@ -59,7 +60,7 @@ class RL(RoundMethod):
         if hasattr(self, "policy") or not self.attached:
             return
         if isinstance(self.reward, LearnedReward):
-            self.check_spaces(f"model.reward: {self.reward.source}; it", self.reward.spaces)
+            check_made_for(f"model.reward: {self.reward.source}; it", self.reward.spaces, self.datamodule)
         super().configure_model()
         learned = self.reward.model if isinstance(self.reward, LearnedReward) else None
         if not hasattr(self, "learner") or not isinstance(learned, AdversarialReward) or not learned.absorbing:

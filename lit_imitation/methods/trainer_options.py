@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
 
 from lit_imitation.errors import ConfigError
 
@@ -76,3 +77,17 @@ def lower_log_interval(trainer: Trainer) -> None:
     steps = min(getattr(loader, "minibatches", trainer.num_training_batches) * epochs, limit)
     if 1 <= steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
         trainer.log_every_n_steps = int(steps)  # type: ignore[attr-defined]
+
+
+def log_every_round(trainer: Trainer) -> None:
+    """Log every round unless nothing is logged: a step of Lightning's is a round."""
+    if trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+
+
+def announce_compilation() -> None:
+    """Say why the first round takes longer where gradients are compiled."""
+    rank_zero_info(
+        "compiling the gradients: the first round usually takes 20 to 60 seconds longer, during which the "
+        "progress stays at 0 (--model.learner.compile false turns this off)"
+    )

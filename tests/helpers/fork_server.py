@@ -14,9 +14,7 @@ import torch.distributed as dist
 
 _context = multiprocessing.get_context("forkserver")
 # Packages that are not installed are skipped.
-_context.set_forkserver_preload(
-    ["lit_imitation.training.lightning_cli", "lit_imitation.methods", "scipy.stats", "envpool"]
-)
+_context.set_forkserver_preload(["lit_imitation.training.command", "lit_imitation.methods", "scipy.stats", "envpool"])
 
 
 def _run(arguments: list[str], output: Path, environment: dict[str, str]) -> None:

@@ -51,7 +51,7 @@ def test_batch_is_half_expert_and_half_learner(watched, tmp_path):
     seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=0")
     module = modules[0]
-    expert = {tuple(row) for row in module.expert.observation.tolist()}
+    expert = {tuple(row) for row in module.pairs.expert.observation.tolist()}
     for observation, action, *_, log_prob, place in seen:
         assert observation.shape[:2] == action.shape[:2] == (3, 64)
         assert place.shape == (3, 32)
@@ -65,14 +65,14 @@ def test_batch_is_half_expert_and_half_learner(watched, tmp_path):
 def test_replay_rounds_reuse_past_rounds(watched, tmp_path):
     seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=2", "--data.rounds_per_epoch=5")
-    rounds = modules[0].negatives
+    rounds = modules[0].pairs.learner
     assert len(rounds) == 3
     assert [len(one.absorbing) for one in rounds] == [24 * 3] * 3  # steps × environments
     shown = {tuple(row) for batch in seen[-1][0] for row in batch[32:].tolist()}  # in the last round
     assert all(shown & {tuple(row) for row in one.observation.tolist()} for one in rounds)
     alone = tmp_path / "alone"
     run("gail-continuous", alone, "--model.replay_rounds=0", "--data.rounds_per_epoch=5")
-    assert len(modules[-1].negatives) == 1
+    assert len(modules[-1].pairs.learner) == 1
 
 
 @pytest.mark.parametrize("batch_size", [4, 512])
@@ -338,7 +338,7 @@ def test_demonstrations_are_sampled_by_weight(watched, tmp_path):
     drawn = [owner[tuple(row)] for row in seen[0][0][:, :4096].flatten(0, 1).tolist()]
     np.testing.assert_allclose(np.bincount(drawn, minlength=8) / len(drawn), expected, atol=0.02)
     assert 3 not in drawn
-    assert len(modules[0].expert_weight) == len(modules[0].expert.absorbing)
+    assert len(modules[0].pairs.expert_weight) == len(modules[0].pairs.expert.absorbing)
 
 
 def test_weighted_occupancy_equals_repeated_rows(watched, tmp_path, monkeypatch):
@@ -346,7 +346,7 @@ def test_weighted_occupancy_equals_repeated_rows(watched, tmp_path, monkeypatch)
     run("gail-discrete", tmp_path)
     monkeypatch.setattr(diagnostics, "OCCUPANCY", 64)
     encode = modules[0].discriminator.features.encoder, modules[0].action_features
-    samples = modules[0].expert.rows(torch.arange(100))
+    samples = modules[0].pairs.expert.rows(torch.arange(100))
     often = torch.randint(0, 4, (100,), generator=torch.Generator().manual_seed(0))
     repeated = samples.rows(torch.arange(100).repeat_interleave(often))
     expected = diagnostics.occupancy(repeated, None, *encode)
@@ -364,9 +364,9 @@ def test_return_temperature_weights_demonstrations(watched, tmp_path):
     module = modules[0]
     returns = data.episode_returns()
     expected = torch.exp(returns / (0.25 * returns.std()))[data.episode_index()]
-    found = module.expert_weight[: len(expected)].double()
+    found = module.pairs.expert_weight[: len(expected)].double()
     torch.testing.assert_close(found / found.sum(), expected / expected.sum(), rtol=1e-4, atol=1e-9)
-    assert len(module.expert_weight) == len(module.expert.absorbing)
+    assert len(module.pairs.expert_weight) == len(module.pairs.expert.absorbing)
     drawn = [tuple(row) for row in seen[0][0][:, :32].flatten(0, 1).tolist()]
     best = {tuple(row) for row in data.observation[data.episode_index() == int(returns.argmax())].tolist()}
     assert np.mean([row in best for row in drawn]) > 0.5

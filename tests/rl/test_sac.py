@@ -302,7 +302,7 @@ def test_gaussian_policy_is_improved_without_squashing():
     assert second < middle[1] - 0.5
     inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
     values = [
-        learner.critic_descent.module(
+        learner.critic_descent.loss.module(
             torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
         )[1]
         for a in (inside, outside)
@@ -434,7 +434,7 @@ def test_compiled_update_equals_eager_update(kind):
 
 
 def test_constant_temperature_stays():
-    assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
+    assert {CriticLoss, PolicyLoss} == {type(d.loss.module) for d in _descents(sac("discrete"))}
     learner = sac("continuous", learn_temperature=False)
     learner.optimizers()
     learner.update(round_of("continuous"), 0.0)
