@@ -17,18 +17,20 @@ from torch.optim import Optimizer
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
-from lit_imitation.optim.descent import Descent, flatten_parameters
+from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
+from lit_imitation.optim.vector import flatten_parameters
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RunningMoments, update_statistics
+from lit_imitation.rl.normalization import RunningMoments, copy_statistics, update_statistics
 from lit_imitation.rl.replay import Replay, ReplayBatch
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_at_least, check_between, check_positive, check_weights
 from lit_imitation.utils.sampling import rank_generator, sample_rows
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
@@ -242,27 +244,13 @@ class SAC(Learner[Round]):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("learning_starts", learning_starts, 0),
-            ("random_steps", random_steps or 0, 0),
-            ("warmup_steps", warmup_steps, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"learner.{name} is {value}; it must be at least {least}")
-        if not 0.0 <= kl_coefficient < math.inf:
-            raise ConfigError(f"learner.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
-        for name, rate in (("gamma", gamma), ("tau", tau)):
-            if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"learner.{name} is {rate}; it must lie in [0, 1]")
-        for name, positive in (
-            ("learning_rate", learning_rate),
-            ("updates_per_step", updates_per_step),
-            ("temperature", temperature),
-            ("max_grad_norm", max_grad_norm),
-        ):
-            if not positive > 0.0:
-                raise ConfigError(f"learner.{name} is {positive}; it must be above 0")
+        check_at_least("learner", 1, batch_size=batch_size)
+        check_at_least("learner", 0, learning_starts=learning_starts, random_steps=random_steps)
+        check_at_least("learner", 0, warmup_steps=warmup_steps)
+        check_weights("learner", kl_coefficient=kl_coefficient)
+        check_between("learner", 0.0, 1.0, gamma=gamma, tau=tau)
+        check_positive("learner", learning_rate=learning_rate, updates_per_step=updates_per_step)
+        check_positive("learner", temperature=temperature, max_grad_norm=max_grad_norm)
         given = policy is not None and not policy.fresh
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
@@ -305,9 +293,7 @@ class SAC(Learner[Round]):
         update = standardize is not None and normalize_observations and not fitted
         self.moments = RunningMoments(policy.encoder.out_features) if update else None
         if fitted and standardize is not None:  # the policy was trained with these; updates would change the policy
-            for copy in (self.critic.encoder.standardize, self.target.encoder.standardize):
-                assert copy is not None
-                copy.load_state_dict(standardize.state_dict())
+            copy_statistics(policy.encoder, self.critic.encoder, self.target.encoder)
 
     @property
     def acts_at_random(self) -> bool:

@@ -22,7 +22,7 @@ import lit_imitation
 from lit_imitation import BC, DemonstrationDataModule
 from lit_imitation.data import blocks
 from lit_imitation.errors import ConfigError
-from lit_imitation.optim import descent
+from lit_imitation.optim import gradients
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.transitions import Transitions
 
@@ -305,10 +305,10 @@ def test_package_overrides_no_private_method_of_lightning():
 @pytest.mark.parametrize("length", [1, 64])
 def test_traced_run_resumes_exactly_and_matches_eager_run(length, tmp_path, monkeypatch):
     eager = fit(tmp_path)
-    monkeypatch.setattr(descent, "TRACE_AFTER", 4)
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 4)
     monkeypatch.setattr(blocks, "LONGEST", length)
     whole = fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")])
-    assert whole.descent._traced._traces
+    assert whole.descent.loss.traced._traces
     torch.testing.assert_close(whole.descent.vector, eager.descent.vector, rtol=1e-4, atol=1e-5)
     for step in (7, 14):
         assert_same(fit(tmp_path, resume=tmp_path / f"step={step}.ckpt"), whole)

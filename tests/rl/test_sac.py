@@ -148,17 +148,18 @@ def test_gradients_match_finite_differences(kind, which):
         "policy": (learner.policy_descent, (x, noise)),
     }[which]
     gradient, _ = descent.gradient(*columns)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *columns)
+    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *columns)
     torch.testing.assert_close(gradient, functional)
     # The temperature is a constant in the policy's term, so finite differences of that term do not give its gradient.
-    alpha = sum(descent.sizes[: descent.names.index("temperature.log_alpha")]) if which == "policy" else -1
+    layout = descent.layout
+    alpha = sum(layout.sizes[: layout.names.index("temperature.log_alpha")]) if which == "policy" else -1
     for i in range(0, len(gradient), 3):
         if i == alpha:
             continue
         values = []
         for sign in (1, -1):
             descent.vector.data[i] += sign * 1e-6
-            loss = descent.module(*columns)
+            loss = descent.loss.module(*columns)
             # The entropy is a constant in the temperature's term, so only the policy's term is differenced.
             values.append(float(loss[1][0] if which == "policy" else loss[0]))
             descent.vector.data[i] -= sign * 1e-6
@@ -170,7 +171,8 @@ def test_temperature_gradient_is_entropy_minus_target(kind):
     learner = with_different_targets(sac(kind, target_entropy=0.25))
     x, *_, noise = batch(learner)
     gradient, statistics = learner.policy_descent.gradient(x, noise)
-    at = sum(learner.policy_descent.sizes[: learner.policy_descent.names.index("temperature.log_alpha")])
+    layout = learner.policy_descent.layout
+    at = sum(layout.sizes[: layout.names.index("temperature.log_alpha")])
     if kind == "discrete":  # exact, not sampled
         entropy = torch.distributions.Categorical(logits=learner.policy.head(x)).entropy().mean()
     else:
@@ -303,7 +305,7 @@ def test_gaussian_policy_is_improved_without_squashing():
     assert second < middle[1] - 0.5
     inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
     values = [
-        learner.critic_descent.module(
+        learner.critic_descent.loss.module(
             torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
         )[1]
         for a in (inside, outside)
@@ -438,7 +440,7 @@ def test_compiled_update_equals_eager_update(kind):
 
 
 def test_constant_temperature_stays():
-    assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
+    assert {CriticLoss, PolicyLoss} == {type(d.loss.module) for d in _descents(sac("discrete"))}
     learner = sac("continuous", learn_temperature=False)
     learner.optimizers()
     learner.update(round_of("continuous"), 0.0)
