@@ -92,7 +92,7 @@ class GAIL(RoundMethod):
         """Take `discriminator_steps` steps, each on as many pairs of the expert as of the learner."""
         self.pairs.add_round(batch, self.discriminator.absorbing)
         columns = self.pairs.draw(self.discriminator_steps, self.discriminator_batch_size, self._log_prob)
-        set_round_rate(self.discriminator_descent, self.progress)
+        set_round_rate(self.discriminator_descent, self)
         means = self.discriminator_descent.steps(*columns).mean(0)
         return name_statistics(means, self.discriminator.is_classifier)
 

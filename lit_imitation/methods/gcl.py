@@ -163,7 +163,7 @@ class GCL(RoundMethod):
             weighed = Paths.concatenate([expert.rows(fused), samples.rows(drawn)])
             return [*expert.rows(mine), *weighed, torch.cat([log_q[fused], log_q[demonstrated + drawn]])]
 
-        set_round_rate(self.reward_descent, self.progress)
+        set_round_rate(self.reward_descent, self)
         for _ in range(self.reward_steps):
             minibatches = [draw() for _ in range(self.reward_optimization.accumulate_batches)]
             sums += self.reward_descent.step_on(minibatches)

@@ -18,7 +18,7 @@ from lit_imitation.methods.method import Method
 from lit_imitation.methods.round_checkpoints import RoundCheckpoints
 from lit_imitation.methods.round_totals import RoundTotals
 from lit_imitation.methods.starting_policy import StartingPolicy
-from lit_imitation.methods.steps import count_steps, total_rounds
+from lit_imitation.methods.steps import count_steps, round_progress
 from lit_imitation.methods.trainer_options import announce_compilation, log_every_round
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import Policy, PolicyFactory
@@ -108,12 +108,7 @@ class RoundMethod(RoundCheckpoints, Method):
             )
         if self.learner.demonstrations is not demonstrations:
             self.learner.demonstrations = demonstrations
-        return self.learner.update(batch, self.progress)
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that is over, in [0, 1); 0 for a run without an end."""
-        return self.trainer.global_step / total_rounds(self.trainer)
+        return self.learner.update(batch, round_progress(self.trainer))
 
     def log_round(self, batch: Round, metrics: dict[str, Tensor]) -> None:
         """Log the round, and count its steps over all processes.

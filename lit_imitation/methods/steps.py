@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from lit_imitation.errors import TrainingError
@@ -28,10 +28,11 @@ def total_steps(trainer: Trainer, accumulate_batches: int) -> int:
     return min((limit for limit in limits if limit > 0), default=0)
 
 
-def total_rounds(trainer: Trainer) -> float:
-    """Rounds of the whole training; infinite if it has no end."""
+def round_progress(trainer: Trainer) -> float:
+    """Completed share of a training in rounds, in [0, 1); 0 if it has no end."""
     by_epochs = len(trainer.train_dataloader) * (trainer.max_epochs or -1)  # type: ignore[arg-type]
-    return min((limit for limit in (by_epochs, trainer.max_steps) if limit > 0), default=math.inf)
+    rounds = min((limit for limit in (by_epochs, trainer.max_steps) if limit > 0), default=math.inf)
+    return trainer.global_step / rounds
 
 
 def block_rates(descent: Descent, trainer: Trainer, minibatches: int) -> list[float] | None:
@@ -44,15 +45,11 @@ def block_rates(descent: Descent, trainer: Trainer, minibatches: int) -> list[fl
     return [descent.learning_rate * optimization.rate(min(i / total, 1.0), i) for i in range(first, first + count)]
 
 
-def set_round_rate(descent: Descent, progress: float) -> None:
-    """Set the learning rate of the next round by the schedule.
-
-    Args:
-        descent: Optimizer of a reward or discriminator.
-        progress: Completed share of training, in [0, 1).
-    """
+def set_round_rate(descent: Descent, method: LightningModule) -> None:
+    """Set the learning rate of a reward or discriminator for the next round by its schedule."""
     if descent.optimization.varies:
-        descent.set_rate(descent.learning_rate * descent.optimization.rate(progress, descent.taken))
+        rate = descent.optimization.rate(round_progress(method.trainer), descent.taken)
+        descent.set_rate(descent.learning_rate * rate)
 
 
 def check_losses(losses: Tensor, columns: Mapping[str, Tensor], trainer: Trainer, accumulate_batches: int) -> None:
