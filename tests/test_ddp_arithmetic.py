@@ -41,7 +41,15 @@ def a_round(seed, discrete):
 def by_ppo():
     torch.manual_seed(0)
     batch = STEPS * ENVS // world_size()  # a whole round, so that the order does not matter
-    ppo = PPO(OBSERVATION, ARM, hidden_sizes=[8], epochs=3, batch_size=batch, learning_rate=0.01, max_grad_norm=0.1)
+    ppo = PPO(
+        OBSERVATION,
+        ARM,
+        hidden_sizes=[8],
+        epochs=3,
+        batch_size=batch,
+        learning_rate=0.01,
+        optimization=Optimization(0.0, 0.1),
+    )
     ppo.optimizers()
     logged = [ppo.update(a_round(seed, False), 0.0) for seed in range(3)]
     return dict(ppo.state_dict()) | {"grad_norm": logged[-1]["grad_norm"]}

@@ -126,6 +126,11 @@ class Descent:
         """Set the learning rate of the coming steps."""
         self.optimizer.param_groups[0]["lr"] = rate
 
+    def rates(self, progress: float, first: int, minibatches: int) -> list[float]:
+        """Learning rates of the steps on some minibatches, from step number `first` on, at this share of a training."""
+        count = -(-minibatches // self.optimization.accumulate_batches)
+        return [self.learning_rate * self.optimization.rate(progress, first + i) for i in range(count)]
+
     def forget_moments(self) -> None:
         """Start Adam anew, for parameters or inputs that have changed."""
         self.optimizer.state = defaultdict(dict)

@@ -45,7 +45,6 @@ class PPO(ActorCritic):
         action_space: Action space, Box, Discrete or MultiDiscrete.
         policy: Policy to start from; by default a fresh Gaussian or categorical one with orthogonal initialization.
         learning_rate: Step size of Adam.
-        anneal: Decrease the learning rate linearly to 0 over the training.
         gamma: Discount γ.
         gae_lambda: Decay λ of the generalized advantages.
         clip_range: Clip range ε of the probability ratio.
@@ -54,8 +53,9 @@ class PPO(ActorCritic):
         batch_size: Transitions per gradient step on each process.
         entropy_coefficient: Weight c_H of the entropy bonus.
         value_coefficient: Weight c_V of the value loss.
-        max_grad_norm: Largest norm of the gradient of all parameters together.
         target_kl: Skip the remaining epochs of a round once KL(π_old ‖ π_θ) exceeds 1.5 times this; `None` never does.
+        optimization: Clipping, schedule of the learning rate, accumulation, weight decay and averaging of weights; by
+            default clips at 0.5 and lets the rate fall linearly to 0 over the training.
         normalize_rewards: Divide rewards by the running standard deviation of the discounted return.
         networks: Further arguments, of `ActorCritic`: the networks, and starting from a policy that was trained before.
 
@@ -70,7 +70,6 @@ class PPO(ActorCritic):
         policy: Policy | None = None,
         *,
         learning_rate: float = 3e-4,
-        anneal: bool = True,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
         clip_range: float = 0.2,
@@ -79,8 +78,8 @@ class PPO(ActorCritic):
         batch_size: int = 64,
         entropy_coefficient: float = 0.0,
         value_coefficient: float = 0.5,
-        max_grad_norm: float = 0.5,
         target_kl: float | None = None,
+        optimization: Optimization = Optimization(max_grad_norm=0.5, schedule="linear"),  # noqa: B008 - frozen
         normalize_rewards: bool = True,
         **networks: Any,
     ) -> None:
@@ -89,12 +88,13 @@ class PPO(ActorCritic):
         check_between("learner", 0.0, 1.0, gamma=gamma, gae_lambda=gae_lambda)
         check_weights("learner", entropy_coefficient=entropy_coefficient, value_coefficient=value_coefficient)
         check_positive("learner", clip_range=clip_range, value_clip_range=value_clip_range)
-        check_positive("learner", max_grad_norm=max_grad_norm, target_kl=target_kl)
-        self.learning_rate, self.anneal, self.gamma, self.gae_lambda = learning_rate, anneal, gamma, gae_lambda
+        check_positive("learner", target_kl=target_kl)
+        self.learning_rate, self.optimization = learning_rate, optimization
+        self.gamma, self.gae_lambda = gamma, gae_lambda
         self.clip_range, self.value_clip_range = clip_range, value_clip_range
         self.epochs, self.batch_size = epochs, batch_size
         self.entropy_coefficient, self.value_coefficient = entropy_coefficient, value_coefficient
-        self.max_grad_norm, self.target_kl = max_grad_norm, target_kl
+        self.target_kl = target_kl
         self.reward_scale = RewardScale(gamma) if normalize_rewards else None
         self.eval()
 
@@ -106,7 +106,7 @@ class PPO(ActorCritic):
             [*self.policy.parameters(), *self.value.parameters()],
             self.learning_rate,
             eps=1e-5,
-            optimization=Optimization(max_grad_norm=self.max_grad_norm),
+            optimization=self.optimization,
             traced=is_traceable(self),
             compiled=self.compile_gradient,
         )
@@ -142,7 +142,6 @@ class PPO(ActorCritic):
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
         """Take several epochs of gradient steps on one round `[time, env]`."""
         columns, logged = self.prepare(experience)
-        self.descent.set_rate(self.learning_rate * (1.0 - progress if self.anneal else 1.0))
         mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
         if 0 < self.rounds == self.warmup_rounds:
             # Adam has seen only zero gradients for the policy. Without a restart, its first steps would be several
@@ -150,7 +149,9 @@ class PPO(ActorCritic):
             self.descent.forget_moments()
         sums, steps = torch.zeros(len(STATISTICS), device=columns[0].device), 0
         for _ in range(self.epochs):
-            statistics = self.descent.steps(*shuffle_minibatches(columns, self.batch_size), mask=mask)
+            minibatches = shuffle_minibatches(columns, self.batch_size)
+            rates = self.descent.rates(progress, self.gradient_steps + steps, len(minibatches[0]))
+            statistics = self.descent.steps(*minibatches, mask=mask, rates=rates)
             sums, steps = sums + statistics.sum(0), steps + len(statistics)
             if self.target_kl is not None:
                 kl = all_reduce(statistics[-1, STATISTICS.index("approx_kl")]) / world_size()

@@ -244,7 +244,7 @@ def rates(trainer):
 
 RATES = {
     "bc": (lambda rate: BC(learning_rate=rate), shown),
-    "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, anneal=False)), played),
+    "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, optimization=Optimization())), played),
     "ppo-annealed": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate)), played),
     "sac": (lambda rate: RL(partial(SAC, learning_starts=30, updates_per_step=0.1, learning_rate=rate)), played),
     "gail": (lambda rate: GAIL(learner=partial(PPO, epochs=1), discriminator_learning_rate=rate), both),
@@ -274,10 +274,12 @@ def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, 
 
 
 def test_annealing_set_off_on_resumption_ends(tmp_path):
-    make = lambda anneal: RL(partial(PPO, epochs=1, learning_rate=1e-3, anneal=anneal))  # noqa: E731
-    file = saved(make(True), played(), tmp_path / "c.ckpt")
+    make = lambda schedule: RL(  # noqa: E731
+        partial(PPO, epochs=1, learning_rate=1e-3, optimization=Optimization(schedule=schedule))
+    )
+    file = saved(make("linear"), played(), tmp_path / "c.ckpt")
     assert torch.load(file, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"] == 5e-4
-    assert rates(fit(make(False), played(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
+    assert rates(fit(make("constant"), played(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
 
 
 class Decayed(BC):

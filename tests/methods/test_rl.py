@@ -113,7 +113,11 @@ def fitted(model, data, directory, **options):
 def test_reward_model_replaces_environment_reward(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
-    more += ["--model.learner.learning_rate=3e-3", "--model.learner.anneal=false", "--model.learner.epochs=5"]
+    more += [
+        "--model.learner.learning_rate=3e-3",
+        "--model.learner.optimization.schedule=constant",
+        "--model.learner.epochs=5",
+    ]
     more += ["--model.learner.batch_size=64"]
     summary = run("ppo-discrete", tmp_path, *more)
     assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's reward was not replaced in place
@@ -222,7 +226,7 @@ def test_start_for_other_spaces_is_refused(tmp_path, capsys):
     [
         (
             ["--trainer.gradient_clip_val=1.0"],
-            "set model.learner.max_grad_norm 1.0 in place of",
+            "set model.learner.optimization.max_grad_norm 1.0 in place of",
         ),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),

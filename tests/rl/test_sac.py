@@ -22,6 +22,7 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.rl.sac import CriticLoss, PolicyLoss
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.transitions import Transitions
@@ -501,3 +502,17 @@ def test_fresh_policy_has_no_warm_up_or_divergence(fresh):
     assert learner.random_steps == (40 if fresh else 0)
     assert learner.warmup_steps == (0 if fresh else 31)
     assert (learner.start is None) == fresh
+
+
+def test_optimization_schedules_and_clips_both_optimizers():
+    learner = sac("continuous", optimization=Optimization(schedule="linear", max_grad_norm=1e-3))
+    optimizers = learner.optimizers()
+    learner.update(round_of("continuous"), 0.75)
+    assert [one.param_groups[0]["lr"] for one in optimizers] == [pytest.approx(0.25 * 3e-4)] * 2
+    for descent in learner.descents:
+        assert 0.5e-3 < descent.vector.grad.norm() <= 1e-3
+
+
+def test_sac_refuses_accumulation():
+    with pytest.raises(ConfigError, match="accumulate_batches is 2; SAC takes a step per minibatch"):
+        sac("discrete", optimization=Optimization(accumulate_batches=2))
