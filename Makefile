@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := dev,plot,box2d,mujoco,envpool,minari,sb3,hf
 
-.PHONY: setup run test test-slow test-floors reliability mutants lint bench tables figures clean
+.PHONY: setup run test-unit test test-slow test-floors reliability mutants lint bench tables figures clean
 
 # A change of pyproject.toml or constraints.txt makes the stamp outdated, and the next target installs again.
 .venv/.stamp: pyproject.toml constraints.txt
@@ -17,11 +17,17 @@ setup: .venv/.stamp  ## create the environment with the tested versions
 run: setup  ## clone the LunarLander pilot and print its score
 	$(BIN)/python train.py fit --config configs/bc/lunar_lander.yaml
 
-test: setup  ## run the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+# Three tiers by marker: a test without one is a unit test and may start no Trainer, process, or compiler.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-slow: setup  ## run the statistical tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+test-unit: setup  ## run the unit tests, in less than 30 seconds
+	$(PYTEST) -m "not slow and not integration"
+
+test: setup  ## run the unit tests and one integration test for each contract, in about two minutes
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## run grids, learning, and scores, which takes hours
+	$(PYTEST) -m slow
 
 test-floors:  ## run the fast tests with the oldest versions that pyproject.toml allows
 	$(PYTHON) -m venv .venv-floors

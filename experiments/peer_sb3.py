@@ -25,7 +25,7 @@ from lit_imitation.utils.files import atomic_write
 EPISODES = 100
 NAMES = {"epochs": "n_epochs", "entropy_coefficient": "ent_coef", "updates_per_step": "gradient_steps"}
 """Our names of hyper-parameters and theirs, where they differ."""
-OURS_ALONE = ("compile", "anneal", "normalize_observations", "normalize_rewards")
+OURS_ALONE = ("compile", "optimization", "normalize_observations", "normalize_rewards")
 
 
 def train(recipe: dict[str, Any], seed: int) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def train(recipe: dict[str, Any], seed: int) -> dict[str, Any]:
         envs = VecNormalize(envs, gamma=parameters["gamma"])
     if algorithm is PPO:
         parameters["n_steps"] = data["steps_per_round"]
-    if given.get("anneal", False):
+    schedule = given.get("optimization", {}).get("schedule", "linear" if algorithm is PPO else "constant")
+    if schedule == "linear":
         rate = parameters["learning_rate"]
         parameters["learning_rate"] = lambda remaining: rate * remaining
     model = algorithm("MlpPolicy", envs, seed=seed, device="cpu", **parameters)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import lightning.pytorch  # noqa: F401 - its log handler keeps the stream of the first import, which no test may close
 import pytest
 import torch
+from tiers import Tiers
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Tiers(), "tiers")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+import lightning.pytorch
 import numpy as np
 import pytest
 import yaml
@@ -17,6 +19,7 @@ from lit_imitation.cli import main
 from lit_imitation.data.demonstrations import Demonstrations, write_demonstrations
 from lit_imitation.envs import make
 from lit_imitation.rollout import collect, reference
+from lit_imitation.utils.arguments import constructor_signature
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "configs").glob("[!t]*/*.yaml"))
@@ -36,6 +39,39 @@ SIMULATED = {
 SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 
 
+SMOKE = {
+    "bc/cartpole", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation", "maxent_irl/frozen_lake",
+    "ppo/cartpole", "sac/pendulum",
+}  # fmt: skip
+"""Recipes, one of each method, that run in the fast tiers; the others are only read."""
+
+
+def name_of(recipe: Path) -> str:
+    return f"{recipe.parent.name}/{recipe.stem}"
+
+
+def test_every_method_has_a_smoke_test():
+    assert {name.partition("/")[0] for name in SMOKE} == {recipe.parent.name for recipe in RECIPES}
+    assert {name_of(recipe) for recipe in RECIPES} >= SMOKE
+
+
+def check_classes(given: object) -> None:
+    """Check that the classes in part of a recipe exist and take the arguments that it gives them."""
+    for value in given.values() if isinstance(given, dict) else given if isinstance(given, list) else ():
+        check_classes(value)
+    if isinstance(given, dict) and "class_path" in given:
+        module, _, name = given["class_path"].rpartition(".")
+        constructor_signature(getattr(import_module(module), name)).bind_partial(None, **given.get("init_args", {}))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+def test_recipe_names_classes_and_their_arguments(recipe):
+    config = yaml.safe_load(recipe.read_text())
+    assert {"model", "data", "trainer"} <= set(config)
+    check_classes(config)
+    inspect.signature(lightning.pytorch.Trainer).bind(**config["trainer"])
+
+
 def random_demonstrations(env_id: str, path: Path) -> None:
     envs = make(env_id, 2, seed=0)
     envs.action_space.seed(0)
@@ -44,7 +80,14 @@ def random_demonstrations(env_id: str, path: Path) -> None:
     write_demonstrations(path, Demonstrations(transitions, transitions.episode_returns(), {"env_id": env_id}))
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path, marks=pytest.mark.integration if name_of(path) in SMOKE else pytest.mark.slow)
+        for path in RECIPES
+    ],
+    ids=name_of,
+)
 def test_recipe_runs(recipe, tmp_path, monkeypatch):
     # Episodes of the larger tasks take almost a second each, and their number does not matter here.
     monkeypatch.setattr(reference, "EPISODES", 4)
@@ -67,7 +110,7 @@ def test_recipe_runs(recipe, tmp_path, monkeypatch):
     main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_recipe_comment_has_time_and_score(recipe):
     comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     assert "2 cores" in comment
@@ -80,19 +123,20 @@ def test_recipe_comment_has_time_and_score(recipe):
         assert re.search(rf"return {interval} .* behavioral cloning on as many: return {interval}", comment)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["ppo", "sac"])
 def test_omitted_options_are_defaults_of_the_learner(kind, capsys):
     """The learners' arguments share names but not defaults."""
-    for recipe in (path for path in RECIPES if path.parent.name == kind):
-        with pytest.raises(SystemExit):
-            main(["fit", f"--config={recipe}", "--print_config"])
-        found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["learner"]
-        said = yaml.safe_load(recipe.read_text())["model"]["init_args"]["learner"].get("init_args", {})
-        cls = {"ppo": PPO, "sac": SAC}[kind]
-        for name, parameter in inspect.signature(cls).parameters.items():
-            if parameter.kind is parameter.KEYWORD_ONLY and name not in said:
-                value, default = found["init_args"][name], parameter.default
-                assert (tuple(value) if isinstance(value, list) else value) == default, (recipe, name)
+    recipe = next(path for path in RECIPES if path.parent.name == kind)
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={recipe}", "--print_config"])
+    found = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["learner"]
+    said = yaml.safe_load(recipe.read_text())["model"]["init_args"]["learner"].get("init_args", {})
+    cls = {"ppo": PPO, "sac": SAC}[kind]
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in said:
+            value, default = found["init_args"][name], parameter.default
+            assert (tuple(value) if isinstance(value, list) else value) == default, (recipe, name)
 
 
 def test_every_world_has_a_recipe():
@@ -114,6 +158,7 @@ def test_dagger_recipes_include_scripted_tasks_and_planner():
     assert any(name.endswith("_planner") for name in recipes)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_overlay_adds_to_recipe(overlay, tmp_path, capsys):
     recipe = ROOT / "configs" / "bc" / "cartpole.yaml"

@@ -115,6 +115,7 @@ def test_two_processes_match_one(one_process, tmp_path):
         np.testing.assert_allclose(outcome(tmp_path)[1]["return_mean"], expected[1]["return_mean"], rtol=0.05)
 
 
+@pytest.mark.slow
 def test_two_nodes_under_torchrun(one_process, tmp_path):
     method, expected = one_process
     if method != LAUNCHED:
@@ -140,6 +141,7 @@ def test_two_nodes_under_torchrun(one_process, tmp_path):
     check_same((method, expected), tmp_path)
 
 
+@pytest.mark.slow
 def test_failing_expert_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu"]
     more += ["--trainer.callbacks.expert=unreliable:expert"]
@@ -152,6 +154,7 @@ def test_failing_expert_on_one_process_stops_both(tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.integration
 def test_failing_environment_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", "--data.env_id=unreliable:HalfBroken-v0"]
     command = [*arguments("ppo-discrete", tmp_path, *SHARED, *METHODS["ppo-discrete"].exact), *more]
@@ -189,8 +192,9 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in found if "lit_imitation" in Path(f"/proc/{child}/cmdline").read_text()]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-@pytest.mark.parametrize("method", ["bc-discrete", "ppo-discrete"])
+@pytest.mark.integration
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.parametrize("method", ["bc-discrete", pytest.param("ppo-discrete", marks=pytest.mark.slow)])
 def test_killed_rank_ends_the_other(method, victim, tmp_path):
     began = []
 
@@ -208,7 +212,8 @@ def test_killed_rank_ends_the_other(method, victim, tmp_path):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_killed_rank_ends_rank_launched_by_lightning(victim, tmp_path):
     process = launch([*arguments(LAUNCHED, tmp_path), *ENDLESS, *DDP])
     wait_for((tmp_path / "checkpoints" / "last.ckpt").exists)
@@ -222,8 +227,12 @@ def test_killed_rank_ends_rank_launched_by_lightning(victim, tmp_path):
     assert any(text in output for text in ("another process of the run ended", "terminated with code -9")), output
 
 
-@pytest.mark.parametrize("told", [0, 1])
-@pytest.mark.parametrize("round_", ["--model.learner.epochs=100000", "--data.steps_per_round=10000000"])
+@pytest.mark.integration
+@pytest.mark.parametrize("told", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "round_",
+    ["--model.learner.epochs=100000", pytest.param("--data.steps_per_round=10000000", marks=pytest.mark.slow)],
+)
 def test_sigterm_to_one_rank_ends_round_on_both(round_, told, tmp_path):
     began = []
 
@@ -244,7 +253,8 @@ def test_sigterm_to_one_rank_ends_round_on_both(round_, told, tmp_path):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("told", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
 def test_sigterm_to_one_rank_saves_the_batches_of_all(told, tmp_path):
     """The resumed run ends with the weights of an uninterrupted one."""
     command = [*arguments("bc-discrete", tmp_path / "run"), *SHARED, *METHODS["bc-discrete"].exact, *DDP, DUMP]

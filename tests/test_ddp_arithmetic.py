@@ -41,7 +41,15 @@ def a_round(seed, discrete):
 def by_ppo():
     torch.manual_seed(0)
     batch = STEPS * ENVS // world_size()  # a whole round, so that the order does not matter
-    ppo = PPO(OBSERVATION, ARM, hidden_sizes=[8], epochs=3, batch_size=batch, learning_rate=0.01, max_grad_norm=0.1)
+    ppo = PPO(
+        OBSERVATION,
+        ARM,
+        hidden_sizes=[8],
+        epochs=3,
+        batch_size=batch,
+        learning_rate=0.01,
+        optimization=Optimization(0.0, 0.1),
+    )
     ppo.optimizers()
     logged = [ppo.update(a_round(seed, False), 0.0) for seed in range(3)]
     return dict(ppo.state_dict()) | {"grad_norm": logged[-1]["grad_norm"]}
@@ -76,6 +84,7 @@ def by_discriminator():
     return dict(model.state_dict())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("learned", [by_ppo, by_sac, by_discriminator])
 def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
     alone = learned()
@@ -85,6 +94,7 @@ def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.integration
 def test_processes_draw_different_noise(tmp_path):
     """With one stream, all processes would use the same noise for different states."""
     first, second = run_ranks(noises, 2, tmp_path)

@@ -65,6 +65,7 @@ def trained(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.integration
 def test_make_targets_exist():
     shown = [line.split()[1] for block in blocks(README, "bash") for line in block.splitlines() if line[:5] == "make "]
     assert shown == ["run", "test"]
@@ -91,6 +92,8 @@ def test_collect_on_the_page_of_data_runs(trained, monkeypatch):
     assert (trained / "flights.npz").exists()
 
 
+@pytest.mark.grid(every=5)
+@pytest.mark.integration
 @pytest.mark.parametrize("command", FITS.values(), ids=FITS)
 def test_fit_options_on_pages_exist(command, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -133,6 +136,7 @@ def test_trained_policy_is_used_as_written(trained, page):
     assert names["policy"](names["observation"]) in (0, 1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", ["README.md", "docs/behavioral_cloning.md"])
 def test_training_in_python_works_as_written(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -150,6 +154,8 @@ def test_own_reward_is_a_reward_model():
     assert names["MyReward"]().reward(transitions).tolist() == [-3.0, -2.0]
 
 
+@pytest.mark.slow
+@pytest.mark.integration
 def test_learned_reward_is_loaded_as_written(tmp_path):
     main(arguments("airl-discrete", tmp_path / "run", "--trainer.max_epochs=1"))
     code = python_block("docs/adversarial.md", "load_reward").replace('"DIR"', f'"{tmp_path / "run"}"')
@@ -167,6 +173,7 @@ def test_cache_key_is_declared_as_written():
     assert names["expert"].cache_key() == "7"
 
 
+@pytest.mark.integration
 def test_own_world_in_ten_lines(tmp_path, monkeypatch):
     code = python_block("docs/maxent_irl.md", "TabularMDP")
     assert len([line for line in code.splitlines() if line and "import" not in line]) <= 10

@@ -39,14 +39,14 @@ def uninterrupted(request, tmp_path_factory):
     return request.param, outcome(directory)
 
 
-def check_resumption(method: str, expected: dict[str, object], tmp_path: Path) -> None:
-    """Kill a run twice, resume it, and compare it with one that was not interrupted.
+def check_resumption(method: str, expected: dict[str, object], tmp_path: Path, times: int = 2) -> None:
+    """Kill a run once or twice, resume it, and compare it with one that was not interrupted.
 
     One kill is SIGKILL, which leaves no time to save, the other is SIGTERM, in either order.
     """
     rng = random.Random(method)
     directory = tmp_path / "run"
-    kills = rng.sample([signal.SIGKILL, signal.SIGTERM], 2)
+    kills = rng.sample([signal.SIGKILL, signal.SIGTERM], 2)[:times]
     # Kills at counts of steps, not at times, and away from the end, so that they fall within the run on any machine.
     for number, kill in enumerate(kills):
         step = int(expected["last step"] * (number + rng.random()) / (len(kills) + 2))
@@ -65,11 +65,13 @@ def check_resumption(method: str, expected: dict[str, object], tmp_path: Path) -
         assert actual[key] == value, key
 
 
-def test_killed_and_resumed_run_is_bit_identical(uninterrupted, tmp_path):
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_and_resumed_run_is_bit_identical(uninterrupted, times, tmp_path):
     method, expected = uninterrupted
-    check_resumption(method, expected, tmp_path)
+    check_resumption(method, expected, tmp_path, times)
 
 
+@pytest.mark.integration
 def test_sigterm_saves_batches_of_unfinished_epoch(tmp_path):
     """Terminated within the first epoch, before Lightning's first checkpoint."""
     directory = tmp_path / "run"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_imitation.transitions import Transitions
@@ -33,6 +33,7 @@ def record(episodes, seed=0):
     return Transitions.from_numpy(arrays), np.split(reward, np.cumsum([length for length, _ in episodes])[:-1])
 
 
+@settings(max_examples=30, deadline=None)
 @given(episode_lists)
 def test_episodes_of_flat_record_match_list(episodes):
     transitions, rewards = record(episodes)
@@ -48,6 +49,7 @@ def test_episodes_of_flat_record_match_list(episodes):
     np.testing.assert_allclose(returns.numpy(), [x.astype(np.float64).sum() for x in rewards], rtol=1e-12, atol=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
 @given(episode_lists, st.data())
 def test_selected_episodes_are_whole_and_in_order(episodes, data):
     transitions, rewards = record(episodes)

@@ -12,8 +12,8 @@ from torch import Tensor
 from lit_imitation.methods.pairs import LogProb, Pairs
 from lit_imitation.metrics.occupancy import maximum_mean_discrepancy, sliced_wasserstein
 from lit_imitation.rewards import AdversarialReward
-from lit_imitation.rewards.discriminator import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rewards.features import ActionFeatures, Samples
+from lit_imitation.rewards.losses import CLASSIFIER_STATISTICS, STATISTICS
 from lit_imitation.rl import Learner
 from lit_imitation.rollout import Round
 

@@ -44,7 +44,7 @@ class RoundMethod(RoundCheckpoints, Method):
 
     shown = ("return_mean",)  # the held-out loss may rise as the policy improves
     saves_between_blocks = False
-    optimization_option = "model.learner"
+    optimization_option = "model.learner.optimization"
     needs_demonstrations: ClassVar[bool] = False
     """Whether it trains on demonstrations, which the DataModule then has to hold."""
     learns_reward: ClassVar[bool] = False

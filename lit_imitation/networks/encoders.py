@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.mlp import Standardize
+from lit_imitation.networks.one_hot import one_hot
 
 EncoderKind = Literal["auto", "image", "vector"]
 """Kind of encoder; `auto` chooses by the observation space."""
@@ -92,10 +92,7 @@ class OneHot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Indicators `[B, Σ n]` of observations `[B]` or `[B, *components]`."""
-        index = x.reshape(len(x), len(self.counts)).long() - self.start
-        if len(self.counts) == 1:
-            return F.one_hot(index[:, 0], self.counts[0]).float()
-        return torch.cat([F.one_hot(index[:, i], n) for i, n in enumerate(self.counts)], -1).float()
+        return one_hot(x.reshape(len(x), len(self.counts)).long() - self.start, self.counts)
 
 
 class BinaryEncoder(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_imitation.errors import ConfigError
+from lit_imitation.utils.ranges import check_at_least, check_positive
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,8 @@ class Optimization:
     def __post_init__(self) -> None:
         if not 0.0 <= self.weight_decay < math.inf:
             raise ConfigError(f"optimization.weight_decay is {self.weight_decay}; it must be 0 or more")
-        if self.max_grad_norm is not None and not self.max_grad_norm > 0.0:
-            raise ConfigError(f"optimization.max_grad_norm is {self.max_grad_norm}; it must be above 0")
-        if self.accumulate_batches < 1:
-            raise ConfigError(f"optimization.accumulate_batches is {self.accumulate_batches}; it must be at least 1")
+        check_positive("optimization", max_grad_norm=self.max_grad_norm)
+        check_at_least("optimization", 1, accumulate_batches=self.accumulate_batches)
         if self.schedule not in ("constant", "linear", "cosine"):
             raise ConfigError(f"optimization.schedule is {self.schedule!r}; choose constant, linear or cosine")
         if self.warmup_steps < 0:

@@ -10,13 +10,13 @@ import torch
 from gymnasium import Space
 from torch import Tensor
 
-from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.rewards.discriminator import AdversarialReward
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_weights
 
 
 class AIRLDiscriminator(AdversarialReward):
@@ -93,9 +93,8 @@ class AIRLDiscriminator(AdversarialReward):
             gamma=gamma,
             encoder=encoder,
         )
-        for name, value in (("reward_decay", reward_decay), ("entropy_weight", entropy_weight)):
-            if not 0.0 <= value < math.inf:
-                raise ConfigError(f"discriminator.{name} is {value}; it must be at least 0, and finite")
+        check_weights("discriminator", reward_decay=reward_decay, entropy_weight=entropy_weight)
+        self.uses_gamma = True  # it multiplies Φ(s′)
         self.reward_decay, self.entropy_weight = reward_decay, entropy_weight
         inputs, self.state_size = self.features.out_features, self.features.state_features
         self.inputs = inputs
@@ -152,8 +151,3 @@ class AIRLDiscriminator(AdversarialReward):
             after = self.reward_network(self.features(self.absorbing_state())).squeeze()
             reward = reward + flat.terminated * (self.gamma / (1.0 - self.gamma) * after)
         return reward.view(shape)
-
-    @property
-    def uses_gamma(self) -> bool:
-        """True: γ multiplies Φ(s′)."""
-        return True

@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
 from lit_imitation.networks.encoders import EncoderKind
-from lit_imitation.rewards.features import ActionFeatures, Features
+from lit_imitation.rewards.features import ActionFeatures, Features, Samples
 from lit_imitation.transitions import Inputs, Transitions
 from lit_imitation.utils.descriptions import Describable
+from lit_imitation.utils.spaces import example_element
 
 
 class RewardModel(Describable, nn.Module, ABC):
@@ -53,6 +55,16 @@ class LearnableReward(RewardModel):
         for module in self.modules():
             if isinstance(module, ActionFeatures):
                 module.fit(action)
+
+    def absorbing_state(self) -> Samples:
+        """One row for the absorbing state; the features mask its placeholders."""
+        device = next(self.parameters()).device
+        observation, action = (
+            torch.from_numpy(example_element(space)[None]).to(device)
+            for space in (self.observation_space, self.action_space)
+        )
+        yes = torch.ones(1, dtype=torch.bool, device=device)
+        return Samples(observation, action, observation, yes, yes)
 
     def recovered_reward(self, transitions: Transitions) -> Tensor:
         """Rewards `[*batch]` without policy-dependent terms; by default `reward`."""

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium import Space
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
+from lit_imitation.networks.one_hot import one_hot
 from lit_imitation.transitions import Inputs, Transitions
 from lit_imitation.utils.sampling import sample_rank_rows
 from lit_imitation.utils.spaces import float32_bounds
@@ -127,9 +127,7 @@ class ActionFeatures(nn.Module):
         flat = action.reshape(len(action), -1)
         if not self.counts:
             return (flat.clamp(self.low, self.high) - self.middle) / self.half_range
-        index = flat.long() - self.middle
-        hot = [F.one_hot(index[:, i], count) for i, count in enumerate(self.counts)]
-        return torch.cat(hot, -1).float()
+        return one_hot(flat.long() - self.middle, self.counts)
 
 
 class Features(nn.Module):

@@ -18,6 +18,7 @@ from lit_imitation.rewards.base import LearnableReward
 from lit_imitation.rewards.features import ActionFeatures, Samples
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_between
 
 STATISTICS = (
     "reward_expert",
@@ -145,13 +146,8 @@ class GuidedCost(LearnableReward):
         encoder: EncoderKind = "auto",
     ) -> None:
         super().__init__(observation_space, action_space, inputs, encoder=encoder)
-        for name, value, high in (
-            ("local_constancy", local_constancy, 1e6),
-            ("monotonicity", monotonicity, 1e6),
-            ("min_share", min_share, 0.99),
-        ):
-            if not 0.0 <= value <= high:
-                raise ConfigError(f"reward.{name} is {value}; it must lie in [0, {high:g}]")
+        check_between("reward", 0.0, 1e6, local_constancy=local_constancy, monotonicity=monotonicity)
+        check_between("reward", 0.0, 0.99, min_share=min_share)
         self.local_constancy, self.monotonicity, self.min_share = local_constancy, monotonicity, min_share
         if outputs < 1:
             raise ConfigError(f"GuidedCost: outputs is {outputs}; it must be at least 1")

@@ -26,6 +26,8 @@ class Learner(Describable, nn.Module, ABC, Generic[Experience]):
     argument_owner = "learner"
     context = ("observation_space", "action_space", "policy")
     policy: Policy
+    descent: Descent
+    """The one `Descent` of a learner with one optimizer; others override `descents`."""
     gamma: float
     """Discount γ."""
     replays: bool = False
@@ -60,7 +62,7 @@ class Learner(Describable, nn.Module, ABC, Generic[Experience]):
     @property
     def descents(self) -> Sequence[Descent]:
         """One `Descent` per optimizer, in the order of `optimizers`; empty before that is called."""
-        return []
+        return [self.descent] if hasattr(self, "descent") else []
 
     def begin(self) -> None:
         """Drop what is carried over between rounds, because the environments were reset."""

@@ -62,6 +62,14 @@ def update_statistics(moments: RunningMoments, observation: Tensor, valid: Tenso
         encoder.standardize.set_statistics(moments.mean, moments.variance.sqrt())
 
 
+def copy_statistics(source: Encoder, *encoders: Encoder) -> None:
+    """Let encoders standardize as `source` does, such as those of the value networks as the policy's."""
+    assert source.standardize is not None
+    for encoder in encoders:
+        assert encoder.standardize is not None
+        encoder.standardize.load_state_dict(source.standardize.state_dict())
+
+
 class RewardScale(nn.Module):
     """Divides rewards by the running standard deviation of the discounted return: r_t / σ(G), G_t = γ G_{t−1} + r_t.
 

@@ -17,18 +17,20 @@ from torch.optim import Optimizer
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
-from lit_imitation.optim.descent import Descent, flatten_parameters
+from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
+from lit_imitation.optim.vector import flatten_parameters
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RunningMoments, update_statistics
+from lit_imitation.rl.normalization import RunningMoments, copy_statistics, update_statistics
 from lit_imitation.rl.replay import Replay, ReplayBatch
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce, gather_to_first, rank, world_size
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_at_least, check_between, check_positive, check_weights
 from lit_imitation.utils.sampling import rank_generator, sample_rows
 
 StochasticPolicy: TypeAlias = SquashedGaussianPolicy | GaussianPolicy | CategoricalPolicy
@@ -204,8 +206,8 @@ class SAC(Learner[Round]):
         target_entropy: Target entropy H̄ in nats. By default minus the number of action dimensions for continuous
             actions, in units of half the action range, and 0.98 log(number of actions) for discrete ones.
         kl_coefficient: Weight c_KL of the exact divergence from the starting policy, if that was trained before.
-        max_grad_norm: Largest norm of the Q-functions' gradient, and of that of policy and temperature; infinity
-            disables clipping.
+        optimization: Clipping, schedule of the learning rate, weight decay and averaging of weights, of the
+            Q-functions, and of policy and temperature.
         normalize_observations: Standardize observations by running statistics, unless the given policy has its own.
         compile: Compile both gradients; costs a minute at the start and makes each step faster.
 
@@ -237,32 +239,23 @@ class SAC(Learner[Round]):
         learn_temperature: bool = True,
         target_entropy: float | None = None,
         kl_coefficient: float = 0.0,
-        max_grad_norm: float = float("inf"),
+        optimization: Optimization = Optimization(),  # noqa: B008 - frozen
         normalize_observations: bool = False,
         compile: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("learning_starts", learning_starts, 0),
-            ("random_steps", random_steps or 0, 0),
-            ("warmup_steps", warmup_steps, 0),
-        ):
-            if value < least:
-                raise ConfigError(f"learner.{name} is {value}; it must be at least {least}")
-        if not 0.0 <= kl_coefficient < math.inf:
-            raise ConfigError(f"learner.kl_coefficient is {kl_coefficient}; it must be 0 or more, and finite")
-        for name, rate in (("gamma", gamma), ("tau", tau)):
-            if not 0.0 <= rate <= 1.0:
-                raise ConfigError(f"learner.{name} is {rate}; it must lie in [0, 1]")
-        for name, positive in (
-            ("learning_rate", learning_rate),
-            ("updates_per_step", updates_per_step),
-            ("temperature", temperature),
-            ("max_grad_norm", max_grad_norm),
-        ):
-            if not positive > 0.0:
-                raise ConfigError(f"learner.{name} is {positive}; it must be above 0")
+        check_at_least("learner", 1, batch_size=batch_size)
+        check_at_least("learner", 0, learning_starts=learning_starts, random_steps=random_steps)
+        check_at_least("learner", 0, warmup_steps=warmup_steps)
+        check_weights("learner", kl_coefficient=kl_coefficient)
+        check_between("learner", 0.0, 1.0, gamma=gamma, tau=tau)
+        check_positive("learner", learning_rate=learning_rate, updates_per_step=updates_per_step)
+        check_positive("learner", temperature=temperature)
+        if optimization.accumulate_batches > 1:
+            raise ConfigError(
+                f"learner.optimization.accumulate_batches is {optimization.accumulate_batches}; SAC takes a step per "
+                "minibatch: raise learner.batch_size instead"
+            )
         given = policy is not None and not policy.fresh
         cls = CategoricalPolicy if isinstance(action_space, Discrete) else SquashedGaussianPolicy
         if policy is None:
@@ -294,7 +287,7 @@ class SAC(Learner[Round]):
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.kl_coefficient = kl_coefficient
         self.learning_rate, self.gamma, self.tau, self.batch_size = learning_rate, gamma, tau, batch_size
-        self.updates_per_step, self.max_grad_norm, self.compile_gradient = updates_per_step, max_grad_norm, compile
+        self.updates_per_step, self.optimization, self.compile_gradient = updates_per_step, optimization, compile
         self.learning_starts, self.warmup_steps = learning_starts, warmup_steps if given else 0
         self.random_steps = (0 if given else learning_starts) if random_steps is None else random_steps
         self.replay = Replay(buffer_size)
@@ -305,9 +298,7 @@ class SAC(Learner[Round]):
         update = standardize is not None and normalize_observations and not fitted
         self.moments = RunningMoments(policy.encoder.out_features) if update else None
         if fitted and standardize is not None:  # the policy was trained with these; updates would change the policy
-            for copy in (self.critic.encoder.standardize, self.target.encoder.standardize):
-                assert copy is not None
-                copy.load_state_dict(standardize.state_dict())
+            copy_statistics(policy.encoder, self.critic.encoder, self.target.encoder)
 
     @property
     def acts_at_random(self) -> bool:
@@ -320,8 +311,7 @@ class SAC(Learner[Round]):
             self.temperature.log_alpha.data.fill_(math.log(self.initial_temperature))
         policy, critic, temperature = self.policy, self.critic, self.temperature
         assert isinstance(policy, StochasticPolicy)
-        clipping = Optimization(max_grad_norm=None if math.isinf(self.max_grad_norm) else self.max_grad_norm)
-        common = (self.learning_rate, 1e-8, clipping)
+        common = (self.learning_rate, 1e-8, self.optimization)
         critic_loss = CriticLoss(policy, critic, self.target, temperature, self.gamma)
         self.critic_descent = Descent(
             critic_loss, critic.parameters(), *common, traced=is_traceable(critic_loss), compiled=self.compile_gradient
@@ -360,7 +350,10 @@ class SAC(Learner[Round]):
         stream = rank_generator(valid.device)
         minibatches = self._minibatches(steps, stream)
         noise = torch.randn(steps, 2, self.batch_size, self.act_dim, device=valid.device, generator=stream)
-        for batch, (next_noise, own_noise) in zip(minibatches, noise, strict=True):
+        rates = self.critic_descent.rates(progress, self.gradient_steps, steps)
+        for batch, (next_noise, own_noise), rate in zip(minibatches, noise, rates, strict=True):
+            self.critic_descent.set_rate(rate)
+            self.policy_descent.set_rate(rate)
             critic_sums += self.critic_descent.step(*batch, next_noise)
             if not warming_up:
                 policy_sums += self.policy_descent.step(batch.observation, own_noise)

@@ -1,6 +1,8 @@
-"""Row sampling with replacement, for one process or several."""
+"""Row sampling with replacement, for one process or several, and shuffled minibatches."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -51,3 +53,14 @@ def rank_generator(device: torch.device) -> torch.Generator | None:
         return None
     seed = int(torch.randint(2**62, (), dtype=torch.int64))
     return torch.Generator(device).manual_seed((seed + 0x9E3779B97F4A7C15 * rank()) % 2**63)
+
+
+def shuffle_minibatches(columns: Sequence[Tensor], size: int) -> list[Tensor]:
+    """Cut the rows of columns `[N, …]` into minibatches `[S, size, …]`, in a new order that all columns share.
+
+    What does not fill a minibatch is left out. With fewer rows than `size`, they all are one minibatch.
+    """
+    rows = len(columns[0])
+    size = min(size, rows)
+    order = torch.randperm(rows, device=columns[0].device)[: rows // size * size]
+    return [column[order].view(-1, size, *column.shape[1:]) for column in columns]

@@ -226,6 +226,7 @@ def rolled_out(**more: Any) -> DemonstrationDataModule:
     return data
 
 
+@pytest.mark.integration
 def test_expert_trajectories_applies_to_experts_only(collected, tmp_path):
     for more, count in (({"expert_trajectories": 4}, 4), ({"expert_trajectories": 4, "num_trajectories": 2}, 2)):
         data = module("", expert="counting:act", num_envs=2, **more)
@@ -250,6 +251,7 @@ def test_second_run_reads_the_cache(collected):
     np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(record["observation"], axis=0))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "different",
     [
@@ -275,6 +277,7 @@ def test_cache_key_ignores_unrelated_arguments(collected):
     assert collected == [3]
 
 
+@pytest.mark.integration
 def test_changed_expert_file_is_rolled_out_again(collected, tmp_path):
     """The content of the expert's file, or of the checkpoint in a run directory, is part of the cache key."""
     import lit_imitation
@@ -337,6 +340,7 @@ def test_invalid_arguments_are_refused(more, message):
         DemonstrationDataModule("Counting-v0", **{"demonstrations": counted(), **more})
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("more", "message"),
     [

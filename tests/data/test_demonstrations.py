@@ -213,6 +213,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faulty_columns_are_refused(tmp_path, fault, suffix):

@@ -122,16 +122,19 @@ def hugging_face(tmp_path):
     return write
 
 
+@pytest.mark.integration
 def test_hugging_face_dataset_is_read(hugging_face):
     assert_is_flat(read_demonstrations(hugging_face(nested(flat())), VECTOR, CHOICE))
 
 
+@pytest.mark.integration
 def test_hugging_face_train_split_is_read(hugging_face, tmp_path):
     datasets = pytest.importorskip("datasets")
     both = hugging_face(nested(flat()), lambda dataset: datasets.DatasetDict(train=dataset))
     assert_is_flat(read_demonstrations(both, VECTOR, CHOICE))
 
 
+@pytest.mark.integration
 def test_hugging_face_selection_and_images_are_read(hugging_face):
     pixels = np.arange(9 * 16).reshape(9, 4, 4, 1)
     source = hugging_face(nested(flat(obs=pixels)), lambda dataset: dataset.select([2, 0]))
@@ -161,6 +164,7 @@ HF_FAULTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", HF_FAULTS)
 def test_faulty_hugging_face_dataset_is_refused(hugging_face, fault):
     held, message = HF_FAULTS[fault]
@@ -170,6 +174,7 @@ def test_faulty_hugging_face_dataset_is_refused(hugging_face, fault):
     assert source in str(caught.value)
 
 
+@pytest.mark.integration
 def test_missing_hugging_face_dataset_is_refused(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets", reason='needs pip install "lit-imitation[hf]"')
     with pytest.raises(DemonstrationError, match=f"hf:{tmp_path}: cannot be read as a Hugging Face dataset"):
@@ -319,6 +324,7 @@ class Keyed(gymnasium.Env):
         return self.shown(), 0.0, False, False, {}
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
 @pytest.mark.parametrize("how", ["keywords", "ordered", "pairs", "dict", "tuple", "nested"])

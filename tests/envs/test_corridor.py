@@ -40,6 +40,8 @@ def step_plain_loop(seed, actions, horizon, situations, probability, recoverable
             state = rows[-1][3]
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("recoverable", [False, True])
 @pytest.mark.parametrize("backend", ["vector", "sync", "single"])
 def test_steps_match_plain_loop(backend, recoverable):
@@ -120,6 +122,7 @@ def test_situations_are_independent_with_stated_probabilities():
     assert (make(ENV, 50, 0, probability=0.0).reset(seed=0)[0] == COMMON).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("returns", "recoverable"), [(False, False), (False, True), (True, False)])
 def test_cost_of_errors_matches_closed_form(returns, recoverable):
     """A learner that knows three in four rare situations, by the law of the two-state chain."""
@@ -162,6 +165,7 @@ def test_invalid_corridor_arguments_are_rejected(arguments, text):
         make(ENV, 2, 0, **arguments)
 
 
+@pytest.mark.integration
 def test_registration_imports_no_environment():
     code = (
         "import sys, lit_imitation.envs, gymnasium; gymnasium.spec('lit_imitation/Corridor-v0'); "

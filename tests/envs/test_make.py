@@ -261,6 +261,7 @@ def test_unsupported_actions_raise(name):
         make("Spaces-v0", 2, 0, action_space=(ODD | more)[name])
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("env_id", ["Blackjack-v1", "FrozenLake-v1", "CartPole-v1"])
 def test_observation_space_agrees_across_backends(env_id):
@@ -279,6 +280,7 @@ def test_envpool_with_other_observations_is_not_used():
         make("Blackjack-v1", 2, 0, "envpool")
 
 
+@pytest.mark.integration
 def test_flattened_space_remembers_original():
     original = spaces.Dict(b=spaces.Discrete(3), a=spaces.Box(-1, 1, (2,), np.float32))
     for backend in ("sync", "async"):
@@ -415,6 +417,7 @@ def test_random_return_matches_independent_measurement(cache):
 # Ids.
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("env_id", "observation", "limit"), [("Catch-v0", (10, 5), None), ("CartpoleBalance-v1", (5,), 1000)]
 )

@@ -70,6 +70,7 @@ def test_a_seed_without_cost_leaves_the_slope_finite():
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow
 def test_intervals_of_a_mean_have_their_coverage():
     rng = np.random.default_rng(0)
     hits = 0
@@ -79,6 +80,7 @@ def test_intervals_of_a_mean_have_their_coverage():
     assert 0.88 < hits / 200 < 0.99
 
 
+@pytest.mark.integration
 def test_figures_are_deterministic_and_have_their_numbers(tmp_path):
     files = []
     for name in ("a", "b"):

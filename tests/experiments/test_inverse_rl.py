@@ -237,6 +237,7 @@ def test_a_potential_changes_rewards_but_not_the_policy(study):
     assert told["epic_distance"] < 1e-6 < 0.1 < summary["lake"]["recovered"]["epic_distance"]
 
 
+@pytest.mark.integration
 def test_many_demonstrations_recover_the_lake():
     """The recovered map shows where the lake is and that avoiding it pays."""
     arguments = {"pay": 3.0, "slip": 0.2}

@@ -37,6 +37,7 @@ def test_pages_and_comments_are_those_of_the_stored_results(copy):
     assert pages(copy) == before
 
 
+@pytest.mark.integration
 def test_lost_tables_and_comments_are_rendered_again(copy):
     before = pages(copy)
     for file in (copy / "README.md", *copy.glob("docs/*.md")):

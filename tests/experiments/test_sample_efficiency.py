@@ -138,6 +138,7 @@ def made_up(finals, curves, labels, env_steps=(0, 10, 20)):
     ]
 
 
+@pytest.mark.integration
 def test_labels_and_steps_of_five_seeds():
     """Labels are means, steps interquartile means: of five seeds the lowest and highest are cut."""
     random, expert = random_return("CartPole-v1"), {"returns": np.array([100.0, 100.0])}

@@ -154,6 +154,7 @@ def test_the_reward_that_is_used_is_the_one_that_was_learned(study, tmp_path):
         assert torch.equal(*at) == (row == "airl_state")
 
 
+@pytest.mark.slow
 def test_fresh_policy_learns_on_the_given_reward(tmp_path, monkeypatch):
     """With a reward in place of the learned one that leads into the lower left corner, it goes there."""
 
@@ -173,6 +174,7 @@ def test_fresh_policy_learns_on_the_given_reward(tmp_path, monkeypatch):
     assert found["returns"].mean() < -55  # 0.72 from the goal
 
 
+@pytest.mark.integration
 def test_planning_in_the_mirrored_maze(tmp_path, monkeypatch):
     """The true reward leads around the barrier to the goal; a reward of the lower left corner leads there."""
     best = planning.planned(20, 0)
@@ -208,6 +210,7 @@ def test_the_expert_gets_an_entropy_reward():
     assert not torch.equal(paid.rollout.reward, taken.reward)
 
 
+@pytest.mark.integration
 def test_true_rewards_match_the_environments():
     """As functions of transitions, for EPIC; the ant's without contact forces and the time within a step."""
     for world, pair in WORLDS.items():
@@ -228,6 +231,7 @@ def test_true_rewards_match_the_environments():
             assert np.corrcoef(found, taken.reward)[0, 1] > 0.8
 
 
+@pytest.mark.slow
 def test_quality_separates_a_good_reward_from_a_bad_one():
     pair = WORLDS["maze"]
 

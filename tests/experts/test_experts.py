@@ -368,6 +368,7 @@ def test_checkpoint_gives_the_policys_actor_if_spaces_fit(monkeypatch):
 # --- Stable-Baselines3 ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("algorithm", ["PPO", "A2C", "DQN", "SAC", "TD3", "DDPG"])
 def test_sb3_acts_like_the_model(tmp_path, algorithm):
     sb3 = pytest.importorskip("stable_baselines3")

@@ -47,6 +47,7 @@ def test_every_controller_has_a_level():
     assert set(LEVEL) == set(CONTROLLERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env_id", sorted(CONTROLLERS))
 def test_return_is_above_the_solved_threshold(env_id):
     expert = load_expert("scripted", env_id, *spaces_of(env_id))

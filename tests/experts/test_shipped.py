@@ -23,6 +23,7 @@ MEASURED = json.loads((Path(__file__).parents[2] / "experiments" / "results" / "
 NEEDS = {"LunarLander": "Box2D", "Bipedal": "Box2D"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", MEASURED, ids=lambda row: row["task"])
 def test_shipped_expert_is_small_and_reaches_its_return(row):
     for start, module in NEEDS.items():

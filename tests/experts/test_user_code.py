@@ -190,6 +190,7 @@ def digest(given):
     return key.unreadable or key.digest()
 
 
+@pytest.mark.integration
 def test_cache_key_has_class_arguments_and_source(module, tmp_path):
     first = digest(spec(module, "Constant", action=1))
     assert first == digest(spec(module, "Constant", action=1))
@@ -215,6 +216,7 @@ def test_cache_key_asks_the_object_for_its_own(module):
     assert parts == [1, 0]
 
 
+@pytest.mark.integration
 def test_returns_and_demonstrations_are_cached_per_argument(module, tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
     found = []
@@ -234,6 +236,7 @@ def test_returns_and_demonstrations_are_cached_per_argument(module, tmp_path, mo
 # Recipes and the command line
 
 
+@pytest.mark.integration
 def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
     """The planner and the recipe of docs/experts.md, with fewer and shorter episodes."""
     monkeypatch.chdir(tmp_path)
@@ -258,6 +261,7 @@ def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
     assert saved["data"]["init_args"]["expert"] == {"class_path": "my_planner.Lookahead", "init_args": {"steps": 10}}
 
 
+@pytest.mark.integration
 def test_command_line_names_a_class_with_arguments(module):
     given = json.dumps(spec(module, "Constant", action=0))
     quick = ["--trainer.fast_dev_run=true", "--data.expert_return=9", "--trainer.accelerator=cpu"]
@@ -266,6 +270,7 @@ def test_command_line_names_a_class_with_arguments(module):
         main([*arguments("bc-discrete", Path("run"), *quick), f"--data.expert={given.replace('act', 'art')}"])
 
 
+@pytest.mark.integration
 def test_dagger_asks_a_class_of_its_own(module):
     expert = spec(module, "Stateful", action=0)
     callback = [

@@ -127,13 +127,23 @@ METHODS = {
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.learner.buffer_size=500")),
 }
-SIBLINGS = {"dagger-continuous", "gail-continuous", "airl-discrete", "airl-by-sac", "gcl-discrete", "gcl-by-sac"}
-"""Methods that repeat the code path of others almost entirely; their suites are marked slow."""
+REPRESENTATIVES = {
+    "bc-discrete",
+    "dagger-discrete",
+    "maxent-irl",
+    "ppo-discrete",
+    "sac-continuous",
+    "gail-discrete",
+    "airl-continuous",
+    "gcl-continuous",
+}
+"""One method of each family; the suites of the others are slow."""
 
 
-def every_method() -> list[Any]:
-    """Names of all methods, for `parametrize`."""
-    return [pytest.param(name, marks=pytest.mark.slow if name in SIBLINGS else ()) for name in sorted(METHODS)]
+def every_method(fast: set[str] = REPRESENTATIVES) -> list[Any]:
+    """Names of all methods, for `parametrize`; integration tests for those in `fast`, slow tests for the others."""
+    marks = {True: pytest.mark.integration, False: pytest.mark.slow}
+    return [pytest.param(name, marks=marks[name in fast]) for name in sorted(METHODS)]
 
 
 def arguments(method: str, directory: Path, *more: str) -> list[str]:

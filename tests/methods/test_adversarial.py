@@ -19,6 +19,8 @@ from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.rewards import AdversarialReward
 from lit_imitation.rollout import collect
 
+pytestmark = pytest.mark.integration
+
 
 def recorded(env_id, episodes, path, seed=0):
     envs = make(env_id, 2, seed)
@@ -62,6 +64,7 @@ def test_batch_is_half_expert_and_half_learner(watched, tmp_path):
         assert not log_prob.any()  # GAIL does not use it
 
 
+@pytest.mark.slow
 def test_replay_rounds_reuse_past_rounds(watched, tmp_path):
     seen, modules = watched
     run("gail-continuous", tmp_path, "--model.replay_rounds=2", "--data.rounds_per_epoch=5")
@@ -75,6 +78,7 @@ def test_replay_rounds_reuse_past_rounds(watched, tmp_path):
     assert len(modules[-1].pairs.learner) == 1
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("batch_size", [4, 512])
 def test_airl_uses_log_probs_of_current_policy(watched, tmp_path, monkeypatch, batch_size):
     """Applies to expert actions and to past rounds, with fewer or more draws than rows; rewards use them too."""
@@ -106,6 +110,7 @@ def test_airl_uses_log_probs_of_current_policy(watched, tmp_path, monkeypatch, b
     assert all(one is None for one in paid)  # its entropy bonus replaces the term
 
 
+@pytest.mark.slow
 def test_airl_uses_clipped_actions_as_played(watched, tmp_path):
     seen, modules = watched
     run(
@@ -124,11 +129,13 @@ def test_airl_uses_clipped_actions_as_played(watched, tmp_path):
     assert ((policy.head_log_prob(head, action) - log_prob.flatten())[beyond].abs() > 0.1).any()
 
 
+@pytest.mark.slow
 def test_one_environment_suffices(tmp_path):
     for method in ("gail-continuous", "airl-discrete"):
         assert run(method, tmp_path / method, "--data.num_envs=1")["gradient_steps"] > 0
 
 
+@pytest.mark.slow
 def test_discriminator_adopts_normalizer_of_the_policy(watched, tmp_path, monkeypatch):
     _, modules = watched
     shared = []
@@ -169,6 +176,7 @@ def test_every_round_logs_diagnostics(tmp_path):
         assert 0 < value < 10
 
 
+@pytest.mark.slow
 def test_wasserstein_critic_logs_no_accuracy(tmp_path):
     critic = ["--model.discriminator.loss=wasserstein", "--model.discriminator.reward=logit"]
     run("gail-continuous", tmp_path, *critic, "--data.expert_trajectories=4", "--data.val_fraction=0.25")
@@ -179,6 +187,7 @@ def test_wasserstein_critic_logs_no_accuracy(tmp_path):
     assert "jensen_shannon" not in names
 
 
+@pytest.mark.slow
 def test_saturated_discriminator_and_flat_rewards_warn(tmp_path, monkeypatch):
     monkeypatch.setattr(diagnostics, "PATIENCE", 3)
     data = recorded("Pendulum-v1", 4, tmp_path / "fast.npz")
@@ -216,6 +225,7 @@ def test_reward_is_saved_and_loaded(tmp_path):
     assert isinstance(load_reward(tmp_path / "gail").model, Discriminator)
 
 
+@pytest.mark.slow
 def test_learned_reward_can_train_another_policy(tmp_path, capsys):
     learned = tmp_path / "airl"
     run("airl-continuous", learned)
@@ -247,6 +257,7 @@ def test_load_from_checkpoint_needs_no_trainer(tmp_path):
         assert torch.equal(value, state[name]), name
 
 
+@pytest.mark.slow
 def test_start_initializes_policy_with_clone(tmp_path):
     clone = tmp_path / "clone"
     main(arguments("bc-continuous", clone, *QUICK))
@@ -256,6 +267,7 @@ def test_start_initializes_policy_with_clone(tmp_path):
         torch.testing.assert_close(other[name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("successors", [True, False])
 @pytest.mark.parametrize("method", ["gail-discrete", "airl-discrete"])
 def test_one_truncated_trajectory_suffices(method, successors, tmp_path):
@@ -270,6 +282,7 @@ def test_one_truncated_trajectory_suffices(method, successors, tmp_path):
     assert summary["gradient_steps"] > 0
 
 
+@pytest.mark.slow
 def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     recorded("Pendulum-v1", 2, tmp_path / "pendulum.npz")
     said = fails(capsys, "gail-discrete", tmp_path, f"--data.demonstrations={tmp_path / 'pendulum.npz'}")
@@ -298,6 +311,7 @@ def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize(
     ("what", "message"),
     [("loss", "the discriminator loss is nan"), ("logits", "the discriminator logit expert is inf")],
@@ -372,6 +386,7 @@ def test_return_temperature_weights_demonstrations(watched, tmp_path):
     assert np.mean([row in best for row in drawn]) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rounds", "warns"), [(3, True), (21, False)])
 def test_epoch_shorter_than_an_episode_warns(tmp_path, recwarn, rounds, warns):
     run("ppo-discrete", tmp_path, f"--data.rounds_per_epoch={rounds}")
@@ -383,6 +398,7 @@ def test_epoch_shorter_than_an_episode_warns(tmp_path, recwarn, rounds, warns):
         assert "Set data.rounds_per_epoch to 21 or more" in said[0]
 
 
+@pytest.mark.slow
 def test_epoch_shorter_than_demonstrations_warns(tmp_path, recwarn):
     """Applies where the environment has no time limit."""
     data = recorded("counting:Counting-v0", 3, tmp_path / "some.npz")

@@ -166,6 +166,7 @@ def test_integer_weights_count_as_copies():
     assert (weighted - unweighted).abs().max() > 1e-2  # the weights have an effect
 
 
+@pytest.mark.integration
 def test_entropy_weight_needs_a_policy_with_entropy(tmp_path):
     data = data_of(record(torch.randn(4, 3), torch.rand(4, 2)))
     model = BC(partial(DeterministicPolicy, hidden_sizes=[4]), entropy_coefficient=0.01)
@@ -182,6 +183,7 @@ def test_invalid_settings_are_refused(setting, value):
         BC(**{setting: value})
 
 
+@pytest.mark.integration
 def test_callback_on_held_out_loss_needs_held_out_data(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments("bc-discrete", tmp_path, "--data.num_trajectories=1"))
@@ -190,6 +192,7 @@ def test_callback_on_held_out_loss_needs_held_out_data(tmp_path, capsys):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.integration
 def test_data_without_demonstrations_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="EnvironmentDataModule holds none"):
         fit(BC(), EnvironmentDataModule("CartPole-v1", eval_episodes=0), tmp_path, max_epochs=1)
@@ -198,6 +201,7 @@ def test_data_without_demonstrations_are_refused(tmp_path):
 # --- the statistics of the inputs -------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_inputs_are_standardized_by_the_training_split(tmp_path):
     torch.manual_seed(0)
     episode = torch.arange(10).repeat_interleave(5)
@@ -224,6 +228,7 @@ class Losses(Callback):
         self.values.append(float(trainer.callback_metrics["val/loss"]))
 
 
+@pytest.mark.integration
 def test_early_stopping_keeps_checkpoint_of_least_loss(tmp_path):
     torch.manual_seed(0)
     # Noise cannot be learned: the held-out loss falls while σ is fitted, then rises with overfitting.
@@ -248,6 +253,7 @@ def metrics(directory: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.integration
 def test_best_checkpoint_has_highest_return(tmp_path):
     by_return = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     line = arguments("bc-discrete", tmp_path, *by_return, "--trainer.max_epochs=6", "--model.learning_rate=0.003")
@@ -279,6 +285,7 @@ def assert_good(path: Path) -> None:
     assert np.isfinite(lit_imitation.load_policy(path)(np.zeros(3, np.float32))).all()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("field", "value", "statistics"),
     [
@@ -302,6 +309,7 @@ def test_non_finite_loss_stops_run_and_names_checkpoint(field, value, statistics
     assert_good(tmp_path / "last.ckpt")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("val_fraction", [0.0, 0.2], ids=["none held out", "held out"])
 def test_weights_broken_by_last_step_are_not_saved(val_fraction, tmp_path):
     """The epoch's checkpoint would be written before the next loss is computed."""
@@ -322,6 +330,7 @@ def test_weights_broken_by_last_step_are_not_saved(val_fraction, tmp_path):
     assert_good(tmp_path / "last.ckpt")
 
 
+@pytest.mark.integration
 def test_command_line_reports_divergence_in_one_message(tmp_path, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments("bc-discrete", tmp_path, "--model.learning_rate=1e30"))
@@ -348,6 +357,7 @@ def weights(path: Path) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in torch.load(path, weights_only=True)["state_dict"].items()}
 
 
+@pytest.mark.integration
 def test_same_seed_gives_same_bits(run_directory, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
         line = arguments("bc-continuous", tmp_path / name, "--trainer.max_epochs=2", f"--seed_everything={seed}")
@@ -375,6 +385,7 @@ def test_load_from_checkpoint_without_trainer_or_environment(run_directory, monk
     np.testing.assert_array_equal(model.policy(observation), lit_imitation.load_policy(run_directory)(observation))
 
 
+@pytest.mark.slow
 def test_load_policy_without_lightning_or_environment(run_directory):
     script = """
     import sys
@@ -402,6 +413,8 @@ def test_load_policy_without_lightning_or_environment(run_directory):
 # --- every kind of space ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
+@pytest.mark.grid
 @pytest.mark.parametrize("num_envs", [1, 4])
 @pytest.mark.parametrize(
     "observation_space",
@@ -426,6 +439,7 @@ def test_epoch_runs_on_any_space_and_number_of_environments(observation_space, a
     assert {"val/loss", figure} <= trainer.callback_metrics.keys()
 
 
+@pytest.mark.integration
 def test_frozen_lake_from_demonstrations_in_memory(tmp_path):
     # Without slipping: down, down, right, down, right, right.
     path, moves = torch.tensor([0, 4, 8, 9, 13, 14]), torch.tensor([1, 1, 2, 1, 2, 2])
@@ -453,6 +467,7 @@ TO_ZERO = Optimization(schedule="linear")
 """Decreases the learning rate, because Adam otherwise circles around the optimum."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("std", "steps"), [("free", 500), ("state", 1500)], ids=["free", "state"])
 def test_linear_gaussian_policy_is_recovered(std, steps, tmp_path):
     torch.manual_seed(1)
@@ -475,6 +490,7 @@ def test_linear_gaussian_policy_is_recovered(std, steps, tmp_path):
     assert float(sigma_error.max()) < 5 * (1 if std == "free" else 3) / math.sqrt(2 * n)
 
 
+@pytest.mark.slow
 def test_known_categorical_policy_is_recovered(tmp_path):
     torch.manual_seed(1)
     n = 10_000
@@ -496,6 +512,7 @@ def test_known_categorical_policy_is_recovered(tmp_path):
     assert torch.equal(model.policy.act(observation)[clear], true.argmax(1)[clear])
 
 
+@pytest.mark.slow
 def test_entropy_raises_uncertainty_and_l2_shrinks_weights(tmp_path):
     torch.manual_seed(0)
     observation = torch.randn(256, 3)
@@ -513,6 +530,7 @@ def test_entropy_raises_uncertainty_and_l2_shrinks_weights(tmp_path):
     assert norms[3] < 0.5 * norms[0]
 
 
+@pytest.mark.integration
 def test_command_line_tests_checkpoint_of_least_loss(tmp_path):
     main(arguments("bc-discrete", tmp_path, "--trainer.max_epochs=3"))
     losses = [float(row["val/loss"]) for row in metrics(tmp_path) if row["val/loss"]]

@@ -22,9 +22,11 @@ import lit_imitation
 from lit_imitation import BC, DemonstrationDataModule
 from lit_imitation.data import blocks
 from lit_imitation.errors import ConfigError
-from lit_imitation.optim import descent
+from lit_imitation.optim import gradients
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.transitions import Transitions
+
+pytestmark = pytest.mark.integration
 
 SPACES = {"observation_space": Box(-np.inf, np.inf, (3,), np.float32), "action_space": Discrete(3)}
 COUNT, BATCH = 46, 8  # 42 for training: 5 minibatches per epoch
@@ -93,6 +95,7 @@ class Noting(Callback):
         self.batches.append(batch)
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 64])
 def test_block_length_changes_no_bit(length, tmp_path, monkeypatch):
     whole = fit(tmp_path)
@@ -119,6 +122,7 @@ def test_steps_are_those_of_a_plain_torch_loop(tmp_path, monkeypatch):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("steps", [1, 4, 5, 7, 11])
 def test_max_steps_ends_inside_a_block(steps, tmp_path):
     module = fit(tmp_path, max_steps=steps, max_epochs=-1)
@@ -130,12 +134,14 @@ def test_limit_train_batches_counts_minibatches(tmp_path):
     assert fit(tmp_path, limit_train_batches=3).trainer.global_step == 9
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("every", [1, 2, 5, 7, 10])
 def test_checkpoints_every_n_steps_fall_between_blocks(every, tmp_path):
     fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=every, save_top_k=-1, filename="{step}")])
     assert sorted(int(one.stem.partition("=")[2]) for one in tmp_path.glob("*.ckpt")) == list(range(every, 16, every))
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("length", [1, 2, 3, 64])
 def test_run_resumes_exactly_from_a_checkpoint_within_an_epoch(length, tmp_path, monkeypatch):
     whole = fit(tmp_path)
@@ -295,13 +301,14 @@ def test_package_overrides_no_private_method_of_lightning():
     assert not sorted(set(wrong))
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("length", [1, 64])
 def test_traced_run_resumes_exactly_and_matches_eager_run(length, tmp_path, monkeypatch):
     eager = fit(tmp_path)
-    monkeypatch.setattr(descent, "TRACE_AFTER", 4)
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 4)
     monkeypatch.setattr(blocks, "LONGEST", length)
     whole = fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")])
-    assert whole.descent._traced._traces
+    assert whole.descent.loss.traced._traces
     torch.testing.assert_close(whole.descent.vector, eager.descent.vector, rtol=1e-4, atol=1e-5)
     for step in (7, 14):
         assert_same(fit(tmp_path, resume=tmp_path / f"step={step}.ckpt"), whole)

@@ -21,6 +21,13 @@ from lit_imitation.rollout import Round, collect
 from lit_imitation.transitions import Transitions
 
 
+@pytest.fixture(autouse=True)
+def _short_fit_of_the_density(monkeypatch, request):
+    """A thousand steps would take most of the time of a run."""
+    if request.node.originalname != "test_density_of_demonstrations_uses_weights":
+        monkeypatch.setattr(density, "STEPS", 50)
+
+
 def rollout(done, valid):
     """A round `[time, env]` whose observations count the rows of each environment: 100 · env + time."""
     done, valid = (torch.tensor(rows, dtype=torch.bool).T for rows in (done, valid))
@@ -96,6 +103,7 @@ def watched(monkeypatch):
     return modules, weighed, paid
 
 
+@pytest.mark.integration
 def test_past_samples_keep_their_policies(watched, tmp_path):
     modules, weighed, _ = watched
     run("gcl-continuous", tmp_path, "--data.rounds_per_epoch=5", "--model.replay_rounds=2")
@@ -118,6 +126,8 @@ def test_past_samples_keep_their_policies(watched, tmp_path):
     assert float(module.samplers[0].log_std.exp().min()) >= MIN_STD - 1e-6
 
 
+@pytest.mark.integration
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize(("method", "entropy"), [("gcl-continuous", True), ("gcl-by-sac", False)])
 def test_learner_gets_reward_and_entropy(watched, tmp_path, method, entropy):
     _, _, paid = watched
@@ -132,6 +142,7 @@ def test_learner_gets_reward_and_entropy(watched, tmp_path, method, entropy):
         assert torch.equal(reward, batch.rollout.reward)
 
 
+@pytest.mark.slow
 def test_rounds_of_random_actions_are_not_samples(watched, tmp_path):
     modules, weighed, _ = watched
     run("gcl-by-sac", tmp_path, "--model.learner.learning_starts=144", "--data.rounds_per_epoch=3")
@@ -139,6 +150,7 @@ def test_rounds_of_random_actions_are_not_samples(watched, tmp_path):
     assert len(weighed) == 3
 
 
+@pytest.mark.integration
 def test_every_round_logs_diagnostics(tmp_path):
     run("gcl-continuous", tmp_path)
     for name in (*STATISTICS, "reward_loss", "reward_grad_norm", "effective_sample_size", "samples", "approx_kl"):
@@ -148,6 +160,7 @@ def test_every_round_logs_diagnostics(tmp_path):
     assert all(0.0 < exponent <= 1.0 for exponent in column(tmp_path, "train/weight_exponent"))
 
 
+@pytest.mark.integration
 def test_reward_is_saved_and_reused(tmp_path, capsys):
     run("gcl-continuous", tmp_path / "gcl", "--model.learner.hidden_sizes=[64,64]")  # saved in the checkpoint
     model = load_reward(tmp_path / "gcl").model
@@ -164,6 +177,7 @@ def test_reward_is_saved_and_reused(tmp_path, capsys):
         assert torch.equal(module.guided_cost.state_dict()[name], value)
 
 
+@pytest.mark.slow
 def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     for argument, message in (
         ("--data.subsample=2", "GCL weighs whole trajectories; data.subsample 2 leaves holes"),
@@ -177,6 +191,7 @@ def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.integration
 def test_rounds_without_whole_episodes_are_an_error(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(Paths, "within_round", lambda batch, starts: None)
     said = fails(capsys, "gcl-continuous", tmp_path)
@@ -184,6 +199,7 @@ def test_rounds_without_whole_episodes_are_an_error(capsys, tmp_path, monkeypatc
     assert "at most 12 here" in said
 
 
+@pytest.mark.integration
 def test_diverged_reward_stops_run_and_keeps_checkpoint(capsys, tmp_path, monkeypatch):
     count = []
     forward = GuidedCost.forward
@@ -280,6 +296,7 @@ def test_processes_sample_different_demonstrations(monkeypatch):
         assert not torch.equal(mine, others)
 
 
+@pytest.mark.integration
 def test_density_of_demonstrations_uses_weights(monkeypatch):
     """Three quarters of the rows have the first action; weights reduce it to a quarter."""
     monkeypatch.setattr(density, "STEPS", 300)
@@ -299,6 +316,7 @@ def test_density_of_demonstrations_uses_weights(monkeypatch):
     torch.testing.assert_close(probability, torch.tensor([[0.25, 0.75]]), atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_rounds_shorter_than_demonstrations_warn(tmp_path, recwarn):
     path = tmp_path / "some.npz"
     envs = make("Pendulum-v1", 1, 0)
@@ -313,6 +331,7 @@ def test_rounds_shorter_than_demonstrations_warn(tmp_path, recwarn):
     assert "data.steps_per_round is 24, and the longest demonstration takes 30 steps" in said
 
 
+@pytest.mark.integration
 def test_accumulation_and_schedule_of_the_reward_apply(watched, tmp_path):
     modules, weighed, _ = watched
     options = "{accumulate_batches: 2, schedule: linear}"

@@ -32,6 +32,8 @@ from lit_imitation.tabular import Planning, RewardTable, solve
 from lit_imitation.tabular.trajectories import sample_trajectories
 from lit_imitation.training.run import RunDirectory
 
+pytestmark = pytest.mark.integration
+
 
 def fit(model, data, tmp_path, epochs=1, **more):
     settings = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -53,6 +55,7 @@ def as_lists(found):
     return [(np.append(s, z[-1]), np.asarray(a)) for s, z, a in zip(*parts, strict=True)]
 
 
+@pytest.mark.slow
 def test_true_reward_is_recovered_from_soft_expert(tmp_path):
     """Recovered up to a constant, which demonstrations of one length do not determine."""
     world, planning = GridWorld(5, seed=2), Planning(10, 1.0)
@@ -69,6 +72,7 @@ def test_true_reward_is_recovered_from_soft_expert(tmp_path):
     assert model.recovery["epic_distance"] < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("entropy", ["causal", "trajectory"])
 def test_every_reward_model_raises_the_likelihood(inputs, entropy, tmp_path):
@@ -153,6 +157,7 @@ def bouts(world, seed=0, gamma=0.95):
     return [as_lists(sample_trajectories(world, policy, 1, steps, generator, "soft"))[0] for steps in BOUTS]
 
 
+@pytest.mark.slow
 def test_long_trajectories_recover_reward_better_than_baselines(tmp_path):
     """680 steps at γ 0.95: every step has weight, and held-out data are more likely than under action frequencies."""
     world = GridWorld(5, seed=2)

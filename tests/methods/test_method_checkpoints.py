@@ -41,6 +41,8 @@ from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
 
+pytestmark = pytest.mark.integration
+
 COUNTERS = {"env_steps", "rounds", "gradient_steps", "training", "trained", "keeps_normalizer", "source", "fresh"}
 
 
@@ -67,7 +69,7 @@ def outcome(file):
     return weights | {key: str(checkpoint[key]) for key in keys}
 
 
-@pytest.mark.parametrize("method", every_method())
+@pytest.mark.parametrize("method", every_method({"bc-discrete", "gail-discrete"}))
 def test_loaded_method_is_identical_and_trains_identically(method, tmp_path, monkeypatch):
     """Equals the uninterrupted run, which `test_resume` compares with a resumed one."""
     last, first = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "checkpoints" / "first.ckpt"
@@ -174,6 +176,7 @@ def test_own_factories_and_classes_are_restored(tmp_path):
         OwnBC.load_from_checkpoint(file, policy=GaussianPolicy)
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize("part", ["reward", "discriminator", "learner", "policy"])
 def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
     """The caller passes the class, which may be one that a file cannot name."""
@@ -202,6 +205,7 @@ def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("learner", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
 def test_source_of_the_policy_is_restored(learner, start, trained, tmp_path):
@@ -240,7 +244,7 @@ def rates(trainer):
 
 RATES = {
     "bc": (lambda rate: BC(learning_rate=rate), shown),
-    "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, anneal=False)), played),
+    "ppo": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate, optimization=Optimization())), played),
     "ppo-annealed": (lambda rate: RL(partial(PPO, epochs=1, learning_rate=rate)), played),
     "sac": (lambda rate: RL(partial(SAC, learning_starts=30, updates_per_step=0.1, learning_rate=rate)), played),
     "gail": (lambda rate: GAIL(learner=partial(PPO, epochs=1), discriminator_learning_rate=rate), both),
@@ -252,6 +256,7 @@ RATES = {
 }
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("method", RATES)
 def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, monkeypatch):
     lines = []
@@ -269,10 +274,12 @@ def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, 
 
 
 def test_annealing_set_off_on_resumption_ends(tmp_path):
-    make = lambda anneal: RL(partial(PPO, epochs=1, learning_rate=1e-3, anneal=anneal))  # noqa: E731
-    file = saved(make(True), played(), tmp_path / "c.ckpt")
+    make = lambda schedule: RL(  # noqa: E731
+        partial(PPO, epochs=1, learning_rate=1e-3, optimization=Optimization(schedule=schedule))
+    )
+    file = saved(make("linear"), played(), tmp_path / "c.ckpt")
     assert torch.load(file, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"] == 5e-4
-    assert rates(fit(make(False), played(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
+    assert rates(fit(make("constant"), played(), tmp_path, resume=file, max_epochs=2)) == [1e-3]
 
 
 class Decayed(BC):

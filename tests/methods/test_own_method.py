@@ -21,6 +21,8 @@ from lit_imitation import Method, load_policy
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "own_method.md").read_text(), re.DOTALL)
 (CODE,) = [code for language, code in BLOCKS if language == "python" and "class SQIL" in code]
@@ -82,6 +84,7 @@ def test_page_command_runs_in_directory_of_the_method(my_methods, tmp_path, monk
     assert loaded.learner.learning_starts == 100
 
 
+@pytest.mark.slow
 def test_resumed_own_method_is_bit_identical(tmp_path):
     finish(arguments("sqil", tmp_path / "whole", EPOCHS), tmp_path / "said.txt")
     check_resumption("sqil", outcome(tmp_path / "whole"), tmp_path)

@@ -19,6 +19,8 @@ from lit_imitation.cli import main
 from lit_imitation.methods.rounds import RoundMethod
 from lit_imitation.policies.checkpoints import read_checkpoint
 
+pytestmark = pytest.mark.integration
+
 QUICK = ["--trainer.max_epochs=1", "--data.test_episodes=4"]
 
 
@@ -86,6 +88,7 @@ def test_first_limit_ends_run_and_annealing(limits, rounds, said, tmp_path, monk
     assert trainer.max_epochs == (limits["max_epochs"] or 1000)
 
 
+@pytest.mark.slow
 def test_env_steps_may_exceed_lightnings_default_epochs(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr("lit_imitation.data.rollout_module.rank_zero_info", lines.append)
@@ -106,10 +109,15 @@ def fitted(model, data, directory, **options):
     return trainer
 
 
+@pytest.mark.slow
 def test_reward_model_replaces_environment_reward(tmp_path):
     StayLeft.seen.clear()
     more = ["--model.reward=methods.test_rl.StayLeft", "--data.steps_per_round=256", "--data.rounds_per_epoch=12"]
-    more += ["--model.learner.learning_rate=3e-3", "--model.learner.anneal=false", "--model.learner.epochs=5"]
+    more += [
+        "--model.learner.learning_rate=3e-3",
+        "--model.learner.optimization.schedule=constant",
+        "--model.learner.epochs=5",
+    ]
     more += ["--model.learner.batch_size=64"]
     summary = run("ppo-discrete", tmp_path, *more)
     assert all((reward <= 1.0).all() for reward in StayLeft.seen)  # the environment's reward was not replaced in place
@@ -151,6 +159,7 @@ def test_start_initializes_policy_and_file_may_be_deleted(tmp_path):
     assert np.load(tuned / "trajectories.npz")["observations"].shape[1] == 3
 
 
+@pytest.mark.slow
 def test_multi_discrete_clone_can_be_fine_tuned(tmp_path):
     """Demonstrations are collected, a policy is cloned, and PPO improves the clone."""
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
@@ -217,7 +226,7 @@ def test_start_for_other_spaces_is_refused(tmp_path, capsys):
     [
         (
             ["--trainer.gradient_clip_val=1.0"],
-            "set model.learner.max_grad_norm 1.0 in place of",
+            "set model.learner.optimization.max_grad_norm 1.0 in place of",
         ),
         (["--data.steps_per_round=0"], "data.steps_per_round is 0"),
         (["--model.start=somewhere", "--model.policy=lit_imitation.GaussianPolicy"], "leave one out"),
@@ -280,8 +289,9 @@ def test_warm_up_is_skipped_for_fresh_policy(tmp_path, monkeypatch):
     assert moved == [False, False, True]
 
 
+@pytest.mark.grid(every=5)
 @pytest.mark.parametrize(
-    "method", ["ppo-continuous", "sac-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
+    "method", ["sac-continuous", "ppo-continuous", "gail-continuous", "airl-discrete", "gcl-by-sac"]
 )
 def test_bf16_run_updates_in_float32(method, tmp_path, monkeypatch):
     """Results are bit-identical to those without autocast."""

@@ -122,10 +122,15 @@ PAIRS = [(method, case) for method in METHODS for case in CASES if case in SOME 
 PAIRS += [("dagger", "act 1e10"), ("gail", "obs multi-binary"), ("gcl", "act from 0"), ("gail-sac", "act discrete")]
 PAIRS += [("sac", "act float64 bounds"), ("airl", "obs float image"), ("dagger", "obs bytes"), ("sac", "act discrete")]
 PAIRS += [("deterministic", "act up to 5"), ("ensemble", "act from 0"), ("deterministic", "act discrete")]
+FAST = {("bc", "obs dict"), ("bc", "act float32's largest"), ("sac", "act unbounded"), ("ppo", "obs multi-discrete")}
+FAST |= {("gail", "obs multi-binary"), ("dagger", "act unbounded")}
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("method", "case"), PAIRS)
+@pytest.mark.parametrize(
+    ("method", "case"),
+    [pytest.param(*pair, marks=pytest.mark.integration if pair in FAST else pytest.mark.slow) for pair in PAIRS],
+)
 def test_method_trains_and_acts_in_its_spaces(method, case, tmp_path):
     observation_space, action_space = CASES[case]
     needs_box = method in ("deterministic",) and isinstance(action_space, spaces.Discrete)
@@ -166,6 +171,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("backend", ["auto", "sync", "async"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_unsupported_space_is_refused_in_one_line(case, backend):
@@ -178,6 +184,7 @@ def test_unsupported_space_is_refused_in_one_line(case, backend):
         assert "Spaces-v0" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_wide_bounds_leave_cloning_unchanged(tmp_path):
     """The same demonstrations with bounds of ±1, ±1e4 and none give clones that act the same."""
     transitions = demonstrated(VECTOR, PAIR)

@@ -25,6 +25,8 @@ from lit_imitation import (
 )
 from lit_imitation.errors import ConfigError, TrainingError
 
+pytestmark = pytest.mark.integration
+
 ROUNDS = {"rounds_per_epoch": 2, "steps_per_round": 16, "num_envs": 2, "eval_episodes": 2}
 DEMONSTRATED = {"expert": "scripted", "num_trajectories": 3}
 RUNS = {
@@ -61,6 +63,7 @@ def test_maxent_irl_runs_with_double_precision(tmp_path):
     assert load_policy(tmp_path / "c.ckpt")(3) in range(4)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("option", ["log_every_n_steps", "barebones"])
 def test_run_without_loggers_works(run, option, tmp_path):
@@ -84,6 +87,7 @@ def saved(policy, directory, damage=None):
     trainer.save_checkpoint(directory / "c.ckpt")
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf), (-np.inf, 5.0)])
 def test_infinite_bounds_are_saved_and_restored(bounds, tmp_path):
     policy = GaussianPolicy(Box(-8, 8, (3,), np.float32), Box(*bounds, (1,), np.float32))
@@ -91,6 +95,7 @@ def test_infinite_bounds_are_saved_and_restored(bounds, tmp_path):
     assert load_policy(tmp_path / "c.ckpt").action_space == policy.action_space
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("what", ["weight", "statistic", "moment"])
 def test_non_finite_parameters_are_not_saved(what, tmp_path):
     def damage(model, trainer):

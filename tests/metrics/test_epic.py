@@ -47,6 +47,7 @@ def distance(one, two, **more):
     return float(metric.compute())
 
 
+@pytest.mark.integration
 def test_epic_is_zero_for_equivalent_rewards():
     assert distance(reward, reward) == pytest.approx(0, abs=1e-7)
     assert distance(reward, lambda t: 3.7 * reward(t) - 11) == pytest.approx(0, abs=1e-7)
@@ -59,6 +60,7 @@ def test_epic_is_zero_for_equivalent_rewards():
     assert distance(reward, lambda t: shaped(t) + 0.1 * potential(t.next_observation)) > 0.01
 
 
+@pytest.mark.integration
 def test_epic_is_largest_for_the_negated_reward():
     assert distance(reward, lambda t: -reward(t)) == pytest.approx(1)
     found = distance(reward, other)

@@ -141,6 +141,7 @@ def compute_on_rank(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric:UserWarning")
 def test_two_processes_count_each_episode_once(tmp_path):
     # Forking avoids the import of torch, which would dominate the time of this test; on macOS fork is not safe.

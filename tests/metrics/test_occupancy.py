@@ -49,6 +49,7 @@ def test_sliced_wasserstein_in_one_dimension_is_exact():
     )
 
 
+@pytest.mark.integration
 def test_sliced_wasserstein_of_a_shift():
     """W₁ of a shift by m along u is |uᵀm|; its mean over directions in the plane is 2‖m‖/π."""
     x = normal(500, 2)

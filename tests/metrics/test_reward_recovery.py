@@ -33,6 +33,7 @@ def test_expected_value_difference_matches_definition():
         metric.update(TabularMDP(np.full((2, 1, 2), 0.5)), RewardTable(torch.zeros(2)))
 
 
+@pytest.mark.integration
 def test_potential_shaping_does_not_change_epic():
     world, gamma = BinaryWorld(6, seed=0), 0.9
     generator = torch.Generator().manual_seed(0)
@@ -76,6 +77,7 @@ def test_reward_table_and_function_agree():
     assert re.match(r"TabularMDP\(3 states, 1 actions, 3 transitions", repr(world))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("env_id", "inputs"), [("FrozenLake8x8-v1", "state"), ("Taxi-v4", "state_action")])
 def test_transition_reward_is_simplified(env_id, inputs):
     """Toy-text tables have transition rewards that depend on the state, or on state and action, alone."""

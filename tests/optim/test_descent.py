@@ -55,7 +55,7 @@ def test_steps_are_adams(task):
 def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
     descent = Descent(task, trained(task), 0.01)
     eager, _ = descent.gradient(X, Y)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, X, Y)
+    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, X, Y)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 3):
         values = []
@@ -70,7 +70,7 @@ def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
 def test_compiled_is_the_same(task):
     descent = Descent(task, trained(task), 0.01, optimization=Optimization(max_grad_norm=0.1), compiled=True)
     compiled, statistics = descent.gradient(X, Y)
-    descent._functional = None
+    descent.loss.compiled = None
     eager, others = descent.gradient(X, Y)
     torch.testing.assert_close(compiled, eager)
     torch.testing.assert_close(statistics, others)
@@ -140,6 +140,7 @@ def test_compiled_steps_are_adams_too(task, count):
     assert not torch.equal(before, compiled.vector)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("count", [8, 11])
 def test_chunks_are_all_that_the_first_round_compiles(task, count):
     """A round of a whole number of chunks then compiles nothing else, however often it comes."""
@@ -148,16 +149,17 @@ def test_chunks_are_all_that_the_first_round_compiles(task, count):
     other = deepcopy(task)
     plain = Descent(other, trained(other), 0.01)
     descent = Descent(task, trained(task), 0.01, compiled=True)  # nothing is compiled before it is called
-    descent._chunk = descent._functional_steps
+    descent.block.chunk = descent.block.functional
 
     def never(*_):
         raise AssertionError("one more function was compiled")
 
-    descent._functional = never
+    descent.loss.compiled = never
     x, y = (torch.randn(count, *part.shape, dtype=torch.float64) for part in (X, Y))
     near = {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(descent.steps(x, y), plain.steps(x, y), **near)
     torch.testing.assert_close(descent.vector, plain.vector, **near)
+    assert descent.taken == plain.taken == count
     if count % 8:
         with pytest.raises(AssertionError, match="one more"):
             descent.steps(x, y)

@@ -23,10 +23,12 @@ from lit_imitation import (
     SquashedGaussianPolicy,
 )
 from lit_imitation.methods.bc import CloningLoss
-from lit_imitation.optim import descent as descent_module
+from lit_imitation.optim import gradients
 from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.tracing import Traced, is_traceable
 from lit_imitation.rewards.features import Samples
+
+pytestmark = pytest.mark.integration
 
 OBSERVATION, ACTION = Box(-np.inf, np.inf, (3,), np.float32), Box(-1, 1, (2,), np.float32)
 POLICIES = {
@@ -50,7 +52,7 @@ def actions(space, *shape):
 
 def assert_traced_is_eager(module, parameters, columns, monkeypatch):
     """A few steps of both, with traces from the third on."""
-    monkeypatch.setattr(descent_module, "TRACE_AFTER", 2)
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 2)
     other = deepcopy(module)
     names = {name for name, one in module.named_parameters() if any(one is p for p in parameters)}
     found = []
@@ -60,12 +62,13 @@ def assert_traced_is_eager(module, parameters, columns, monkeypatch):
         torch.manual_seed(1)
         found.append((descent.steps(*columns), descent))
     (eager, one), (traced, two) = found
-    assert two._traced is not None
-    assert two._traced._traces
+    assert two.loss.traced is not None
+    assert two.loss.traced._traces
     torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(two.vector, one.vector, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("entropy", [0.0, 0.1])
 @pytest.mark.parametrize("name", POLICIES)
 def test_cloning_loss(name, entropy, monkeypatch):
@@ -110,14 +113,14 @@ def test_discriminator_loss(cls, more, monkeypatch):
 
 
 def test_sac_steps(monkeypatch):
-    monkeypatch.setattr(descent_module, "TRACE_AFTER", 2)
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 2)
     found = []
     for traced in (False, True):
         torch.manual_seed(0)
         sac = SAC(OBSERVATION, ACTION, hidden_sizes=[8])
         sac.optimizers()
         if not traced:
-            sac.critic_descent._traced = sac.policy_descent._traced = None
+            sac.critic_descent.loss.traced = sac.policy_descent.loss.traced = None
         torch.manual_seed(1)
         for _ in range(6):
             observation, following = torch.randn(2, 16, 3)
@@ -126,7 +129,7 @@ def test_sac_steps(monkeypatch):
             sac.critic_descent.step(*batch, torch.randn(16, 2))
             sac.policy_descent.step(observation, torch.randn(16, 2))
         found.append(torch.cat([sac.critic_descent.vector, sac.policy_descent.vector]).detach())
-    assert sac.critic_descent._traced._traces
+    assert sac.critic_descent.loss.traced._traces
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
@@ -162,9 +165,29 @@ def test_module_of_a_user_is_not_traced():
     assert not is_traceable(nn.Sequential(Mine()))
 
 
-@pytest.mark.parametrize("space", [Discrete(5), MultiDiscrete([3, 4]), Box(0, 255, (36, 36, 3), np.uint8)], ids=str)
-def test_loss_that_cannot_be_traced_stays_eager(space, monkeypatch):
-    monkeypatch.setattr(descent_module, "TRACE_AFTER", 1)
+@pytest.mark.parametrize("space", [Discrete(5), MultiDiscrete([3, 4])], ids=str)
+def test_one_hot_codes_are_traced(space, monkeypatch):
+    torch.manual_seed(0)
+    policy = CategoricalPolicy(space, Discrete(3), hidden_sizes=[8])
+    columns = actions(space, 6, 16), torch.arange(96).view(6, 16) % 3
+    assert_traced_is_eager(CloningLoss(policy, 0.0, 0.0), list(policy.parameters()), columns, monkeypatch)
+
+
+@pytest.mark.parametrize(("cls", "more"), [(Discriminator, {"gradient_penalty": 1.0}), (AIRLDiscriminator, {})])
+@pytest.mark.parametrize("space", [Discrete(4, start=2), MultiDiscrete([2, 3])], ids=str)
+def test_discriminator_of_discrete_actions_is_traced(cls, more, space, monkeypatch):
+    torch.manual_seed(0)
+    model = cls(OBSERVATION, space, hidden_sizes=[8], **more)
+    played = actions(space, 6, 16) + (2 if isinstance(space, Discrete) else 0)
+    flags = torch.zeros(2, 6, 16, dtype=torch.bool)
+    columns = [torch.randn(6, 16, 3), played, torch.randn(6, 16, 3), *flags, torch.randn(6, 16), torch.rand(6, 8)]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert_traced_is_eager(model, parameters, columns, monkeypatch)
+
+
+def test_loss_that_cannot_be_traced_stays_eager(monkeypatch):
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 1)
+    space = Box(0, 255, (36, 36, 3), np.uint8)
     space.seed(0)
     x = torch.from_numpy(np.stack([space.sample() for _ in range(8)]))
     found = []
@@ -176,4 +199,5 @@ def test_loss_that_cannot_be_traced_stays_eager(space, monkeypatch):
         for _ in range(4):
             descent.step(x, torch.arange(8) % 3)
         found.append(descent.vector.detach())
+    assert descent.loss.traced is None
     assert torch.equal(*found)

@@ -254,6 +254,7 @@ def test_invalid_ensembles_raise():
 # Interfaces.
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("observation_space", [VECTOR, IMAGE], ids=["vector", "image"])
 @pytest.mark.parametrize("name", ACTIONS)

@@ -218,6 +218,7 @@ def test_std_gradient_never_vanishes(name, raw):
     assert float(gradient) > 1e-7
 
 
+@pytest.mark.slow
 def test_saturated_std_recovers():
     """Demonstrations without noise drive σ to its bound; noisy ones have to move it back."""
     torch.manual_seed(0)
@@ -284,6 +285,7 @@ def test_demonstrations_define_units_in_wide_bounds(bound):
     assert not units.bounded.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian-free", "mse", "ensemble", "squashed"])
 def test_cloning_does_not_depend_on_wide_bounds(name):
     cls = {"ensemble": EnsemblePolicy, "mse": DeterministicPolicy, "squashed": SquashedGaussianPolicy}.get(
@@ -477,6 +479,7 @@ class MethodModule(nn.Module):
         return getattr(self.policy, self.method)(*inputs)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", POLICIES)
 def test_gradients_match_finite_differences(name):
     policy = build(name, hidden_sizes=(5,), activation="tanh").double()
@@ -530,7 +533,7 @@ bounds = st.tuples(
 
 
 @pytest.mark.parametrize("cls", [GaussianPolicy, DeterministicPolicy])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     limits=st.lists(bounds, min_size=1, max_size=3),
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -614,6 +617,7 @@ def test_default_policy_follows_action_space():
 # Interfaces: policy(observation), act, actor.
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
 def test_call_accepts_numpy_and_torch_single_and_batched(name, space_name):
@@ -710,6 +714,7 @@ def assert_actor_matches_act(policy, actor, deterministic):
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("deterministic", [True, False], ids=["mode", "draw"])
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("space_name", OBSERVATIONS)
@@ -720,6 +725,7 @@ def test_actor_matches_act(space_name, name, deterministic):
     assert_actor_matches_act(policy, policy.actor(deterministic), deterministic)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("hidden_sizes", [(), (7,), (9, 8, 7)], ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_actor_matches_act_for_every_activation(activation, hidden_sizes):

@@ -260,12 +260,16 @@ def test_checkpoint_cannot_import_modules(name, tmp_path, monkeypatch):
 HEAVY = ("lightning", "pytorch_lightning", "lightning_fabric", "wandb", "matplotlib", "envpool", "stable_baselines3")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "code",
     [
         "import lit_imitation",
         "import lit_imitation; policy = lit_imitation.load_policy({path!r}); assert policy([0.0, 1.0]).shape == (2, 3)",
-        "from lit_imitation import make, collect; collect(make('CartPole-v1', 2, 0), lambda o: o[:, 0] > 0, 1, 0)",
+        pytest.param(
+            "from lit_imitation import make, collect; collect(make('CartPole-v1', 2, 0), lambda o: o[:, 0] > 0, 1, 0)",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["package", "load_policy", "collect"],
 )

@@ -129,6 +129,7 @@ def test_log_std_is_bounded_with_gradient_everywhere():
     assert (gradient[0, 2:] > 0).all()
 
 
+@pytest.mark.integration
 def test_cloning_moves_mode_to_demonstrated_action():
     policy = build().float()
     optimizer = torch.optim.Adam(policy.parameters(), 0.01)

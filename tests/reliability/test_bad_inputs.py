@@ -129,6 +129,7 @@ def bad_arguments():
                 )
 
 
+@pytest.mark.grid(every=8)
 @pytest.mark.parametrize(("cls", "arguments", "name"), list(bad_arguments()))
 def test_invalid_argument_raises(cls, arguments, name):
     with raises_named("hidden_sizes" if "hidden_sizes" in name else name):
@@ -191,6 +192,7 @@ def bad_files():
             yield pytest.param(key, how, id=f"file-{key} {how}")
 
 
+@pytest.mark.grid(every=4)
 @pytest.mark.parametrize(("key", "how"), list(bad_files()))
 def test_invalid_demonstration_file_raises(tmp_path, key, how):
     arrays = columns()
@@ -247,6 +249,7 @@ def network():
     }
 
 
+@pytest.mark.grid(every=4)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -440,6 +443,7 @@ def register_env():
         gym.registry.pop(one, None)
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"environment-{what}") for what in ENVIRONMENTS])
 @pytest.mark.filterwarnings("ignore")
 def test_invalid_environment_raises(what, register_env):
@@ -504,6 +508,7 @@ VECTORS = {
 }
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"batched environment-{what}") for what in VECTORS])
 @pytest.mark.filterwarnings("ignore")
 def test_invalid_vector_environment_raises(what, register_env):
@@ -671,6 +676,8 @@ OPTIONS = {
 }
 
 
+@pytest.mark.integration
+@pytest.mark.grid(every=4)
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"option-{what}") for what in OPTIONS])
 def test_invalid_option_ends_in_one_line(what, tmp_path, monkeypatch, capsys):
     arguments, named = OPTIONS[what]
@@ -726,6 +733,8 @@ RECIPES = {
 }
 
 
+@pytest.mark.integration
+@pytest.mark.grid(every=4)
 @pytest.mark.parametrize("what", [pytest.param(what, id=f"recipe-{what}") for what in RECIPES])
 def test_invalid_recipe_ends_in_one_line(what, tmp_path, monkeypatch, capsys):
     content, named = RECIPES[what]

@@ -59,6 +59,8 @@ def add(name: str, trial: Callable[[Stage], Attempt], harmless: bool = False) ->
         HARMLESS.add(name)
 
 
+@pytest.mark.integration
+@pytest.mark.grid(kinds=3)
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_file(name, tmp_path, monkeypatch, capsys):
     stage = make_stage(tmp_path, monkeypatch)

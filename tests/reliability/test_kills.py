@@ -35,17 +35,13 @@ METHODS = (
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 1}
 MOMENTS = ("train-1", "train-2", "train-3", "train-4", "validation-1", "validation-2")
-QUICK = {
-    ("bc-discrete", "SIGINT", "train-1"),
-    ("ppo-async", "SIGTERM", "train-2"),
-    ("ppo-async", "SIGKILL", "train-1"),
-    ("ppo-async", "SIGINT", "train-2"),
-}
+QUICK = {("ppo-async", "SIGINT", "train-2")}
+"""`tests/test_resume.py` sends the other signals."""
 
 
 def cases() -> list:
     every = [(method, name, moment) for method in METHODS for name in SIGNALS for moment in MOMENTS]
-    marks = {case: () if case in QUICK else pytest.mark.slow for case in every}
+    marks = {case: pytest.mark.integration if case in QUICK else pytest.mark.slow for case in every}
     return [pytest.param(*case, id="-".join(case), marks=marks[case]) for case in every]
 
 
@@ -111,6 +107,7 @@ def test_killed_run_resumes_bit_identical(method, name, moment, uninterrupted, t
         assert actual[key] == value, key
 
 
+@pytest.mark.slow
 def test_signal_during_long_round_stops_run(tmp_path):
     """A round with a hundred seconds of gradient steps, and one with as long a rollout."""
     for number, more in enumerate((["--model.learner.epochs=100000"], ["--data.steps_per_round=10000000"])):

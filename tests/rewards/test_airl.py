@@ -98,17 +98,20 @@ def error(seed, state_only, expected=True):
     return np.abs(difference - difference.mean()).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_state_reward_is_recovered_up_to_a_constant(seed):
     assert error(seed, state_only=True) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_state_action_reward_is_not_recovered(seed):
     """The policy is imitated as well, but part of the reward is in the potential."""
     assert error(seed, state_only=False) > 0.1
 
 
+@pytest.mark.slow
 def test_sampled_successors_bias_recovered_reward():
     """f estimates the advantage, a mean over successors; the derivation assumes a single successor."""
     assert 0.1 < error(0, state_only=True, expected=False) < 0.5

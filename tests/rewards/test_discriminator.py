@@ -11,8 +11,8 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from lit_imitation import AIRLDiscriminator, Discriminator, Transitions
 from lit_imitation.errors import ConfigError
 from lit_imitation.optim.descent import Descent
-from lit_imitation.rewards.discriminator import STATISTICS, SpectralMLP
 from lit_imitation.rewards.features import Samples
+from lit_imitation.rewards.losses import STATISTICS
 
 STATE, ARM, BUTTONS = Box(-np.inf, np.inf, (3,)), Box(-2.0, 2.0, (2,)), Discrete(4)
 
@@ -73,6 +73,7 @@ def test_rewards_are_finite_for_extreme_logits(cls):
     assert statistics.isfinite().all()
 
 
+@pytest.mark.integration
 def test_training_recovers_occupancy_ratio():
     """Two states with expert frequencies ¾, ¼ and learner frequencies ½, ½: ℓ* = log(3/2) and log(1/2)."""
     torch.manual_seed(0)
@@ -147,7 +148,7 @@ def test_gradients_agree_with_finite_differences(arguments):
     given = [x.double() if x.is_floating_point() else x for x in columns()]
     descent = Descent(model, model.parameters(), 0.01)
     eager, _ = descent.gradient(*given)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *given)
+    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *given)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 400):
         values = []
@@ -160,19 +161,8 @@ def test_gradients_agree_with_finite_differences(arguments):
         assert float(eager[i]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
-def test_spectral_network_is_1_lipschitz():
-    torch.manual_seed(0)
-    network = SpectralMLP([5, 32, 32, 1], "tanh")
-    for layer in network.layers:
-        layer.weight.data *= 50
-    network.power_iteration(100)
-    for i, layer in enumerate(network.layers):
-        largest = torch.linalg.matrix_norm(layer.weight, 2)
-        torch.testing.assert_close(network._weight(i), layer.weight / largest, rtol=1e-3, atol=1e-5)
-    x, y = torch.randn(500, 5), torch.randn(500, 5)
-    assert ((network(x) - network(y)).abs().squeeze() <= 1.001 * (x - y).norm(dim=1)).all()
-
-
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("learning_rate", [3e-4, 0.05])
 @pytest.mark.parametrize("by", ["step", "steps"])
 def test_spectral_norms_stay_one_during_training(learning_rate, by):
@@ -209,13 +199,6 @@ def test_rewards_under_autocast_match_float32():
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model.reward(data), plain)
             assert torch.equal(model.recovered_reward(data), recovered)
-
-
-def test_spectral_normalization_in_half_precision():
-    network, x = SpectralMLP([5, 32, 1], "tanh"), torch.randn(50, 5)
-    with torch.autocast("cpu", torch.bfloat16):
-        half = network(x)
-    torch.testing.assert_close(half.float(), network(x), rtol=0.0, atol=0.05)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "wasserstein"])

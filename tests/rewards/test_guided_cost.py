@@ -185,6 +185,7 @@ def sample_mixture(dynamics, policies, each, seed):
     return samples, torch.stack([samples.log_prob(one) for one in policies], 1)
 
 
+@pytest.mark.integration
 def test_gradient_from_several_policies_converges_to_exact(exact_gradient):
     reward, value, gradient = exact_gradient
     dynamics, _ = world()
@@ -202,6 +203,7 @@ def test_gradient_from_several_policies_converges_to_exact(exact_gradient):
     assert float(estimated) == pytest.approx(float(value), abs=0.01)
 
 
+@pytest.mark.integration
 def test_gradient_without_mixture_weights_is_biased(exact_gradient):
     reward, _, gradient = exact_gradient
     dynamics, _ = world()
@@ -217,6 +219,7 @@ def test_gradient_without_mixture_weights_is_biased(exact_gradient):
     assert error(log_prob[:, 0]) > 0.1
 
 
+@pytest.mark.integration
 def test_gradient_with_fused_demonstrations_is_exact(exact_gradient):
     reward, _, gradient = exact_gradient
     dynamics, _ = world()

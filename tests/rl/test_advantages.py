@@ -9,7 +9,8 @@ import torch
 from counting import ACTIONS
 
 from lit_imitation.envs import make
-from lit_imitation.rl.advantages import generalized_advantages
+from lit_imitation.rl import advantages
+from lit_imitation.rl.advantages import explained_variance, generalized_advantages, standardize_advantages
 from lit_imitation.rollout import rounds
 
 
@@ -119,3 +120,28 @@ def test_rollout_advantages_match_those_of_single_episodes(backend):
         wanted = by_definition(*(x[:, None] for x in (reward, value[:-1], value[1:], over, ends)), gamma, lam)[:, 0]
         np.testing.assert_allclose([rows[t][3] for t in range(length)], wanted, rtol=1e-6)
     assert complete > 30
+
+
+def test_standardization_counts_valid_steps_of_all_processes(monkeypatch):
+    """The second process here has the round of the first, shifted by 3."""
+    advantage = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = (torch.arange(60).view(20, 3) % 4 > 0).double()
+    other = advantage + 3.0
+    kept = advantage[weight.bool()]
+    found = standardize_advantages(advantage, weight)[weight.bool()]
+    torch.testing.assert_close(found, (kept - kept.mean()) / kept.std(correction=0))
+    sums = torch.stack([weight.sum(), (weight * other).sum(), (weight * other.square()).sum()])
+    monkeypatch.setattr(advantages, "all_reduce", lambda mine: mine + sums)
+    both = torch.cat([kept, other[weight.bool()]])
+    found = standardize_advantages(advantage, weight)[weight.bool()]
+    torch.testing.assert_close(found, (kept - both.mean()) / both.std(correction=0))
+
+
+def test_explained_variance_is_share_of_valid_targets():
+    target, error = torch.randn(2, 30, generator=torch.Generator().manual_seed(0))
+    weight = (torch.arange(30) % 3 > 0).float()
+    valid = weight.bool()
+    expected = 1 - error[valid].var(correction=0) / target[valid].var(correction=0)
+    torch.testing.assert_close(explained_variance(target + error, target, weight), expected)
+    assert float(explained_variance(target, target, weight)) == 1.0
+    assert float(explained_variance(torch.zeros(30), target, weight)) == pytest.approx(0.0, abs=1e-6)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 
-from lit_imitation.rl.normalization import RewardScale, RunningMoments
+from lit_imitation.networks.encoders import Encoder
+from lit_imitation.rl.normalization import RewardScale, RunningMoments, copy_statistics
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
@@ -41,3 +43,15 @@ def test_rewards_are_divided_by_deviation_of_returns():
     again.load_state_dict(scale.state_dict())
     one = (torch.ones(4, 3, dtype=torch.float64), torch.zeros(4, 3).bool(), torch.ones(4, 3).bool())
     assert torch.equal(scale(*one), again(*one))  # after `begin` only the saved state matters
+
+
+def test_copied_statistics_standardize_alike():
+    source, *others = (Encoder(Box(-np.inf, np.inf, (2,))) for _ in range(3))
+    x = 5.0 + 3.0 * torch.randn(50, 2)
+    source.fit(x)
+    copy_statistics(source, *others)
+    for encoder in others:
+        assert encoder.standardize.fitted
+        assert torch.equal(encoder(x), source(x))
+    source.fit(2.0 * x)
+    assert not torch.equal(others[0](x), source(x))  # a copy, not the same buffers

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lit_imitation import PPO, CategoricalPolicy, DeterministicPolicy, GaussianPolicy, MultiCategoricalPolicy
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.rollout import Round, collect, rounds
 from lit_imitation.transitions import Transitions
 
@@ -70,7 +71,9 @@ def reference(learner, columns, clip, value_clip, c_entropy, c_value):
 @pytest.mark.parametrize("value_clip", [None, 0.3])
 @pytest.mark.parametrize("kind", sorted(EVERY))
 def test_loss_matches_formula_and_finite_differences(kind, value_clip):
-    learner = ppo(kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, max_grad_norm=1e9)
+    learner = ppo(
+        kind, value_clip_range=value_clip, entropy_coefficient=0.3, value_coefficient=0.7, optimization=Optimization()
+    )
     learner.policy.network.init_orthogonal(0.7)
     learner.optimizers()
     columns = batch(learner.policy)
@@ -223,6 +226,16 @@ def test_learning_rate_anneals_and_target_kl_ends_epochs():
     assert learner.gradient_steps < 20 * 4
 
 
+def test_warmup_raises_rate_within_a_round():
+    """Step i of the training has (i + 1) / (warmup_steps + 1) of the rate."""
+    warm = Optimization(warmup_steps=99)
+    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=2, batch_size=32, optimization=warm)
+    (optimizer,) = learner.optimizers()
+    for _ in range(2):
+        learner.update(round_of(learner, "continuous"), 0.0)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(learner.gradient_steps / 100 * 3e-4)
+
+
 def weights_after(one, kind, **settings):
     """State and metrics of a learner after two updates."""
     torch.manual_seed(0)
@@ -326,11 +339,12 @@ def test_compiled_gradient_equals_eager_gradient(kind):
     columns = [c.float() if c.dtype == torch.float64 else c for c in batch(learner.policy.double(), 64)]
     learner.float()
     compiled = learner.descent.gradient(*columns)
-    learner.descent._functional = None
+    learner.descent.loss.compiled = None
     for mine, eager in zip(compiled, learner.descent.gradient(*columns), strict=True):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_multi_discrete_actions_are_learned():
     envs = make("MatchTargets-v0", 8, 0, "sync")
     torch.manual_seed(0)
@@ -486,7 +500,14 @@ def test_log_probs_are_those_of_the_policy_that_acted(kind):
 def test_first_observation_statistics_reset_adam():
     """Gradients on raw inputs are a thousand times larger and would shrink Adam's steps for many rounds."""
     torch.manual_seed(0)
-    learner = PPO(OBSERVATION, ACTIONS["continuous"], hidden_sizes=[8], epochs=1, batch_size=128, anneal=False)
+    learner = PPO(
+        OBSERVATION,
+        ACTIONS["continuous"],
+        hidden_sizes=[8],
+        epochs=1,
+        batch_size=128,
+        optimization=Optimization(max_grad_norm=0.5),
+    )
     (optimizer,) = learner.optimizers()
     for number in range(2):
         one = round_of(learner, "continuous", seed=number)

@@ -22,6 +22,7 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.errors import ConfigError
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.rl.sac import CriticLoss, PolicyLoss
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.transitions import Transitions
@@ -148,17 +149,18 @@ def test_gradients_match_finite_differences(kind, which):
         "policy": (learner.policy_descent, (x, noise)),
     }[which]
     gradient, _ = descent.gradient(*columns)
-    functional, _ = descent._functional_gradient(descent.vector.detach(), descent.constants, *columns)
+    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *columns)
     torch.testing.assert_close(gradient, functional)
     # The temperature is a constant in the policy's term, so finite differences of that term do not give its gradient.
-    alpha = sum(descent.sizes[: descent.names.index("temperature.log_alpha")]) if which == "policy" else -1
+    layout = descent.layout
+    alpha = sum(layout.sizes[: layout.names.index("temperature.log_alpha")]) if which == "policy" else -1
     for i in range(0, len(gradient), 3):
         if i == alpha:
             continue
         values = []
         for sign in (1, -1):
             descent.vector.data[i] += sign * 1e-6
-            loss = descent.module(*columns)
+            loss = descent.loss.module(*columns)
             # The entropy is a constant in the temperature's term, so only the policy's term is differenced.
             values.append(float(loss[1][0] if which == "policy" else loss[0]))
             descent.vector.data[i] -= sign * 1e-6
@@ -170,7 +172,8 @@ def test_temperature_gradient_is_entropy_minus_target(kind):
     learner = with_different_targets(sac(kind, target_entropy=0.25))
     x, *_, noise = batch(learner)
     gradient, statistics = learner.policy_descent.gradient(x, noise)
-    at = sum(learner.policy_descent.sizes[: learner.policy_descent.names.index("temperature.log_alpha")])
+    layout = learner.policy_descent.layout
+    at = sum(layout.sizes[: layout.names.index("temperature.log_alpha")])
     if kind == "discrete":  # exact, not sampled
         entropy = torch.distributions.Categorical(logits=learner.policy.head(x)).entropy().mean()
     else:
@@ -209,6 +212,7 @@ def test_target_networks_are_polyak_averages(kind):
         assert not torch.allclose(parameter, own)
 
 
+@pytest.mark.integration
 def test_replay_holds_true_successors_of_valid_rows():
     """Observations of this environment number the step, so replayed transitions can be compared with what happened."""
     for backend in ("vector", "sync", "async"):
@@ -236,6 +240,7 @@ def test_replay_holds_true_successors_of_valid_rows():
         assert rows.terminated.sum() < over.sum()  # the remaining episodes were truncated
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("per_step", "expected"), [(1.0, [0, 24, 31]), (0.3, [0, 7, 9]), (4.0, [0, 96, 124])])
 def test_gradient_steps_follow_environment_steps(per_step, expected):
     learner = sac("continuous", updates_per_step=per_step, learning_starts=38)
@@ -281,6 +286,7 @@ def test_gaussian_sample_has_its_density_and_gradient():
     torch.testing.assert_close(slope, (policy.scale * policy.log_std.exp() * noise).sum(0))
 
 
+@pytest.mark.slow
 def test_gaussian_policy_is_improved_without_squashing():
     """The policy starts at actions of low reward. Q sees clipped actions, so it is flat outside the box."""
     torch.manual_seed(0)
@@ -300,7 +306,7 @@ def test_gaussian_policy_is_improved_without_squashing():
     assert second < middle[1] - 0.5
     inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
     values = [
-        learner.critic_descent.module(
+        learner.critic_descent.loss.module(
             torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
         )[1]
         for a in (inside, outside)
@@ -349,6 +355,7 @@ class ChangingReward(RewardModel):
         return transitions.observation[..., 0] + self.value
 
 
+@pytest.mark.integration
 def test_replayed_rewards_come_from_current_reward_model():
     learner, model = sac("continuous"), ChangingReward()
     learner.optimizers()
@@ -364,6 +371,7 @@ def test_replayed_rewards_come_from_current_reward_model():
     assert set(model.asked) == {(16,)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("modeled", [False, True])
 def test_demonstrations_fill_half_of_each_minibatch(kind, modeled):
@@ -418,6 +426,7 @@ def test_invalid_arguments_are_refused():
         learner.load_state(learner.state() | {"replay": [learner.replay.state()] * 2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_update_equals_eager_update(kind):
     """Compares one whole update, as recipes run it."""
@@ -432,7 +441,7 @@ def test_compiled_update_equals_eager_update(kind):
 
 
 def test_constant_temperature_stays():
-    assert {CriticLoss, PolicyLoss} == {type(d.module) for d in _descents(sac("discrete"))}
+    assert {CriticLoss, PolicyLoss} == {type(d.loss.module) for d in _descents(sac("discrete"))}
     learner = sac("continuous", learn_temperature=False)
     learner.optimizers()
     learner.update(round_of("continuous"), 0.0)
@@ -470,6 +479,7 @@ def test_pendulum_is_learned_in_10000_steps(tmp_path):
     assert summary["return_mean"] > -400
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_bf16_autocast_leaves_updates_in_float32(kind):
     ends = []
@@ -492,3 +502,17 @@ def test_fresh_policy_has_no_warm_up_or_divergence(fresh):
     assert learner.random_steps == (40 if fresh else 0)
     assert learner.warmup_steps == (0 if fresh else 31)
     assert (learner.start is None) == fresh
+
+
+def test_optimization_schedules_and_clips_both_optimizers():
+    learner = sac("continuous", optimization=Optimization(schedule="linear", max_grad_norm=1e-3))
+    optimizers = learner.optimizers()
+    learner.update(round_of("continuous"), 0.75)
+    assert [one.param_groups[0]["lr"] for one in optimizers] == [pytest.approx(0.25 * 3e-4)] * 2
+    for descent in learner.descents:
+        assert 0.5e-3 < descent.vector.grad.norm() <= 1e-3
+
+
+def test_sac_refuses_accumulation():
+    with pytest.raises(ConfigError, match="accumulate_batches is 2; SAC takes a step per minibatch"):
+        sac("discrete", optimization=Optimization(accumulate_batches=2))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.policies import CategoricalPolicy
 from lit_imitation.rl import PPO
 from lit_imitation.rollout import Round
@@ -28,10 +30,20 @@ def random_round(generator):
     return Round(rollout, ~flag, [])
 
 
+@pytest.mark.integration
 def test_first_step_after_warm_up_is_within_learning_rate():
     torch.manual_seed(0)
     policy = CategoricalPolicy(OBSERVATION, ACTION, hidden_sizes=[8])
-    ppo = PPO(OBSERVATION, ACTION, policy, learning_rate=1e-3, anneal=False, epochs=50, batch_size=8, warmup_rounds=2)
+    ppo = PPO(
+        OBSERVATION,
+        ACTION,
+        policy,
+        learning_rate=1e-3,
+        optimization=Optimization(),
+        epochs=50,
+        batch_size=8,
+        warmup_rounds=2,
+    )
     ppo.optimizers()
     generator = torch.Generator().manual_seed(1)
     before = [parameter.clone() for parameter in policy.parameters()]

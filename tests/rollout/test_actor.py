@@ -79,6 +79,7 @@ def test_rounds_reset_the_actor_once_per_episode(environments, kind):
     assert noted[..., 1].max() > 5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Acrobot-v1"])
 def test_envpool_resets_the_actor_once_per_episode(env_id):
     pytest.importorskip("envpool")

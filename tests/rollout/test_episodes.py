@@ -78,7 +78,7 @@ def assert_exact(envs, num_envs, episodes, seed):
 
 
 @pytest.mark.parametrize("kind", HERE)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(num_envs=st.integers(1, 6), episodes=st.integers(1, 25), seed=st.integers(0, 2**31 - 10))
 def test_transitions_match_plain_loop(environments, kind, num_envs, episodes, seed):
     assert_exact(environments(kind, num_envs), num_envs, episodes, seed)
@@ -216,6 +216,7 @@ def fixed_share(envs, count, seed):
     return [episode.length for episode in Episodes(envs, counting.act, count, seed)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["sync", "vector"])
 def test_short_episodes_are_not_favored(kind):
     envs = MAKERS[kind](8, lengths=LENGTHS)
@@ -262,6 +263,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", SEEDED)
 def test_same_seed_gives_same_rollouts(case):
     env_id, backend, actor = SEEDED[case]
@@ -341,6 +343,7 @@ def test_failing_actor_leaves_callers_random_streams_alone(environments):
 # Success, reported through info
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("key", ["success", "is_success"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_success_is_the_value_at_the_episode_end(kind, key):
@@ -365,6 +368,7 @@ def envpool():
     return pytest.importorskip("envpool")
 
 
+@pytest.mark.integration
 @settings(max_examples=12, deadline=None)
 @given(num_envs=st.integers(1, 5), episodes=st.integers(1, 14), seed=st.integers(0, 2**31 - 10))
 def test_envpool_cartpole(envpool, num_envs, episodes, seed):
@@ -395,6 +399,7 @@ def test_envpool_cartpole(envpool, num_envs, episodes, seed):
     assert not torch.equal(record.observation[starts][0], record.observation[starts][-1]) or episodes == 1
 
 
+@pytest.mark.integration
 def test_envpool_cartpole_is_cut_at_500_steps(envpool):
     envs = make("CartPole-v1", 3, 0, "envpool")
     balance = np.array([0.1, 0.3, 1.0, 0.5], dtype=np.float32)
@@ -405,6 +410,7 @@ def test_envpool_cartpole_is_cut_at_500_steps(envpool):
     assert torch.equal(record.truncated[record.done], lengths == 500)
 
 
+@pytest.mark.integration
 @settings(max_examples=5, deadline=None)
 @given(num_envs=st.integers(1, 4), episodes=st.integers(1, 6), seed=st.integers(0, 2**31 - 10))
 def test_envpool_pendulum(envpool, num_envs, episodes, seed):
@@ -478,6 +484,7 @@ def test_round_names_failed_environment_and_step(fault, cls):
     envs.close(terminate=True) if cls is AsyncVectorEnv else envs.close()
 
 
+@pytest.mark.integration
 def test_round_names_environment_of_dead_process():
     envs = AsyncVectorEnv([partial(Faulty, "")] * 3, autoreset_mode=AutoresetMode.SAME_STEP)
     running = rounds(envs, *still(3), 4, 3, seed=0)
@@ -505,6 +512,7 @@ def test_nan_observation_is_reported_before_the_explorer_acts():
         list(rounds(envs, explorer, drawn, 12, 1, seed=0))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", HERE)
 def test_rounds_match_plain_loop(environments, kind):
     """The valid rows of each environment are the beginning of its known record."""
@@ -573,6 +581,7 @@ def test_explorer_keeps_draws_and_plays_clipped_actions():
     assert torch.equal(drawn.clamp(low, high), played)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_envpool_rounds_hold_whole_episodes(envpool, env_id):
     envs = make(env_id, 3, 0, "envpool")
@@ -666,6 +675,7 @@ class EndlessEnv(gymnasium.Env):
         return np.zeros(1, np.float32), 0.0, False, False, {}
 
 
+@pytest.mark.integration
 def test_endless_episode_is_reported_and_warned_about(monkeypatch, capsys):
     class Enough(Exception):
         pass

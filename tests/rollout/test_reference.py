@@ -61,6 +61,7 @@ def act(o): return np.random.randint(0, 2, len(o))
 """
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [DemonstrationDataModule, ImitationDataModule])
 def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkeypatch, capsys):
     """The return of random actions on CartPole is known: 22.2."""
@@ -85,6 +86,7 @@ def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkey
     assert len(list((tmp_path / "cache" / "expert_returns").iterdir())) == 1
 
 
+@pytest.mark.integration
 def test_expert_return_is_of_its_mode_unless_evaluation_draws(tmp_path):
     """The expert is measured as the learner is evaluated, even if its demonstrations are draws."""
     from lit_imitation.policies import CategoricalPolicy
@@ -144,6 +146,7 @@ def test_imitation_archive_without_rews_gives_no_expert_return(tmp_path):
     assert ready(str(tmp_path / "flat.npz")).expert_return == 2.0
 
 
+@pytest.mark.integration
 def test_hugging_face_dataset_without_rews_gives_no_expert_return(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows = {"obs": [np.zeros((3, 4)).tolist()] * 2, "acts": [[0, 1]] * 2, "terminal": [True, False]}
@@ -219,6 +222,7 @@ def test_recorded_returns_win_over_data_expert(monkeypatch, capsys):
     )
 
 
+@pytest.mark.integration
 def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     data = ready(expert="scripted", num_trajectories=2)
     state = json.loads(json.dumps(data.state_dict()))  # of primitives
@@ -239,6 +243,7 @@ def test_checkpoint_keeps_reference_of_same_evaluation(monkeypatch):
     assert given.expert_return == 3.0
 
 
+@pytest.mark.integration
 def test_own_reference_wins_over_checkpoint_of_other_task(capsys):
     state = ready(expert="scripted", num_trajectories=2).state_dict()
     own = ready(cart_pole([1.0] * 7))
@@ -267,6 +272,7 @@ def test_expert_that_fails_while_measured_is_named():
         data.measure_return(broken, broken)
 
 
+@pytest.mark.integration
 def test_tabular_reference_follows_eval_deterministic():
     """On a lake that is not slippery the optimal mode always arrives; draws have the return of the demonstrations."""
     data = TabularDataModule("FrozenLake-v1", env_kwargs={"is_slippery": False}, eval_episodes=0)
@@ -283,6 +289,7 @@ def test_tabular_reference_follows_eval_deterministic():
     assert found[True].mean > found[False].mean + 4 * found[False].error
 
 
+@pytest.mark.integration
 def test_score_interval_includes_errors_of_both_references():
     """Against the delta method: Var s ≈ (Var R̄ + s² Var E + (1 − s)² Var r) / (E − r)²."""
     rng = np.random.default_rng(0)

@@ -68,6 +68,8 @@ def sample_demonstrations(mdp: TabularMDP, lengths, seed: int = 0) -> Trajectori
     return Trajectories.from_arrays(pairs)
 
 
+@pytest.mark.grid
+@pytest.mark.integration
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize(("masked", "ends"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("horizon", [None, 700])
@@ -158,6 +160,7 @@ def test_unavailable_actions_are_never_taken(entropy, ends):
         assert (gradient[never] == 0).all()
 
 
+@pytest.mark.integration
 def test_random_actions_are_uniform_over_available():
     mdp = world(True, False)
     at = TabularMDP(random_transitions(), np.eye(STATES)[1], reward=np.arange(STATES), available=AVAILABLE)

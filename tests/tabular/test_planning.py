@@ -72,6 +72,7 @@ def dynamics_probability(mdp, one):
     return math.prod(probability(mdp, *step) for step in one if step[1] is not None)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
 def test_trajectory_entropy_matches_enumeration(inputs, ends):
@@ -97,6 +98,8 @@ def test_trajectory_entropy_matches_enumeration(inputs, ends):
     torch.testing.assert_close(found, visits, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.integration
+@pytest.mark.grid
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
 def test_causal_policy_maximizes_return_plus_entropy(inputs, ends):
@@ -125,6 +128,7 @@ def test_causal_policy_maximizes_return_plus_entropy(inputs, ends):
             assert objective(other, start) < best + 1e-12 if mdp.terminal[start] else objective(other, start) < best
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ends", [False, True])
 def test_occupancy_matches_enumeration(ends):
     mdp, gamma = world(ends), 0.8
@@ -204,6 +208,8 @@ def likelihood(mdp, values, inputs, chosen, planning):
     return ((chosen.visits(mdp, inputs, planning.gamma) * values).sum() - partition) / len(chosen.length)
 
 
+@pytest.mark.integration
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "planning",
     [Planning(HORIZON, 0.9), Planning(HORIZON, 1.0, entropy="trajectory"), Planning(gamma=0.8, tolerance=1e-12)],
@@ -219,6 +225,7 @@ def test_gradient_matches_finite_differences(planning, inputs, ends):
     )
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("length", [1, 3, HORIZON])
@@ -258,6 +265,7 @@ def test_causal_likelihood_matches_action_likelihood(planning):
     assert float(likelihood(mdp, reward.values, "state_action", chosen, planning)) == pytest.approx(total / 2, rel=1e-9)
 
 
+@pytest.mark.integration
 def test_causal_gradient_matches_expected_likelihood():
     """Over all trajectories of an expert, weighted by probability; by finite differences of Σ γᵗ log π_t."""
     mdp, planning = world(False), Planning(3, 0.9)

@@ -134,6 +134,7 @@ def test_sampled_trajectories_match_occupancy():
     assert (ending.length.min() < 5) & WORLD.terminal[last].all()
 
 
+@pytest.mark.integration
 def test_demonstration_files_are_read(tmp_path):
     rows = {"observations": [0, 1, 2, 1, 2], "actions": [0, 0, 0, 0, 0], "next_observations": [1, 2, 3, 2, 3]}
     ends = {"terminals": [0, 0, 1, 0, 0], "timeouts": [0, 0, 0, 0, 1], "rewards": np.zeros(5)}

@@ -27,6 +27,7 @@ def write_for_ever(path: Path, ready: Path) -> None:
         number += 1
 
 
+@pytest.mark.integration
 def test_kill_during_write_leaves_whole_checkpoint(tmp_path):
     path, ready = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "ready"
     rng = random.Random(0)

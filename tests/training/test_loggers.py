@@ -93,6 +93,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(deadline=None, max_examples=60)
 @given(rows=ROWS, data=st.data())
 def test_interrupted_log_equals_uninterrupted_one(rows, data, tmp_path_factory):

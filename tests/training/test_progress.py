@@ -6,9 +6,12 @@ import json
 import re
 import sys
 
+import pytest
 from suites import arguments
 
 from lit_imitation.cli import main
+
+pytestmark = pytest.mark.integration
 
 
 def test_rounds_show_return_and_rate_without_logging_rate(tmp_path, capsys, monkeypatch):
@@ -34,6 +37,7 @@ def test_output_to_a_file_has_lines_instead_of_bars(tmp_path, capsys):
     assert "…" not in said
 
 
+@pytest.mark.slow
 def test_adversarial_progress_shows_no_held_out_loss(tmp_path, capsys):
     main(arguments("gail-discrete", tmp_path, "--trainer.max_epochs=1", "--data.expert_trajectories=10"))
     (line,) = re.findall(r"^epoch 1/1: .*$", capsys.readouterr().out, re.MULTILINE)
@@ -53,6 +57,7 @@ def test_compiled_gradients_are_announced(tmp_path, caplog, monkeypatch):
     assert "20 to 60 seconds" in caplog.text
 
 
+@pytest.mark.slow
 def test_own_progress_bar_replaces_default(tmp_path, capsys):
     own = "--trainer.callbacks+=lightning.pytorch.callbacks.RichProgressBar"
     main(arguments("bc-discrete", tmp_path, "--trainer.max_epochs=1", own))

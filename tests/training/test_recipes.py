@@ -34,6 +34,7 @@ def pins(file: str) -> dict[str, str]:
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
+@pytest.mark.integration
 def test_list_names_task_method_score_and_time(capsys):
     main(["recipes"])
     lines = capsys.readouterr().out.splitlines()
@@ -59,6 +60,7 @@ def test_score_and_time_come_from_the_comment():
     assert f": {found.time} a run on 2 cores" in comment
 
 
+@pytest.mark.integration
 def test_list_can_be_limited_to_a_method(capsys):
     main(["recipes", "gail"])
     lines = capsys.readouterr().out.splitlines()[1:]
@@ -74,6 +76,8 @@ def test_printed_recipe_is_the_file(capsys):
     assert capsys.readouterr().out == (ROOT / "configs" / "bc" / "lunar_lander.yaml").read_text()
 
 
+@pytest.mark.integration
+@pytest.mark.grid
 @pytest.mark.parametrize("name", ["bc/cartpole", "bc/cartpole.yaml", "configs/bc/cartpole.yaml"])
 @pytest.mark.parametrize("form", ["--config={}", "--config {}", "-c {}"])
 def test_recipe_is_found_by_name(name, form, tmp_path, monkeypatch, capsys):
@@ -127,6 +131,7 @@ def test_repeat_takes_a_recipe_by_name(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "repeat" / "bc-cartpole" / "repeat.json").is_file()
 
 
+@pytest.mark.integration
 def test_logger_without_its_package_is_one_line(tmp_path, monkeypatch, capsys):
     """Its folder defaults to that of the run."""
     from lit_imitation.training import lightning_cli

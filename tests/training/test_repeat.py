@@ -16,6 +16,8 @@ from lit_imitation.errors import ConfigError, TrainingError
 from lit_imitation.training import repeat as module
 from lit_imitation.training.repeat import add_repeat_arguments, aggregate, repeat, run_repeat, table
 
+pytestmark = pytest.mark.integration
+
 # Replaces a fit: records its call, behaves as its case says, and writes a summary.
 CHILD = """
 import json, os, pathlib, signal, sys, time

@@ -23,6 +23,8 @@ from lit_imitation.policies.checkpoints import read_checkpoint
 from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.utils.files import FileLock
 
+pytestmark = pytest.mark.integration
+
 FIELDS = {
     "method",
     "env_id",
@@ -148,6 +150,7 @@ def test_test_of_checkpoint_alone_writes_summary(run, tmp_path, command, episode
         }
 
 
+@pytest.mark.slow
 def test_test_in_run_directory_keeps_log_and_config(run, tmp_path):
     main(arguments("bc-discrete", tmp_path, *SHORT))
     before, config = (tmp_path / "metrics.csv").read_text(), (tmp_path / "config.yaml").read_text()
@@ -186,6 +189,7 @@ def test_saved_config_starts_an_identical_run(run, tmp_path, monkeypatch):
     assert {"config.yaml", "metrics.csv", "summary.json"} <= {path.name for path in own.iterdir()}
 
 
+@pytest.mark.slow
 def test_config_of_resumed_run_starts_from_scratch(tmp_path):
     line = arguments("bc-discrete", tmp_path / "run", *SHORT)
     main(line)
@@ -257,6 +261,7 @@ def test_bars_show_return_and_steps_per_second(run):
         assert any(line.lstrip().startswith(kind) and "return=" in line and "steps/s=" in line for line in lines), kind
 
 
+@pytest.mark.slow
 def test_bars_show_return_and_rate_of_experts_and_predict(run, tmp_path, capsys, monkeypatch):
     directory, _ = run
     monkeypatch.setenv("LIT_IMITATION_CACHE", str(tmp_path / "cache"))
@@ -278,6 +283,7 @@ def test_bars_show_return_and_rate_of_experts_and_predict(run, tmp_path, capsys,
     assert np.isin(written.transitions.action, [0, 1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "done"), [("episodes_per_round=3", "3/3"), ("steps_per_round=600", "600/600")], ids=["episodes", "steps"]
 )
@@ -303,6 +309,7 @@ def test_checkpoint_callback_without_monitor_keeps_last(tmp_path):
     assert len(names) == 2
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_tested_and_saved(tmp_path):
     """The results of `fit` are those of the checkpoint, which has the averaged weights, not those of the last step."""
     main(arguments("bc-discrete", tmp_path / "run", "--model.optimization.ema_decay=0.99"))

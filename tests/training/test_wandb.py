@@ -19,6 +19,8 @@ from lit_imitation.cli import main
 wandb = pytest.importorskip("wandb")
 from wandb.proto.wandb_internal_pb2 import Record  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 BLOCK = 32768
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 

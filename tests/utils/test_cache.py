@@ -75,6 +75,7 @@ def digest(expert: str) -> str:
     return key.unreadable or key.digest()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("spec", "files", "changed"),
     [
@@ -159,6 +160,7 @@ def test_changed_input_file_invalidates_entry(write_module, tmp_path, capsys):
     assert "cannot be used" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_key_distinguishes_settings_by_content():
     values = [1, 1.5, "a", None, (1, 2), [1, 2], {"a": 1}, np.zeros(2000), np.eye(50)[:40].ravel(), torch.zeros(2000)]
     digests = [Key(value=value).digest() for value in values]
@@ -181,6 +183,7 @@ gymnasium.register("Own-v0", "own_env:Env")
 """
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:.*Overriding environment")
 def test_changed_environment_source_invalidates_entry(write_module, capsys):
     write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1.0")
@@ -213,6 +216,7 @@ def test_environment_key_covers_wrappers_and_registration():
     assert len(digests) == 4
 
 
+@pytest.mark.integration
 def test_demonstrations_are_checked_before_they_are_cached(write_module):
     write_module("own_base.py", "import gymnasium\nclass Base(gymnasium.Env): reward = 1e39")
     write_module("own_env.py", ENVIRONMENT)
@@ -223,6 +227,7 @@ def test_demonstrations_are_checked_before_they_are_cached(write_module):
     assert not list(cache_dir().rglob("*.npz"))  # 1e39 overflows the float32 of a record
 
 
+@pytest.mark.integration
 def test_refresh_makes_result_again(write_module):
     write_module("own_act.py", "import numpy as np\ndef act(o): return np.zeros(len(o), np.int64)")
 

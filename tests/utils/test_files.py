@@ -65,6 +65,7 @@ def test_expand_user(tmp_path, monkeypatch):
         expand_user("~nobody-here/a")
 
 
+@pytest.mark.integration
 def test_leftovers_of_dead_processes_are_removed(tmp_path):
     """Files of live processes, other machines and other programs stay."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
@@ -88,6 +89,7 @@ def test_lock_excludes_other_processes(tmp_path):
     FileLock(tmp_path / ".lock", "the run", "wait").release()
 
 
+@pytest.mark.integration
 def test_lock_ends_with_killed_process(tmp_path):
     code = (
         "import os, sys, time, pathlib; from lit_imitation.utils.files import FileLock; "

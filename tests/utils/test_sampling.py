@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lit_imitation.utils import sampling
-from lit_imitation.utils.sampling import rank_generator, sample_rank_rows, sample_rows
+from lit_imitation.utils.sampling import rank_generator, sample_rank_rows, sample_rows, shuffle_minibatches
 
 CPU = torch.device("cpu")
 
@@ -66,3 +66,20 @@ def test_rank_generators_differ_and_keep_shared_stream(monkeypatch):
     assert torch.equal(*after)
     assert not torch.equal(samples[0][0], samples[1][0])
     assert not torch.equal(samples[0][0], samples[0][1])
+
+
+def test_minibatches_are_a_shared_order_of_the_rows():
+    torch.manual_seed(0)
+    rows = torch.arange(10)
+    a, b = shuffle_minibatches([rows, torch.stack([rows, -rows], 1)], 4)
+    assert a.shape == (2, 4)
+    assert b.shape == (2, 4, 2)
+    assert torch.equal(b, torch.stack([a, -a], -1))
+    assert len(set(a.flatten().tolist())) == 8  # two rows are left out, none is repeated
+    assert not torch.equal(a, shuffle_minibatches([rows], 4)[0])
+
+
+def test_few_rows_are_one_minibatch():
+    (found,) = shuffle_minibatches([torch.arange(3)], 64)
+    assert sorted(found.flatten().tolist()) == [0, 1, 2]
+    assert found.shape == (1, 3)

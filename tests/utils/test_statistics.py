@@ -33,6 +33,7 @@ def test_interval_of_two_values_is_binomial():
     assert bootstrap_interval([0.0, 1.0], np.mean, confidence=0.40) == (0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_interval_of_many_values_is_normal():
     values = np.random.default_rng(0).normal(3.0, 2.0, size=1000)
     low, high = bootstrap_interval(values, np.mean, confidence=0.9, resamples=10000)
@@ -52,6 +53,7 @@ def test_interval_matches_scipy(statistic):
     np.testing.assert_allclose(interval, (scipy_interval.low, scipy_interval.high), atol=0.03 * width)
 
 
+@pytest.mark.slow
 def test_interval_has_nominal_coverage():
     rng = np.random.default_rng(3)
     intervals = np.array([bootstrap_interval(rng.normal(size=50), np.mean, seed=trial) for trial in range(1000)])

@@ -84,6 +84,7 @@ def test_trusted_user_classes_load_in_python(user_checkpoint):
     assert type(load_policy(user_checkpoint, trust=True)).__name__ == "MyPolicy"
 
 
+@pytest.mark.integration
 def test_user_classes_need_trust_or_explicit_name(user_checkpoint, capsys):
     command = ["test", f"--ckpt_path={user_checkpoint}", "--trainer.accelerator=cpu", "--trainer.default_root_dir=out"]
     with pytest.raises(SystemExit):

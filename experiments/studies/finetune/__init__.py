@@ -60,8 +60,7 @@ LUNAR_LANDER = Task(
     env_steps=300_000,
     rounds={"num_envs": 16, "steps_per_round": 256, "rounds_per_epoch": 4, "eval_episodes": 20},
     ppo={
-        "batch_size": 128, "gamma": 0.999, "gae_lambda": 0.98, "entropy_coefficient": 0.01, "anneal": True,
-        "compile": True,
+        "batch_size": 128, "gamma": 0.999, "gae_lambda": 0.98, "entropy_coefficient": 0.01, "compile": True,
     },
     start={"warmup_rounds": 5},
     bc={"epochs": 20, "batch_size": 64},
@@ -72,7 +71,7 @@ HOPPER = Task(
     aim=1000.0,
     env_steps=500_000,
     rounds={"num_envs": 8, "steps_per_round": 256, "rounds_per_epoch": 12, "eval_episodes": 20},
-    ppo={"batch_size": 128, "anneal": True, "compile": True},
+    ppo={"batch_size": 128, "compile": True},
     start={"warmup_rounds": 10},
     bc={"epochs": 20, "batch_size": 64},
     expert_rounds=2,

@@ -30,6 +30,8 @@ from lit_imitation.experts.scripted import cart_pole
 from lit_imitation.methods.dagger.collector import Collector
 from lit_imitation.training.run import LastCheckpoint
 
+pytestmark = pytest.mark.integration
+
 SMALL = {"rounds": 2, "epochs_per_round": 2, "episodes_per_round": 3}
 
 
@@ -118,6 +120,7 @@ def test_dataset_folder_loads_as_demonstrations(tmp_path):
     np.testing.assert_array_equal(again.train.action[order[0]], together.action[order[1]])
 
 
+@pytest.mark.slow
 def test_round_returns_are_those_of_the_learner(tmp_path):
     """The expert's return of 500 is kept; it is measured again only if the demonstrations have no rewards."""
     _, _, data = run(tmp_path)
@@ -238,6 +241,7 @@ def test_labels_weigh_one_among_weighted_demonstrations(tmp_path):
     assert (module_data.train.weight == 1).sum() >= len(module_data.train) - len(weighted)
 
 
+@pytest.mark.slow
 def test_disagreement_is_share_of_states_that_differ(tmp_path):
     asked = []
 
@@ -261,7 +265,9 @@ def test_disagreement_is_share_of_states_that_differ(tmp_path):
 # Fewer queries
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "beta", [pytest.param(0.0, marks=pytest.mark.slow), 0.3, pytest.param(1.0, marks=pytest.mark.slow)]
+)
 def test_query_budget_limits_expert_labels(tmp_path, beta):
     asked = []
 
@@ -338,6 +344,7 @@ def test_budget_goes_to_states_of_largest_disagreement(tmp_path, monkeypatch):
     assert {tuple(row) for row in labeled.tolist()} == {tuple(row) for row in chosen.tolist()}
 
 
+@pytest.mark.slow
 def test_uncertainty_threshold_limits_queries(tmp_path):
     never, _, _ = run(tmp_path / "never", policy=EnsemblePolicy, uncertainty_threshold=100.0)
     assert len({record["expert_queries"] for record in never.history.records}) == 1
@@ -391,6 +398,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.grid(every=4)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_within_a_round_loses_no_data(tmp_path, fault):
     broken, text = FAULTS[fault]
@@ -413,6 +421,7 @@ def test_fault_within_a_round_loses_no_data(tmp_path, fault):
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine if key != "metadata")
 
 
+@pytest.mark.slow
 def test_nan_action_of_expert_is_an_error(tmp_path):
     data = {"env_id": "Pendulum-v1"}
     datamodule = DemonstrationDataModule("Pendulum-v1", expert="scripted", num_trajectories=2, num_envs=2, seed=0)
@@ -510,6 +519,7 @@ def test_human_labels_equal_to_experts_give_same_policy(tmp_path, capsys):
 # From the command line
 
 
+@pytest.mark.slow
 def test_command_line_run_pauses_and_summarizes(tmp_path, capsys):
     arguments = [
         "fit", "--model=lit_imitation.BC", "--data=lit_imitation.DemonstrationDataModule", "--data.env_id=CartPole-v1",

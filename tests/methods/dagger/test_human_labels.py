@@ -232,6 +232,7 @@ def test_continuous_labels_are_read(round_of):
     assert action.tolist() == [-2, 2, 0, 0.5, 1]
 
 
+@pytest.mark.integration
 @given(
     st.lists(
         st.tuples(st.floats(-0.7, 0.7, allow_subnormal=False), st.floats(0, 1e30, allow_subnormal=False)),
@@ -405,6 +406,7 @@ def test_frame_number_matches_state(tmp_path, kind, amount, mode):
         np.testing.assert_array_equal(pixels, observation)
 
 
+@pytest.mark.integration
 def test_cartpole_frames_are_recorded(tmp_path):
     pytest.importorskip("pygame", reason="CartPole draws with pygame")
     assert can_render("CartPole-v1", {})
