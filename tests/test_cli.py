@@ -163,6 +163,7 @@ def test_own_demonstration_file_trains_a_policy(tmp_path):
     assert summary(tmp_path / "run")["expert_return"] == 100.0
 
 
+@pytest.mark.slow
 def test_several_demonstration_files_are_concatenated(tmp_path):
     lengths = {"a.npz": 100, "b.npz": 50}  # equal to the returns, with a reward of 1 per step
     for name, length in lengths.items():

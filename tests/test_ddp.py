@@ -67,7 +67,7 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
     return ranks, json.loads((directory / "summary.json").read_text())
 
 
-@pytest.fixture(scope="module", params=every_method())
+@pytest.fixture(scope="module", params=every_method({LAUNCHED, "ppo-discrete", "maxent-irl"}))
 def one_process(request, tmp_path_factory):
     if METHODS[request.param].online:  # two processes play other episodes than one
         return request.param, None
@@ -227,12 +227,9 @@ def test_killed_rank_ends_rank_launched_by_lightning(victim, tmp_path):
     assert any(text in output for text in ("another process of the run ended", "terminated with code -9")), output
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("told", [0, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "round_",
-    ["--model.learner.epochs=100000", pytest.param("--data.steps_per_round=10000000", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [0, 1])
+@pytest.mark.parametrize("round_", ["--model.learner.epochs=100000", "--data.steps_per_round=10000000"])
 def test_sigterm_to_one_rank_ends_round_on_both(round_, told, tmp_path):
     began = []
 

@@ -62,6 +62,7 @@ def test_env_steps_set_the_number_of_epochs(tmp_path):
     assert run("ppo-continuous", tmp_path, *more)["env_steps"] == 3 * (3 * 24 * 3)
 
 
+@pytest.mark.grid(every=3)
 @pytest.mark.parametrize(
     ("limits", "rounds", "said"),
     [

@@ -93,6 +93,7 @@ def test_ppo_loss(kind, monkeypatch):
     assert_traced_is_eager(ppo, [*ppo.policy.parameters(), *ppo.value.parameters()], columns, monkeypatch)
 
 
+@pytest.mark.grid(every=2)
 @pytest.mark.parametrize(
     ("cls", "more"),
     [

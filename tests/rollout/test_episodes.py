@@ -343,6 +343,7 @@ def test_failing_actor_leaves_callers_random_streams_alone(environments):
 # Success, reported through info
 
 
+@pytest.mark.grid
 @pytest.mark.integration
 @pytest.mark.parametrize("key", ["success", "is_success"])
 @pytest.mark.parametrize("kind", MAKERS)
