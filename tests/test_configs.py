@@ -158,6 +158,7 @@ def test_dagger_recipes_include_scripted_tasks_and_planner():
     assert any(name.endswith("_planner") for name in recipes)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
 def test_overlay_adds_to_recipe(overlay, tmp_path, capsys):

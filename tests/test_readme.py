@@ -73,6 +73,7 @@ def test_make_targets_exist():
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_readme_commands_run(trained, monkeypatch, capsys):
     monkeypatch.chdir(trained)
     ran = []
@@ -173,6 +174,7 @@ def test_cache_key_is_declared_as_written():
     assert names["expert"].cache_key() == "7"
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_own_world_in_ten_lines(tmp_path, monkeypatch):
     code = python_block("docs/maxent_irl.md", "TabularMDP")

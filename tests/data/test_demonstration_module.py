@@ -251,6 +251,7 @@ def test_second_run_reads_the_cache(collected):
     np.testing.assert_array_equal(np.unique(seen, axis=0), np.unique(record["observation"], axis=0))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "different",
@@ -277,6 +278,7 @@ def test_cache_key_ignores_unrelated_arguments(collected):
     assert collected == [3]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_changed_expert_file_is_rolled_out_again(collected, tmp_path):
     """The content of the expert's file, or of the checkpoint in a run directory, is part of the cache key."""

@@ -76,6 +76,7 @@ def test_reward_is_velocity_minus_costs():
         assert not terminated
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("env_id", [ENV, CRIPPLED])
 def test_episodes_always_take_500_steps(env_id):

@@ -40,6 +40,7 @@ def step_plain_loop(seed, actions, horizon, situations, probability, recoverable
             state = rows[-1][3]
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 @pytest.mark.integration
 @pytest.mark.parametrize("recoverable", [False, True])
@@ -165,6 +166,7 @@ def test_invalid_corridor_arguments_are_rejected(arguments, text):
         make(ENV, 2, 0, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_registration_imports_no_environment():
     code = (

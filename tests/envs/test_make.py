@@ -417,6 +417,7 @@ def test_random_return_matches_independent_measurement(cache):
 # Ids.
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("env_id", "observation", "limit"), [("Catch-v0", (10, 5), None), ("CartpoleBalance-v1", (5,), 1000)]

@@ -32,6 +32,7 @@ def move_one_point(position, action, barrier):
     return (to_x, to_y), expected
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("env_id", [ENV, MIRRORED])
 @pytest.mark.parametrize("batched", [True, False])

@@ -138,6 +138,7 @@ def made_up(finals, curves, labels, env_steps=(0, 10, 20)):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_labels_and_steps_of_five_seeds():
     """Labels are means, steps interquartile means: of five seeds the lowest and highest are cut."""

@@ -174,6 +174,7 @@ def test_fresh_policy_learns_on_the_given_reward(tmp_path, monkeypatch):
     assert found["returns"].mean() < -55  # 0.72 from the goal
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_planning_in_the_mirrored_maze(tmp_path, monkeypatch):
     """The true reward leads around the barrier to the goal; a reward of the lower left corner leads there."""

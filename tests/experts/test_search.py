@@ -63,6 +63,7 @@ def test_candidate_plans_are_complete_and_distinct():
         assert not plan[held:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_choice_matches_brute_force_on_the_environment():
     plans = mountain_car_plans(6)
@@ -93,6 +94,7 @@ def test_batch_matches_single_rows_and_repeats():
     assert set(together.tolist()) == {0, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_planner_return_is_at_least_the_controllers():
     """Over the same ten episodes."""

@@ -236,6 +236,7 @@ def test_returns_and_demonstrations_are_cached_per_argument(module, tmp_path, mo
 # Recipes and the command line
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_page_runs_as_written(tmp_path, monkeypatch, capsys):
     """The planner and the recipe of docs/experts.md, with fewer and shorter episodes."""
@@ -270,6 +271,7 @@ def test_command_line_names_a_class_with_arguments(module):
         main([*arguments("bc-discrete", Path("run"), *quick), f"--data.expert={given.replace('act', 'art')}"])
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_dagger_asks_a_class_of_its_own(module):
     expert = spec(module, "Stateful", action=0)

@@ -247,6 +247,7 @@ def test_learned_reward_can_train_another_policy(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_load_from_checkpoint_needs_no_trainer(tmp_path):
     from lit_imitation import AIRL
 
@@ -411,6 +412,7 @@ def test_epoch_shorter_than_demonstrations_warns(tmp_path, recwarn):
     assert f"up to {longest} steps" in said
 
 
+@pytest.mark.slow
 def test_accumulation_and_schedule_of_the_discriminator_apply(watched, tmp_path):
     _, modules = watched
     options = ["--model.discriminator_optimization={accumulate_batches: 3, schedule: linear}", "--trainer.max_epochs=1"]

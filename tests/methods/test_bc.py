@@ -357,6 +357,7 @@ def weights(path: Path) -> dict[str, bytes]:
     return {k: v.numpy().tobytes() for k, v in torch.load(path, weights_only=True)["state_dict"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_same_seed_gives_same_bits(run_directory, tmp_path):
     for name, seed in (("same", 0), ("other", 1)):
@@ -530,6 +531,7 @@ def test_entropy_raises_uncertainty_and_l2_shrinks_weights(tmp_path):
     assert norms[3] < 0.5 * norms[0]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_command_line_tests_checkpoint_of_least_loss(tmp_path):
     main(arguments("bc-discrete", tmp_path, "--trainer.max_epochs=3"))

@@ -103,6 +103,7 @@ def watched(monkeypatch):
     return modules, weighed, paid
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_past_samples_keep_their_policies(watched, tmp_path):
     modules, weighed, _ = watched
@@ -160,6 +161,7 @@ def test_every_round_logs_diagnostics(tmp_path):
     assert all(0.0 < exponent <= 1.0 for exponent in column(tmp_path, "train/weight_exponent"))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_reward_is_saved_and_reused(tmp_path, capsys):
     run("gcl-continuous", tmp_path / "gcl", "--model.learner.hidden_sizes=[64,64]")  # saved in the checkpoint
@@ -191,6 +193,7 @@ def test_invalid_settings_are_refused_before_training(capsys, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_rounds_without_whole_episodes_are_an_error(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(Paths, "within_round", lambda batch, starts: None)
@@ -199,6 +202,7 @@ def test_rounds_without_whole_episodes_are_an_error(capsys, tmp_path, monkeypatc
     assert "at most 12 here" in said
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_diverged_reward_stops_run_and_keeps_checkpoint(capsys, tmp_path, monkeypatch):
     count = []
@@ -331,6 +335,7 @@ def test_rounds_shorter_than_demonstrations_warn(tmp_path, recwarn):
     assert "data.steps_per_round is 24, and the longest demonstration takes 30 steps" in said
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_accumulation_and_schedule_of_the_reward_apply(watched, tmp_path):
     modules, weighed, _ = watched

@@ -186,6 +186,7 @@ def test_long_trajectories_recover_reward_better_than_baselines(tmp_path):
         assert float(trainer.callback_metrics[f"val/{name}"]) == pytest.approx(found[f"held_out_{name}"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_late_steps_weigh_as_much_as_early_steps(tmp_path):
     """The gradient equals that of the same steps split into trajectories of one step."""
     world = GridWorld(4, seed=1)
@@ -202,6 +203,7 @@ def test_late_steps_weigh_as_much_as_early_steps(tmp_path):
     torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "warns"), [(680, True), (30, False)])
 def test_small_discounted_weight_warns(steps, warns, tmp_path):
     """The likelihood per step is logged in addition to the objective."""
@@ -223,6 +225,7 @@ def test_small_discounted_weight_warns(steps, warns, tmp_path):
     assert found["discounted_log_likelihood"] < found["log_likelihood"]
 
 
+@pytest.mark.slow
 def test_reward_worse_than_zero_reward_warns(tmp_path):
     world = GridWorld(4)
 
@@ -276,6 +279,7 @@ def test_fresh_worlds_differ(tmp_path):
     assert model.recovery["fresh_expected_value_difference"] == pytest.approx(float(best - reached) / 2, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_potential_in_true_reward_changes_nothing_recovered(tmp_path):
     """The expert's behavior is the same, and epic_distance is undefined for rewards of transitions."""
     world, gamma = GridWorld(4, seed=1), 0.9
@@ -314,6 +318,7 @@ def test_learned_reward_and_policy_are_loaded(tmp_path):
     assert torch.equal(again.reward.table(world).values, table)
 
 
+@pytest.mark.slow
 def test_other_methods_run_on_worlds_and_recovered_rewards(tmp_path):
     env = ["--data.env_id=lit_imitation/GridWorld-v0", "--data.env_kwargs={size: 4, max_episode_steps: 20}"]
     small = ["--trainer.max_epochs=1", "--data.eval_episodes=2", "--data.test_episodes=4", "--trainer.accelerator=cpu"]

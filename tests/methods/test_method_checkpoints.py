@@ -205,6 +205,7 @@ def test_own_part_resumes_and_loads_without_trust(part, tmp_path):
         method.load_from_checkpoint(tmp_path / "c.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 @pytest.mark.parametrize("learner", [PPO, SAC])
 @pytest.mark.parametrize("start", ["fresh", "factory", "checkpoint"])
@@ -256,6 +257,7 @@ RATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.grid(every=3)
 @pytest.mark.parametrize("method", RATES)
 def test_learning_rate_set_on_resumption_applies_and_is_shown(method, tmp_path, monkeypatch):
@@ -326,6 +328,7 @@ def test_constant_temperature_set_on_resumption_applies(tmp_path):
 GAIL_ON_CARTPOLE = r"gail\.ckpt is of GAIL with CategoricalPolicy on CartPole-v1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "make", "data", "message"),
     [

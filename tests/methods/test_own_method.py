@@ -64,6 +64,7 @@ def test_own_method_takes_at_most_40_lines():
     assert len(CODE.splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_page_command_runs_in_directory_of_the_method(my_methods, tmp_path, monkeypatch):
     """From the folder of the file, as the page says, and the checkpoint gives the method back."""
     monkeypatch.chdir(tmp_path)

@@ -57,6 +57,7 @@ def test_summary_counts_steps(tmp_path):
     assert len(logged) == 3  # one row per round
 
 
+@pytest.mark.slow
 def test_env_steps_set_the_number_of_epochs(tmp_path):
     more = ["--data.env_steps=600", "--trainer.check_val_every_n_epoch=3", "--trainer.max_epochs=-1"]
     assert run("ppo-continuous", tmp_path, *more)["env_steps"] == 3 * (3 * 24 * 3)
@@ -135,6 +136,7 @@ def test_reward_model_replaces_environment_reward(tmp_path):
     assert float((data.next_observation[data.done, 0] < 0).float().mean()) > 0.9
 
 
+@pytest.mark.slow
 def test_start_initializes_policy_and_file_may_be_deleted(tmp_path):
     clone, tuned = tmp_path / "clone", tmp_path / "tuned"
     main(arguments("bc-continuous", clone, "--trainer.max_epochs=2", "--model.policy.dropout=0"))
@@ -269,6 +271,7 @@ def test_learning_rate_anneals_to_zero(tmp_path, monkeypatch):
     np.testing.assert_allclose(rates, [0.01 * (1 - k / 6) for k in range(6)])
 
 
+@pytest.mark.slow
 def test_warm_up_is_skipped_for_fresh_policy(tmp_path, monkeypatch):
     moved = []
     update = PPO.update

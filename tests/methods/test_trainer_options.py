@@ -63,6 +63,7 @@ def test_maxent_irl_runs_with_double_precision(tmp_path):
     assert load_policy(tmp_path / "c.ckpt")(3) in range(4)
 
 
+@pytest.mark.slow
 @pytest.mark.grid
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("option", ["log_every_n_steps", "barebones"])

@@ -33,6 +33,7 @@ def test_expected_value_difference_matches_definition():
         metric.update(TabularMDP(np.full((2, 1, 2), 0.5)), RewardTable(torch.zeros(2)))
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_potential_shaping_does_not_change_epic():
     world, gamma = BinaryWorld(6, seed=0), 0.9

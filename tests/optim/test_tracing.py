@@ -84,6 +84,7 @@ def test_cloning_loss(name, entropy, monkeypatch):
     assert_traced_is_eager(loss, list(policy.parameters()), columns, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["categorical", "gaussian"])
 def test_ppo_loss(kind, monkeypatch):
     _, space, _ = POLICIES[kind]

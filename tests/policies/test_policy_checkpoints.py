@@ -260,6 +260,7 @@ def test_checkpoint_cannot_import_modules(name, tmp_path, monkeypatch):
 HEAVY = ("lightning", "pytorch_lightning", "lightning_fabric", "wandb", "matplotlib", "envpool", "stable_baselines3")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "code",

@@ -219,6 +219,7 @@ def test_gradient_without_mixture_weights_is_biased(exact_gradient):
     assert error(log_prob[:, 0]) > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_gradient_with_fused_demonstrations_is_exact(exact_gradient):
     reward, _, gradient = exact_gradient

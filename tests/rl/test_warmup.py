@@ -30,6 +30,7 @@ def random_round(generator):
     return Round(rollout, ~flag, [])
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_first_step_after_warm_up_is_within_learning_rate():
     torch.manual_seed(0)

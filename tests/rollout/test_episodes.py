@@ -216,6 +216,7 @@ def fixed_share(envs, count, seed):
     return [episode.length for episode in Episodes(envs, counting.act, count, seed)]
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["sync", "vector"])
 def test_short_episodes_are_not_favored(kind):
@@ -263,6 +264,7 @@ def same(a, b):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("case", SEEDED)
 def test_same_seed_gives_same_rollouts(case):
@@ -369,6 +371,7 @@ def envpool():
     return pytest.importorskip("envpool")
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @settings(max_examples=12, deadline=None)
 @given(num_envs=st.integers(1, 5), episodes=st.integers(1, 14), seed=st.integers(0, 2**31 - 10))

@@ -86,6 +86,7 @@ def test_expert_return_is_measured_once_over_100_episodes(kind, tmp_path, monkey
     assert len(list((tmp_path / "cache" / "expert_returns").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_expert_return_is_of_its_mode_unless_evaluation_draws(tmp_path):
     """The expert is measured as the learner is evaluated, even if its demonstrations are draws."""
@@ -146,6 +147,7 @@ def test_imitation_archive_without_rews_gives_no_expert_return(tmp_path):
     assert ready(str(tmp_path / "flat.npz")).expert_return == 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_hugging_face_dataset_without_rews_gives_no_expert_return(tmp_path):
     datasets = pytest.importorskip("datasets")

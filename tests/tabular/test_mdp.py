@@ -160,6 +160,7 @@ def test_invalid_trajectories_raise(trajectories, sizes, text):
         TabularMDP.estimate(trajectories, **sizes)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("env_id", "arguments"),

@@ -98,6 +98,7 @@ def test_trajectory_entropy_matches_enumeration(inputs, ends):
     torch.testing.assert_close(found, visits, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.grid
 @pytest.mark.parametrize("inputs", ["state", "state_action", "transition"])

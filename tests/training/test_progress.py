@@ -14,6 +14,7 @@ from lit_imitation.cli import main
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_rounds_show_return_and_rate_without_logging_rate(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     more = ["--trainer.max_epochs=1", "--data.steps_per_round=64"]
@@ -27,6 +28,7 @@ def test_rounds_show_return_and_rate_without_logging_rate(tmp_path, capsys, monk
     assert float(shown[-1][0]) == round(float([value for value in returns if value][-1]), 1)
 
 
+@pytest.mark.slow
 def test_output_to_a_file_has_lines_instead_of_bars(tmp_path, capsys):
     main(arguments("bc-discrete", tmp_path / ("long" * 30)))
     said = capsys.readouterr().out

@@ -131,6 +131,7 @@ def test_unmeasured_values_are_null(tmp_path, monkeypatch):
     assert summary["gradient_steps"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "episodes"), [("test", 5), ("validate", 4)])
 def test_test_of_checkpoint_alone_writes_summary(run, tmp_path, command, episodes):
     directory, _ = run
@@ -215,6 +216,7 @@ def losses(directory: Path) -> list[tuple[str, str]]:
         return [(row["step"], row["train/loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.slow
 def test_resumed_run_continues_clock_and_log(tmp_path):
     line = arguments("bc-discrete", tmp_path, *SHORT)
     main(line)
@@ -238,6 +240,7 @@ def test_rows_before_first_checkpoint_of_killed_run_drop(run, tmp_path):
 # --- dry runs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_fast_dev_run_writes_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

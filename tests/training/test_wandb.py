@@ -91,6 +91,7 @@ def history(read: list[Record]) -> list[dict[str, object]]:
     return [{key_of(item): json.loads(item.value_json) for item in row} for row in rows]
 
 
+@pytest.mark.slow
 def test_history_has_the_metrics(run):
     directory, _, read = run
     rows = history(read)

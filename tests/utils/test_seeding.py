@@ -50,6 +50,7 @@ def test_derived_seeds_are_uniform():
     assert ((counts - 125) ** 2 / 125).sum() < 45  # χ² with 15 degrees of freedom: 1 in 10⁴
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_derived_seeds_agree_across_processes():
     """Unlike Python's `hash` of a string."""

@@ -216,6 +216,7 @@ def test_early_stopping_ends_a_round(tmp_path):
     assert [record["return_mean"] is not None for record in dagger.history.records] == [True] * 3
 
 
+@pytest.mark.slow
 def test_round_takes_max_epochs_without_early_stopping(tmp_path):
     noted = Noted()
     run(tmp_path, callbacks=[noted], epochs_per_round=None)
@@ -494,6 +495,7 @@ def fill_in(directory):
         csv.writer(file).writerows(rows)
 
 
+@pytest.mark.slow
 def test_human_labels_equal_to_experts_give_same_policy(tmp_path, capsys):
     sync = {"backend": "sync"}  # rendering needs this backend
     whole, module, _ = run(tmp_path / "asked", expert=cart_pole, data=sync)

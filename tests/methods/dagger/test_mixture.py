@@ -32,6 +32,7 @@ def rolled_out(expert, learner, beta, *, steps=1000, num_envs=4, uncertain=None,
     return mixture, played
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_actor_is_drawn_at_every_step_and_environment(beta):
