@@ -35,7 +35,7 @@ METHODS = (
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 CODES = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 128 + signal.SIGTERM, "SIGINT": 1}
 MOMENTS = ("train-1", "train-2", "train-3", "train-4", "validation-1", "validation-2")
-QUICK = {("ppo-async", "SIGINT", "train-2")}
+QUICK = {("bc-discrete", "SIGINT", "train-1")}
 """`tests/test_resume.py` sends the other signals."""
 
 
