@@ -6,7 +6,7 @@ from typing import Any
 
 from lit_imitation.data.blocks import Blocks
 from lit_imitation.data.expert_module import ExpertDataModule
-from lit_imitation.data.module import check_at_least
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
 
@@ -23,7 +23,7 @@ class DemonstrationDataModule(ExpertDataModule):
 
     def __init__(self, env_id: str, *, batch_size: int = 64, passes_per_epoch: int = 1, **expert: Any) -> None:
         super().__init__(env_id, **expert)
-        check_at_least(1, batch_size=batch_size, passes_per_epoch=passes_per_epoch)
+        check_at_least("data", 1, batch_size=batch_size, passes_per_epoch=passes_per_epoch)
         self.batch_size, self.passes_per_epoch = batch_size, passes_per_epoch
 
     def train_dataloader(self) -> Blocks:

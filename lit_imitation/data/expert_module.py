@@ -25,7 +25,7 @@ from lit_imitation.data.demonstrations import (
     with_successors,
     write_demonstrations,
 )
-from lit_imitation.data.module import EnvironmentDataModule, check_at_least
+from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert, ExpertClass, add_expert, expert_name, load_expert
@@ -34,6 +34,7 @@ from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.cache import Key, Store, load_or_make, print_once
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
 
@@ -102,7 +103,7 @@ class ExpertDataModule(EnvironmentDataModule):
                 "expert that can be rolled out"
             )
         check_at_least(
-            1, num_trajectories=num_trajectories, subsample=subsample, expert_trajectories=expert_trajectories
+            "data", 1, num_trajectories=num_trajectories, subsample=subsample, expert_trajectories=expert_trajectories
         )
         if not 0.0 <= val_fraction < 1.0:
             raise ConfigError(f"data.val_fraction is {val_fraction}; it must lie in [0, 1)")

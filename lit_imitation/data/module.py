@@ -21,6 +21,7 @@ from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.cache import print_once
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
 EnvArguments: TypeAlias = dict[str, bool | int | float | str | list | dict | None]  # type: ignore[type-arg]
@@ -62,8 +63,8 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_at_least(0, eval_episodes=eval_episodes, seed=seed)
-        check_at_least(1, num_envs=num_envs, test_episodes=test_episodes)
+        check_at_least("data", 0, eval_episodes=eval_episodes, seed=seed)
+        check_at_least("data", 1, num_envs=num_envs, test_episodes=test_episodes)
         if expert_return is not None and not math.isfinite(expert_return):
             raise ConfigError(f"data.expert_return is {expert_return}; it must be finite")
         self.env_id = env_id
@@ -231,13 +232,6 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         source = getattr(self, "demonstrations", "")
         names = (self.env_id, self.env_kwargs, source if isinstance(source, str) else "", getattr(self, "expert", ""))
         return json.dumps(names, sort_keys=True, default=lambda value: type(value).__name__)
-
-
-def check_at_least(least: int, **values: int | None) -> None:
-    """Raise `ConfigError` for the first of these arguments of a DataModule that is below `least`; `None` passes."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise ConfigError(f"data.{name} is {value}; it must be at least {least}")
 
 
 def _is_return(held: Any) -> bool:

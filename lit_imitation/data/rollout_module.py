@@ -10,12 +10,13 @@ from gymnasium.vector import VectorEnv
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lit_imitation.data.module import EnvironmentDataModule, check_at_least
+from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs import episode_limit
 from lit_imitation.errors import ConfigError, LitImitationError, TrainingError
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rollout import Round, rounds
 from lit_imitation.utils.distributed import world_size
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
 LIGHTNING_MAX_EPOCHS = 1000
@@ -51,7 +52,9 @@ class RolloutDataModule(EnvironmentDataModule):
         **environment: Any,
     ) -> None:
         super().__init__(env_id, num_envs=num_envs, **environment)
-        check_at_least(1, env_steps=env_steps, steps_per_round=steps_per_round, rounds_per_epoch=rounds_per_epoch)
+        check_at_least(
+            "data", 1, env_steps=env_steps, steps_per_round=steps_per_round, rounds_per_epoch=rounds_per_epoch
+        )
         self.env_steps, self.steps_per_round, self.rounds_per_epoch = env_steps, steps_per_round, rounds_per_epoch
         self._training_envs: VectorEnv[Any, Any, Any] | None = None
         self._max_epochs: int | None = None  # the Trainer's own limit, while `env_steps` replaces it

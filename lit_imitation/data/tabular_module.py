@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_imitation.data.blocks import Blocks
-from lit_imitation.data.module import EnvArguments, EnvironmentDataModule, check_at_least
+from lit_imitation.data.module import EnvArguments, EnvironmentDataModule
 from lit_imitation.data.trajectories import read_trajectories
 from lit_imitation.envs.make import episode_limit, make_single
 from lit_imitation.errors import ConfigError
@@ -17,6 +17,7 @@ from lit_imitation.rollout.reference import Reference
 from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, solve
 from lit_imitation.tabular.trajectories import Trajectories, sample_trajectories
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
 EXPERT_EPISODES = 1000
@@ -94,8 +95,9 @@ class TabularDataModule(EnvironmentDataModule):
             arguments: dict[str, Any] = {**(env_kwargs or {}), "world": world}
             env_id, env_kwargs = "lit_imitation/Tabular-v0", arguments
         super().__init__(env_id, env_kwargs=env_kwargs, **environment)
-        check_at_least(0, fresh_worlds=fresh_worlds)
+        check_at_least("data", 0, fresh_worlds=fresh_worlds)
         check_at_least(
+            "data",
             1,
             expert_trajectories=expert_trajectories,
             steps_per_trajectory=steps_per_trajectory,

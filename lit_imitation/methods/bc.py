@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_imitation.methods.argument_checks import check_finite, check_not_negative, check_positive
 from lit_imitation.methods.data_checks import check_demonstration_data, check_entropy, check_held_out
 from lit_imitation.methods.method import Method
 from lit_imitation.optim.descent import Descent
@@ -14,6 +13,7 @@ from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
 
 
 class CloningLoss(nn.Module):
@@ -68,9 +68,9 @@ class BC(Method):
         optimization: Optimization | None = None,
         compile: bool = False,
     ) -> None:
-        check_positive(learning_rate=learning_rate)
-        check_not_negative(l2_coefficient=l2_coefficient)
-        check_finite(entropy_coefficient=entropy_coefficient)
+        check_positive("model", learning_rate=learning_rate)
+        check_weights("model", l2_coefficient=l2_coefficient)
+        check_finite("model", learning_rate=learning_rate, entropy_coefficient=entropy_coefficient)
         super().__init__(policy)
         self.learning_rate, self.compile_gradient = learning_rate, compile
         self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient

@@ -10,7 +10,7 @@ from gymnasium import Space
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lit_imitation.methods.argument_checks import check_at_least, check_discounts
+from lit_imitation.errors import ConfigError
 from lit_imitation.methods.diagnostics import Alarms, diagnose_round, name_statistics
 from lit_imitation.methods.pairs import Pairs, with_log_prob
 from lit_imitation.methods.rounds import RoundMethod
@@ -24,6 +24,7 @@ from lit_imitation.rewards.features import ActionFeatures
 from lit_imitation.rl import LearnerFactory
 from lit_imitation.rollout import Round
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_at_least
 
 
 class GAIL(RoundMethod):
@@ -64,8 +65,9 @@ class GAIL(RoundMethod):
         discriminator_optimization: Optimization | None = None,
     ) -> None:
         super().__init__(learner, policy, start)
-        check_at_least(1, discriminator_steps=discriminator_steps, discriminator_batch_size=discriminator_batch_size)
-        check_at_least(0, replay_rounds=replay_rounds)
+        check_at_least("model", 1, discriminator_steps=discriminator_steps)
+        check_at_least("model", 1, discriminator_batch_size=discriminator_batch_size)
+        check_at_least("model", 0, replay_rounds=replay_rounds)
         self._discriminator_factory, self.discriminator_learning_rate = discriminator, discriminator_learning_rate
         self.discriminator_steps, self.discriminator_batch_size = discriminator_steps, discriminator_batch_size
         self.discriminator_optimization = discriminator_optimization or Optimization()
@@ -124,8 +126,11 @@ class GAIL(RoundMethod):
         """Build discriminator, learner and policy, with one discount."""
         self.action_features = ActionFeatures(action_space)
         super().build(observation_space, action_space, policy)
-        if self.attached:
-            check_discounts(self.discriminator, self.learner)
+        mine, its = self.learner.gamma, self.discriminator.gamma
+        if self.attached and self.discriminator.uses_gamma and mine != its:
+            raise ConfigError(
+                f"model.learner discounts by gamma {mine}, model.discriminator by {its}; set both to the same gamma"
+            )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """The learner's, and the discriminator's Adam; take the expert's pairs from the demonstrations."""

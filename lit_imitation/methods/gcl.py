@@ -14,7 +14,6 @@ from torch.optim import Optimizer
 
 from lit_imitation.envs import episode_limit
 from lit_imitation.errors import TrainingError
-from lit_imitation.methods.argument_checks import check_at_least
 from lit_imitation.methods.data_checks import check_whole_trajectories
 from lit_imitation.methods.density import fit_density
 from lit_imitation.methods.rounds import RoundMethod
@@ -32,6 +31,7 @@ from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.distributed import all_reduce
 from lit_imitation.utils.precision import without_autocast
+from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.sampling import sample_rank_rows
 
 
@@ -95,8 +95,8 @@ class GCL(RoundMethod):
         reward_optimization: Optimization | None = None,
     ) -> None:
         super().__init__(learner, policy, start)
-        check_at_least(0, reward_steps=reward_steps, replay_rounds=replay_rounds)
-        check_at_least(2, reward_batch_size=reward_batch_size)
+        check_at_least("model", 0, reward_steps=reward_steps, replay_rounds=replay_rounds)
+        check_at_least("model", 2, reward_batch_size=reward_batch_size)
         self._reward_factory, self.reward_learning_rate = reward, reward_learning_rate
         self.reward_steps, self.reward_batch_size, self.replay_rounds = reward_steps, reward_batch_size, replay_rounds
         self.reward_optimization = reward_optimization or Optimization()

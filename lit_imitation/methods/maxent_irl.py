@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_imitation.errors import ConfigError, TrainingError
-from lit_imitation.methods.argument_checks import check_not_negative, check_positive
 from lit_imitation.methods.checkpoints import last_good, spaces_of
 from lit_imitation.methods.method import Method
 from lit_imitation.methods.recovery import RewardRecovery, baseline_likelihoods, warn_of_small_weights
@@ -26,6 +25,7 @@ from lit_imitation.rollout.reference import Reference
 from lit_imitation.tabular.planning import Entropy, Planning, log_partition
 from lit_imitation.utils.descriptions import Describable, decode, describe
 from lit_imitation.utils.distributed import all_reduce, world_size
+from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
 
 StepWeights = Literal["equal", "discounted"]
 
@@ -108,8 +108,9 @@ class MaxEntIRL(RecoveryEvaluated, Method):
     ) -> None:
         if step_weights not in get_args(StepWeights):
             raise ConfigError(f"model.step_weights is {step_weights!r}; choose equal or discounted")
-        check_positive(learning_rate=learning_rate)
-        check_not_negative(l2_coefficient=l2_coefficient, gap_tolerance=gap_tolerance)
+        check_positive("model", learning_rate=learning_rate)
+        check_finite("model", learning_rate=learning_rate)
+        check_weights("model", l2_coefficient=l2_coefficient, gap_tolerance=gap_tolerance)
         if entropy == "none":
             raise ConfigError("model.entropy none gives no likelihood; choose causal or trajectory")
         super().__init__(partial(CategoricalPolicy, hidden_sizes=()))

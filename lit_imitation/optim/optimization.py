@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.ranges import check_at_least, check_positive
+from lit_imitation.utils.ranges import check_at_least, check_positive, check_weights
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,12 @@ class Optimization:
     ema_decay: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight_decay < math.inf:
-            raise ConfigError(f"optimization.weight_decay is {self.weight_decay}; it must be 0 or more")
+        check_weights("optimization", weight_decay=self.weight_decay)
         check_positive("optimization", max_grad_norm=self.max_grad_norm)
         check_at_least("optimization", 1, accumulate_batches=self.accumulate_batches)
         if self.schedule not in ("constant", "linear", "cosine"):
             raise ConfigError(f"optimization.schedule is {self.schedule!r}; choose constant, linear or cosine")
-        if self.warmup_steps < 0:
-            raise ConfigError(f"optimization.warmup_steps is {self.warmup_steps}; it must be 0 or more")
+        check_at_least("optimization", 0, warmup_steps=self.warmup_steps)
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise ConfigError(f"optimization.ema_decay is {self.ema_decay}; it must lie between 0 and 1")
 

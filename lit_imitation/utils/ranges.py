@@ -36,3 +36,10 @@ def check_weights(owner: str, **values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0.0 <= value < math.inf:
             raise ConfigError(f"{owner}.{name} is {value}; it must be 0 or more, and finite")
+
+
+def check_finite(owner: str, **values: float | None) -> None:
+    """Raise `ConfigError` unless each value is finite."""
+    for name, value in values.items():
+        if value is not None and not math.isfinite(value):
+            raise ConfigError(f"{owner}.{name} is {value}; it must be finite")

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.utils.ranges import check_at_least, check_between, check_positive, check_weights
+from lit_imitation.utils.ranges import check_at_least, check_between, check_finite, check_positive, check_weights
 
 CHECKS = {
     "at least": (lambda **given: check_at_least("learner", 1, **given), (1, 7), (0, -3), "at least 1"),
@@ -25,6 +25,7 @@ CHECKS = {
         (-1.0, math.inf, math.nan),
         "be 0 or more, and finite",
     ),
+    "finite": (lambda **given: check_finite("learner", **given), (-7.0, 0.0), (math.inf, math.nan), "be finite"),
 }
 
 
