@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from dataclasses import asdict, is_dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_omitted_options_are_defaults_of_the_learner(kind, capsys):
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and name not in said:
             value, default = found["init_args"][name], parameter.default
+            default = asdict(default) if is_dataclass(default) else default
             assert (tuple(value) if isinstance(value, list) else value) == default, (recipe, name)
 
 

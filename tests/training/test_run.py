@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lit_imitation import read_demonstrations
 from lit_imitation.cli import main
 from lit_imitation.envs import make
 from lit_imitation.policies.checkpoints import read_checkpoint
+from lit_imitation.training.directories import new_directory
 from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.utils.files import FileLock
 
@@ -340,7 +342,8 @@ def test_directory_is_locked_by_its_run(tmp_path, capsys):
 
 def test_runs_of_the_same_second_get_own_directories(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda form, *when: "now")
-    made = [CLI._new_directory(tmp_path, True).name for _ in range(3)]
+    with ExitStack() as resources:
+        made = [new_directory(tmp_path, True, resources).name for _ in range(3)]
     assert made == ["now", "now_2", "now_3"]
 
 
