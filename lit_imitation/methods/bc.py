@@ -25,7 +25,7 @@ class CloningLoss(nn.Module):
         self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
 
     def forward(self, observation: Tensor, action: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """L(θ) `[]` on a minibatch `[B]`, and no statistics `[0]`."""
+        """Return L(θ) `[]` of a minibatch `[B]`, and no statistics `[0]`, which `Descent` expects after the loss."""
         if weight is None:
             loss = self.policy.mean_loss(observation, action)
         else:
@@ -39,11 +39,12 @@ class CloningLoss(nn.Module):
 
 
 class BC(Method):
-    """Minimize, over demonstrated state–action pairs with weights w of mean 1,
+    """Behavioral cloning: minimize the loss of the expert's actions over demonstrated state–action pairs.
 
         L(θ) = E_(s,a)~D [ w(s, a) · ℓ_θ(s, a) ] − c_H · E_s [ H(π_θ(· | s)) ] + c_2 · ½‖θ‖²
 
-    where ℓ is the policy's own loss: cross-entropy, Gaussian negative log-likelihood, or a regression loss. With an
+    The weights w have mean 1, H is the entropy in nats, and ℓ is the policy's own loss: cross-entropy, Gaussian
+    negative log-likelihood, or a regression loss. With an
     error rate ε on the expert's states, the cost over T steps can grow like εT² (Ross & Bagnell 2010, theorem 2.1): a
     policy that errs once is in states that the expert never showed.
 
@@ -53,7 +54,7 @@ class BC(Method):
         entropy_coefficient: c_H; above 0 keeps the policy from becoming certain.
         l2_coefficient: c_2, over all trained parameters.
         optimization: Clipping, accumulation, weight decay, schedule and averaging of weights.
-        compile: Compile blocks of gradient steps: 20 seconds at the start for a third of the time of each step.
+        compile: Compile the gradient steps: 20 seconds at the start, then faster steps.
 
     Raises:
         ConfigError: a learning rate that is not positive, or a negative c_2.

@@ -67,7 +67,7 @@ class Evaluated(Base):
     Within a fit, the moving average of the weights is evaluated and kept at the end, if there is one.
     """
 
-    shown: ClassVar[tuple[str, ...]] = ("loss", "return_mean")
+    progress_bar_metrics: ClassVar[tuple[str, ...]] = ("loss", "return_mean")
     """Figures of an evaluation that the progress bar shows."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -153,7 +153,13 @@ class Evaluated(Base):
         by_hand = self.saves_between_blocks and within_fit  # Lightning would count blocks
         for name, value in figures.items():
             # The figures are the same on every process; `sync_dist` only tells Lightning so.
-            self.log(f"{prefix}/{name}", value.float(), prog_bar=name in self.shown, logger=not by_hand, sync_dist=True)
+            self.log(
+                f"{prefix}/{name}",
+                value.float(),
+                prog_bar=name in self.progress_bar_metrics,
+                logger=not by_hand,
+                sync_dist=True,
+            )
         if by_hand and figures:
             row = {f"{prefix}/{name}": value for name, value in figures.items()}
             log_row(self.trainer, row, self.global_step - 1)

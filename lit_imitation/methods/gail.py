@@ -28,7 +28,9 @@ from lit_imitation.utils.ranges import check_at_least
 
 
 class GAIL(RoundMethod):
-    """min_π max_D  E_{ρ_E}[log D(s, a)] + E_{ρ_π}[log(1 − D(s, a))] − λ H(π)        (eq. 15, algorithm 1)
+    """Generative adversarial imitation learning: a policy and a discriminator, trained against each other.
+
+        min_π max_D  E_{ρ_E}[log D(s, a)] + E_{ρ_π}[log(1 − D(s, a))] − λ H(π)         (section 5, algorithm 1)
 
     Round by round, the discriminator learns to tell the expert's pairs (label 1) from the learner's (label 0), and the
     learner improves the policy on the reward that this gives, by default −log(1 − D); `AdversarialReward` derives its
@@ -49,7 +51,7 @@ class GAIL(RoundMethod):
 
     needs_demonstrations = True
     learns_reward = True
-    finite = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
+    finite_metrics = ("discriminator_loss", "discriminator_logit_expert", "discriminator_logit_learner", "loss")
     alarms: Alarms
 
     def __init__(
@@ -83,11 +85,11 @@ class GAIL(RoundMethod):
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """One round `[time, env]` of algorithm 1."""
         self.share_normalizer()
-        metrics = self.update_discriminator(batch)  # tell expert pairs from this round's
+        metrics = self.update_discriminator(batch)  # first: rewards come from a D that has seen this round
         batch = self.relabel_rewards(batch)  # the only reward that the learner sees
         metrics |= self.diagnose(batch)
         self.alarms.watch(metrics, self.discriminator.is_classifier)
-        metrics |= self.update_learner(batch)  # PPO or SAC
+        metrics |= self.update_learner(batch)
         self.log_round(batch, metrics)
 
     def update_discriminator(self, batch: Round) -> dict[str, Tensor]:
@@ -106,7 +108,7 @@ class GAIL(RoundMethod):
 
     @torch.no_grad()
     def _log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Log π(a | s) `[N]` of played actions under the current policy, where the discriminator needs it."""
+        """Log π(a | s) `[N]` of executed actions under the current policy; zeros if the discriminator ignores it."""
         if not self.discriminator.needs_log_prob:
             return torch.zeros(len(observation), device=self.device)
         return self.policy.executed_log_prob(self.policy.head(observation), action)
@@ -133,10 +135,10 @@ class GAIL(RoundMethod):
             )
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The learner's, and the discriminator's Adam; take the expert's pairs from the demonstrations."""
+        """Return the optimizers of learner and discriminator, and load the expert's pairs."""
         optimizers = super().configure_optimizers()
         self.pairs.take_demonstrations(self.demonstrations, self.discriminator.absorbing)
-        if (earlier := self.resumed()) is None:
+        if (earlier := self.restored_round_state()) is None:
             self.action_features.fit(self.demonstrations.train.action)
         else:
             self.pairs.load_state(earlier, self.device)
@@ -156,6 +158,6 @@ class GAIL(RoundMethod):
         own = [self.discriminator_descent] if hasattr(self, "discriminator_descent") else []
         return [*super().descents, *own]
 
-    def past(self) -> list[Any]:
+    def round_state(self) -> list[Any]:
         """Pairs of the earlier rounds."""
         return self.pairs.state()

@@ -80,7 +80,7 @@ class GCL(RoundMethod):
 
     needs_demonstrations = True
     learns_reward = True
-    finite = ("reward_loss", "loss")
+    finite_metrics = ("reward_loss", "loss")
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class GCL(RoundMethod):
         set_round_rate(self.reward_descent, self)
         for _ in range(self.reward_steps):
             minibatches = [draw() for _ in range(self.reward_optimization.accumulate_batches)]
-            sums += self.reward_descent.step_on(minibatches)
+            sums += self.reward_descent.step_mean(minibatches)
         names = ("reward_loss", *STATISTICS, "reward_grad_norm")
         metrics = dict(zip(names, sums / max(self.reward_steps, 1), strict=True))
         with torch.no_grad():
@@ -226,7 +226,7 @@ class GCL(RoundMethod):
         optimizers = super().configure_optimizers()
         train = self.demonstrations.train
         self.paths, self.weight = [Paths.from_transitions(train)], self._trajectory_weights(train)
-        if (mine := self.resumed()) is None:
+        if (mine := self.restored_round_state()) is None:
             self.samplers = [fit_density(train, self.policy, self.datamodule.seed)]
         else:
             self.samplers = [self._load_sampler(*one) for one in mine[0]]
@@ -256,7 +256,7 @@ class GCL(RoundMethod):
 
     # Checkpoints
 
-    def past(self) -> list[Any]:
+    def round_state(self) -> list[Any]:
         """The samplers, and the samples of the stored rounds."""
         samplers = [(describe(one), one.state_dict()) for one in self.samplers]
         return [samplers, [list(one) for one in self.paths[1:]]]

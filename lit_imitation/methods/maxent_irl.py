@@ -90,7 +90,7 @@ class MaxEntIRL(RecoveryEvaluated, Method):
         optimization: Clipping, weight decay, schedule and averaging of weights.
     """
 
-    shown = ("expected_value_difference", "return_mean")
+    progress_bar_metrics = ("expected_value_difference", "return_mean")
     precisions = ("32-true", "64-true")
 
     def __init__(

@@ -75,6 +75,7 @@ class Pairs:
             torch.cat([column.view(steps, size, *column.shape[1:]) for column in both], 1)
             for both in zip(expert, learner, strict=True)
         ]
+        # Every process draws for all and keeps its own part, so that w processes sample what one would.
         place = torch.rand(steps, size * world_size(), device=columns[0].device)[:, rank() :: world_size()]
         return [*columns, place]
 
@@ -98,6 +99,6 @@ def with_log_prob(batch: Round, log_prob: LogProb) -> Round:
 def _draw(samples: Samples, count: int, weight: Tensor | None, log_prob: LogProb) -> list[Tensor]:
     index = samples.sample_indices(count, weight)
     rows = samples.rows(index)
-    if len(samples.absorbing) < count:  # the policy is the same for all draws, so once per row is enough
+    if len(samples.absorbing) < count:  # fewer rows than draws: evaluate the policy once per row
         return [*rows, log_prob(samples.observation, samples.action)[index]]
     return [*rows, log_prob(rows.observation, rows.action)]

@@ -32,12 +32,12 @@ class RoundCheckpoints(Base):
     _past: list[Any] | None = None
     """Data of past rounds, of every process, in the checkpoint from which training resumes."""
 
-    def past(self) -> list[Any]:
+    def round_state(self) -> list[Any]:
         """Data of past rounds for a checkpoint, of this process: tensors and primitives."""
         return []
 
-    def resumed(self) -> list[Any] | None:
-        """Data that `past` returned on this process when the checkpoint was written; None for a new run.
+    def restored_round_state(self) -> list[Any] | None:
+        """Data that `round_state` returned on this process when the checkpoint was written; None for a new run.
 
         Raises:
             ConfigError: the checkpoint is that of another number of processes.
@@ -64,7 +64,7 @@ class RoundCheckpoints(Base):
             checkpoint["reward"] = describe(self.reward)
         if self.alarms is not None:
             checkpoint["alarms"] = dict(self.alarms.rounds)
-        checkpoint["past"] = gather_to_first(self.past())
+        checkpoint["past"] = gather_to_first(self.round_state())
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -21,11 +21,13 @@ class RoundTotals(NamedTuple):
     episodes: dict[str, Tensor]
     """`return_mean` and `length_mean` of the episodes that ended; empty if none did."""
     watched: dict[str, float]
-    """Sums of the figures to watch: not finite if that of any process is not."""
+    """Sums over processes; a sum is NaN or infinite if the value of one process is."""
 
     @classmethod
     def gather(cls, batch: Round, metrics: Mapping[str, Tensor], watched: Sequence[str]) -> RoundTotals:
-        """Sum over all processes, in the only wait of a round for the device.
+        """Sum over all processes.
+
+        The host waits for the device only here in a round, so all totals travel in one message.
 
         Args:
             batch: The round.
@@ -33,7 +35,8 @@ class RoundTotals(NamedTuple):
             watched: Names of the figures to watch; one that is missing counts as 0.
         """
         steps = batch.valid.sum()[None].float()
-        returns, lengths = ([float(episode[i]) for episode in batch.episodes] for i in (2, 1))
+        returns = [episode.episode_return for episode in batch.episodes]
+        lengths = [float(episode.length) for episode in batch.episodes]
         counts = torch.tensor([sum(returns), sum(lengths), len(returns)], dtype=torch.float32, device=steps.device)
         figures = [metrics.get(name, counts.new_zeros(())) for name in watched]
         sums = all_reduce(torch.cat([counts, steps, torch.stack(figures).detach().float()]))
@@ -44,7 +47,7 @@ class RoundTotals(NamedTuple):
             episodes["length_mean"] = torch.tensor(total_length / number)
         return cls(int(env_steps), episodes, dict(zip(watched, found, strict=True)))
 
-    def find_infinite(self) -> str | None:
+    def find_nonfinite(self) -> str | None:
         """Name and value of the first watched figure that is not finite; None if all are."""
         for name, value in self.watched.items():
             if not math.isfinite(value):

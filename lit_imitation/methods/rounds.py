@@ -42,15 +42,15 @@ class RoundMethod(RoundCheckpoints, Method):
         start: Directory or checkpoint of a policy to start from, such as a clone.
     """
 
-    shown = ("return_mean",)  # the held-out loss may rise as the policy improves
+    progress_bar_metrics = ("return_mean",)  # the held-out loss may rise as the policy improves
     saves_between_blocks = False
     optimization_option = "model.learner.optimization"
     needs_demonstrations: ClassVar[bool] = False
     """Whether it trains on demonstrations, which the DataModule then has to hold."""
     learns_reward: ClassVar[bool] = False
     """Whether it learns its reward: its inputs are then scaled to the demonstrations, and checkpoints hold it."""
-    finite: ClassVar[tuple[str, ...]] = ("loss",)
-    """Figures of a round that must be finite, or training stops."""
+    finite_metrics: ClassVar[tuple[str, ...]] = ("loss",)
+    """Metrics of a round; training stops if one is not finite."""
 
     def __init__(
         self, learner: LearnerFactory | None = None, policy: PolicyFactory | None = None, start: str | None = None
@@ -62,7 +62,7 @@ class RoundMethod(RoundCheckpoints, Method):
 
     @property
     def demonstrations(self) -> ImitationDataModule:
-        """DataModule of a method that needs demonstrations."""
+        """DataModule that holds the demonstrations: `train` and `held_out`, `Transitions` `[N]` each."""
         assert isinstance(self.datamodule, ImitationDataModule)
         return self.datamodule
 
@@ -79,7 +79,7 @@ class RoundMethod(RoundCheckpoints, Method):
             its.load_state_dict(own.state_dict())
 
     def relabel_rewards(self, batch: Round) -> Round:
-        """The round with the rewards of the model, if there is one and the learner does not ask it by itself."""
+        """Return the round with the reward model's rewards; a learner that replays calls the model itself."""
         if self.reward is None or self.learner.replays:
             return batch
         rollout = batch.rollout.clone(recurse=False)
@@ -114,16 +114,16 @@ class RoundMethod(RoundCheckpoints, Method):
         """Log the round, and count its steps over all processes.
 
         Raises:
-            TrainingError: one of the figures in `finite` is not.
+            TrainingError: A metric in `finite_metrics` is NaN or infinite.
         """
-        totals = RoundTotals.gather(batch, metrics, self.finite)
+        totals = RoundTotals.gather(batch, metrics, self.finite_metrics)
         self.env_steps += totals.env_steps
-        if found := totals.find_infinite():
+        if found := totals.find_nonfinite():
             raise TrainingError(
                 f"the {found} after round {self.learner.rounds} ({self.env_steps} environment steps)\n"
                 f"{last_good(self.trainer)}"
             )
-        count_steps(self.trainer, 1)
+        count_steps(self.trainer, 1)  # Lightning's `global_step`, and so `max_steps`, counts rounds
         metrics |= totals.episodes | {"env_steps": torch.tensor(float(self.env_steps))}
         self.log_dict({f"train/{name}": value for name, value in metrics.items()}, sync_dist=True)
 
@@ -142,7 +142,7 @@ class RoundMethod(RoundCheckpoints, Method):
             return
         policy = self.starting_policy.make(self.datamodule)
         if self.starting_policy.error is None:
-            with self.starting_policy.named_in_errors(policy):
+            with self.starting_policy.name_source_in_errors(policy):
                 self.build(*self.datamodule.spaces, policy)
 
     def build(self, observation_space: Space[Any], action_space: Space[Any], policy: Policy | None) -> None:
@@ -164,7 +164,7 @@ class RoundMethod(RoundCheckpoints, Method):
         self.build(*spaces_of(checkpoint), self.starting_policy.restore(checkpoint))
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The learner's; a learned reward takes its inputs' scale and the units of actions from the demonstrations."""
+        """Return the learner's optimizers, and fit a learned reward's inputs and units to the demonstrations."""
         if self.starting_policy.error is not None:
             raise self.starting_policy.error
         optimizers = self.learner.optimizers()

@@ -31,7 +31,8 @@ class StartingPolicy:
             raise ConfigError("model.policy and model.start both say where the policy comes from; leave one out")
         self.factory, self.path = factory, path
         self.origin = {"given": False, "trained": False, "fitted": False, "fresh": False}
-        """State of the policy at the start of the run, as checkpoints record it."""
+        """State of the policy at the start of the run, for checkpoints: the user gave it (`given`), it comes from a
+        checkpoint (`trained`), has input statistics (`fitted`), is untrained (`fresh`)."""
         self.error: ConfigError | None = None
         """Why the policy could not be loaded."""
 
@@ -60,7 +61,7 @@ class StartingPolicy:
         return policy
 
     @contextmanager
-    def named_in_errors(self, policy: Policy | None) -> Iterator[None]:
+    def name_source_in_errors(self, policy: Policy | None) -> Iterator[None]:
         """Let a `ConfigError` inside name the run that the policy comes from."""
         try:
             yield

@@ -14,7 +14,7 @@ from lit_imitation.optim.descent import Descent
 
 
 def count_steps(trainer: Trainer, steps: int) -> None:
-    """Add optimizer steps to the Trainer's `global_step`, which counts those of its own wrapper only."""
+    """Advance the Trainer's `global_step`: Lightning counts steps of its own wrapper, which `Descent` bypasses."""
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     for tracker in (progress.total, progress.current):
         tracker.ready += steps
@@ -48,7 +48,7 @@ def block_rates(descent: Descent, trainer: Trainer, minibatches: int) -> list[fl
 def set_round_rate(descent: Descent, method: LightningModule) -> None:
     """Set the learning rate of a reward or discriminator for the next round by its schedule."""
     if descent.optimization.varies:
-        rate = descent.optimization.rate(round_progress(method.trainer), descent.taken)
+        rate = descent.optimization.rate(round_progress(method.trainer), descent.adam_steps)
         descent.set_rate(descent.learning_rate * rate)
 
 
@@ -62,7 +62,7 @@ def check_losses(losses: Tensor, columns: Mapping[str, Tensor], trainer: Trainer
         accumulate_batches: Minibatches of each step.
 
     Raises:
-        TrainingError: One is not; names the step, its minibatch and the last good checkpoint.
+        TrainingError: A loss is NaN or infinite; names the step, its minibatch and the last good checkpoint.
     """
     if bool(losses.isfinite().all()):
         return

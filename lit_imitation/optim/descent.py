@@ -1,4 +1,4 @@
-"""`Descent`: every gradient step of every method, one at a time or a block at once."""
+"""`Descent`: takes gradient steps, one at a time or a block at once."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Descent:
         optimization: Clipping, accumulation, weight decay, schedule and averaging.
         make_optimizer: Builds another optimizer of torch than Adam from the one vector; its steps are not compiled.
         traced: On a CPU, take gradients by a trace of their kernels after a while, see `LossGradient`.
-        compiled: Compile the gradient into one function, and several steps with Adam into another. Takes 20 seconds at
-            the first step; each step then takes about a quarter of the time.
+        compiled: Compile the gradient into one function, and several steps with Adam into another: 20 seconds at the
+            first step, then faster steps.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Descent:
         own = make_optimizer([self.vector]) if make_optimizer is not None else None
         self.optimizer = own or make_adam(self.vector, learning_rate, eps, optimization.weight_decay)
         self.optimizer.param_groups[0]["schedule"] = optimization.schedule  # so that a resumed run sees a change
-        self.taken = 0
+        self.adam_steps = 0
         """Steps of Adam so far, counted on the host."""
         self.exchange = GradientExchange()
         self.ema = WeightAverage(self.optimizer, self.vector, optimization.ema_decay)
@@ -63,10 +63,10 @@ class Descent:
         compiled = compiled and own is None
         alone = self.exchange.processes == 1 and optimization.accumulate_batches == 1
         max_norm = optimization.max_grad_norm
-        self.loss = LossGradient(module, self.layout, max_norm, clips=alone, traced=traced, compiled=compiled)
+        self.loss_gradient = LossGradient(module, self.layout, max_norm, clips=alone, traced=traced, compiled=compiled)
         self.block: CompiledSteps | None = None
         if compiled and alone and self._after_step is None and optimization.ema_decay is None:
-            self.block = CompiledSteps(self.loss, self.optimizer, eps, optimization.weight_decay)
+            self.block = CompiledSteps(self.loss_gradient, self.optimizer, eps, optimization.weight_decay)
 
     def steps(self, *columns: Tensor, mask: Tensor | None = None, rates: Sequence[float] | None = None) -> Tensor:
         """Take one optimizer step on each of S minibatches (of every `accumulate_batches` together).
@@ -81,20 +81,20 @@ class Descent:
         """
         count, every = len(columns[0]), self.optimization.accumulate_batches
         rows = self.block(columns, rates) if self.block is not None and mask is None else []
-        self.taken += len(rows)
+        self.adam_steps += len(rows)
         for first in range(len(rows), count, every):
             if rates is not None:
                 self.set_rate(rates[first // every])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
-            rows.append(self.step_on(minibatches, mask))
+            rows.append(self.step_mean(minibatches, mask))
         return torch.stack(rows)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take one optimizer step; returns `[1 + K + 1]`: loss, statistics, norm of the gradient."""
-        return self.step_on([minibatch], mask)
+        return self.step_mean([minibatch], mask)
 
-    def step_on(self, minibatches: Sequence[Sequence[Tensor]], mask: Tensor | None = None) -> Tensor:
-        """Take one optimizer step on the mean gradient of some minibatches; returns as `step`, means over them."""
+    def step_mean(self, minibatches: Sequence[Sequence[Tensor]], mask: Tensor | None = None) -> Tensor:
+        """Take one optimizer step on the mean gradient of some minibatches; returns their mean row `[1 + K + 1]`."""
         self.exchange.check_stop()
         gradient, row = self.gradient(*minibatches[0])
         for minibatch in minibatches[1:]:
@@ -103,20 +103,20 @@ class Descent:
         if len(minibatches) > 1:
             gradient, row = gradient / len(minibatches), row / len(minibatches)
         gradient = self.exchange.mean(gradient)
-        if not self.loss.clips:
+        if not self.loss_gradient.clips:
             gradient, norm = clip(gradient, self.optimization.max_grad_norm)
             row = torch.cat([row[:-1], norm[None]])
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
-        self.taken += 1
+        self.adam_steps += 1
         if self._after_step is not None:
             self._after_step()
         self.ema.update()
         return row
 
     def gradient(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:
-        """`[parameters]`, clipped if one process takes it as it is; and `[1 + K + 1]` as in `step`."""
-        return self.loss(minibatch, self.taken)
+        """Return the gradient `[parameters]`, clipped unless it is to be averaged, and the row of `step`."""
+        return self.loss_gradient(minibatch, self.adam_steps)
 
     def mask(self, module: nn.Module) -> Tensor:
         """`[parameters]`: 1 for the parameters of `module`, a part of the whole, and 0 for the others."""
@@ -127,14 +127,14 @@ class Descent:
         self.optimizer.param_groups[0]["lr"] = rate
 
     def rates(self, progress: float, first: int, minibatches: int) -> list[float]:
-        """Learning rates of the steps on some minibatches, from step number `first` on, at this share of a training."""
+        """Return the rate of each step on some minibatches, from step `first` on; `progress` is in [0, 1)."""
         count = -(-minibatches // self.optimization.accumulate_batches)
         return [self.learning_rate * self.optimization.rate(progress, first + i) for i in range(count)]
 
     def forget_moments(self) -> None:
         """Start Adam anew, for parameters or inputs that have changed."""
         self.optimizer.state = defaultdict(dict)
-        self.taken = 0
+        self.adam_steps = 0
 
     def moments(self, parameter: nn.Parameter) -> tuple[Tensor, Tensor] | None:
         """Views of Adam's first and second moment of one parameter, in its shape; None before the first step."""
@@ -153,11 +153,11 @@ class Descent:
         return None if weights is None else self.layout.views(weights)
 
     def last(self) -> Tensor:
-        """The last weights `[parameters]`, whether or not their average is in place."""
+        """Return the last weights `[parameters]`, also while their moving average is loaded."""
         return self.ema.last()
 
     def resume(self) -> None:
         """Go on after a checkpoint was read: count Adam's steps, and put the last weights in their averages' place."""
         state = self.optimizer.state[self.vector] if self.optimizer.state else {}
-        self.taken = int(state.get("step", 0))
+        self.adam_steps = int(state.get("step", 0))
         self.ema.resume()

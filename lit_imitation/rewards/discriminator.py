@@ -29,9 +29,10 @@ class AdversarialReward(DiscriminatorOptions):
 
         L = −½ E_{ρ_E}[log D] − ½ E_{ρ_π}[log(1 − D)],        with optimum D* = ρ_E / (ρ_E + ρ_π),  ℓ* = log(ρ_E / ρ_π).
 
-    At D* the loss is log 2 − JS(ρ_E, ρ_π), so log 2 − L is a lower estimate of the Jensen–Shannon divergence. ℓ is
-    large where the expert is more frequent, so the learner has to *maximize* ℓ or an increasing function of it.
-    Subclasses define `score`, the logit of features, and `reward_from_logit`. `DiscriminatorOptions` has the arguments.
+    At D* the loss is log 2 − JS(ρ_E, ρ_π), so log 2 − L is a lower estimate of the Jensen–Shannon divergence
+    (Goodfellow et al. 2014, arXiv:1406.2661, section 4.1). ℓ is large where the expert is more frequent, so the learner
+    has to *maximize* ℓ or an increasing function of it. Subclasses define `score`, the logit of features, and
+    `reward_from_logit`. `DiscriminatorOptions` has the arguments.
     """
 
     needs_log_prob = False
@@ -57,7 +58,7 @@ class AdversarialReward(DiscriminatorOptions):
         return self.score(self.score_inputs(samples))
 
     def forward(self, *columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss `[]` and its `STATISTICS` `[6]`.
+        """Loss `[]` and the statistics `[6]` that `rewards.losses.STATISTICS` names.
 
         Args:
             *columns: Fields of `Samples`, `[2B, …]` each, first the expert's and then the learner's; their log π
@@ -69,8 +70,9 @@ class AdversarialReward(DiscriminatorOptions):
         *fields, log_prob, place = columns
         samples, half = Samples(*fields), len(place)
         logit = self.logit(samples, log_prob)
-        expert, learner = high, low = logit[:half], logit[half:]
-        entropy = clipped = cross_entropy(expert, learner)
+        expert, learner = logit[:half], logit[half:]
+        high, low, unclipped = expert, learner, cross_entropy(expert, learner)
+        clipped = unclipped
         if self.max_logit < math.inf:
             high, low = expert.clamp(max=self.max_logit), learner.clamp(min=-self.max_logit)
             clipped = cross_entropy(high, low)
@@ -83,7 +85,7 @@ class AdversarialReward(DiscriminatorOptions):
             features = self.score_inputs(samples)
             penalty = gradient_penalty(self.score, features[:half], features[half:], place, self.penalty_columns)
             loss = loss + self.gradient_penalty * penalty
-        return loss, discriminator_statistics(expert, learner, entropy, penalty)
+        return loss, discriminator_statistics(expert, learner, unclipped, penalty)
 
     @without_autocast
     def reward(self, transitions: Transitions) -> Tensor:
@@ -114,7 +116,7 @@ class Discriminator(AdversarialReward):
         reward: Reward function `positive`, `negative` or `logit`.
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
-        spectral_norm: Divide each weight matrix by its largest singular value.
+        spectral_norm: Divide each weight matrix by its largest singular value (Miyato et al. 2018, arXiv:1802.05957).
         options: Further arguments, of `DiscriminatorOptions`.
 
     Raises:
@@ -160,7 +162,7 @@ class Discriminator(AdversarialReward):
         return -F.softplus(-logit) if self.kind == "negative" else logit
 
     def after_step(self) -> None:
-        """Update the singular vectors."""
+        """Update the singular vectors; `Descent` calls this after each step."""
         if isinstance(self.network, SpectralMLP):
             self.network.power_iteration()
 

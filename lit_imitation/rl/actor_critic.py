@@ -1,4 +1,4 @@
-"""Policy and value function of a learner, and what changes when the policy was trained before."""
+"""Base class of learners with a policy and a value function, fresh or trained before."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ActorCritic(Learner[Round]):
         warmup_rounds: Rounds in which only the value function learns, if the given policy was trained before.
         initial_std: Initial value of a Gaussian policy's free σ, in units of half the action range; a cloned policy's
             own σ is close to 0. `None` keeps the policy's σ.
-        compile: Compile the gradient; costs 20 seconds at the start and makes a step about three times as fast.
+        compile: Compile the gradient steps: 20 seconds at the start, then faster steps.
 
     Raises:
         ConfigError: An argument is out of range, or the policy has no action distribution.
@@ -82,7 +82,7 @@ class ActorCritic(Learner[Round]):
         try:
             policy.sample(policy.head(torch.from_numpy(example_element(observation_space)[None])))
         except TypeError as error:
-            raise ConfigError(f"PPO needs a policy with an action distribution: {error}") from error
+            raise ConfigError(f"{type(self).__name__} needs a policy with an action distribution: {error}") from error
         if initial_std is not None:
             _set_std(policy, initial_std)
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
@@ -92,6 +92,7 @@ class ActorCritic(Learner[Round]):
         standardized = policy.encoder.standardize is not None
         self.moments = RunningMoments(policy.encoder.out_features) if standardized and normalize_observations else None
         self.keeps_normalizer = False
+        """Whether the input statistics stay fixed, because the policy was trained with them."""
 
     def share_normalizer(self) -> None:
         """Let the value function standardize observations as the policy does, before the first round.

@@ -23,6 +23,7 @@ from lit_imitation.utils.ranges import check_at_least, check_between, check_posi
 from lit_imitation.utils.sampling import shuffle_minibatches
 
 STATISTICS = ("loss", "policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+"""Statistics of each gradient step: the loss, five from `forward`, and the norm of the gradient."""
 
 
 class PPO(ActorCritic):
@@ -34,7 +35,8 @@ class PPO(ActorCritic):
         L(θ) = −E_t[ min(r_t Â_t, clip(r_t, 1 − ε, 1 + ε) Â_t) ] − c_H E_t[H(π_θ(· | s_t))]
                + c_V E_t[(V_θ(s_t) − R_t)²] + c_KL E_t[KL(π_θ ‖ π_start)],        R_t = Â_t + V_old(s_t).
 
-    Advantages are standardized over the whole round of all processes. Observations are standardized by running
+    R_t uses the advantages as they are; the policy loss uses them standardized over the whole round of all processes.
+    Observations are standardized by running
     statistics that change only between rounds, so r_t = 1 at the first gradient step of a round.
 
     Schulman et al. 2017, arXiv:1707.06347, equations 7 and 9. Details of practice follow Andrychowicz et al. 2021,
@@ -53,11 +55,12 @@ class PPO(ActorCritic):
         batch_size: Transitions per gradient step on each process.
         entropy_coefficient: Weight c_H of the entropy bonus.
         value_coefficient: Weight c_V of the value loss.
-        target_kl: Skip the remaining epochs of a round once KL(π_old ‖ π_θ) exceeds 1.5 times this; `None` never does.
+        target_kl: Skip the remaining epochs of a round if the estimated KL(π_old ‖ π_θ) of an epoch's last minibatch
+            exceeds 1.5 times this; `None` never skips.
         optimization: Clipping, schedule of the learning rate, accumulation, weight decay and averaging of weights; by
             default clips at 0.5 and lets the rate fall linearly to 0 over the training.
         normalize_rewards: Divide rewards by the running standard deviation of the discounted return.
-        networks: Further arguments, of `ActorCritic`: the networks, and starting from a policy that was trained before.
+        networks: Arguments of `ActorCritic`: networks, normalization, compilation, and starting from a trained policy.
 
     Raises:
         ConfigError: An argument is out of range, or the policy has no action distribution.
@@ -113,7 +116,7 @@ class PPO(ActorCritic):
         return [self.descent.optimizer]
 
     def forward(self, *columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss L(θ) `[]` of a minibatch of the columns of `prepare`, and five `STATISTICS` from the policy loss on."""
+        """Return L(θ) `[]` of a minibatch of the columns of `prepare`, and `STATISTICS[1:6]` `[5]`."""
         observation, action, log_prob, advantage, target, old_value, weight = columns
         share = weight / weight.sum().clamp(min=1.0)
         head = self.policy.head(observation)
@@ -140,7 +143,7 @@ class PPO(ActorCritic):
 
     @without_autocast
     def update(self, experience: Round, progress: float) -> dict[str, Tensor]:
-        """Take several epochs of gradient steps on one round `[time, env]`."""
+        """Take several epochs of gradient steps on a round `[time, env]`; returns means of `STATISTICS`, and more."""
         columns, logged = self.prepare(experience)
         mask = self.descent.mask(self.value) if self.rounds < self.warmup_rounds else None
         if 0 < self.rounds == self.warmup_rounds:

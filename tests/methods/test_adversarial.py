@@ -418,5 +418,5 @@ def test_accumulation_and_schedule_of_the_discriminator_apply(watched, tmp_path)
     options = ["--model.discriminator_optimization={accumulate_batches: 3, schedule: linear}", "--trainer.max_epochs=1"]
     run("gail-continuous", tmp_path, *options)
     descent = modules[-1].discriminator_descent
-    assert descent.taken == 3  # of three minibatches in each of three rounds
+    assert descent.adam_steps == 3  # of three minibatches in each of three rounds
     assert 0 < descent.optimizer.param_groups[0]["lr"] < modules[-1].discriminator_learning_rate

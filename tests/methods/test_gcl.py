@@ -86,10 +86,10 @@ def watched(monkeypatch):
 
     def improving(self):
         modules.append(self)
-        step = self.reward_descent.step_on
-        self.reward_descent.step_on = lambda minibatches: (weighed.extend(minibatches), step(minibatches))[1]
+        step = self.reward_descent.step_mean
+        self.reward_descent.step_mean = lambda minibatches: (weighed.extend(minibatches), step(minibatches))[1]
         logged = improve(self)
-        self.reward_descent.step_on = step
+        self.reward_descent.step_mean = step
         return logged
 
     def rewarding(self, batch):
@@ -250,7 +250,7 @@ def bare_module(monkeypatch, weight=None, played=6, **settings):
     class Step:
         optimization = Optimization()
 
-        def step_on(self, given):
+        def step_mean(self, given):
             minibatches.extend(given)
             return torch.zeros(2 + len(STATISTICS))
 
@@ -342,5 +342,5 @@ def test_accumulation_and_schedule_of_the_reward_apply(watched, tmp_path):
     options = "{accumulate_batches: 2, schedule: linear}"
     run("gcl-continuous", tmp_path, f"--model.reward_optimization={options}", "--trainer.max_epochs=1")
     module = modules[-1]
-    assert len(weighed) == 2 * module.reward_descent.taken > 0
+    assert len(weighed) == 2 * module.reward_descent.adam_steps > 0
     assert 0 < module.reward_descent.optimizer.param_groups[0]["lr"] < module.reward_learning_rate

@@ -55,7 +55,7 @@ def test_steps_are_adams(task):
 def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
     descent = Descent(task, trained(task), 0.01)
     eager, _ = descent.gradient(X, Y)
-    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, X, Y)
+    functional, _ = descent.loss_gradient.functional(descent.vector.detach(), descent.loss_gradient.constants, X, Y)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 3):
         values = []
@@ -70,7 +70,7 @@ def test_both_ways_to_the_gradient_agree_with_finite_differences(task):
 def test_compiled_is_the_same(task):
     descent = Descent(task, trained(task), 0.01, optimization=Optimization(max_grad_norm=0.1), compiled=True)
     compiled, statistics = descent.gradient(X, Y)
-    descent.loss.compiled = None
+    descent.loss_gradient.compiled = None
     eager, others = descent.gradient(X, Y)
     torch.testing.assert_close(compiled, eager)
     torch.testing.assert_close(statistics, others)
@@ -154,12 +154,12 @@ def test_chunks_are_all_that_the_first_round_compiles(task, count):
     def never(*_):
         raise AssertionError("one more function was compiled")
 
-    descent.loss.compiled = never
+    descent.loss_gradient.compiled = never
     x, y = (torch.randn(count, *part.shape, dtype=torch.float64) for part in (X, Y))
     near = {"rtol": 1e-5, "atol": 1e-6}
     torch.testing.assert_close(descent.steps(x, y), plain.steps(x, y), **near)
     torch.testing.assert_close(descent.vector, plain.vector, **near)
-    assert descent.taken == plain.taken == count
+    assert descent.adam_steps == plain.adam_steps == count
     if count % 8:
         with pytest.raises(AssertionError, match="one more"):
             descent.steps(x, y)

@@ -62,8 +62,8 @@ def assert_traced_is_eager(module, parameters, columns, monkeypatch):
         torch.manual_seed(1)
         found.append((descent.steps(*columns), descent))
     (eager, one), (traced, two) = found
-    assert two.loss.traced is not None
-    assert two.loss.traced._traces
+    assert two.loss_gradient.traced is not None
+    assert two.loss_gradient.traced._traces
     torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(two.vector, one.vector, rtol=1e-4, atol=1e-5)
 
@@ -122,7 +122,7 @@ def test_sac_steps(monkeypatch):
         sac = SAC(OBSERVATION, ACTION, hidden_sizes=[8])
         sac.optimizers()
         if not traced:
-            sac.critic_descent.loss.traced = sac.policy_descent.loss.traced = None
+            sac.critic_descent.loss_gradient.traced = sac.policy_descent.loss_gradient.traced = None
         torch.manual_seed(1)
         for _ in range(6):
             observation, following = torch.randn(2, 16, 3)
@@ -131,7 +131,7 @@ def test_sac_steps(monkeypatch):
             sac.critic_descent.step(*batch, torch.randn(16, 2))
             sac.policy_descent.step(observation, torch.randn(16, 2))
         found.append(torch.cat([sac.critic_descent.vector, sac.policy_descent.vector]).detach())
-    assert sac.critic_descent.loss.traced._traces
+    assert sac.critic_descent.loss_gradient.traced._traces
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
@@ -201,5 +201,5 @@ def test_loss_that_cannot_be_traced_stays_eager(monkeypatch):
         for _ in range(4):
             descent.step(x, torch.arange(8) % 3)
         found.append(descent.vector.detach())
-    assert descent.loss.traced is None
+    assert descent.loss_gradient.traced is None
     assert torch.equal(*found)

@@ -148,7 +148,7 @@ def test_gradients_agree_with_finite_differences(arguments):
     given = [x.double() if x.is_floating_point() else x for x in columns()]
     descent = Descent(model, model.parameters(), 0.01)
     eager, _ = descent.gradient(*given)
-    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *given)
+    functional, _ = descent.loss_gradient.functional(descent.vector.detach(), descent.loss_gradient.constants, *given)
     torch.testing.assert_close(eager, functional)
     for i in range(0, len(eager), 400):
         values = []

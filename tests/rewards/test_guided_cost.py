@@ -241,7 +241,7 @@ def test_gradient_with_fused_demonstrations_is_exact(exact_gradient):
     module.log_prob = [[one.log_prob(policy) for policy in module.samplers] for one in module.paths]
     nothing = torch.zeros(2 + len(STATISTICS))
     module.reward_descent = SimpleNamespace(
-        step_on=lambda given: (minibatches.extend(given), nothing)[1], optimization=Optimization()
+        step_mean=lambda given: (minibatches.extend(given), nothing)[1], optimization=Optimization()
     )
     torch.manual_seed(0)
     module.update_reward()

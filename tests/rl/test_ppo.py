@@ -339,7 +339,7 @@ def test_compiled_gradient_equals_eager_gradient(kind):
     columns = [c.float() if c.dtype == torch.float64 else c for c in batch(learner.policy.double(), 64)]
     learner.float()
     compiled = learner.descent.gradient(*columns)
-    learner.descent.loss.compiled = None
+    learner.descent.loss_gradient.compiled = None
     for mine, eager in zip(compiled, learner.descent.gradient(*columns), strict=True):
         torch.testing.assert_close(mine, eager, rtol=1e-4, atol=1e-6)
 

@@ -149,7 +149,7 @@ def test_gradients_match_finite_differences(kind, which):
         "policy": (learner.policy_descent, (x, noise)),
     }[which]
     gradient, _ = descent.gradient(*columns)
-    functional, _ = descent.loss.functional(descent.vector.detach(), descent.loss.constants, *columns)
+    functional, _ = descent.loss_gradient.functional(descent.vector.detach(), descent.loss_gradient.constants, *columns)
     torch.testing.assert_close(gradient, functional)
     # The temperature is a constant in the policy's term, so finite differences of that term do not give its gradient.
     layout = descent.layout
@@ -160,7 +160,7 @@ def test_gradients_match_finite_differences(kind, which):
         values = []
         for sign in (1, -1):
             descent.vector.data[i] += sign * 1e-6
-            loss = descent.loss.module(*columns)
+            loss = descent.loss_gradient.module(*columns)
             # The entropy is a constant in the temperature's term, so only the policy's term is differenced.
             values.append(float(loss[1][0] if which == "policy" else loss[0]))
             descent.vector.data[i] -= sign * 1e-6
@@ -306,7 +306,7 @@ def test_gaussian_policy_is_improved_without_squashing():
     assert second < middle[1] - 0.5
     inside, outside = torch.tensor([[1.0, 6.0]]), torch.tensor([[3.0, 9.0]])
     values = [
-        learner.critic_descent.loss.module(
+        learner.critic_descent.loss_gradient.module(
             torch.zeros(1, 3), a, torch.zeros(1), torch.zeros(1, 3), torch.ones(1, dtype=torch.bool), torch.zeros(1, 2)
         )[1]
         for a in (inside, outside)
@@ -441,7 +441,7 @@ def test_compiled_update_equals_eager_update(kind):
 
 
 def test_constant_temperature_stays():
-    assert {CriticLoss, PolicyLoss} == {type(d.loss.module) for d in _descents(sac("discrete"))}
+    assert {CriticLoss, PolicyLoss} == {type(d.loss_gradient.module) for d in _descents(sac("discrete"))}
     learner = sac("continuous", learn_temperature=False)
     learner.optimizers()
     learner.update(round_of("continuous"), 0.0)
