@@ -70,6 +70,10 @@ class _Checked:
         self.memoryless = not keeps_state(expert)
         self.needs_env: bool = getattr(expert, "needs_env", False)
 
+    def __call__(self, observation: Array, /) -> Array:
+        """As `act`: actions `[B, *act]` at `observation: [B, *obs]`."""
+        return self.act(observation)
+
     def reset(self, mask: Mask, /) -> None:
         """Pass the start of episodes on."""
         self._call("reset", lambda: self.expert.reset(mask))

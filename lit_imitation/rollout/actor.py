@@ -75,6 +75,10 @@ class FunctionActor:
         self.needs_env = bind is not None
         self.memoryless = reset is None and bind is None
 
+    def __call__(self, observation: Array, /) -> Array:
+        """As `act`: actions `[B, *act]` at `observation: [B, *obs]`."""
+        return self.act(observation)
+
 
 def _forget_nothing(mask: Mask) -> None:
     """The `reset` of an actor without state."""

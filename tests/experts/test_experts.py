@@ -557,3 +557,12 @@ def test_expert_key_follows_file_content(tmp_path, monkeypatch):
     assert all(expert_digest(spec) != old for spec, old in zip(specs, before, strict=True))
     with pytest.raises(ExpertError, match="nobodys_expert"):
         expert_digest("nobodys_expert:act")
+
+
+@pytest.mark.parametrize("spec", ["scripted", "shipped", "lit_imitation.experts.scripted:pendulum"])
+def test_loaded_expert_is_called_as_it_acts(spec):
+    env_id = "Hopper-v5" if spec == "shipped" else "Pendulum-v1"
+    env = gym.make(env_id)
+    expert = load_expert(spec, env_id, env.observation_space, env.action_space)
+    observation = np.random.default_rng(0).normal(size=(5, *env.observation_space.shape)).astype(np.float32)
+    np.testing.assert_array_equal(expert(observation), expert.act(observation))
