@@ -53,7 +53,7 @@ class Tiers:
 
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            if self.in_unit_test and os.getpid() == self.pid and not is_import():
+            if self.in_unit_test and os.getpid() == self.pid and not asks_system():
                 pytest.fail(f"a unit test starts {what}: mark this test integration")
             return function(*args, **kwargs)
 
@@ -92,11 +92,11 @@ class Tiers:
         self.patch.undo()
 
 
-def is_import() -> bool:
-    """Whether a module is being imported; some ask the system for libraries or its name."""
+def asks_system() -> bool:
+    """Whether a module is being imported, or `platform` asks for the system's name, once in a process."""
     frame = sys._getframe()
     while frame := frame.f_back:
-        if frame.f_code.co_name == "_find_and_load":
+        if frame.f_code.co_name == "_find_and_load" or frame.f_globals.get("__name__") == "platform":
             return True
     return False
 
