@@ -33,9 +33,10 @@ from lit_imitation.training.arguments import (
 )
 from lit_imitation.training.lightning_cli import CLI
 from lit_imitation.training.recipes import resolve_recipes
+from lit_imitation.training.run import tell_saved
 from lit_imitation.training.usage import read_recipes
 from lit_imitation.utils.distributed import is_lost_peer
-from lit_imitation.utils.program import program, resume_command
+from lit_imitation.utils.program import program
 from lit_imitation.utils.trust import trust_scope
 
 TRAINER_DEFAULTS = {
@@ -151,10 +152,7 @@ def _end_without_peer(error: BaseException) -> NoReturn:
     if trainer is not None:
         where = f"process {trainer.global_rank} of {trainer.world_size}"
         if trainer.state.fn == "fit":
-            advice = (
-                "; training up to the end of the last epoch is saved; resume with: "
-                f"{resume_command(trainer.default_root_dir)}"
-            )
+            advice = f"; {tell_saved(trainer)}"
     raise TrainingError(
         f"{where} stopped: another process of the run ended or does not answer ({reason:.200}){advice}"
     ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterable
@@ -26,14 +27,48 @@ from lit_imitation.utils.versions import versions
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Writes `checkpoints/last.ckpt` at the end of every epoch, for `--ckpt_path last`.
+    """Writes `checkpoints/last.ckpt` at the end of epochs, for `--ckpt_path last`.
 
-    A recipe's own `ModelCheckpoint` keeps the best checkpoint, and its `save_last` writes only when the best changes.
-    This callback runs after it, so that the last checkpoint includes its state of the epoch.
+    It writes after the first and the last epoch, and between them at most once every `SECONDS`. A recipe's own
+    `ModelCheckpoint` keeps the best checkpoint, and its `save_last` writes only when the best changes. This callback
+    runs after it, so that the last checkpoint includes its state of the epoch.
     """
+
+    SECONDS = 1.0
+    """Writing a small policy takes as long as ten of its gradient steps."""
 
     def __init__(self) -> None:
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self._written = -math.inf
+        self.epochs = 0
+        """Epochs of training in the file."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run starts with the epochs of its checkpoint."""
+        super().on_train_start(trainer, pl_module)
+        self.epochs = trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoint if the last one is old enough, or if this is the last epoch."""
+        due = time.monotonic() - self._written >= self.SECONDS or _is_last_epoch(trainer)
+        if trainer.strategy.reduce_boolean_decision(due, all=False):  # saving is joint work of all processes
+            super().on_train_epoch_end(trainer, pl_module)
+            self._written, self.epochs = time.monotonic(), trainer.current_epoch + 1
+
+
+def _is_last_epoch(trainer: Trainer) -> bool:
+    """Whether training stops at the end of this epoch."""
+    epochs, steps = trainer.max_epochs, trainer.max_steps
+    return trainer.should_stop or trainer.current_epoch + 1 == epochs or 0 <= steps <= trainer.global_step
+
+
+def tell_saved(trainer: Trainer) -> str:
+    """Tell how much of a training that is cut now has been saved, and how to resume it."""
+    epochs = max((one.epochs for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), default=0)
+    if not epochs:
+        return "no epoch is saved"
+    which = "the first epoch is" if epochs == 1 else f"the first {epochs} epochs are"
+    return f"{which} saved; resume with: {resume_command(trainer.default_root_dir)}"
 
 
 class RunDirectory(Callback):
@@ -102,17 +137,17 @@ class RunDirectory(Callback):
         if not (terminated or isinstance(exception, KeyboardInterrupt)) or not self._fitting_run:
             return
         # A round, rollout or validation cannot be saved halfway, and a signal can end a validation within its last
-        # batch. The checkpoint of the previous epoch then remains, and resuming repeats the epoch.
+        # batch. The checkpoint of an earlier epoch then remains, and resuming repeats what came after it.
         whole = isinstance(exception, SIGTERMException) and not isinstance(exception, Interrupted)
         if whole and trainer.state.fn == "fit" and not trainer.validating:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-            where = f"at step {trainer.global_step}, which is saved"
+            resume = resume_command(trainer.default_root_dir)
+            rest = f" at step {trainer.global_step}, which is saved; resume with: {resume}"
         else:
-            where = "; training up to the end of the last epoch is saved"
+            rest = f"; {tell_saved(trainer)}"
         how = "interrupted" if isinstance(exception, KeyboardInterrupt) else "terminated"
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            resume = resume_command(trainer.default_root_dir)
-            rank_zero_info(f"{how} {where}; resume with: {resume}".replace(" ;", ";"))
+            rank_zero_info(how + rest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the configuration, so that the checkpoint can be tested alone, and the length of `metrics.csv`."""

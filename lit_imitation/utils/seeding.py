@@ -49,7 +49,7 @@ def get_states() -> dict[str, Any]:
     """States of the global random streams, as primitives and tensors for a checkpoint."""
     (version, words, gauss), (name, keys, *rest), cpu, cuda = _get()
     return {
-        "python": [version, list(words), gauss],
+        "python": [version, torch.tensor(words), gauss],  # 625 numbers take long to write one by one
         "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), *rest],
         "torch": cpu,
         "cuda": cuda,
@@ -60,7 +60,12 @@ def set_states(states: dict[str, Any]) -> None:
     """Inverse of `get_states`."""
     version, words, gauss = states["python"]
     name, keys, *rest = states["numpy"]
-    _set((version, tuple(words), gauss), (name, keys.numpy().astype(np.uint32), *rest), states["torch"], states["cuda"])
+    _set(
+        (version, tuple(words.tolist()), gauss),
+        (name, keys.numpy().astype(np.uint32), *rest),
+        states["torch"],
+        states["cuda"],
+    )
 
 
 def _get() -> tuple[Any, ...]:
