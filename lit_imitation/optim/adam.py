@@ -1,4 +1,4 @@
-"""Adam as a function of tensors, so that several steps can be compiled into one call."""
+"""Adam as functions of tensors, so that several steps can be compiled or traced into one call."""
 
 from __future__ import annotations
 
@@ -70,3 +70,36 @@ def adam_step(
     if weight_decay:
         theta = theta * (1.0 - rate * weight_decay)
     return theta - rate / (1.0 - beta1**count) * (first / deviation), Moments(first, second, count)
+
+
+def adam_step_(
+    theta: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    step: int,
+    rate: float,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """`adam_step` in place, in few kernels, and as TorchScript can compile it.
+
+    Args:
+        theta: θ `[parameters]`.
+        gradient: g `[parameters]`.
+        first: m `[parameters]`.
+        second: v `[parameters]`.
+        step: t after the step.
+        rate: η.
+        betas: β₁ and β₂.
+        eps: ε.
+        weight_decay: c.
+    """
+    beta1, beta2 = betas
+    if weight_decay != 0.0:
+        theta.mul_(1.0 - rate * weight_decay)
+    first.lerp_(gradient, 1.0 - beta1)
+    second.mul_(beta2).addcmul_(gradient, gradient, value=1.0 - beta2)
+    deviation = second.sqrt().div_((1.0 - beta2**step) ** 0.5).add_(eps)
+    theta.addcdiv_(first, deviation, value=-rate / (1.0 - beta1**step))

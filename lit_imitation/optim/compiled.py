@@ -34,18 +34,19 @@ class CompiledSteps:
         self.vector = loss.parameters.vector
         self.chunk: Callable[..., Tensor] = compile_for(self.vector.device, self.functional)
 
-    def __call__(self, columns: Sequence[Tensor], rates: Sequence[float] | None) -> list[Tensor]:
+    def __call__(self, columns: Sequence[Tensor], rates: Sequence[float] | None, taken: int) -> list[Tensor]:
         """Take as many of S steps as fill whole chunks, and before them the optimizer's first steps.
 
         Args:
             columns: `[S, B, …]` each, an argument of the loss.
             rates: Learning rate of each step; the optimizer's own if not given.
+            taken: Steps of Adam so far.
 
         Returns:
             The rows `[1 + K + 1]` of the steps taken; the caller takes the others one by one.
         """
         group, rows = self.optimizer.param_groups[0], list[Tensor]()
-        if not self.optimizer.state:
+        if not taken:
             # Adam makes its state at the first step. The remainder of whole chunks goes with it; otherwise one more
             # function would be compiled that later blocks may never need.
             for i in range(len(columns[0]) % CHUNK or CHUNK):

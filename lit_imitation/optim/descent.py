@@ -15,6 +15,7 @@ from lit_imitation.optim.compiled import CompiledSteps
 from lit_imitation.optim.gradients import LossGradient, clip
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.processes import GradientExchange
+from lit_imitation.optim.traced import TracedSteps
 from lit_imitation.optim.vector import ParameterVector
 
 
@@ -33,7 +34,8 @@ class Descent:
         eps: ε of Adam.
         optimization: Clipping, accumulation, weight decay, schedule and averaging.
         make_optimizer: Builds another optimizer of torch than Adam from the one vector; its steps are not compiled.
-        traced: On a CPU, take gradients by a trace of their kernels after a while, see `LossGradient`.
+        traced: On a CPU, take steps or at least gradients by a trace of their kernels after a while, see `TracedSteps`
+            and `LossGradient`.
         compiled: Compile the gradient into one function, and several steps with Adam into another: 20 seconds at the
             first step, then faster steps.
     """
@@ -64,9 +66,12 @@ class Descent:
         alone = self.exchange.processes == 1 and optimization.accumulate_batches == 1
         max_norm = optimization.max_grad_norm
         self.loss_gradient = LossGradient(module, self.layout, max_norm, clips=alone, traced=traced, compiled=compiled)
-        self.block: CompiledSteps | None = None
-        if compiled and alone and self._after_step is None and optimization.ema_decay is None:
-            self.block = CompiledSteps(self.loss_gradient, self.optimizer, eps, optimization.weight_decay)
+        self.block: CompiledSteps | TracedSteps | None = None
+        if alone and own is None and self._after_step is None and optimization.ema_decay is None:
+            if compiled:
+                self.block = CompiledSteps(self.loss_gradient, self.optimizer, eps, optimization.weight_decay)
+            elif self.loss_gradient.traced is not None:
+                self.block = TracedSteps(self.loss_gradient, self.optimizer)
 
     def steps(self, *columns: Tensor, mask: Tensor | None = None, rates: Sequence[float] | None = None) -> Tensor:
         """Take one optimizer step on each of S minibatches (of every `accumulate_batches` together).
@@ -80,13 +85,19 @@ class Descent:
             `[steps, 1 + K + 1]`: loss, statistics and norm of the gradient of each step.
         """
         count, every = len(columns[0]), self.optimization.accumulate_batches
-        rows = self.block(columns, rates) if self.block is not None and mask is None else []
-        self.adam_steps += len(rows)
-        for first in range(len(rows), count, every):
+        rows, first = list[Tensor](), 0
+        while first < count:
+            if self.block is not None and mask is None:
+                left = [column[first:] for column in columns]
+                found = self.block(left, None if rates is None else rates[first:], self.adam_steps)
+                rows, first, self.adam_steps = rows + found, first + len(found), self.adam_steps + len(found)
+                if found:
+                    continue
             if rates is not None:
                 self.set_rate(rates[first // every])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
             rows.append(self.step_mean(minibatches, mask))
+            first += every
         return torch.stack(rows)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:

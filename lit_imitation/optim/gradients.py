@@ -72,12 +72,17 @@ class LossGradient:
         if self.compiled is not None:
             compiled: tuple[Tensor, Tensor] = self.compiled(self.parameters.vector.detach(), self.constants, *minibatch)
             return compiled
-        if self.traced is not None and taken >= TRACE_AFTER:
+        if self.traced is not None and self.pays(taken):
             traced = self.traced(self.parameters.vector.detach(), self.constants, *minibatch)
             if traced is not None:
                 return traced
             self.traced = None  # such as convolutions
         return self.eager(*minibatch)
+
+    @staticmethod
+    def pays(taken: int) -> bool:
+        """Whether to trace after so many steps of Adam."""
+        return taken >= TRACE_AFTER
 
     def eager(self, *minibatch: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient and row by autograd."""

@@ -51,17 +51,29 @@ class Traced:
             return self.function(vector, dict(zip(names, tensors, strict=False)), *tensors[len(names) :])
 
         given = (vector, *constants.values(), *minibatch)
-        state = torch.random.get_rng_state()  # a trace runs the function, which may draw
-        try:
-            with warnings.catch_warnings(), torch.no_grad():
-                warnings.simplefilter("ignore")
-                graph = make_fx(flat)(*given)
-                trace: Callable[..., tuple[Tensor, Tensor]] = torch.jit.trace(  # type: ignore[no-untyped-call]
-                    graph, given, check_trace=False
-                )
-        finally:
-            torch.random.set_rng_state(state)
+        trace: Callable[..., tuple[Tensor, Tensor]] = trace_kernels(flat, given)
         return trace
+
+
+def trace_kernels(function: Callable[..., Any], given: tuple[Tensor | list[Tensor], ...]) -> Any:
+    """Trace the kernels that a function of tensors calls; what it draws and writes here is a rehearsal.
+
+    Args:
+        function: Function of tensors and lists of tensors alone.
+        given: Arguments like those of later calls; copies are used.
+    """
+    state = torch.random.get_rng_state()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            graph = make_fx(function)(*_copies(given))
+            return torch.jit.trace(graph, _copies(given), check_trace=False)  # type: ignore[no-untyped-call]
+    finally:
+        torch.random.set_rng_state(state)
+
+
+def _copies(given: tuple[Tensor | list[Tensor], ...]) -> tuple[Tensor | list[Tensor], ...]:
+    return tuple(one.clone() if isinstance(one, Tensor) else [part.clone() for part in one] for one in given)
 
 
 def is_traceable(module: nn.Module) -> bool:

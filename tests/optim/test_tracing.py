@@ -25,8 +25,10 @@ from lit_imitation import (
 from lit_imitation.methods.bc import CloningLoss
 from lit_imitation.optim import gradients
 from lit_imitation.optim.descent import Descent
+from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import Traced, is_traceable
 from lit_imitation.rewards.features import Samples
+from lit_imitation.utils import interruption
 
 pytestmark = pytest.mark.integration
 
@@ -51,21 +53,26 @@ def actions(space, *shape):
 
 
 def assert_traced_is_eager(module, parameters, columns, monkeypatch):
-    """A few steps of both, with traces from the third on."""
+    """A few steps, eager, and from the third on with traces of gradients alone and of whole steps."""
     monkeypatch.setattr(gradients, "TRACE_AFTER", 2)
-    other = deepcopy(module)
     names = {name for name, one in module.named_parameters() if any(one is p for p in parameters)}
-    found = []
-    for one, traced in ((module, False), (other, True)):
+    copies = {kind: deepcopy(module) for kind in ("eager", "gradients", "steps")}
+    found = {}
+    for kind, one in copies.items():
         chosen = [parameter for name, parameter in one.named_parameters() if name in names]
-        descent = Descent(one, chosen, 1e-2, traced=traced)
+        descent = Descent(one, chosen, 1e-2, traced=kind != "eager")
+        if kind == "gradients":
+            descent.block = None
         torch.manual_seed(1)
-        found.append((descent.steps(*columns), descent))
-    (eager, one), (traced, two) = found
-    assert two.loss_gradient.traced is not None
-    assert two.loss_gradient.traced._traces
-    torch.testing.assert_close(traced, eager, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(two.vector, one.vector, rtol=1e-4, atol=1e-5)
+        found[kind] = (descent.steps(*columns), descent)
+    rows, eager = found.pop("eager")
+    for kind, (traced, descent) in found.items():
+        loss, block = descent.loss_gradient, descent.block
+        assert loss.traced is not None
+        assert loss.traced._traces if block is None else block.loops and not loss.traced._traces, kind
+        torch.testing.assert_close(traced, rows, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(descent.vector, eager.vector, rtol=1e-4, atol=1e-5)
+        assert descent.adam_steps == eager.adam_steps == int(descent.optimizer.state[descent.vector]["step"])
 
 
 @pytest.mark.grid
@@ -100,7 +107,7 @@ def test_ppo_loss(kind, monkeypatch):
     [
         (Discriminator, {}),
         (Discriminator, {"gradient_penalty": 1.0}),
-        (Discriminator, {"spectral_norm": True}),
+        (Discriminator, {"spectral_norm": True}),  # which sets the norm after each step: no whole steps are traced
         (AIRLDiscriminator, {}),
     ],
 )
@@ -203,3 +210,44 @@ def test_loss_that_cannot_be_traced_stays_eager(monkeypatch):
         found.append(descent.vector.detach())
     assert descent.loss_gradient.traced is None
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_traced_steps_are_those_of_torch(decay, monkeypatch):
+    """Rates of a schedule, clipping and decay; a block that begins before the first trace; and Adam's moments."""
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 3)
+    settings = Optimization(weight_decay=decay, max_grad_norm=0.05)
+    torch.manual_seed(0)
+    x, y = torch.randn(90, 16, 3), torch.randint(0, 4, (90, 16))
+    found = []
+    for traced in (False, True):
+        torch.manual_seed(0)
+        policy = CategoricalPolicy(OBSERVATION, Discrete(4), hidden_sizes=[8])
+        loss = CloningLoss(policy, 0.0, 0.0)
+        descent = Descent(loss, policy.parameters(), 1e-2, eps=1e-3, optimization=settings, traced=traced)
+        rates = [1e-2 / (i + 1) for i in range(90)]
+        rows = torch.cat([descent.steps(x[:5], y[:5], rates=rates[:5]), descent.steps(x[5:], y[5:], rates=rates[5:])])
+        found.append((rows, descent.vector.detach(), descent.moments(next(policy.parameters()))))
+        assert descent.optimizer.param_groups[0]["lr"] == rates[-1]
+    assert len(descent.block.loops) == 1
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-7)
+    assert float(found[0][0][:, -1].max()) > 0.05  # something was clipped
+
+
+def test_a_stop_request_is_heard_between_traced_steps(monkeypatch):
+    monkeypatch.setattr(gradients, "TRACE_AFTER", 1)
+    policy = CategoricalPolicy(OBSERVATION, Discrete(4), hidden_sizes=[8])
+    descent = Descent(CloningLoss(policy, 0.0, 0.0), policy.parameters(), 1e-2, traced=True)
+    x, y = torch.randn(200, 16, 3), torch.randint(0, 4, (200, 16))
+    asked = []
+
+    def stop(agreed):
+        asked.append(agreed)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(interruption, "raise_if_stopped", stop)
+    with pytest.raises(KeyboardInterrupt):
+        descent.steps(x, y)
+    taken = int(descent.optimizer.state[descent.vector]["step"])
+    assert 0 < taken < 200
