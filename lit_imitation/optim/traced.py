@@ -64,7 +64,7 @@ class TracedSteps:
             check()
             chosen = slice(first, first + LONGEST)
             parts = [column[chosen] for column in columns]
-            settings = (taken + first, rates[chosen], group["betas"], group["eps"], group["weight_decay"])
+            settings = (taken + first, rates[chosen], tuple(group["betas"]), group["eps"], group["weight_decay"])
             rows += self.loops[key](*state, constants, parts, *settings)
             moments.steps.add_(len(parts[0]))
         group["lr"] = rates[-1]
