@@ -71,7 +71,7 @@ class ConditionEmbedding(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """Residual block h + W_2 act(γ ⊙ W_1 LN(h) + β) with FiLM's γ and β (Perez et al. 2018, arXiv:1709.07871).
+    """Residual block h + W_2 act(γ ⊙ W_1 h + β) with FiLM's γ and β (Perez et al. 2018, arXiv:1709.07871).
 
     Args:
         before: Size of the input.
@@ -82,7 +82,6 @@ class FilmBlock(nn.Module):
 
     def __init__(self, before: int, width: int, activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(before)
         self.first, self.second = nn.Linear(before, width), nn.Linear(width, width)
         self.skip = nn.Linear(before, width, bias=False) if before != width else nn.Identity()
         self.dropout = dropout
@@ -90,7 +89,7 @@ class FilmBlock(nn.Module):
 
     def forward(self, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Outputs `[B, width]` of `h: [B, before]`, with γ = 1 + `scale` and β = `shift`, `[B, width]` each."""
-        x = self.first(self.norm(h))
+        x = self.first(h)
         x = self._activate(torch.addcmul(x + shift, x, scale))
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)

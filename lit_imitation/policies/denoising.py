@@ -42,8 +42,8 @@ class DenoisingPolicy(SequencePolicy):
         UnsupportedSpaceError: The action space is not a Box.
     """
 
-    middle: Tensor
-    half: Tensor
+    data_center: Tensor
+    data_scale: Tensor
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class DenoisingPolicy(SequencePolicy):
         check_at_least(type(self).__name__, 1, steps=steps)
         self.backbone, self.steps = backbone, steps
         super().__init__(observation_space, action_space, hidden_sizes=hidden_sizes, activation=activation, **arguments)
-        self.register_buffer("middle", torch.zeros(self.act_dim))
-        self.register_buffer("half", torch.ones(self.act_dim))
+        self.register_buffer("data_center", torch.zeros(self.act_dim))
+        self.register_buffer("data_scale", torch.ones(self.act_dim))
 
     @abstractmethod
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -87,16 +87,16 @@ class DenoisingPolicy(SequencePolicy):
         u = self.from_action(action.reshape(-1, *self.shape))
         lowest, highest = u.amin(0), u.amax(0)
         half = (highest - lowest) / 2
-        self.middle.copy_((lowest + highest) / 2)
-        self.half.copy_(torch.where(half > 1e-6, half, 1.0))
+        self.data_center.copy_((lowest + highest) / 2)
+        self.data_scale.copy_(torch.where(half > 1e-6, half, 1.0))
 
     def scaled(self, u: Tensor) -> Tensor:
         """Units `[..., act_dim]` scaled to the range of the demonstrations."""
-        return (u - self.middle) / self.half
+        return (u - self.data_center) / self.data_scale
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
         """Chunks `[B, H, act_dim]` in units from N(0, I), or from 0 if deterministic."""
         x = condition.new_zeros(len(condition), self.horizon, self.act_dim)
         if not deterministic:
             x = torch.randn_like(x)
-        return torch.addcmul(self.middle, self.denoise(x, condition), self.half)
+        return torch.addcmul(self.data_center, self.denoise(x, condition), self.data_scale)
