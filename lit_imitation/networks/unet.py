@@ -17,6 +17,8 @@ KERNEL = 5
 """Kernel size of the convolutions (Chi et al. 2023, appendix)."""
 GROUPS = 8
 """Largest number of groups of a group normalization."""
+MIN_GROUP = 4
+"""Least number of channels of a group: a single one would lose its magnitude where the chunk has shrunk to one step."""
 
 
 class ConvolutionBlock(nn.Module):
@@ -34,7 +36,7 @@ class ConvolutionBlock(nn.Module):
         self, before: int, channels: int, condition_features: int, activation: Activation, dropout: float
     ) -> None:
         super().__init__()
-        groups = math.gcd(GROUPS, channels)
+        groups = math.gcd(GROUPS, max(channels // MIN_GROUP, 1))
         self.first = nn.Conv1d(before, channels, KERNEL, padding=KERNEL // 2)
         self.second = nn.Conv1d(channels, channels, KERNEL, padding=KERNEL // 2)
         self.first_norm, self.second_norm = nn.GroupNorm(groups, channels), nn.GroupNorm(groups, channels)

@@ -16,6 +16,9 @@ from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_bou
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least, check_weights
 
+INITIAL_LOG_STD = -3.0
+"""Log σ of the reconstruction at the start. From a large σ, to ignore z is a local optimum that training does not leave."""
+
 
 def normal_kl(mean: Tensor, log_std: Tensor) -> Tensor:
     """Divergence `[B]` KL(N(μ, diag σ²) ‖ N(0, I)) = ½ Σ_i (μ_i² + σ_i² − 1 − log σ_i²) of `[B, d]` each."""
@@ -86,10 +89,10 @@ class CVAEPolicy(SequencePolicy):
 
         L(θ) = E_{z ~ q} [ R(a, â(o, z)) ] + β KL( q(z | a, o) ‖ N(0, I) )
 
+    - `gaussian`: R = −log N(a; â, diag σ_a²) with a free σ_a for each action dimension. With β = 1, −L is a lower bound
+      on log π(a | o), and σ_a weighs reconstruction against divergence.
     - `l1`: R = Σ_i |a_i − â_i| in units, as in ACT. Up to a factor and a constant this is the bound for Laplace noise
-      of scale β.
-    - `gaussian`: R = −log N(a; â, diag σ_a²) with a free σ_a for each action dimension; with β = 1, −L is a lower bound
-      on log π(a | o).
+      of scale β, so β has to be of the size of the errors that may remain.
 
     A padded action counts neither for R nor for q. A plan decodes z ~ N(0, I), or z = 0 if deterministic, as in ACT.
     Where the demonstrations have several modes, z = 0 may lie between them.
@@ -99,7 +102,7 @@ class CVAEPolicy(SequencePolicy):
         action_space: Box action space; bounded dimensions are scaled to [−1, 1] inside, see `action_units`.
         latent_size: Size of z.
         reconstruction: Reconstruction loss R.
-        kl_weight: β. If it is too large, z is ignored and the modes are averaged.
+        kl_weight: β. If it is too large, z is ignored, and all plans for an observation are the same.
         backbone: Network of the decoder, see `make_backbone`.
         **arguments: Arguments of `SequencePolicy`.
 
@@ -116,8 +119,8 @@ class CVAEPolicy(SequencePolicy):
         action_space: Space[Any],
         *,
         latent_size: int = 8,
-        reconstruction: Literal["l1", "gaussian"] = "l1",
-        kl_weight: float = 0.05,
+        reconstruction: Literal["l1", "gaussian"] = "gaussian",
+        kl_weight: float = 1.0,
         backbone: BackboneKind = "mlp",
         **arguments: Any,
     ) -> None:
@@ -126,7 +129,9 @@ class CVAEPolicy(SequencePolicy):
         self.latent_size, self.reconstruction, self.kl_weight = latent_size, reconstruction, kl_weight
         self.backbone: BackboneKind = backbone
         super().__init__(observation_space, action_space, **arguments)
-        self.log_std = nn.Parameter(torch.zeros(self.act_dim)) if reconstruction == "gaussian" else None
+        self.log_std = (
+            nn.Parameter(torch.full((self.act_dim,), INITIAL_LOG_STD)) if reconstruction == "gaussian" else None
+        )
 
     def build_network(
         self, features: int, hidden_sizes: Sequence[int], activation: Activation, dropout: float
