@@ -17,7 +17,7 @@ from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least, check_weights
 
 INITIAL_LOG_STD = -3.0
-"""Log σ of the reconstruction at the start. From a large σ, to ignore z is a local optimum that training does not leave."""
+"""Log σ of the reconstruction at the start. With a large σ, training soon ignores z, and does not leave this optimum."""
 
 
 def normal_kl(mean: Tensor, log_std: Tensor) -> Tensor:
@@ -129,9 +129,8 @@ class CVAEPolicy(SequencePolicy):
         self.latent_size, self.reconstruction, self.kl_weight = latent_size, reconstruction, kl_weight
         self.backbone: BackboneKind = backbone
         super().__init__(observation_space, action_space, **arguments)
-        self.log_std = (
-            nn.Parameter(torch.full((self.act_dim,), INITIAL_LOG_STD)) if reconstruction == "gaussian" else None
-        )
+        log_std = torch.full((self.act_dim,), INITIAL_LOG_STD)
+        self.log_std = nn.Parameter(log_std) if reconstruction == "gaussian" else None
 
     def build_network(
         self, features: int, hidden_sizes: Sequence[int], activation: Activation, dropout: float
