@@ -17,7 +17,7 @@ from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least, check_weights
 
 INITIAL_LOG_STD = -3.0
-"""Log σ of the reconstruction at the start. With a large σ, training soon ignores z, and does not leave this optimum."""
+"""Log σ of the reconstruction at the start. With a large σ, training soon ignores z, and stays in this optimum."""
 
 
 def normal_kl(mean: Tensor, log_std: Tensor) -> Tensor:

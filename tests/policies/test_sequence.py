@@ -276,6 +276,26 @@ def test_checkpoint_restores_policy(name, tmp_path):
     assert torch.equal(loss(loaded, observation, action), loss(policy, observation, action))
 
 
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("mixture", {"components": 10**6}),
+        ("quantized", {"codes": 10**4, "levels": 10**4}),
+        ("cvae", {"latent_size": 10**9}),
+        ("diffusion", {"noise_levels": 10**9}),
+        ("flow", {"horizon": 10**9}),
+    ],
+)
+def test_oversized_description_is_refused(name, sizes, tmp_path):
+    policy = make_head(name)
+    description = describe(policy)
+    description["arguments"] |= sizes
+    state = {f"policy.{key}": value for key, value in policy.state_dict().items()}
+    torch.save({"policy": description, "state_dict": state}, tmp_path / "last.ckpt")
+    with pytest.raises(ConfigError, match="more than the file has bytes; it is damaged"):
+        load_policy(tmp_path / "last.ckpt")
+
+
 # Mistakes.
 
 
