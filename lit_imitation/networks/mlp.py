@@ -24,6 +24,13 @@ CLIP = 10.0
 UNFITTED = float(torch.finfo(torch.float32).max)
 
 
+def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
+    """Activation function by its name."""
+    # torch's own function saves a Python call over torch.nn.functional's, which matters in small networks.
+    function: Callable[[Tensor], Tensor] = getattr(torch, name, None) or getattr(F, name)
+    return function
+
+
 class Standardize(nn.Module):
     """Standardization x ↦ clip((x − μ) / max(σ, `MIN_STD`), ±`CLIP`) with μ and σ of the training data.
 
@@ -87,8 +94,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = activation
         self.dropout = dropout
-        # torch's own function saves a Python call over torch.nn.functional's, which matters in small networks.
-        self._activate = getattr(torch, activation, None) or getattr(F, activation)
+        self._activate = activation_function(activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs `[B, sizes[-1]]` of inputs `[B, sizes[0]]`."""

@@ -48,6 +48,8 @@ class Policy(Describable, nn.Module, ABC):
     """Whether the policy was loaded from a checkpoint; its weights then require its own normalizer."""
     fresh = False
     """Whether the weights are known to be untrained, so that nothing in them has to be preserved."""
+    n_obs_steps = 1
+    """Number of successive observations that an action depends on."""
     context = ("observation_space", "action_space")
 
     def __init__(
@@ -168,20 +170,14 @@ class Policy(Describable, nn.Module, ABC):
         self.fit_normalizer(observation)
         ratio = inverse / standardize.inverse_std.double()
         shift = (standardize.mean.double() - mean) * inverse
-        weight, bias = self.network.first_layer
-        old = weight.double()
-        bias.copy_(bias.double() + old @ shift)
-        weight.copy_(old * ratio)
-        of_weight = moments(weight) if moments is not None else None
-        of_bias = moments(bias) if moments is not None else None
-        if of_weight is None or of_bias is None:
-            return
-        first, second = (moment.double()[..., None] for moment in of_bias)
-        moment = (of_weight[0].double() - first * shift) / ratio
-        # The root mean square of a difference is at most the sum of those of its parts.
-        most = (of_weight[1].double().sqrt() + second.sqrt() * shift.abs()) / ratio
-        of_weight[0].copy_(moment)
-        of_weight[1].copy_(most.square())
+        ratio, shift = ratio.repeat(self.n_obs_steps), shift.repeat(self.n_obs_steps)
+        for weight, bias in self.observation_layers:
+            _absorb(weight, bias, ratio, shift, moments)
+
+    @property
+    def observation_layers(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """Weight `[..., out, in]` and bias `[..., out]` of each layer whose first inputs are the encoder's features."""
+        return [self.network.first_layer]
 
     @property
     def device(self) -> torch.device:
@@ -261,6 +257,35 @@ class Policy(Describable, nn.Module, ABC):
         if single and isinstance(self.action_space, Discrete):
             return int(action)
         return cast_action(action.cpu().numpy(), self.action_space)
+
+
+def _absorb(
+    weight: nn.Parameter, bias: nn.Parameter, ratio: Tensor, shift: Tensor, moments: AdamMoments | None
+) -> None:
+    """Let a layer take in x̂ = x̂' r + d of its first inputs, see `Policy.refit_normalizer`.
+
+    Args:
+        weight: `[..., out, in]`.
+        bias: `[..., out]`.
+        ratio: r of the first inputs, `[features]`.
+        shift: d of the first inputs, `[features]`.
+        moments: Adam's moments of a parameter.
+    """
+    columns = slice(len(ratio))
+    old = weight[..., columns].double()
+    bias.copy_(bias.double() + old @ shift)
+    weight[..., columns].copy_(old * ratio)
+    of_weight = moments(weight) if moments is not None else None
+    of_bias = moments(bias) if moments is not None else None
+    if of_weight is None or of_bias is None:
+        return
+    first, second = (moment.double()[..., None] for moment in of_bias)
+    of_columns = [moment[..., columns] for moment in of_weight]
+    moment = (of_columns[0].double() - first * shift) / ratio
+    # The root mean square of a difference is at most the sum of those of its parts.
+    most = (of_columns[1].double().sqrt() + second.sqrt() * shift.abs()) / ratio
+    of_columns[0].copy_(moment)
+    of_columns[1].copy_(most.square())
 
 
 class Explorer:

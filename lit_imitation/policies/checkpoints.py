@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping
 from itertools import pairwise
@@ -177,12 +178,18 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu", trust: boo
     return policy.to(device).eval()
 
 
+CHUNK_COUNTS = ("n_obs_steps", "horizon", "components", "codes", "levels", "latent_size")
+"""Arguments of sequence policies of which a policy has more weights than their product."""
+
+
 def _check_sizes(description: dict[str, Any], file: Path) -> None:
     """Raise `ConfigError` for layers or spaces too large for the file, before memory is allocated."""
-    hidden = description["arguments"].get("hidden_sizes") or ()
+    arguments = description["arguments"]
+    hidden = arguments.get("hidden_sizes") or ()
     if isinstance(hidden, dict):  # description of an array
         hidden = np.ravel(hidden.get("values", ())).tolist()
-    sizes = [*hidden, *(a * b for a, b in pairwise(hidden))]
+    counts = [arguments[name] for name in CHUNK_COUNTS if isinstance(arguments.get(name), int)]
+    sizes = [*hidden, *(a * b for a, b in pairwise(hidden)), math.prod(counts), arguments.get("noise_levels") or 0]
     for space in (description["observation_space"], description["action_space"]):
         sizes += [n for key in ("n", "nvec") for n in np.ravel(space.get(key, 0)).tolist()]
     if max(sizes) > file.stat().st_size:

@@ -15,11 +15,17 @@ from lit_imitation import (
     SAC,
     AIRLDiscriminator,
     CategoricalPolicy,
+    CVAEPolicy,
     DeterministicPolicy,
+    DiffusionPolicy,
     Discriminator,
     EnsemblePolicy,
+    FlowPolicy,
     GaussianPolicy,
+    MixturePolicy,
     MultiCategoricalPolicy,
+    QuantizedPolicy,
+    SequencePolicy,
     SquashedGaussianPolicy,
 )
 from lit_imitation.methods.bc import CloningLoss
@@ -41,6 +47,11 @@ POLICIES = {
     "squashed": (SquashedGaussianPolicy, ACTION, {}),
     "deterministic": (DeterministicPolicy, ACTION, {"regression": "huber"}),
     "ensemble": (EnsemblePolicy, ACTION, {"members": 3}),
+    "mixture": (MixturePolicy, ACTION, {"components": 3, "censored": True}),
+    "quantized": (QuantizedPolicy, ACTION, {"codes": 4, "levels": 2, "focal_gamma": 2.0}),
+    "cvae": (CVAEPolicy, ACTION, {"reconstruction": "gaussian"}),
+    "diffusion": (DiffusionPolicy, ACTION, {}),
+    "flow": (FlowPolicy, ACTION, {}),
 }
 
 
@@ -80,7 +91,7 @@ def assert_traced_is_eager(module, parameters, columns, monkeypatch):
 @pytest.mark.parametrize("name", POLICIES)
 def test_cloning_loss(name, entropy, monkeypatch):
     cls, space, more = POLICIES[name]
-    if entropy and name in ("deterministic", "ensemble"):
+    if entropy and (name in ("deterministic", "ensemble") or issubclass(cls, SequencePolicy)):
         pytest.skip("no entropy")
     torch.manual_seed(0)
     policy = cls(OBSERVATION, space, hidden_sizes=[8], **more)

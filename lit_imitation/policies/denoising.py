@@ -1,0 +1,102 @@
+"""Base class of policies that turn noise into a chunk of actions step by step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import Space
+from torch import Tensor, nn
+
+from lit_imitation.networks.backbones import BackboneKind, make_backbone
+from lit_imitation.networks.mlp import Activation
+from lit_imitation.policies.sequence import SequencePolicy
+from lit_imitation.utils.ranges import check_at_least
+
+
+class DenoisingPolicy(SequencePolicy):
+    """Policy whose chunk x is the end of a path that begins at noise of N(0, I).
+
+    The network sees each action dimension scaled so that the demonstrations fill [−1, 1], as in Diffusion Policy (Chi
+    et al. 2023, arXiv:2303.04137): noise and data then have the same magnitude. Before `fit_actions` these are the
+    units of the action space.
+
+    A mode is not defined for such a policy. If deterministic, the path begins at x = 0, the most likely noise. Its end
+    depends on the observation alone; between two equally likely modes it may lie in the middle, so evaluate with
+    samples where the demonstrations have several modes.
+
+    Args:
+        observation_space: Box or Discrete observation space.
+        action_space: Box action space.
+        backbone: Network, see `make_backbone`.
+        steps: Number of evaluations of the network, or of steps, that a plan takes.
+        hidden_sizes: Sizes of the backbone: width of each residual block (`mlp`), channels of each resolution (`unet`),
+            or width of each layer (`transformer`).
+        activation: Activation of the backbone.
+        **arguments: Arguments of `SequencePolicy`.
+
+    Raises:
+        ConfigError: `steps` is less than 1, or the sizes do not fit the backbone.
+        UnsupportedSpaceError: The action space is not a Box.
+    """
+
+    data_center: Tensor
+    data_scale: Tensor
+
+    def __init__(
+        self,
+        observation_space: Space[Any],
+        action_space: Space[Any],
+        *,
+        backbone: BackboneKind = "mlp",
+        steps: int = 10,
+        hidden_sizes: Sequence[int] = (256, 256, 256, 256),
+        activation: Activation = "silu",
+        **arguments: Any,
+    ) -> None:
+        check_at_least(type(self).__name__, 1, steps=steps)
+        self.backbone, self.steps = backbone, steps
+        super().__init__(observation_space, action_space, hidden_sizes=hidden_sizes, activation=activation, **arguments)
+        self.register_buffer("data_center", torch.zeros(self.act_dim))
+        self.register_buffer("data_scale", torch.ones(self.act_dim))
+
+    @abstractmethod
+    def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Chunks `[B, H, act_dim]` at the end of the paths that begin at noise `x: [B, H, act_dim]`."""
+
+    def build_network(
+        self, features: int, hidden_sizes: Sequence[int], activation: Activation, dropout: float
+    ) -> nn.Module:
+        """Backbone with a time."""
+        return make_backbone(
+            self.backbone,
+            self.act_dim,
+            self.horizon,
+            features,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            dropout=dropout,
+        )
+
+    @torch.no_grad()
+    def fit_actions(self, action: Tensor) -> None:
+        """Fit units and scaling to demonstrated actions `[N, *act]` or chunks `[N, H, *act]`."""
+        super().fit_actions(action)
+        u = self.from_action(action.reshape(-1, *self.shape))
+        lowest, highest = u.amin(0), u.amax(0)
+        half = (highest - lowest) / 2
+        self.data_center.copy_((lowest + highest) / 2)
+        self.data_scale.copy_(torch.where(half > 1e-6, half, 1.0))
+
+    def scaled(self, u: Tensor) -> Tensor:
+        """Units `[..., act_dim]` scaled to the range of the demonstrations."""
+        return (u - self.data_center) / self.data_scale
+
+    def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
+        """Chunks `[B, H, act_dim]` in units from N(0, I), or from 0 if deterministic."""
+        x = condition.new_zeros(len(condition), self.horizon, self.act_dim)
+        if not deterministic:
+            x = torch.randn_like(x)
+        return torch.addcmul(self.data_center, self.denoise(x, condition), self.data_scale)
