@@ -137,8 +137,11 @@ class ExpertDataModule(EnvironmentDataModule):
     def setup(self, stage: str) -> None:
         """Read, check, choose, weight and split demonstrations; `test` and `predict` need none."""
         super().setup(stage)
-        if stage not in ("fit", "validate"):
-            return
+        if stage in ("fit", "validate"):
+            self.choose()
+
+    def choose(self) -> None:
+        """Read, check, choose, weight and split demonstrations."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations"))
         demonstrations = self.load()
         self._refer_to(demonstrations)
@@ -150,9 +153,18 @@ class ExpertDataModule(EnvironmentDataModule):
             demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
         demonstrations = self._weight(demonstrations)
+        self.divide(demonstrations, generator)
+
+    def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
+        """Split into training and held-out trajectories."""
         train, held_out = split(demonstrations, self.val_fraction, generator)
+        self.train, self.held_out = self.place(train), self.place(held_out)
+
+    def place(self, demonstrations: Demonstrations) -> Transitions:
+        """Transitions on the model's device."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        self.train, self.held_out = train.transitions.to(device), held_out.transitions.to(device)
+        placed: Transitions = demonstrations.transitions.to(device)
+        return placed
 
     def load(self) -> Demonstrations:
         """All demonstrations of the source, checked against the environment's spaces."""

@@ -66,7 +66,23 @@ def add_checkpoint_config(command: str, arguments: list[str]) -> list[str]:
     checkpoint = read_checkpoint(file)
     if "config" not in checkpoint:
         raise ConfigError(f"{file} has no configuration; add --config with the recipe of its run")
-    return ["--config", yaml.safe_dump(read_config(checkpoint["config"], file)), *arguments]
+    config = read_config(checkpoint["config"], file)
+    _keep_choices(config, checkpoint)
+    return ["--config", yaml.safe_dump(config), *arguments]
+
+
+def _keep_choices(config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    """Without an environment, set the spaces with choices to the policy's: other files may lack the last choice."""
+    data, policy = config.get("data"), checkpoint.get("policy")
+    arguments = data.get("init_args") if isinstance(data, dict) else None
+    if not isinstance(arguments, dict) or arguments.get("env_id") or not isinstance(policy, dict):
+        return
+    if str(data["class_path"]).rpartition(".")[2] != "DemonstrationDataModule":
+        return
+    for name in ("observation_space", "action_space"):
+        space = policy.get(name)
+        if arguments.get(name) is None and isinstance(space, dict) and space.get("type") in ("Discrete", "MultiDiscrete"):
+            arguments[name] = {key: space[key] for key in ("type", "n", "nvec", "start") if key in space}
 
 
 def add_save_dir(arguments: list[str]) -> list[str]:
