@@ -148,10 +148,9 @@ class DemonstrationDataModule(ExpertDataModule):
         self._spaces = observation_space, action_space
         if not self._told:
             self._told = True
-            recorded = demonstrations.metadata.get("env_id")
+            count, recorded = len(demonstrations.episode_returns), demonstrations.metadata.get("env_id")
             print_once(
-                f"{name}: {len(demonstrations.episode_returns)} trajectories with "
-                f"{len(demonstrations.transitions)} steps; "
+                f"{name}: {count} trajector{'y' if count == 1 else 'ies'}, {len(demonstrations.transitions)} steps; "
                 f"{describe_seen(demonstrations.transitions, observation_space, action_space)}. "
                 "Without data.env_id, loss and error are measured on held-out trajectories"
                 + (f" (they were recorded in {recorded})" if recorded else "")
@@ -173,20 +172,13 @@ class DemonstrationDataModule(ExpertDataModule):
         super().setup(stage)
         if stage == "test" and not fitted and (self.test_fraction or not self.env_id):
             self.choose()
-        if self.env_id or stage == "predict":
+        if self.env_id or fitted or stage not in ("validate", "test"):
             return
-        measured = len(self.held_out) + len(self.tested) * (stage == "test")
-        if not measured:
-            text = (
-                f"no trajectory is held out of {int(self.train.done.sum() + self.tested.done.sum())} "
-                f"(data.val_fraction {self.val_fraction})"
+        if not len(self.held_out) and not (stage == "test" and len(self.tested)):
+            raise ConfigError(
+                f"no trajectory is held out of {self.chosen} (data.val_fraction {self.val_fraction}), and without "
+                f"data.env_id there is nothing else to {stage} on: hold out some"
             )
-            if stage == "fit":
-                print_once(f"{text}, so this run measures neither loss nor error")
-            elif not fitted:
-                raise ConfigError(
-                    f"{text}, and without data.env_id there is nothing else to {stage} on: hold out some"
-                )
 
     def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
         """Split into training, validation and test trajectories; validation comes first where there are few."""
@@ -214,10 +206,8 @@ class DemonstrationDataModule(ExpertDataModule):
         """One batch: transitions of episodes or, without an environment, the file's with the policy's actions."""
         return super().predict_dataloader() if self.env_id else [Relabeled(self)]
 
-    def evaluated_on(self, command: str) -> str:
-        """What a run of `fit`, `validate` or `test` measured, for its summary."""
-        if self.env_id:
-            return super().evaluated_on(command)
+    def name_held_out(self, command: str) -> str:
+        """Name of the held-out data that `fit`, `validate` or `test` measured, for the summary."""
         if command != "test":
             return "held-out validation trajectories"
         if len(self.tested):

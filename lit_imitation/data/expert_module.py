@@ -114,6 +114,8 @@ class ExpertDataModule(EnvironmentDataModule):
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
         self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature
+        self.chosen = 0
+        """Number of the chosen trajectories."""
         self.terminated = 0
         """Number of the chosen trajectories that ended in a terminal state, before subsampling."""
         self.longest = 0
@@ -147,6 +149,7 @@ class ExpertDataModule(EnvironmentDataModule):
         self._refer_to(demonstrations)
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
+        self.chosen = len(demonstrations.episode_returns)
         self.terminated = int(demonstrations.transitions.terminated.sum())
         self.longest = int(demonstrations.transitions.episode_lengths().max())
         if self.needs_successors:

@@ -182,9 +182,9 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         """One batch: the transitions of `test_episodes` episodes."""
         return [_Recorded(self.rollouts("predict", self.test_episodes, record=True))]
 
-    def evaluated_on(self, command: str) -> str:
-        """What a run of `fit`, `validate` or `test` measured, for its summary."""
-        return "episodes"
+    def name_held_out(self, command: str) -> str:
+        """Name of the held-out data that `fit`, `validate` or `test` measured, for the summary."""
+        return "held-out trajectories"
 
     def rollouts(self, purpose: str, episodes: int, *, record: bool = False) -> PolicyEpisodes:
         """This process's share of `episodes` episodes of the current policy."""

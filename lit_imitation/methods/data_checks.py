@@ -17,6 +17,7 @@ from lit_imitation.experts.base import space_mismatch
 from lit_imitation.policies import Policy
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.cache import print_once
 
 
 EPISODE_FIGURES = ("val/return_mean", "val/return_iqm", "val/normalized_score", "val/success_rate", "val/length_mean")
@@ -64,11 +65,10 @@ def check_held_out(trainer: Trainer, data: DemonstrationDataModule) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         monitor, name = str(getattr(callback, "monitor", None)), type(callback).__name__
         if monitor == "val/loss" and not len(data.held_out):
-            total = int(data.train.done.sum())
             other = "let it watch val/return_mean (mode max), " if data.env_id else ""
             raise ConfigError(
-                f"{name} watches val/loss, but no trajectory is held out of {total} (data.val_fraction "
-                f"{data.val_fraction}): {'hold out some' if total > 1 else 'record more'}, {other}or leave it out with "
+                f"{name} watches val/loss, but no trajectory is held out of {data.chosen} (data.val_fraction "
+                f"{data.val_fraction}): {'hold out some' if data.chosen > 1 else 'record more'}, {other}or leave it out with "
                 "--trainer.callbacks null"
             )
         if not data.env_id and monitor in EPISODE_FIGURES:
@@ -76,6 +76,11 @@ def check_held_out(trainer: Trainer, data: DemonstrationDataModule) -> None:
                 f"{name} watches {monitor}, but without data.env_id no episodes are played: let it watch val/loss "
                 "(mode min)"
             )
+    if not data.env_id and not len(data.held_out):
+        print_once(
+            f"no trajectory is held out of {data.chosen} (data.val_fraction {data.val_fraction}), so nothing is "
+            "measured after an epoch"
+        )
 
 
 def check_entropy(policy: Policy, demonstrations: Transitions, coefficient: float) -> None:

@@ -66,7 +66,7 @@ class Evaluation(nn.Module):
 
     def action_errors(self) -> list[float] | None:
         """Mean absolute error of each dimension of continuous actions; None for other actions and without data."""
-        return self.errors.compute().tolist() if self.errors.update_called else None
+        return self.errors.compute().reshape(-1).tolist() if self.errors.update_called else None
 
 
 class Evaluated(Base):

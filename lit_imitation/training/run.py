@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +198,7 @@ class RunDirectory(Callback):
             "env_steps": module.env_steps,
             "gradient_steps": module.gradient_steps,
             "wall_seconds": round(self._wall_seconds, 3),
-            "evaluated_on": data.evaluated_on(str(trainer.state.fn.value)),  # type: ignore[union-attr]
+            "evaluated_on": _name_evaluation(figures, data.name_held_out(str(trainer.state.fn.value))),  # type: ignore[union-attr]
             **{name: figures.get(name) for name in ("loss", "accuracy", "action_error")},
             "action_errors": module.action_errors,
             **{name: figures.get(name) for name in ("return_mean", "return_std", "return_iqm")},
@@ -231,8 +231,10 @@ class RunDirectory(Callback):
         for name, value in self.summary.items():
             if name in ("method", "env_id", "versions") or value is None or name.endswith(("_ci95", "_return_error")):
                 continue
-            if isinstance(value, list):  # too long for a table
-                continue
+            if isinstance(value, list):
+                if name != "action_errors" or not 1 < len(value) <= 8:  # too long for a table
+                    continue
+                value = ", ".join(f"{error:.3g}" for error in value)
             if name == "episodes" and not value:  # held-out trajectories alone
                 continue
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -246,6 +248,12 @@ class RunDirectory(Callback):
         table.add_row("directory", directory)
         # Rich assumes 80 columns for a file and would truncate paths.
         Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def _name_evaluation(figures: Mapping[str, float], held_out: str) -> str | None:
+    """Name what was measured: held-out trajectories, episodes, or both; None if nothing was."""
+    measured = [held_out] * ("loss" in figures) + ["episodes"] * ("return_mean" in figures)
+    return " and ".join(measured) or None
 
 
 def best_checkpoint(trainer: Trainer) -> str:
