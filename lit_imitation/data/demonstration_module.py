@@ -92,7 +92,7 @@ class DemonstrationDataModule(ExpertDataModule):
         ]
         if not env_id:
             self.eval_episodes = self.test_episodes = 0
-        self._loaded: Demonstrations | None = None
+        self._unsplit: Demonstrations | None = None
         self._told = False
 
     @classmethod
@@ -122,7 +122,7 @@ class DemonstrationDataModule(ExpertDataModule):
     def spaces(self) -> tuple[Space[Any], Space[Any]]:
         """Observation and action space: those of the environment, else as given, else inferred from the file."""
         if self._spaces is None and not self.env_id:
-            self._loaded = self._read()
+            self._unsplit = self._read()
         spaces = super().spaces
         for name, given, own in zip(("observation", "action"), self._given_spaces, spaces, strict=True):
             if given is not None and space_mismatch(given, own, bounds=name == "action"):
@@ -133,7 +133,7 @@ class DemonstrationDataModule(ExpertDataModule):
         """All demonstrations of the source, checked against the spaces."""
         if self.env_id:
             return super().load()
-        loaded, self._loaded = self._loaded, None
+        loaded, self._unsplit = self._unsplit, None
         return loaded or self._read()
 
     def _read(self) -> Demonstrations:
