@@ -50,7 +50,8 @@ class DemonstrationDataModule(ExpertDataModule):
             more for small data.
         test_fraction: Fraction of the trajectories that only `test` measures, beside episodes if there is an
             environment. Without both, `test` measures the validation trajectories, on which the best checkpoint was
-            chosen, so that its figures are optimistic.
+            chosen, so that its figures are optimistic. With 1, and `val_fraction` 0, a trained policy is tested on a
+            whole file.
         observation_space: Space of the observations without an environment, as plain data: `{type: Box, shape: [7]}`
             or `{type: Discrete, n: 16}`; by default inferred from the file.
         action_space: Space of the actions, likewise: `{type: Box, low: [-1, 0], high: [1, 0.04]}`. Policies stay inside
@@ -80,10 +81,11 @@ class DemonstrationDataModule(ExpertDataModule):
             self._check_arguments(expert)
         super().__init__(env_id, **expert)
         check_at_least("data", 1, batch_size=batch_size, passes_per_epoch=passes_per_epoch)
-        if not 0.0 <= test_fraction < 1.0 or self.val_fraction + test_fraction >= 1.0:
+        whole = test_fraction == 1.0 and not self.val_fraction
+        if not 0.0 <= test_fraction < 1.0 - self.val_fraction and not whole:
             raise ConfigError(
-                f"data.test_fraction is {test_fraction}; it must lie in [0, 1), and leave trajectories for training "
-                f"beside data.val_fraction {self.val_fraction}"
+                f"data.test_fraction is {test_fraction} and data.val_fraction {self.val_fraction}; both must be at "
+                "least 0, and their sum below 1, or test_fraction 1 alone to test all of a file"
             )
         self.batch_size, self.passes_per_epoch, self.test_fraction = batch_size, passes_per_epoch, test_fraction
         given = {"observation_space": observation_space, "action_space": action_space}
@@ -172,6 +174,8 @@ class DemonstrationDataModule(ExpertDataModule):
         super().setup(stage)
         if stage == "test" and not fitted and (self.test_fraction or not self.env_id):
             self.choose()
+        if stage == "fit" and not len(self.train):
+            raise ConfigError(f"data.test_fraction {self.test_fraction} leaves no trajectory for training")
         if self.env_id or fitted or stage not in ("validate", "test"):
             return
         if not len(self.held_out) and not (stage == "test" and len(self.tested)):
@@ -183,7 +187,10 @@ class DemonstrationDataModule(ExpertDataModule):
     def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
         """Split into training, validation and test trajectories; validation comes first where there are few."""
         train, held_out = split(demonstrations, self.val_fraction, generator)
-        train, tested = split(train, self.test_fraction / (1.0 - self.val_fraction), generator)
+        if self.test_fraction < 1.0:
+            train, tested = split(train, self.test_fraction / (1.0 - self.val_fraction), generator)
+        else:
+            train, tested = held_out, demonstrations  # none held out
         self.train, self.held_out, self.tested = (self.place(part) for part in (train, held_out, tested))
 
     # Loaders

@@ -75,14 +75,20 @@ def _keep_choices(config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     """Without an environment, set the spaces with choices to the policy's: other files may lack the last choice."""
     data, policy = config.get("data"), checkpoint.get("policy")
     arguments = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(arguments, dict) or arguments.get("env_id") or not isinstance(policy, dict):
+    if not isinstance(arguments, dict) or not isinstance(policy, dict) or arguments.get("env_id"):
         return
-    if str(data["class_path"]).rpartition(".")[2] != "DemonstrationDataModule":
+    if not str(data.get("class_path")).endswith(".DemonstrationDataModule"):
         return
     for name in ("observation_space", "action_space"):
         space = policy.get(name)
         if arguments.get(name) is None and isinstance(space, dict) and space.get("type") in ("Discrete", "MultiDiscrete"):
-            arguments[name] = {key: space[key] for key in ("type", "n", "nvec", "start") if key in space}
+            counts = {key: space[key] for key in ("n", "nvec", "start") if _are_integers(space.get(key))}
+            arguments[name] = {"type": space["type"], **counts}
+
+
+def _are_integers(value: Any) -> bool:
+    """Whether a value is a whole number or a list of them."""
+    return isinstance(value, int) or (isinstance(value, list) and all(isinstance(one, int) for one in value))
 
 
 def add_save_dir(arguments: list[str]) -> list[str]:
