@@ -141,23 +141,27 @@ class DemonstrationDataModule(ExpertDataModule):
     def _read(self) -> Demonstrations:
         """Read demonstrations without an environment, and find their spaces."""
         if isinstance(self.demonstrations, Transitions):
-            name, sources = "data.demonstrations", [columns_of(self.demonstrations, "data.demonstrations")]
+            sources = [columns_of(self.demonstrations, self._source)]
         else:
-            name, sources = str(self.demonstrations), read_all(self.demonstrations)
+            sources = read_all(self.demonstrations)
         observation_space, action_space = infer_spaces(sources, *self._given_spaces)
         demonstrations = demonstrations_of(sources, observation_space, action_space)
-        check_varied(demonstrations.transitions, name)
         self._spaces = observation_space, action_space
         if not self._told:
             self._told = True
             count, recorded = len(demonstrations.episode_returns), demonstrations.metadata.get("env_id")
             print_once(
-                f"{name}: {count} trajector{'y' if count == 1 else 'ies'}, {len(demonstrations.transitions)} steps; "
+                f"{self._source}: {count} trajector{'y' if count == 1 else 'ies'}, {len(demonstrations.transitions)} steps; "
                 f"{describe_seen(demonstrations.transitions, observation_space, action_space)}. "
                 "Without data.env_id, loss and error are measured on held-out trajectories"
                 + (f" (they were recorded in {recorded})" if recorded else "")
             )
         return demonstrations
+
+    @property
+    def _source(self) -> str:
+        """Name of the demonstrations in messages."""
+        return "data.demonstrations" if isinstance(self.demonstrations, Transitions) else str(self.demonstrations)
 
     def _refer_to(self, demonstrations: Demonstrations) -> None:
         if self.env_id:
@@ -174,8 +178,11 @@ class DemonstrationDataModule(ExpertDataModule):
         super().setup(stage)
         if stage == "test" and not fitted and (self.test_fraction or not self.env_id):
             self.choose()
-        if stage == "fit" and not len(self.train):
-            raise ConfigError(f"data.test_fraction {self.test_fraction} leaves no trajectory for training")
+        if stage == "fit":
+            if not len(self.train):
+                raise ConfigError(f"data.test_fraction {self.test_fraction} leaves no trajectory for training")
+            if not self.env_id:
+                check_varied(self.train, self._source)
         if self.env_id or fitted or stage not in ("validate", "test"):
             return
         if not len(self.held_out) and not (stage == "test" and len(self.tested)):
@@ -217,7 +224,7 @@ class DemonstrationDataModule(ExpertDataModule):
         """Name of the held-out data that `fit`, `validate` or `test` measured, for the summary."""
         if command != "test":
             return "held-out validation trajectories"
-        if len(self.tested):
+        if self.env_id or len(self.tested):
             return "held-out test trajectories"
         return "held-out validation trajectories, on which the checkpoint was chosen (data.test_fraction 0)"
 

@@ -191,8 +191,8 @@ def check_varied(transitions: Transitions, source: str) -> None:
     if bool((action == action[:1]).all()):
         value = action[0].tolist()
         raise DemonstrationError(
-            f"{source}: 'actions' is {value!s:.80} in all {len(action)} rows, so there is nothing to learn: was "
-            "another column recorded?"
+            f"{source}: 'actions' is {value!s:.80} in all {len(action)} training rows, so there is nothing to learn: "
+            "was another column recorded?"
         )
 
 

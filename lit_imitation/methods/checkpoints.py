@@ -166,7 +166,8 @@ def _check_match(method: Method, checkpoint: dict[str, Any]) -> None:
             detail = " with other observations or actions"
         elif other_spaces and not checkpoint["env_id"]:
             one, other = other_spaces[0]
-            detail = f". It was trained for {one}, and here is {other}: train it with these spaces (data.action_space)"
+            cure = "; train it with these bounds as data.action_space" if one.shape == other.shape else ""
+            detail = f". It was trained for {one}, and the environment has {other}{cure}"
     raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
 

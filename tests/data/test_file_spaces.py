@@ -117,7 +117,7 @@ def test_whole_matrices_are_no_choices():
 def test_constant_actions_are_refused(values):
     read = source(actions=values)
     transitions = demonstrations_of([read], *infer_spaces([read])).transitions
-    with pytest.raises(DemonstrationError, match="mine.npz: 'actions' is .* in all 10 rows"):
+    with pytest.raises(DemonstrationError, match="mine.npz: 'actions' is .* in all 10 training rows"):
         check_varied(transitions, "mine.npz")
 
 
