@@ -44,8 +44,8 @@ SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 
 
 SMOKE = {
-    "bc/cartpole", "bc/from_file", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation", "maxent_irl/frozen_lake",
-    "ppo/cartpole", "sac/pendulum",
+    "bc/cartpole", "bc/from_file", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation",
+    "maxent_irl/frozen_lake", "ppo/cartpole", "sac/pendulum",
 }  # fmt: skip
 """Recipes, at least one of each method, that run in the fast tiers; the others are only read."""
 

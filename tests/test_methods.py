@@ -34,5 +34,8 @@ def test_method_runs_on_any_backend_with_one_or_two_envs(method, num_envs, backe
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("method", every_method())
 def test_method_trains_on_gpu(method, tmp_path):
-    assert run(method, tmp_path, "--trainer.accelerator=gpu", "--trainer.devices=1")["episodes"] == 5 * METHODS[method].plays
+    assert (
+        run(method, tmp_path, "--trainer.accelerator=gpu", "--trainer.devices=1")["episodes"]
+        == 5 * METHODS[method].plays
+    )
     assert load_policy(tmp_path).device.type == "cpu"

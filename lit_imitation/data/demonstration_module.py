@@ -149,9 +149,10 @@ class DemonstrationDataModule(ExpertDataModule):
         self._spaces = observation_space, action_space
         if not self._told:
             self._told = True
-            count, recorded = len(demonstrations.episode_returns), demonstrations.metadata.get("env_id")
+            count, steps = len(demonstrations.episode_returns), len(demonstrations.transitions)
+            recorded = demonstrations.metadata.get("env_id")
             print_once(
-                f"{self._source}: {count} trajector{'y' if count == 1 else 'ies'}, {len(demonstrations.transitions)} steps; "
+                f"{self._source}: {count} trajector{'y' if count == 1 else 'ies'}, {steps} steps; "
                 f"{describe_seen(demonstrations.transitions, observation_space, action_space)}. "
                 "Without data.env_id, loss and error are measured on held-out trajectories"
                 + (f" (they were recorded in {recorded})" if recorded else "")

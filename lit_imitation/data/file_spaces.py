@@ -66,7 +66,9 @@ def infer_spaces(
             if key == "actions" or array.dtype.kind != "b":
                 check_numeric(key, array, columns)
             if 0 in array.shape[1:]:
-                raise DemonstrationError(f"{columns.where(key, None)} has shape {list(array.shape)}: its rows are empty")
+                raise DemonstrationError(
+                    f"{columns.where(key, None)} has shape {list(array.shape)}: its rows are empty"
+                )
     return observation_space or _observation_space(sources), action_space or _action_space(sources)
 
 
@@ -205,10 +207,10 @@ def describe_seen(transitions: Transitions, observation_space: Space[Any], actio
         constant = (action == action[:1]).all(0).nonzero().flatten().tolist()
         if constant:
             text += f", constant in column {', '.join(map(str, constant[:8]))}{', …' if len(constant) > 8 else ''}"
-        if action.shape[1] == 1 and bool((action == action.round()).all()) and len(action.unique()) <= 20:
+        if action.shape[1] == 1 and bool((action == action.round()).all()) and len(np.unique(action.numpy())) <= 20:
             text += " (whole numbers stored as floats: if they are choices, set data.action_space to a Discrete)"
     elif isinstance(action_space, Discrete):
-        text += f", of which {len(action.unique())} occur"
+        text += f", of which {len(np.unique(action.numpy()))} occur"
     return text
 
 

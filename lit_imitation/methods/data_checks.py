@@ -19,7 +19,6 @@ from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.cache import print_once
 
-
 EPISODE_FIGURES = ("val/return_mean", "val/return_iqm", "val/normalized_score", "val/success_rate", "val/length_mean")
 """Figures of episodes that a callback may monitor."""
 
@@ -68,8 +67,8 @@ def check_held_out(trainer: Trainer, data: DemonstrationDataModule) -> None:
             other = "let it watch val/return_mean (mode max), " if data.env_id else ""
             raise ConfigError(
                 f"{name} watches val/loss, but no trajectory is held out of {data.chosen} (data.val_fraction "
-                f"{data.val_fraction}): {'hold out some' if data.chosen > 1 else 'record more'}, {other}or leave it out with "
-                "--trainer.callbacks null"
+                f"{data.val_fraction}): {'hold out some' if data.chosen > 1 else 'record more'}, {other}or leave it "
+                "out with --trainer.callbacks null"
             )
         if not data.env_id and monitor in EPISODE_FIGURES:
             raise ConfigError(

@@ -74,14 +74,17 @@ def add_checkpoint_config(command: str, arguments: list[str]) -> list[str]:
 def _keep_choices(config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     """Without an environment, set the spaces with choices to the policy's: other files may lack the last choice."""
     data, policy = config.get("data"), checkpoint.get("policy")
-    arguments = data.get("init_args") if isinstance(data, dict) else None
-    if not isinstance(arguments, dict) or not isinstance(policy, dict) or arguments.get("env_id"):
+    if not isinstance(data, dict) or not isinstance(policy, dict):
         return
-    if not str(data.get("class_path")).endswith(".DemonstrationDataModule"):
+    arguments = data.get("init_args")
+    ours = str(data.get("class_path")).endswith(".DemonstrationDataModule")
+    if not ours or not isinstance(arguments, dict) or arguments.get("env_id"):
         return
     for name in ("observation_space", "action_space"):
         space = policy.get(name)
-        if arguments.get(name) is None and isinstance(space, dict) and space.get("type") in ("Discrete", "MultiDiscrete"):
+        if arguments.get(name) is not None or not isinstance(space, dict):
+            continue
+        if space.get("type") in ("Discrete", "MultiDiscrete"):
             counts = {key: space[key] for key in ("n", "nvec", "start") if _are_integers(space.get(key))}
             arguments[name] = {"type": space["type"], **counts}
 

@@ -14,7 +14,7 @@ from lit_imitation.utils.files import FileLock, remove_leftovers
 
 
 def runs_folder(settings: Any) -> Path:
-    """Folder of the runs of this method on an environment or, without one, on demonstrations: `runs/<method>/<task>`."""
+    """Folder of the runs of this method on an environment or, without one, on a file: `runs/<method>/<task>`."""
     data = settings.data.init_args if settings.get("data") else {}
     task = str(data.get("env_id", "")) or _name_of(data.get("demonstrations", ""))
     return Path("runs") / method_name(settings) / task.replace("/", "_").replace(":", "_")

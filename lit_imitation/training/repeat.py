@@ -162,19 +162,20 @@ def _repeat(
 def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Aggregate the summaries of runs: per task, which is (method, env_id), over seeds, and per method over tasks.
 
-    Each of `SCORES` and `HELD_OUT` becomes `{values, mean, mean_ci95, iqm, iqm_ci95}`: one value per run, their mean and interquartile
-    mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so the bootstrap resamples seeds
-    within each task. The interval of the normalized score includes the errors of the expert's and the random return,
-    which all seeds of a task share. A run without a normalized score has null in `values` and is ignored otherwise. If
-    no run has one, the whole score is null.
+    Each of `SCORES` and `HELD_OUT` becomes `{values, mean, mean_ci95, iqm, iqm_ci95}`: one value per run, their mean
+    and interquartile mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so the bootstrap
+    resamples seeds within each task. The interval of the normalized score includes the errors of the expert's and the
+    random return, which all seeds of a task share. A run without a value has null in `values` and is ignored otherwise.
+    If no run has one, the whole score is null. Runs without an environment have an empty `env_id`.
 
     Args:
         summaries: Contents of the runs' `summary.json`.
 
     Returns:
-        `tasks`: Tasks in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES` and `HELD_OUT`,
-        and the means over seeds of `expert_return, random_return`, their standard errors `…_error`, `env_steps,
-        gradient_steps, wall_seconds` (null where unknown). Versions that differ between seeds are joined by commas.
+        `tasks`: Tasks in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES` and
+        `HELD_OUT`, and the means over seeds of `expert_return, random_return`, their standard errors `…_error`,
+        `env_steps, gradient_steps, wall_seconds` (null where unknown). Versions that differ between seeds are joined by
+        commas.
 
         `overall`: For each method `{env_ids, normalized_score}`, with the scores of all its tasks pooled.
 

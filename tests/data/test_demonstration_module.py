@@ -569,7 +569,9 @@ def test_given_spaces_are_kept_and_checked(no_environment):
     data = alone(action_space={"type": "Discrete", "n": 99}, observation_space={"type": "Box", "low": [0] * 5})
     assert data.spaces == (Box(0, np.inf, (5,)), Discrete(99))
     assert len(data.load().transitions) == sum(LENGTHS)
-    with pytest.raises(DemonstrationError, match=r"data\.demonstrations: 'action', row \d+ is 2, outside Discrete\(2\)"):
+    with pytest.raises(
+        DemonstrationError, match=r"data\.demonstrations: 'action', row \d+ is 2, outside Discrete\(2\)"
+    ):
         alone(action_space={"type": "Discrete", "n": 2}).setup("fit")
     with pytest.raises(DemonstrationError, match=r"shape \[55, 5\], but Box.* needs \[55, 4\]"):
         _ = alone(observation_space={"type": "Box", "shape": [4]}).spaces

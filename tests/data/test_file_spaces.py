@@ -117,7 +117,7 @@ def test_whole_matrices_are_no_choices():
 def test_constant_actions_are_refused(values):
     read = source(actions=values)
     transitions = demonstrations_of([read], *infer_spaces([read])).transitions
-    with pytest.raises(DemonstrationError, match="mine.npz: 'actions' is .* in all 10 training rows"):
+    with pytest.raises(DemonstrationError, match=r"mine\.npz: 'actions' is .* in all 10 training rows"):
         check_varied(transitions, "mine.npz")
 
 
@@ -144,7 +144,9 @@ def test_description_tells_what_was_seen(changes, text):
 GIVEN = {
     "unbounded": ({"type": "Box", "shape": [3]}, unbounded(3)),
     "bounds for all": ({"type": "Box", "low": -1, "high": 2.5, "shape": [3]}, Box(-1, 2.5, (3,))),
-    "bounds for each": ({"type": "Box", "low": [-1, 0], "high": [1, 0.04]}, Box(np.float32([-1, 0]), np.float32([1, 0.04]))),
+    "bounds for each": (
+        {"type": "Box", "low": [-1, 0], "high": [1, 0.04]}, Box(np.float32([-1, 0]), np.float32([1, 0.04]))
+    ),
     "half bounded": ({"type": "Box", "low": [0, 0]}, Box(0, np.inf, (2,))),
     "image": ({"type": "Box", "shape": [4, 4, 3], "dtype": "uint8"}, Box(0, 255, (4, 4, 3), np.uint8)),
     "choices": ({"type": "Discrete", "n": 4}, Discrete(4)),

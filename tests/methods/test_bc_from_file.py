@@ -67,7 +67,15 @@ def test_summary_tells_what_was_measured(run):
     summary = summary_of(directory)
     assert (summary["method"], summary["env_id"], summary["episodes"]) == ("bc", "", 0)
     assert summary["evaluated_on"] == "held-out test trajectories"
-    names = ("return_mean", "return_std", "return_iqm", "normalized_score", "expert_return", "random_return", "accuracy")
+    names = (
+        "return_mean",
+        "return_std",
+        "return_iqm",
+        "normalized_score",
+        "expert_return",
+        "random_return",
+        "accuracy",
+    )
     assert [summary[name] for name in names] == [None] * len(names)
     assert "normalized" not in text
     assert "return" not in text
@@ -216,9 +224,11 @@ def test_single_trajectory_trains_without_callbacks(tmp_path, capsys):
 
 def test_environment_with_other_spaces_is_refused(run, capsys, tmp_path):
     directory, _ = run
+    played = ["--data.env_id=Pendulum-v1", "--data.test_fraction=0", f"--trainer.default_root_dir={tmp_path}"]
     with pytest.raises(SystemExit):
-        played = ["--data.env_id=Pendulum-v1", "--data.test_fraction=0", f"--trainer.default_root_dir={tmp_path}"]
         main(["test", f"--ckpt_path={directory}", *played])
     error = capsys.readouterr().err
-    assert "is of BC with GaussianPolicy without an environment; this run is BC with GaussianPolicy on Pendulum" in error
+    assert (
+        "is of BC with GaussianPolicy without an environment; this run is BC with GaussianPolicy on Pendulum" in error
+    )
     assert "It was trained for Box(-inf, inf, (4,), float32), and the environment has Box(" in error
