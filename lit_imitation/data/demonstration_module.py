@@ -97,10 +97,10 @@ class DemonstrationDataModule(ExpertDataModule):
         self._unsplit: Demonstrations | None = None
         self._told = False
 
-    @classmethod
-    def _check_arguments(cls, given: dict[str, Any]) -> None:
+    @staticmethod
+    def _check_arguments(given: dict[str, Any]) -> None:
         """Check that there is something to learn from, and that no argument needs an environment."""
-        parameters = constructor_signature(cls).parameters
+        parameters = constructor_signature(ExpertDataModule).parameters
         demonstrations = given.get("demonstrations", "")
         if not isinstance(demonstrations, Transitions) and not demonstrations:
             if given.get("expert"):

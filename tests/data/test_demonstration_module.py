@@ -610,6 +610,16 @@ def test_arguments_of_environments_are_refused_without_one(more, message):
     assert alone(eval_episodes=0).eval_episodes == 0  # which is what happens
 
 
+def test_subclass_may_name_its_own_arguments(no_environment):
+    class Own(DemonstrationDataModule):
+        def __init__(self, recorded: Transitions) -> None:
+            super().__init__(demonstrations=recorded, seed=0)
+
+    data = Own(counted())
+    data.setup("fit")
+    assert len(data.train) + len(data.held_out) == sum(LENGTHS)
+
+
 @pytest.mark.parametrize("cls", [EnvironmentDataModule, RolloutDataModule, ImitationDataModule])
 def test_other_data_modules_need_an_environment(cls):
     more = {"demonstrations": counted()} if cls is ImitationDataModule else {}
