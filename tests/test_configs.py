@@ -14,6 +14,7 @@ import lightning.pytorch
 import numpy as np
 import pytest
 import yaml
+from suites import RECORDED
 
 from lit_imitation import PPO, SAC
 from lit_imitation.cli import main
@@ -37,14 +38,16 @@ SIMULATED = {
     "mujoco": ("Hopper", "HalfCheetah", "Walker2d", "Ant", "Swimmer", "Reacher", "InvertedDoublePendulum"),
 }
 """Optional packages that tasks need, by prefixes of their ids."""
+OWN = RECIPES[0].parents[1] / "bc" / "from_file.yaml"
+"""Recipe for a file of the user, without an environment and therefore without a score."""
 SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 
 
 SMOKE = {
-    "bc/cartpole", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation", "maxent_irl/frozen_lake",
-    "ppo/cartpole", "sac/pendulum",
+    "bc/cartpole", "bc/from_file", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation",
+    "maxent_irl/frozen_lake", "ppo/cartpole", "sac/pendulum",
 }  # fmt: skip
-"""Recipes, one of each method, that run in the fast tiers; the others are only read."""
+"""Recipes, at least one of each method, that run in the fast tiers; the others are only read."""
 
 
 def name_of(recipe: Path) -> str:
@@ -94,14 +97,15 @@ def test_recipe_runs(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "EPISODES", 4)
     config = yaml.safe_load(recipe.read_text())
     data = config["data"]["init_args"]
-    needed = next((module for module, ids in SIMULATED.items() if data["env_id"].startswith(ids)), None)
+    needed = next((module for module, ids in SIMULATED.items() if data.get("env_id", "").startswith(ids)), None)
     if needed is not None and find_spec(needed) is None:
         pytest.skip(f"{data['env_id']} needs {needed}")
-    more = ["--data.test_episodes=4"]
+    more = [f"--data.demonstrations={RECORDED}"] if recipe == OWN else ["--data.test_episodes=4"]
     if needed is not None and recipe.parent.name != "gcl":  # GCL's episodes must fit its rounds
         shorter = data.get("env_kwargs", {}) | {"max_episode_steps": 50}
         more += [f"--data.env_kwargs={json.dumps(shorter)}"]
-    if recipe.parent.name in ("bc", "dagger", "gail", "airl", "gcl") and data.get("expert_trajectories", 25) > 4:
+    by_expert = recipe.parent.name in ("bc", "dagger", "gail", "airl", "gcl") and recipe != OWN
+    if by_expert and data.get("expert_trajectories", 25) > 4:
         more += ["--data.expert_trajectories=4"]
     if str(data.get("demonstrations", "")).startswith("minari:"):  # avoids a download
         random_demonstrations(data["env_id"], tmp_path / "random.npz")
@@ -111,7 +115,7 @@ def test_recipe_runs(recipe, tmp_path, monkeypatch):
     main(["fit", f"--config={recipe}", "--trainer.fast_dev_run=true", f"--trainer.default_root_dir={tmp_path}", *more])
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
+@pytest.mark.parametrize("recipe", [recipe for recipe in RECIPES if recipe != OWN], ids=name_of)
 def test_recipe_comment_has_time_and_score(recipe):
     comment = " ".join(line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     assert "2 cores" in comment
@@ -150,7 +154,7 @@ def test_every_guided_cost_learning_task_has_a_recipe():
 
 
 def test_every_task_has_a_cloning_recipe():
-    assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS | MORE_TASKS | SHIPPED
+    assert {path.stem for path in RECIPES if path.parent.name == "bc"} == TASKS | MORE_TASKS | SHIPPED | {OWN.stem}
 
 
 def test_dagger_recipes_include_scripted_tasks_and_planner():

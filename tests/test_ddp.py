@@ -80,7 +80,7 @@ def one_process(request, tmp_path_factory):
 def check_same(outcome_of_one, directory: Path) -> None:
     method, of_one = outcome_of_one
     (first, second), summary = outcome(directory)
-    assert summary["episodes"] == 7
+    assert summary["episodes"] == 7 * METHODS[method].plays
     for name in first:
         assert torch.equal(first[name], second[name]), name
     if of_one is None:
@@ -95,7 +95,11 @@ def check_same(outcome_of_one, directory: Path) -> None:
         rtol, atol = (1e-3, 1e-4) if method.startswith("dagger") else (1e-4, 1e-5)
         torch.testing.assert_close(first[name], alone[name], rtol=rtol, atol=atol)
     assert summary["gradient_steps"] == summary_of_one["gradient_steps"]
-    np.testing.assert_allclose(summary["expert_return"], summary_of_one["expert_return"])
+    if METHODS[method].plays:
+        np.testing.assert_allclose(summary["expert_return"], summary_of_one["expert_return"])
+    else:
+        for figure in ("loss", "action_error", "action_errors"):
+            np.testing.assert_allclose(summary[figure], summary_of_one[figure], rtol=1e-3)
 
 
 def test_two_processes_match_one(one_process, tmp_path):

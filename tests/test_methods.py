@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
-from suites import arguments, every_method
+from suites import METHODS, arguments, every_method
 
 from lit_imitation import load_policy
 from lit_imitation.cli import main
@@ -28,11 +28,14 @@ def test_method_runs_on_any_backend_with_one_or_two_envs(method, num_envs, backe
     if backend == "envpool" and method.startswith("gcl"):  # envpool cannot shorten episodes, and GCL needs whole ones
         more = ["--data.env_kwargs={}", f"--data.steps_per_round={501 if method == 'gcl-discrete' else 201}"]
     more += [f"--data.num_envs={num_envs}", f"--data.backend={backend}"]
-    assert run(method, tmp_path, *more)["episodes"] == 5
+    assert run(method, tmp_path, *more)["episodes"] == 5 * METHODS[method].plays
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("method", every_method())
 def test_method_trains_on_gpu(method, tmp_path):
-    assert run(method, tmp_path, "--trainer.accelerator=gpu", "--trainer.devices=1")["episodes"] == 5
+    assert (
+        run(method, tmp_path, "--trainer.accelerator=gpu", "--trainer.devices=1")["episodes"]
+        == 5 * METHODS[method].plays
+    )
     assert load_policy(tmp_path).device.type == "cpu"

@@ -33,20 +33,8 @@ def transitions_of(
     columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
 ) -> Transitions:
     """Check columns, and convert them to transitions with the dtypes and shapes that `Transitions` names."""
-    arrays = columns.arrays
-    per_row = [key for key in FIELDS if key in arrays]
-    for key in per_row:
-        if arrays[key].ndim == 0:
-            raise DemonstrationError(f"{columns.where(key, None)} is a single value; one per row is needed")
-    length = len(arrays["observations"])
-    if length == 0:
-        raise DemonstrationError(f"{columns.where('observations', None)} holds no transitions (0 rows)")
-    for key in per_row:
-        if len(arrays[key]) != length:
-            raise DemonstrationError(
-                f"{columns.where(key, None)} has {len(arrays[key])} rows, but 'observations' has {length}: "
-                "lengths differ, and every key needs one row per transition"
-            )
+    check_rows(columns)
+    arrays, length = columns.arrays, len(columns.arrays["observations"])
     fitted: dict[str, Array] = {
         "observation": _fit("observations", columns, observation_space),
         "action": _fit("actions", columns, action_space),
@@ -74,6 +62,24 @@ def transitions_of(
             f"Every trajectory must end: set 'timeouts' at its last row if recording just stopped there{drop}"
         )
     return Transitions.from_numpy(fitted)
+
+
+def check_rows(columns: Columns) -> None:
+    """Check that there are transitions, and that every column has one row for each of them."""
+    arrays = columns.arrays
+    per_row = [key for key in FIELDS if key in arrays]
+    for key in per_row:
+        if arrays[key].ndim == 0:
+            raise DemonstrationError(f"{columns.where(key, None)} is a single value; one per row is needed")
+    length = len(arrays["observations"])
+    if length == 0:
+        raise DemonstrationError(f"{columns.where('observations', None)} holds no transitions (0 rows)")
+    for key in per_row:
+        if len(arrays[key]) != length:
+            raise DemonstrationError(
+                f"{columns.where(key, None)} has {len(arrays[key])} rows, but 'observations' has {length}: "
+                "lengths differ, and every key needs one row per transition"
+            )
 
 
 def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:

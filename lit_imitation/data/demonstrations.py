@@ -63,24 +63,45 @@ def read_demonstrations(
         UnsupportedSpaceError: A space is not a Box, Discrete, MultiDiscrete or MultiBinary.
         MissingExtraError: The library for a `minari:` or `hf:` source is not installed.
     """
-    if isinstance(source, str | Path):
-        source = str(source)
-        folder = expand_user(source)
-        inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
-        for file in inside:
-            check_within(file, folder, DemonstrationError)
-        sources = [str(file) for file in inside]
-    else:
-        sources = [str(one) for one in source]
-        if not sources:
+    return demonstrations_of(read_all(source, observation_space), observation_space, action_space)
+
+
+def read_all(
+    source: str | Path | Sequence[str | Path], observation_space: gymnasium.Space[Any] | None = None
+) -> list[Columns]:
+    """Columns of a source, not yet checked; one entry for each file of a folder or list.
+
+    Args:
+        source: As for `read_demonstrations`.
+        observation_space: As for `read_columns`.
+    """
+    if not isinstance(source, str | Path):
+        if not source:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
-    if sources:
-        parts = [read_demonstrations(one, observation_space, action_space) for one in sources]
-        returns = torch.cat([part.episode_returns for part in parts])
-        metadata = _joined([part.metadata for part in parts])
-        return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
-    assert isinstance(source, str)
-    columns = read_columns(source, observation_space)
+        return [columns for one in source for columns in read_all(one, observation_space)]
+    source = str(source)
+    folder = expand_user(source)
+    inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
+    for file in inside:
+        check_within(file, folder, DemonstrationError)
+    return [read_columns(one, observation_space) for one in [str(file) for file in inside] or [source]]
+
+
+def demonstrations_of(
+    sources: Sequence[Columns], observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> Demonstrations:
+    """Check columns against spaces, and join them to demonstrations."""
+    parts = [_demonstrations_of(columns, observation_space, action_space) for columns in sources]
+    if len(parts) == 1:
+        return parts[0]
+    returns = torch.cat([part.episode_returns for part in parts])
+    metadata = _joined([part.metadata for part in parts])
+    return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
+
+
+def _demonstrations_of(
+    columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> Demonstrations:
     transitions = transitions_of(columns, observation_space, action_space)
     returns = transitions.episode_returns()
     if "episode_returns" in columns.arrays:
@@ -156,6 +177,22 @@ def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
                 np.lib.format.write_array(out, array, allow_pickle=False)
 
 
+def columns_of(transitions: Transitions, source: str) -> Columns:
+    """Columns of transitions `[N]` in memory; `source` names them in messages.
+
+    Raises:
+        DemonstrationError: The batch is not flat.
+    """
+    if transitions.batch_dims != 1:
+        raise DemonstrationError(
+            f"{source}: has batch shape {list(transitions.batch_size)}; demonstrations are flat [N], one trajectory "
+            "after another"
+        )
+    given = {key: value for key, field in FIELDS.items() if (value := getattr(transitions, field)) is not None}
+    arrays = {key: value.detach().cpu().numpy() for key, value in given.items()}
+    return Columns(arrays, named(source, FIELDS), {})
+
+
 def check(
     transitions: Transitions,
     observation_space: gymnasium.Space[Any],
@@ -175,17 +212,10 @@ def check(
             finite or outside their space, or the last row does not end an episode; the text names field and row.
         UnsupportedSpaceError: A space is not a Box, Discrete, MultiDiscrete or MultiBinary.
     """
-    if transitions.batch_dims != 1:
-        raise DemonstrationError(
-            f"{source}: has batch shape {list(transitions.batch_size)}; demonstrations are flat [N], one trajectory "
-            "after another"
-        )
-    given = {key: value for key, field in FIELDS.items() if (value := getattr(transitions, field)) is not None}
-    arrays = {key: value.detach().cpu().numpy() for key, value in given.items()}
-    columns = Columns(arrays, named(source, FIELDS), {})
+    columns = columns_of(transitions, source)
     needed = transitions_of(columns, observation_space, action_space)
-    for key, value in given.items():
-        wanted = getattr(needed, FIELDS[key])
+    for key in columns.arrays:
+        value, wanted = getattr(transitions, FIELDS[key]), getattr(needed, FIELDS[key])
         if (value.dtype, value.shape) != (wanted.dtype, wanted.shape):
             raise DemonstrationError(
                 f"{columns.where(key, None)} is {value.dtype} {list(value.shape)}; for this environment it must be "

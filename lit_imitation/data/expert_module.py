@@ -114,6 +114,8 @@ class ExpertDataModule(EnvironmentDataModule):
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
         self.expert_trajectories, self.return_temperature = expert_trajectories, return_temperature
+        self.chosen = 0
+        """Number of the chosen trajectories."""
         self.terminated = 0
         """Number of the chosen trajectories that ended in a terminal state, before subsampling."""
         self.longest = 0
@@ -137,22 +139,35 @@ class ExpertDataModule(EnvironmentDataModule):
     def setup(self, stage: str) -> None:
         """Read, check, choose, weight and split demonstrations; `test` and `predict` need none."""
         super().setup(stage)
-        if stage not in ("fit", "validate"):
-            return
+        if stage in ("fit", "validate"):
+            self.choose()
+
+    def choose(self) -> None:
+        """Read, check, choose, weight and split demonstrations."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "demonstrations"))
         demonstrations = self.load()
         self._refer_to(demonstrations)
         if self.num_trajectories is not None:
             demonstrations = take(demonstrations, self.num_trajectories, generator)
+        self.chosen = len(demonstrations.episode_returns)
         self.terminated = int(demonstrations.transitions.terminated.sum())
         self.longest = int(demonstrations.transitions.episode_lengths().max())
         if self.needs_successors:
             demonstrations = with_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
         demonstrations = self._weight(demonstrations)
+        self.divide(demonstrations, generator)
+
+    def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
+        """Split into training and held-out trajectories."""
         train, held_out = split(demonstrations, self.val_fraction, generator)
+        self.train, self.held_out = self.place(train), self.place(held_out)
+
+    def place(self, demonstrations: Demonstrations) -> Transitions:
+        """Transitions on the model's device."""
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        self.train, self.held_out = train.transitions.to(device), held_out.transitions.to(device)
+        placed: Transitions = demonstrations.transitions.to(device)
+        return placed
 
     def load(self) -> Demonstrations:
         """All demonstrations of the source, checked against the environment's spaces."""

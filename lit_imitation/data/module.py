@@ -1,4 +1,4 @@
-"""Base of all DataModules: an environment for evaluation."""
+"""Base of all DataModules: an environment for evaluation, if there is one."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     """
 
     argument_owner = "data"
+    needs_environment = True
+    """Whether `env_id` is required; otherwise it may be empty, and nothing is played."""
 
     def __init__(
         self,
@@ -67,6 +69,8 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
         check_at_least("data", 1, num_envs=num_envs, test_episodes=test_episodes)
         if expert_return is not None and not math.isfinite(expert_return):
             raise ConfigError(f"data.expert_return is {expert_return}; it must be finite")
+        if not env_id and self.needs_environment:
+            raise ConfigError(f"data.env_id is empty, but {type(self).__name__} plays in an environment: set it")
         self.env_id = env_id
         self.env_kwargs: dict[str, Any] = env_kwargs or {}
         self.num_envs, self.backend = num_envs, backend
@@ -177,6 +181,10 @@ class EnvironmentDataModule(TypeChecked, LightningDataModule):
     def predict_dataloader(self) -> list[Any]:
         """One batch: the transitions of `test_episodes` episodes."""
         return [_Recorded(self.rollouts("predict", self.test_episodes, record=True))]
+
+    def name_held_out(self, command: str) -> str:
+        """Name of the held-out data that `fit`, `validate` or `test` measured, for the summary."""
+        return "held-out trajectories"
 
     def rollouts(self, purpose: str, episodes: int, *, record: bool = False) -> PolicyEpisodes:
         """This process's share of `episodes` episodes of the current policy."""

@@ -150,7 +150,7 @@ def _check_match(method: Method, checkpoint: dict[str, Any]) -> None:
     settings = ", ".join(f"{name} {old} -> {new}" for name, old, new in changed)
     mine = describe_checkpoint({"method": now, "policy": policy, "env_id": env_id})
     pairs = zip(spaces_of(checkpoint), (method.policy.observation_space, method.policy.action_space), strict=True)
-    other_spaces = any(space_mismatch(one, other, bounds=i == 1) for i, (one, other) in enumerate(pairs))
+    other_spaces = [pair for i, pair in enumerate(pairs) if space_mismatch(*pair, bounds=i == 1)]
     elsewhere = training and checkpoint["env_id"].rpartition("-v")[0] != env_id.rpartition("-v")[0]
     detail = ""
     if _is_related(method, then["class"]) and checkpoint["policy"]["class"] == policy["class"]:
@@ -164,6 +164,10 @@ def _check_match(method: Method, checkpoint: dict[str, Any]) -> None:
             detail = f" ({settings or misfit})"
         elif describe_checkpoint(checkpoint) == mine:
             detail = " with other observations or actions"
+        elif other_spaces and not checkpoint["env_id"]:
+            one, other = other_spaces[0]
+            cure = "; train it with these bounds as data.action_space" if one.shape == other.shape else ""
+            detail = f". It was trained for {one}, and the environment has {other}{cure}"
     raise ConfigError(f"{path} is of {describe_checkpoint(checkpoint)}; this run is {mine}{detail}")
 
 

@@ -17,6 +17,10 @@ from lit_imitation.experts.base import space_mismatch
 from lit_imitation.policies import Policy
 from lit_imitation.rewards.features import Samples
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.cache import print_once
+
+EPISODE_FIGURES = ("val/return_mean", "val/return_iqm", "val/normalized_score", "val/success_rate", "val/length_mean")
+"""Figures of episodes that a callback may monitor."""
 
 
 def check_round_data(data: EnvironmentDataModule, name: str, needs_demonstrations: bool) -> None:
@@ -51,14 +55,31 @@ def check_demonstration_data(data: EnvironmentDataModule, name: str) -> Demonstr
 
 
 def check_held_out(trainer: Trainer, data: DemonstrationDataModule) -> None:
-    """Check that trajectories are held out if a callback monitors the loss on them."""
+    """Check that the loss or return that a callback monitors is measured.
+
+    Raises:
+        ConfigError: A callback monitors the loss on held-out trajectories and there are none, or the return of episodes
+            and there is no environment.
+    """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if getattr(callback, "monitor", None) == "val/loss" and not len(data.held_out):
+        monitor, name = str(getattr(callback, "monitor", None)), type(callback).__name__
+        if monitor == "val/loss" and not len(data.held_out):
+            other = "let it watch val/return_mean (mode max), " if data.env_id else ""
             raise ConfigError(
-                f"{type(callback).__name__} watches val/loss, but no trajectory is held out of "
-                f"{int(data.train.done.sum())} (data.val_fraction {data.val_fraction}): hold out "
-                "some, or let it watch val/return_mean (mode max), or leave it out with --trainer.callbacks null"
+                f"{name} watches val/loss, but no trajectory is held out of {data.chosen} (data.val_fraction "
+                f"{data.val_fraction}): {'hold out some' if data.chosen > 1 else 'record more'}, {other}or leave it "
+                "out with --trainer.callbacks null"
             )
+        if not data.env_id and monitor in EPISODE_FIGURES:
+            raise ConfigError(
+                f"{name} watches {monitor}, but without data.env_id no episodes are played: let it watch val/loss "
+                "(mode min)"
+            )
+    if not data.env_id and not len(data.held_out):
+        print_once(
+            f"no trajectory is held out of {data.chosen} (data.val_fraction {data.val_fraction}), so nothing is "
+            "measured after an epoch"
+        )
 
 
 def check_entropy(policy: Policy, demonstrations: Transitions, coefficient: float) -> None:

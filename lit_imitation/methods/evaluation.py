@@ -11,6 +11,7 @@ from torchmetrics import MeanMetric
 from lit_imitation.errors import TrainingError
 from lit_imitation.methods.checkpoints import last_good
 from lit_imitation.methods.steps import log_row
+from lit_imitation.metrics.action_errors import ActionErrors
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy
 from lit_imitation.rollout import Episode
@@ -28,10 +29,11 @@ class Evaluation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.episodes, self.loss, self.error = EpisodeStatistics(), MeanMetric(), MeanMetric()
+        self.errors = ActionErrors()
 
     def reset(self) -> None:
         """Forget the last evaluation."""
-        for metric in (self.episodes, self.loss, self.error):
+        for metric in (self.episodes, self.loss, self.error, self.errors):
             metric.reset()
 
     def add_episode(self, episode: Episode) -> None:
@@ -43,22 +45,28 @@ class Evaluation(nn.Module):
         """Measure the policy's loss and error on held-out transitions `[B]`."""
         loss = policy.loss(batch.observation, batch.action)
         self.loss.update(loss, batch.weight if batch.weight is not None else 1.0)
-        self.error.update(action_error(policy, batch))
+        action = policy.act(batch.observation)
+        if action.dtype == torch.int64:
+            self.error.update((action == batch.action).reshape(len(action), -1).all(1).float())
+        else:
+            errors = (action - batch.action).abs().flatten(1)
+            self.error.update(errors.mean(1))
+            self.errors.update(errors)
 
     def held_out_figures(self, policy: Policy) -> dict[str, Tensor]:
-        """`loss`, and `accuracy` of discrete or `action_error` of continuous actions; empty without held-out data."""
+        """Loss, and error of the mode, on held-out transitions; empty without them.
+
+        `loss` is the policy's own. `accuracy` is the share of right discrete actions, `action_error` the mean over
+        dimensions of the absolute error of continuous actions, in their own units.
+        """
         if not self.loss.update_called:
             return {}
         kind = policy.action_space.dtype.kind if policy.action_space.dtype is not None else "f"
         return {"loss": self.loss.compute(), "accuracy" if kind in "iu" else "action_error": self.error.compute()}
 
-
-def action_error(policy: Policy, batch: Transitions) -> Tensor:
-    """`[B]`: 1 for a right discrete action and 0 for a wrong one; mean absolute error of a continuous action."""
-    action = policy.act(batch.observation)
-    if action.dtype == torch.int64:
-        return (action == batch.action).reshape(len(action), -1).all(1).float()
-    return (action - batch.action).abs().flatten(1).mean(1)
+    def action_errors(self) -> list[float] | None:
+        """Mean absolute error of each dimension of continuous actions; None for other actions and without data."""
+        return self.errors.compute().reshape(-1).tolist() if self.errors.update_called else None
 
 
 class Evaluated(Base):
@@ -74,7 +82,10 @@ class Evaluated(Base):
         super().__init__(*args, **kwargs)
         self.metrics = Evaluation()
         self.evaluation: dict[str, float] = {}
-        """Figures of the last validation or test over episodes, as `EpisodeStatistics` names them."""
+        """Figures of the last validation or test: `loss` and error on held-out transitions, and those of episodes as
+        `EpisodeStatistics` names them."""
+        self.action_errors: list[float] | None = None
+        """Mean absolute error of each dimension of continuous actions on held-out transitions."""
 
     def on_validation_start(self) -> None:
         """Evaluate the moving average of the weights."""
@@ -140,7 +151,9 @@ class Evaluated(Base):
         if self.metrics.episodes.update_called:
             self.metrics.episodes.set_references(self.datamodule.expert_reference, self.datamodule.random_reference)
             statistics = self.metrics.episodes.compute()
-            self.evaluation = {name: float(value) for name, value in statistics.items()}
+        if figures or statistics:
+            self.evaluation = {name: float(value) for name, value in (figures | statistics).items()}
+            self.action_errors = self.metrics.action_errors()
         self.log_figures(prefix, figures | self.more_figures(prefix) | statistics)
 
     def more_figures(self, prefix: str) -> dict[str, Tensor]:

@@ -51,7 +51,8 @@ def describe_checkpoint(checkpoint: dict[str, Any]) -> str:
         method, policy = checkpoint["method"], checkpoint["policy"]["class"].rpartition(".")[2]
         name, learner = method["class"].rpartition(".")[2], method["arguments"].get("learner")
         by = f" by {learner['class'].rpartition('.')[2]}" if name == "RL" and learner else ""
-        return f"{name}{by} with {policy} on {checkpoint['env_id']}"
+        where = f"on {checkpoint['env_id']}" if checkpoint["env_id"] else "without an environment"
+        return f"{name}{by} with {policy} {where}"
     except (KeyError, TypeError, AttributeError):
         return "no method of this package"
 

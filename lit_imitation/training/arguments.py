@@ -66,7 +66,32 @@ def add_checkpoint_config(command: str, arguments: list[str]) -> list[str]:
     checkpoint = read_checkpoint(file)
     if "config" not in checkpoint:
         raise ConfigError(f"{file} has no configuration; add --config with the recipe of its run")
-    return ["--config", yaml.safe_dump(read_config(checkpoint["config"], file)), *arguments]
+    config = read_config(checkpoint["config"], file)
+    _keep_choices(config, checkpoint)
+    return ["--config", yaml.safe_dump(config), *arguments]
+
+
+def _keep_choices(config: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    """Without an environment, set the spaces with choices to the policy's: other files may lack the last choice."""
+    data, policy = config.get("data"), checkpoint.get("policy")
+    if not isinstance(data, dict) or not isinstance(policy, dict):
+        return
+    arguments = data.get("init_args")
+    ours = str(data.get("class_path")).endswith(".DemonstrationDataModule")
+    if not ours or not isinstance(arguments, dict) or arguments.get("env_id"):
+        return
+    for name in ("observation_space", "action_space"):
+        space = policy.get(name)
+        if arguments.get(name) is not None or not isinstance(space, dict):
+            continue
+        if space.get("type") in ("Discrete", "MultiDiscrete"):
+            counts = {key: space[key] for key in ("n", "nvec", "start") if _are_integers(space.get(key))}
+            arguments[name] = {"type": space["type"], **counts}
+
+
+def _are_integers(value: Any) -> bool:
+    """Whether a value is a whole number or a list of them."""
+    return isinstance(value, int) or (isinstance(value, list) and all(isinstance(one, int) for one in value))
 
 
 def add_save_dir(arguments: list[str]) -> list[str]:

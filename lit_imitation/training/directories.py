@@ -14,9 +14,16 @@ from lit_imitation.utils.files import FileLock, remove_leftovers
 
 
 def runs_folder(settings: Any) -> Path:
-    """Folder of the runs of this method and environment, `runs/<method>/<env>`."""
-    env_id = str(settings.data.init_args.get("env_id", "")) if settings.get("data") else ""
-    return Path("runs") / method_name(settings) / env_id.replace("/", "_").replace(":", "_")
+    """Folder of the runs of this method on an environment or, without one, on a file: `runs/<method>/<task>`."""
+    data = settings.data.init_args if settings.get("data") else {}
+    task = str(data.get("env_id", "")) or _name_of(data.get("demonstrations", ""))
+    return Path("runs") / method_name(settings) / task.replace("/", "_").replace(":", "_")
+
+
+def _name_of(demonstrations: Any) -> str:
+    """Name for the demonstrations of a run without an environment: of a file, that without folder and suffix."""
+    first = str(demonstrations[0] if isinstance(demonstrations, list) and demonstrations else demonstrations or "")
+    return first if first.startswith(("minari:", "hf:")) else Path(first).stem
 
 
 def method_name(settings: Any) -> str:

@@ -74,7 +74,7 @@ class _Reader:
             place = f"{where}.{key}" if where else str(key)
             if not isinstance(key, str) or not key.isidentifier() or key.startswith("__"):
                 raise ConfigError(f"{self.file} holds a configuration with the key {key!r} ({where or 'top'})")
-            if key == "env_kwargs":
+            if key in ("env_kwargs", "observation_space", "action_space"):
                 yield key, self.plain(value, place)
             elif key == "trust":
                 yield key, False  # a file does not vouch for itself
@@ -137,7 +137,7 @@ class _Reader:
             raise untrusted_error(self.file, value, where)
 
     def plain(self, value: Any, where: str) -> Any:
-        """Copy arguments of an environment: numbers, words, and lists and dictionaries of them, but no file names."""
+        """Copy arguments of an environment or space: numbers, words, lists and dictionaries, but no file names."""
         self.count()
         if isinstance(value, dict):
             return {key: self.plain(one, f"{where}.{key}") for key, one in value.items()}

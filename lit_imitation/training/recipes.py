@@ -25,7 +25,7 @@ class Recipe(NamedTuple):
     name: str
     """Name that `--config` accepts, like `bc/lunar_lander`."""
     task: str
-    """Id of the environment; empty for an overlay."""
+    """Id of the environment; `your file` for a recipe without one; empty for an overlay."""
     method: str
     """Name of the method; empty for an overlay."""
     score: str
@@ -96,10 +96,11 @@ def read_recipe(name: str) -> Recipe:
     score = re.search(r"normali[sz]ed score (-?[\d.]*\d)", measured) or re.search(r"(return -?[\d.]*\d)", measured)
     config: dict[str, Any] = yaml.safe_load(content)
     data = config.get("data", {}).get("init_args", {})
+    overlay = name.startswith(f"{OVERLAYS}/")
     return Recipe(
         name,
-        data.get("env_id", ""),
-        "" if name.startswith(f"{OVERLAYS}/") else _method(config),
+        "" if overlay else data.get("env_id", "your file"),
+        "" if overlay else _method(config),
         score[1] if score else "",
         time[1] if time else "",
         content.partition("\n")[0].lstrip("# "),

@@ -35,7 +35,10 @@ from lit_imitation.utils.integrity import check_file
 from lit_imitation.utils.statistics import Scale, interquartile_mean, stratified_score_interval
 
 SCORES = ("return_mean", "return_iqm", "normalized_score")
-"""Fields of a summary that are aggregated with intervals; only the last may be null."""
+"""Fields of a summary that are aggregated with intervals; only the last may be null where there is an environment."""
+
+HELD_OUT = ("loss", "accuracy", "action_error")
+"""Fields about held-out demonstrations, aggregated likewise; each may be null."""
 
 _REFERENCES = ("expert_return", "expert_return_error", "random_return", "random_return_error")
 _AVERAGES = (*_REFERENCES, "env_steps", "gradient_steps", "wall_seconds")
@@ -159,19 +162,20 @@ def _repeat(
 def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Aggregate the summaries of runs: per task, which is (method, env_id), over seeds, and per method over tasks.
 
-    Each of `SCORES` becomes `{values, mean, mean_ci95, iqm, iqm_ci95}`: one value per run, their mean and interquartile
-    mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so the bootstrap resamples seeds
-    within each task. The interval of the normalized score includes the errors of the expert's and the random return,
-    which all seeds of a task share. A run without a normalized score has null in `values` and is ignored otherwise. If
-    no run has one, the whole score is null.
+    Each of `SCORES` and `HELD_OUT` becomes `{values, mean, mean_ci95, iqm, iqm_ci95}`: one value per run, their mean
+    and interquartile mean, and the 95 % stratified-bootstrap interval of each. The strata are tasks, so the bootstrap
+    resamples seeds within each task. The interval of the normalized score includes the errors of the expert's and the
+    random return, which all seeds of a task share. A run without a value has null in `values` and is ignored otherwise.
+    If no run has one, the whole score is null. Runs without an environment have an empty `env_id`.
 
     Args:
         summaries: Contents of the runs' `summary.json`.
 
     Returns:
-        `tasks`: Tasks in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES`, and the
-        means over seeds of `expert_return, random_return`, their standard errors `…_error`, `env_steps,
-        gradient_steps, wall_seconds` (null where unknown). Versions that differ between seeds are joined by commas.
+        `tasks`: Tasks in order of first appearance, each with `method, env_id, seeds, versions`, the `SCORES` and
+        `HELD_OUT`, and the means over seeds of `expert_return, random_return`, their standard errors `…_error`,
+        `env_steps, gradient_steps, wall_seconds` (null where unknown). Versions that differ between seeds are joined by
+        commas.
 
         `overall`: For each method `{env_ids, normalized_score}`, with the scores of all its tasks pooled.
 
@@ -197,7 +201,7 @@ def aggregate(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 "method": method,
                 "env_id": env_id,
                 "seeds": [run["seed"] for run in runs],
-                **{field: _score([[run.get(field) for run in runs]]) for field in SCORES[:-1]},
+                **{field: _score([[run.get(field) for run in runs]]) for field in (*SCORES[:-1], *HELD_OUT)},
                 **{field: _score([[run.get(field) for run in runs]], [_scale(runs)]) for field in SCORES[-1:]},
                 **{field: _average([run.get(field) for run in runs]) for field in _AVERAGES},
                 "versions": _versions([run.get("versions") or {} for run in runs]),
@@ -235,10 +239,13 @@ def table(result: Mapping[str, Any]) -> Table:
             rows.add_row(label, *cells)
 
     for task in result["tasks"]:
-        rows.add_row(f"{task['env_id']}\n{task['method']}, {len(task['seeds'])} seeds")
+        where = task["env_id"] or "held-out demonstrations"
+        rows.add_row(f"{where}\n{task['method']}, {len(task['seeds'])} seeds")
         add("  return", task["return_mean"], 1)
         add("  return, IQM", task["return_iqm"], 1)
         add("  normalized score", task["normalized_score"], 3)
+        for field in HELD_OUT if not task["env_id"] else ():
+            add(f"  {field.replace('_', ' ')}", task[field], 4)
         for label, field in (("expert", "expert_return"), ("random", "random_return")):
             if task[field] is not None:
                 error = f" ± {task[f'{field}_error']:.1f}" if task[f"{field}_error"] else ""
@@ -468,9 +475,10 @@ def _read_summary(directory: Path, seed: int) -> dict[str, Any]:
             raise TrainingError(f"{path}: {field} is {summary.get(field)!r:.80}, not a name")
     if type(summary.get("seed")) is not int or summary["seed"] != seed:
         raise TrainingError(f"{path}: seed is {summary.get('seed')!r:.80}, not {seed}")
-    for field in SCORES:
+    for field in (*SCORES, *HELD_OUT):
         value = summary.get(field)
-        if not (_is_number(value) or (value is None and field == "normalized_score")):
+        optional = field == "normalized_score" or field in HELD_OUT or not summary["env_id"]
+        if not (_is_number(value) or (value is None and optional)):
             raise TrainingError(f"{path}: {field} is {value!r:.80}, not a number of a possible size")
     versions = summary.get("versions")
     if versions is not None and not isinstance(versions, dict):
@@ -485,6 +493,8 @@ def _is_number(value: Any) -> bool:
 
 def _describe(summary: Mapping[str, Any]) -> str:
     score = summary.get("normalized_score")
+    if summary.get("return_mean") is None:
+        return ", ".join(f"{field} {summary[field]:.4g}" for field in HELD_OUT if summary.get(field) is not None)
     return f"return {summary['return_mean']:.1f}" + ("" if score is None else f", normalized {score:.3f}")
 
 

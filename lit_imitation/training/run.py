@@ -6,7 +6,7 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +73,12 @@ class RunDirectory(Callback):
     """Writes `config.yaml`, `checkpoints/last.ckpt` on SIGTERM, and `summary.json` to the Trainer's `default_root_dir`.
 
     `summary.json` is written at the end of fit, validate and test, and holds `method, env_id, seed, env_steps,
-    gradient_steps, wall_seconds, return_mean, return_std, return_iqm, return_ci95, length_mean, success_rate,
-    normalized_score, normalized_score_ci95, expert_return, expert_return_error, random_return, random_return_error,
-    episodes, checkpoint, versions`. Unmeasured values are null. Methods and callbacks may add metrics with
-    `summary_figures`. `env_steps` and `gradient_steps` count the steps that trained the evaluated policy.
-    `wall_seconds` is the time spent in `fit`, with evaluation, summed over all resumptions. Errors are standard errors.
+    gradient_steps, wall_seconds, evaluated_on, loss, accuracy, action_error, action_errors, return_mean, return_std,
+    return_iqm, return_ci95, length_mean, success_rate, normalized_score, normalized_score_ci95, expert_return,
+    expert_return_error, random_return, random_return_error, episodes, checkpoint, versions`. Unmeasured values are
+    null; without an environment `env_id` is empty. Methods and callbacks may add metrics with `summary_figures`.
+    `env_steps` and `gradient_steps` count the steps that trained the evaluated policy. `wall_seconds` is the time spent
+    in `fit`, with evaluation, summed over all resumptions. Errors of returns are standard errors.
 
     Args:
         config: Configuration of the run as YAML, without its directory, so that `--config` accepts it again.
@@ -180,7 +181,7 @@ class RunDirectory(Callback):
         if not isinstance(module, Method):
             return
         figures, data = module.evaluation, module.datamodule
-        expert, random = data.expert_reference, data.random_reference if figures else None
+        expert, random = data.expert_reference, data.random_reference if "return_mean" in figures else None
         directory = Path(trainer.default_root_dir)
 
         def interval(name: str) -> list[float] | None:
@@ -195,6 +196,9 @@ class RunDirectory(Callback):
             "env_steps": module.env_steps,
             "gradient_steps": module.gradient_steps,
             "wall_seconds": round(self._wall_seconds, 3),
+            "evaluated_on": _name_evaluation(figures, data.name_held_out(str(trainer.state.fn.value))),  # type: ignore[union-attr]
+            **{name: figures.get(name) for name in ("loss", "accuracy", "action_error")},
+            "action_errors": module.action_errors,
             **{name: figures.get(name) for name in ("return_mean", "return_std", "return_iqm")},
             "return_ci95": interval("return_ci95"),
             "length_mean": figures.get("length_mean"),
@@ -218,13 +222,18 @@ class RunDirectory(Callback):
 
     def print_table(self, directory: str) -> None:
         """Print the summary as a table."""
-        table = Table(title=f"{self.summary['method']} on {self.summary['env_id']}", title_justify="left")
+        where = f"on {self.summary['env_id']}" if self.summary["env_id"] else "from a file, without an environment"
+        table = Table(title=f"{self.summary['method']} {where}", title_justify="left")
         table.add_column("figure")
         table.add_column("value", justify="right", overflow="fold")
         for name, value in self.summary.items():
             if name in ("method", "env_id", "versions") or value is None or name.endswith(("_ci95", "_return_error")):
                 continue
-            if isinstance(value, list):  # too long for a table
+            if isinstance(value, list):
+                if name != "action_errors" or not 1 < len(value) <= 8:  # too long for a table
+                    continue
+                value = ", ".join(f"{error:.3g}" for error in value)
+            if name == "episodes" and not value:  # held-out trajectories alone
                 continue
             text = f"{value:.3f}" if isinstance(value, float) else str(value)
             # Errors and intervals share the row of their value.
@@ -237,6 +246,12 @@ class RunDirectory(Callback):
         table.add_row("directory", directory)
         # Rich assumes 80 columns for a file and would truncate paths.
         Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def _name_evaluation(figures: Mapping[str, float], held_out: str) -> str | None:
+    """Name what was measured: held-out trajectories, episodes, or both; None if nothing was."""
+    measured = [held_out] * ("loss" in figures) + ["episodes"] * ("return_mean" in figures)
+    return " and ".join(measured) or None
 
 
 def best_checkpoint(trainer: Trainer) -> str:

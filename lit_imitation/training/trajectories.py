@@ -17,7 +17,10 @@ from lit_imitation.transitions import Transitions
 
 
 class TrajectoryWriter(BasePredictionWriter):
-    """Writes the trajectories that `predict` collected on all processes to `DIR/trajectories.npz`."""
+    """Writes the trajectories of `predict` on all processes to `DIR/trajectories.npz`.
+
+    Without an environment these are the recorded trajectories with the policy's actions, without rewards.
+    """
 
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
@@ -36,10 +39,13 @@ class TrajectoryWriter(BasePredictionWriter):
         transitions = Transitions.concatenate(shares)
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, EnvironmentDataModule)
-        metadata: Metadata = {"env_id": data.env_id, "expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}
+        metadata: Metadata = {"expert": f"checkpoint:{trainer.ckpt_path}", "seed": data.seed}
         metadata["deterministic"] = data.eval_deterministic
+        if data.env_id:
+            metadata["env_id"] = data.env_id
         returns = transitions.episode_returns()
         path = Path(trainer.default_root_dir) / "trajectories.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_demonstrations(path, Demonstrations(transitions, returns, metadata))
-        rank_zero_info(f"{len(returns)} trajectories, mean return {float(returns.mean()):.2f}: {path}")
+        what = f"mean return {float(returns.mean()):.2f}" if data.env_id else "the policy's actions at recorded states"
+        rank_zero_info(f"{len(returns)} trajectories, {what}: {path}")

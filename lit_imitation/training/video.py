@@ -41,6 +41,13 @@ class VideoLogger(TypeChecked, Callback):
         self._validations = 0
         self._can_record = True
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that there is an environment."""
+        if isinstance(pl_module, Method) and not pl_module.datamodule.env_id:
+            raise ConfigError(
+                "VideoLogger records episodes, but there is no environment: leave it out, or set data.env_id"
+            )
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record an episode on the first process, if one is due."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]

@@ -10,10 +10,17 @@ import counting
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_imitation import DemonstrationDataModule, EnvironmentDataModule, write_demonstrations
+from lit_imitation import (
+    DemonstrationDataModule,
+    EnvironmentDataModule,
+    ImitationDataModule,
+    RolloutDataModule,
+    write_demonstrations,
+)
 from lit_imitation.data import expert_module
 from lit_imitation.data.demonstrations import Demonstrations
 from lit_imitation.data.expert_module import HeldOut
@@ -455,3 +462,182 @@ def test_validation_test_and_prediction_episodes_differ():
     data.trainer = trainer()
     loaders = [data.val_dataloader()[0], data.test_dataloader()[0], data.predict_dataloader()[0].episodes]
     assert len({loader.seed for loader in loaders}) == 3
+
+
+# --- without an environment -------------------------------------------------------------------------------------------
+
+
+def alone(demonstrations: Any = None, **more: Any) -> DemonstrationDataModule:
+    """A DataModule without an environment, whose `make` fails."""
+    more = {"seed": 0, **more}
+    data = DemonstrationDataModule(demonstrations=counted() if demonstrations is None else demonstrations, **more)
+    data.trainer = trainer()
+    return data
+
+
+@pytest.fixture
+def no_environment(monkeypatch):
+    """Make any environment an error."""
+    monkeypatch.setattr("lit_imitation.data.module.make", lambda *args, **more: pytest.fail("built an environment"))
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_file_alone_builds_no_environment(stage, tmp_path, no_environment):
+    path = tmp_path / "mine.npz"
+    metadata = {"env_id": "CartPole-v1", "expert_return": 500.0}  # which a file cannot choose
+    write_demonstrations(path, Demonstrations(counted(), counted().episode_returns(), metadata))
+    data = alone(str(path), test_fraction=0.2)
+    data.prepare_data()
+    data.setup(stage)
+    assert data.spaces == (Box(-np.inf, np.inf, (5,)), Discrete(counting.ACTIONS))
+    assert data.expert_reference is None
+    assert [len(episodes(part)) for part in (data.train, data.held_out, data.tested)] == [7, 1, 2]
+    loaders = data.test_dataloader() if stage == "test" else data.val_dataloader()
+    part = data.tested if stage == "test" else data.held_out
+    assert len(loaders) == 1
+    assert torch.equal(torch.cat([chunk.observation for chunk in loaders[0]]), part.observation)
+
+
+def test_file_alone_trains_on_the_same_rows_as_with_environment(no_environment):
+    data = alone(num_trajectories=8, subsample=2, val_fraction=0.25)
+    data.setup("fit")
+    with_environment = module(num_trajectories=8, subsample=2, val_fraction=0.25)
+    with_environment._spaces = data.spaces
+    with_environment.setup("fit")
+    for part in ("train", "held_out"):
+        assert torch.equal(getattr(data, part).observation, getattr(with_environment, part).observation)
+
+
+@pytest.mark.parametrize(
+    ("count", "fractions", "sizes"),
+    [
+        (10, (0.1, 0.1), (8, 1, 1)),
+        (10, (0.3, 0.2), (5, 3, 2)),
+        (10, (0.0, 0.3), (7, 0, 3)),
+        (3, (0.1, 0.1), (1, 1, 1)),
+        (2, (0.1, 0.1), (1, 1, 0)),
+        (1, (0.1, 0.1), (1, 0, 0)),
+        (10, (0.0, 1.0), (0, 0, 10)),
+    ],
+)
+def test_test_trajectories_are_set_apart(count, fractions, sizes, no_environment):
+    data = alone(num_trajectories=count, val_fraction=fractions[0], test_fraction=fractions[1])
+    data.choose()
+    parts = [episodes(part) for part in (data.train, data.held_out, data.tested)]
+    assert tuple(map(len, parts)) == sizes
+    assert len(set(itertools.chain(*parts))) == count
+
+
+def test_test_measures_validation_trajectories_if_none_are_set_apart(no_environment):
+    data = alone(val_fraction=0.3)
+    data.setup("test")
+    (loader,) = data.test_dataloader()
+    assert torch.equal(torch.cat([chunk.observation for chunk in loader]), data.held_out.observation)
+    assert "on which the checkpoint was chosen" in data.name_held_out("test")
+    other = alone(val_fraction=0.3, test_fraction=0.1)
+    other.setup("test")
+    assert other.name_held_out("test") == "held-out test trajectories"
+    assert other.name_held_out("validate") == data.name_held_out("fit") == "held-out validation trajectories"
+
+
+def test_test_trajectories_come_before_episodes_of_an_environment():
+    data = module(test_fraction=0.2, val_fraction=0.1)
+    data.setup("test")
+    held_out, _ = data.test_dataloader()
+    assert sum(len(chunk) for chunk in held_out) == len(data.tested) > 0
+
+
+def test_predict_gives_the_policys_actions_at_all_recorded_rows(no_environment):
+    seen = []
+    for rank in range(3):
+        data = alone(counted(weights=True), num_trajectories=2)
+        data.trainer = trainer(rank, 3)
+        policy = SimpleNamespace(act=lambda observation: observation[:, 1].long() + 100, device=torch.device("cpu"))
+        data.trainer.lightning_module = SimpleNamespace(policy=policy)
+        data.setup("predict")
+        (loader,) = data.predict_dataloader()
+        seen += list(loader)
+    seen = Transitions.concatenate(seen)
+    assert torch.equal(seen.observation, counted().observation)
+    assert torch.equal(seen.action, counted().observation[:, 1].long() + 100)
+    assert torch.equal(seen.terminated, counted().terminated)
+    assert not seen.reward.any()
+    assert seen.next_observation is None
+
+
+def test_given_spaces_are_kept_and_checked(no_environment):
+    data = alone(action_space={"type": "Discrete", "n": 99}, observation_space={"type": "Box", "low": [0] * 5})
+    assert data.spaces == (Box(0, np.inf, (5,)), Discrete(99))
+    assert len(data.load().transitions) == sum(LENGTHS)
+    with pytest.raises(
+        DemonstrationError, match=r"data\.demonstrations: 'action', row \d+ is 2, outside Discrete\(2\)"
+    ):
+        alone(action_space={"type": "Discrete", "n": 2}).setup("fit")
+    with pytest.raises(DemonstrationError, match=r"shape \[55, 5\], but Box.* needs \[55, 4\]"):
+        _ = alone(observation_space={"type": "Box", "shape": [4]}).spaces
+
+
+def test_given_space_must_be_the_environments():
+    module(action_space={"type": "Discrete", "n": counting.ACTIONS}).setup("fit")
+    with pytest.raises(ConfigError, match=r"data\.action_space is Discrete\(99\), but Counting-v0 has"):
+        module(action_space={"type": "Discrete", "n": 99}).setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"demonstrations": ""}, r"no demonstrations: set data\.demonstrations to a file .*, or set data\.env_id"),
+        ({"demonstrations": "", "expert": "scripted"}, r"data\.expert demonstrates in an .*data\.env_id is missing"),
+        ({"expert": "scripted"}, r"data\.expert is 'scripted', but without data\.env_id"),
+        ({"eval_episodes": 5}, r"data\.eval_episodes is 5, but without data\.env_id there is no environment"),
+        ({"test_episodes": 5}, r"data\.test_episodes is 5"),
+        ({"num_envs": 1}, r"data\.num_envs is 1"),
+        ({"backend": "sync"}, r"data\.backend is 'sync'"),
+        ({"env_kwargs": {"a": 1}}, r"data\.env_kwargs is "),
+        ({"expert_return": 0.0}, r"data\.expert_return is 0\.0"),
+        ({"expert_deterministic": False}, r"data\.expert_deterministic is False"),
+        ({"eval_deterministic": False}, r"data\.eval_deterministic is False"),
+        ({"refresh": True}, r"data\.refresh is True"),
+        ({"test_fraction": 0.9}, r"data\.test_fraction is 0\.9 and data\.val_fraction 0\.1"),
+        ({"test_fraction": -0.1}, r"data\.test_fraction is -0\.1"),
+        ({"action_space": {"type": "Bax"}}, r"data\.action_space has type 'Bax'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_arguments_of_environments_are_refused_without_one(more, message):
+    with pytest.raises(ConfigError, match=message):
+        alone(**{"demonstrations": counted(), **more})
+    assert alone(eval_episodes=0).eval_episodes == 0  # which is what happens
+
+
+def test_subclass_may_name_its_own_arguments(no_environment):
+    class Own(DemonstrationDataModule):
+        def __init__(self, recorded: Transitions) -> None:
+            super().__init__(demonstrations=recorded, seed=0)
+
+    data = Own(counted())
+    data.setup("fit")
+    assert len(data.train) + len(data.held_out) == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("cls", [EnvironmentDataModule, RolloutDataModule, ImitationDataModule])
+def test_other_data_modules_need_an_environment(cls):
+    more = {"demonstrations": counted()} if cls is ImitationDataModule else {}
+    with pytest.raises(ConfigError, match=rf"data\.env_id is empty, but {cls.__name__} plays in an environment"):
+        cls("", **more)
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_nothing_held_out_cannot_be_measured(stage, no_environment):
+    one = counted().select_episodes(torch.tensor([9]))
+    with pytest.raises(ConfigError, match=rf"no trajectory is held out of 1 .*nothing else to {stage} on"):
+        alone(one).setup(stage)
+    fitted = alone(one)
+    fitted.setup("fit")
+    fitted.setup("test")  # at the end of a fit, there is just nothing to test
+    assert fitted.test_dataloader() == fitted.val_dataloader() == []
+
+
+def test_nothing_left_for_training_is_refused(no_environment):
+    with pytest.raises(ConfigError, match=r"test_fraction 1\.0 leaves no trajectory for training"):
+        alone(val_fraction=0.0, test_fraction=1.0).setup("fit")

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+RECORDED = Path(__file__).with_name("recorded.npz")
+"""Demonstrations of a PD controller that brings a point to the origin: position and velocity to force, in the plane."""
+ENVIRONMENT_OPTIONS = ("--data.num_envs", "--data.eval_episodes", "--data.test_episodes", "--data.backend")
 DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
     "--data.num_envs=3",
@@ -39,6 +42,8 @@ class Method(NamedTuple):
     """Options that make two processes compute the same as one, or comparable results."""
     online: bool
     """Whether it learns from environments, which differ between processes, so that two processes differ from one."""
+    plays: bool = True
+    """Whether there is an environment, with options of its own."""
 
 
 def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
@@ -50,6 +55,13 @@ def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     exact = ["--model.policy.dropout=0"]
     policy = ["--model=lit_imitation.BC", f"--model.policy=lit_imitation.{model}"]
     return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
+
+
+def from_file(model: str) -> Method:
+    """Method that learns from a file of 8 trajectories, without an environment."""
+    of = offline(model)
+    data = [*DATA, f"--data.demonstrations={RECORDED}", "--data.num_trajectories=7", "--data.test_fraction=0.2"]
+    return of._replace(task=[*data, *of.task[-2:]], plays=False)
 
 
 def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
@@ -109,6 +121,7 @@ SAC = ("--model.learner.learning_starts=100", "--model.learner.updates_per_step=
 METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
+    "bc-from-file": from_file("GaussianPolicy"),
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
@@ -127,7 +140,7 @@ METHODS = {
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.learner.buffer_size=500")),
 }
-REPRESENTATIVES = {"bc-discrete", "dagger-discrete", "gail-discrete"}
+REPRESENTATIVES = {"bc-from-file", "dagger-discrete", "gail-discrete"}
 """Methods on blocks, with a callback, and on rounds; the suites of the others are slow."""
 
 
@@ -142,7 +155,7 @@ def arguments(method: str, directory: Path, *more: str) -> list[str]:
     of = METHODS[method]
     # `task` first: it names the classes that the other arguments belong to.
     checkpoints = [*CHECKPOINTS, *of.monitor]
-    return [
+    command = [
         "fit",
         *of.task,
         *BASE,
@@ -152,3 +165,4 @@ def arguments(method: str, directory: Path, *more: str) -> list[str]:
         f"--trainer.default_root_dir={directory}",
         *more,
     ]
+    return [one for one in command if of.plays or not one.startswith(ENVIRONMENT_OPTIONS)]

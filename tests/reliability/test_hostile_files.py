@@ -108,6 +108,10 @@ def set_data(**arguments: Any) -> Callable[[dict[str, Any]], None]:
     return lambda config: config["data"]["init_args"].update(arguments)
 
 
+def without_environment(**arguments: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda config: config["data"].update(init_args={"demonstrations": "x.npz", **arguments})
+
+
 def set_class(part: str, name: str) -> Callable[[dict[str, Any]], None]:
     return lambda config: config[part].update(class_path=name)
 
@@ -152,6 +156,16 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], None]] = {
     "demonstrations from the hub": set_data(demonstrations="hf:user/dataset"),
     "environment that reads a file": set_data(env_kwargs={"xml_file": "/etc/passwd"}),
     "environment that reads a parent": set_data(env_kwargs={"map": ["../../secret.txt"]}),
+    "space of a class": without_environment(action_space=POPEN),
+    "space of a class with a type": without_environment(action_space={"type": "Box", **POPEN}),
+    "space of a class in its folder": without_environment(observation_space={"class_path": "hostile_module.Policy"}),
+    "space as text": without_environment(action_space="hostile_module.Policy"),
+    "space of a file": without_environment(action_space={"type": "/etc/passwd"}),
+    "space with bounds in a file": without_environment(action_space={"type": "Box", "low": "../secret.txt"}),
+    "space of a dtype of objects": without_environment(observation_space={"type": "Box", "shape": [3], "dtype": "O"}),
+    "enormous number of choices": without_environment(action_space={"type": "Discrete", "n": 10**12}),
+    "enormous observations": without_environment(observation_space={"type": "Box", "shape": [10**6, 10**6]}),
+    "demonstrations by http, without an environment": without_environment(demonstrations="http://127.0.0.1:9/x.npz"),
     "aliases": lambda config: config["data"]["init_args"].update(bomb()),
 }  # fmt: skip
 
@@ -224,6 +238,16 @@ add(
     "checkpoint_config-it vouches for its own zip",
     lambda stage: run_command(stage.checkpoint_with(set_data(expert=f"sb3:{sb3_zip(stage)}", trust=True)), "validate"),
 )
+
+for _name, _space in {"a tensor": {"n": torch.ones(())}, "text": {"n": "os.system"}, "a list": {"n": [2, "a"]}}.items():
+    add(
+        f"checkpoint_config-choices of the policy are {_name}",
+        lambda stage, space=_space: run_command(
+            stage.checkpoint(
+                policy={"action_space": {"type": "Discrete", **space}}, config=yaml_of(without_environment())
+            )
+        ),
+    )
 
 # Pickles inside checkpoints.
 

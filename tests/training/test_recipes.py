@@ -45,10 +45,12 @@ def test_list_names_task_method_score_and_time(capsys):
         if name.startswith("trainer/"):
             continue
         recipe = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
-        assert row[1] == recipe["data"]["init_args"]["env_id"]
+        assert row[1] == recipe["data"]["init_args"].get("env_id", "your file")
         assert row[2] == {"dagger": "DAgger", "maxent_irl": "MaxEntIRL"}.get(
             name.split("/")[0], name.split("/")[0].upper()
         )
+        if row[1] == "your file":  # which has no score
+            continue
         assert re.fullmatch(r"(return )?-?\d+\.\d+", row[3]), row
         assert re.fullmatch(r"([\d.]+|half a) (s|minutes?)", row[4]), row
 

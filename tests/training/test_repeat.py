@@ -174,8 +174,17 @@ def test_second_call_continues_unfinished_seeds(recipe, fake, tmp_path):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"seed": 9}, {"return_mean": float("nan")}, {"return_iqm": None}, {"method": None}, {"normalized_score": "1"}],
-    ids=lambda fields: next(iter(fields)),
+    [
+        {"seed": 9},
+        {"return_mean": float("nan")},
+        {"return_iqm": None},
+        {"method": None},
+        {"normalized_score": "1"},
+        {"loss": "low"},
+        {"env_id": None},
+        {"env_id": "", "return_mean": "high"},
+    ],
+    ids=lambda fields: next(reversed(fields)),
 )
 def test_summary_of_another_run_is_ignored(recipe, fake, tmp_path, fields):
     fake()
@@ -398,6 +407,29 @@ def test_aggregate_refuses_duplicate_seeds_and_no_runs():
         aggregate([summary(0), summary(0)])
     with pytest.raises(ValueError, match="no summaries"):
         aggregate([])
+
+
+def from_file(seed: int, loss: float) -> dict:
+    """Summary of a run without an environment."""
+    unknown = dict.fromkeys(("return_mean", "return_iqm", "normalized_score", "expert_return", "random_return"))
+    return summary(seed, env_id="", loss=loss, action_error=loss / 2) | unknown
+
+
+def test_held_out_figures_are_aggregated_without_returns(capsys, tmp_path):
+    runs = [from_file(0, 0.5), from_file(1, 0.7)]
+    result = aggregate(runs)
+    (task,) = result["tasks"]
+    assert task["return_mean"] is task["normalized_score"] is task["accuracy"] is None
+    assert task["loss"]["values"] == [0.5, 0.7]
+    assert task["action_error"]["mean"] == pytest.approx(0.3)
+    Console(width=80).print(table(result))
+    text = capsys.readouterr().out
+    for word in ("held-out demonstrations", "loss", "0.6000 [", "action error", "0.3000 ["):
+        assert word in text
+    assert "return" not in text
+    (tmp_path / "summary.json").write_text(json.dumps(runs[1]))
+    read = module._read_summary(tmp_path, 1)
+    assert module._describe(read) == "loss 0.7, action_error 0.35"
 
 
 def test_table_shows_all_scores_in_80_columns(capsys):

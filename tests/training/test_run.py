@@ -47,7 +47,7 @@ FIELDS = {
     "episodes",
     "checkpoint",
     "versions",
-} | {"length_mean", "success_rate"}
+} | {"length_mean", "success_rate", "evaluated_on", "loss", "accuracy", "action_error", "action_errors"}
 
 SHORT = ["--trainer.max_epochs=2", "--seed_everything=3", "--data.passes_per_epoch=4"]
 

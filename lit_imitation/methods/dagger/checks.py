@@ -56,6 +56,11 @@ def check_components(module: LightningModule, data: object) -> tuple[BC, Demonst
             "DAggerCallback works with BC and a DemonstrationDataModule; this run has "
             f"{type(module).__name__} and {type(data).__name__}"
         )
+    if not data.env_id:
+        raise ConfigError(
+            "DAggerCallback lets the learner act and asks the expert there, but there is no environment: set "
+            "data.env_id, or leave out the callback to clone the demonstrations"
+        )
     return module, data
 
 
