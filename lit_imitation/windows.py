@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -71,6 +72,17 @@ class WindowedTransitions:
         """`[windows]`: row of the first step, before the trajectory's beginning where the window is padded."""
         self.low, self.high = starts[episode], starts[episode] + lengths[episode] - 1
         """`[windows]`: first and last row of the window's trajectory."""
+
+    def share(self, rank: int, world: int) -> WindowedTransitions:
+        """Every `world`-th window from number `rank` on."""
+        part = copy(self)
+        part.first, part.low, part.high = (one[rank::world] for one in (self.first, self.low, self.high))
+        return part
+
+    def chunks(self) -> Tensor:
+        """Actions of all windows, `[windows, H, *act]`, without the observations, which may be large."""
+        steps = self.first[:, None] + torch.arange(self.size.horizon, device=self.first.device)
+        return self.data.action[steps.clamp(self.low[:, None], self.high[:, None])]
 
     def __len__(self) -> int:
         """Number of windows."""

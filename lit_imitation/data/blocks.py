@@ -14,6 +14,7 @@ from torch import Tensor
 from lit_imitation.errors import ConfigError
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.seeding import derive_seed
+from lit_imitation.windows import WindowedTransitions
 
 LONGEST = 64
 """Most minibatches of a block: Lightning's cost per training step no longer matters, and progress stays visible."""
@@ -31,7 +32,7 @@ class Blocks:
     a `ModelCheckpoint` with `every_n_train_steps` saves.
 
     Args:
-        data: Rows `[N]` to draw from.
+        data: Rows or windows `[N]` to draw from.
         batch_size: Rows of a minibatch over all processes; N if that is less.
         passes: Passes over the data in one epoch.
         seed: Seed of the order.
@@ -41,7 +42,14 @@ class Blocks:
         ConfigError: a minibatch cannot be divided equally among the processes.
     """
 
-    def __init__(self, data: Transitions | Tensor, batch_size: int, passes: int, seed: int, trainer: Trainer) -> None:
+    def __init__(
+        self,
+        data: Transitions | WindowedTransitions | Tensor,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        trainer: Trainer,
+    ) -> None:
         batch_size, world = min(batch_size, len(data)), trainer.world_size
         if batch_size < world or batch_size % world:
             raise ConfigError(

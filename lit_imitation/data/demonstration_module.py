@@ -10,7 +10,7 @@ from gymnasium import Space
 
 from lit_imitation.data.blocks import Blocks
 from lit_imitation.data.demonstrations import Demonstrations, columns_of, demonstrations_of, read_all, split
-from lit_imitation.data.expert_module import ExpertDataModule, HeldOut
+from lit_imitation.data.expert_module import ExpertDataModule, HeldOut, window_size
 from lit_imitation.data.file_spaces import SpaceArguments, check_varied, describe_seen, infer_spaces, space_of
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts.base import space_mismatch
@@ -19,6 +19,7 @@ from lit_imitation.utils.arguments import constructor_signature
 from lit_imitation.utils.cache import print_once
 from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
+from lit_imitation.windows import WindowedTransitions, WindowSize
 
 OF_ENVIRONMENTS = (
     "env_kwargs",
@@ -204,10 +205,15 @@ class DemonstrationDataModule(ExpertDataModule):
     # Loaders
 
     def train_dataloader(self) -> Blocks:
-        """Shuffled minibatches of the training split in blocks; this process's part of each."""
+        """Shuffled minibatches of the training split in blocks, of windows if the policy plans ahead.
+
+        This process gets its part of each minibatch.
+        """
         trainer = self.trainer
         assert trainer is not None
-        return Blocks(self.train, self.batch_size, self.passes_per_epoch, derive_seed(self.seed, "batches"), trainer)
+        size = window_size(trainer)
+        data = self.train if size == WindowSize() else WindowedTransitions(self.train, size)
+        return Blocks(data, self.batch_size, self.passes_per_epoch, derive_seed(self.seed, "batches"), trainer)
 
     def test_dataloader(self) -> list[Any]:
         """This process's share of the test trajectories, then episodes of the current policy."""

@@ -29,6 +29,7 @@ from lit_imitation.data.module import EnvironmentDataModule
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert, ExpertClass, add_expert, expert_name, load_expert
+from lit_imitation.policies import Policy
 from lit_imitation.rollout import collect, reference
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
@@ -36,6 +37,7 @@ from lit_imitation.transitions import Transitions
 from lit_imitation.utils.cache import Key, Store, load_or_make, print_once
 from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
+from lit_imitation.windows import WindowedTransitions, Windows, WindowSize
 
 
 class ExpertDataModule(EnvironmentDataModule):
@@ -378,23 +380,36 @@ def _read(spaces: tuple[Space[Any], Space[Any]], entry: Path, held: dict[str, An
 
 
 class HeldOut:
-    """Loader of transitions `[M]` in order, in chunks that fit in memory.
+    """Loader of transitions or windows `[M]` in order, in chunks that fit in memory.
 
     A class of its own, because Lightning takes a list for a list of loaders.
     """
 
-    def __init__(self, data: Transitions, chunk: int = 4096) -> None:
-        self.chunks: tuple[Transitions, ...] = data.split(chunk)
+    def __init__(self, data: Transitions | WindowedTransitions, chunk: int = 4096) -> None:
+        self.data, self.chunk = data, chunk
 
     @classmethod
     def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
         """This process's share; empty on all processes if there are fewer transitions than processes."""
-        if len(data) < trainer.world_size:
+        size = window_size(trainer)
+        if size == WindowSize() or not len(data):
+            examples: Transitions | WindowedTransitions = data
+        else:
+            examples = WindowedTransitions(data, size)
+        rank, world = trainer.global_rank, trainer.world_size
+        if len(examples) < world:
             return []
-        return [cls(data[trainer.global_rank :: trainer.world_size])]
+        return [cls(examples.share(rank, world) if isinstance(examples, WindowedTransitions) else data[rank::world])]
 
     def __len__(self) -> int:
-        return len(self.chunks)
+        return -(-len(self.data) // self.chunk)
 
-    def __iter__(self) -> Iterator[Transitions]:
-        return iter(self.chunks)
+    def __iter__(self) -> Iterator[Transitions | Windows]:
+        for first in range(0, len(self.data), self.chunk):
+            yield self.data[first : first + self.chunk]
+
+
+def window_size(trainer: Trainer) -> WindowSize:
+    """Lengths of the windows that the Trainer's policy learns from; one step for a module without a policy."""
+    policy = getattr(trainer.lightning_module, "policy", None)
+    return policy.window if isinstance(policy, Policy) else WindowSize()

@@ -14,6 +14,7 @@ from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
+from lit_imitation.windows import WindowedTransitions, Windows, WindowSize
 
 
 class CloningLoss(nn.Module):
@@ -24,12 +25,16 @@ class CloningLoss(nn.Module):
         self.policy = policy
         self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
 
-    def forward(self, observation: Tensor, action: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, observation: Tensor, action: Tensor, weight: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return L(θ) `[]` of a minibatch `[B]`, and no statistics `[0]`, which `Descent` expects after the loss."""
         if weight is None:
             loss = self.policy.mean_loss(observation, action)
-        else:
+        elif mask is None:
             loss = torch.dot(self.policy.loss(observation, action), weight) / len(weight)
+        else:
+            loss = torch.dot(self.policy.loss(observation, action, mask), weight) / len(weight)
         if self.entropy_coefficient:
             loss = loss - self.entropy_coefficient * self.policy.entropy(observation).mean()
         if self.l2_coefficient:
@@ -77,10 +82,15 @@ class BC(Method):
         self.entropy_coefficient, self.l2_coefficient = entropy_coefficient, l2_coefficient
         self.optimization = optimization or Optimization()
 
-    def training_step(self, block: Transitions, batch_idx: int) -> None:
+    def training_step(self, block: Transitions | Windows, batch_idx: int) -> None:
         """Take a gradient step of L(θ) on each minibatch of a block `[K, B]`."""
-        weight = {} if block.weight is None else {"weight": block.weight}
-        statistics = self.descend(observation=block.observation, action=block.action, **weight)
+        columns = {"observation": block.observation, "action": block.action}
+        if isinstance(block, Windows):
+            ones = torch.ones(block.batch_size, device=block.action.device)
+            columns |= {"weight": ones if block.weight is None else block.weight, "mask": block.mask}
+        elif block.weight is not None:
+            columns["weight"] = block.weight
+        statistics = self.descend(**columns)
         self.log_steps({"train/loss": statistics[:, 0]})
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -103,5 +113,8 @@ class BC(Method):
         if stage == "fit":
             data = check_demonstration_data(self.datamodule, type(self).__name__)
             check_held_out(self.trainer, data)
-            self.policy.fit_normalizer(data.train.observation, data.train.action)
+            size = self.policy.window
+            ahead = size != WindowSize()
+            action = WindowedTransitions(data.train, size).chunks() if ahead else data.train.action
+            self.policy.fit_normalizer(data.train.observation, action)
             check_entropy(self.policy, data.train, self.entropy_coefficient)

@@ -14,8 +14,10 @@ from lit_imitation.methods.steps import log_row
 from lit_imitation.metrics.action_errors import ActionErrors
 from lit_imitation.metrics.episodes import EpisodeStatistics
 from lit_imitation.policies import Policy
+from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.rollout import Episode
 from lit_imitation.transitions import Transitions
+from lit_imitation.windows import Windows
 
 if TYPE_CHECKING:
     from lit_imitation.methods.run_hooks import RunHooks as Base
@@ -41,10 +43,19 @@ class Evaluation(nn.Module):
         values = (episode.episode_return, float(episode.length), episode.success)
         self.episodes.update(*(torch.tensor([value], dtype=torch.float64) for value in values))
 
-    def add_held_out(self, policy: Policy, batch: Transitions) -> None:
-        """Measure the policy's loss and error on held-out transitions `[B]`."""
-        loss = policy.loss(batch.observation, batch.action)
-        self.loss.update(loss, batch.weight if batch.weight is not None else 1.0)
+    def add_held_out(self, policy: Policy, batch: Transitions | Windows) -> None:
+        """Measure the policy's loss and error on held-out transitions or windows `[B]`."""
+        weight = batch.weight if batch.weight is not None else 1.0
+        if isinstance(batch, Windows):
+            assert isinstance(policy, SequencePolicy)
+            self.loss.update(policy.loss(batch.observation, batch.action, batch.mask), weight)
+            planned = policy.plan(batch.observation)[:, policy.executed]
+            errors = (planned - batch.action[:, policy.executed]).abs().flatten(2)
+            errors = errors[batch.mask[:, policy.executed]]
+            self.error.update(errors.mean(1))
+            self.errors.update(errors)
+            return
+        self.loss.update(policy.loss(batch.observation, batch.action), weight)
         action = policy.act(batch.observation)
         if action.dtype == torch.int64:
             self.error.update((action == batch.action).reshape(len(action), -1).all(1).float())
@@ -112,14 +123,14 @@ class Evaluated(Base):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Transitions | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Transitions | Windows | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure held-out transitions, or count a finished episode."""
         if isinstance(batch, Episode):
             self.metrics.add_episode(batch)
         else:
             self.metrics.add_held_out(self.policy, batch)
 
-    def test_step(self, batch: Transitions | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Transitions | Windows | Episode, batch_idx: int, dataloader_idx: int = 0) -> None:
         """As in validation."""
         self.validation_step(batch, batch_idx, dataloader_idx)
 

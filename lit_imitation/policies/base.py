@@ -20,6 +20,7 @@ from lit_imitation.rollout import Actor, FunctionActor
 from lit_imitation.transitions import cast_action
 from lit_imitation.utils.descriptions import Describable
 from lit_imitation.utils.spaces import FlatBox
+from lit_imitation.windows import WindowSize
 
 AdamMoments: TypeAlias = Callable[[nn.Parameter], "tuple[Tensor, Tensor] | None"]
 """First and second moment of a parameter, as views that can be changed."""
@@ -48,8 +49,8 @@ class Policy(Describable, nn.Module, ABC):
     """Whether the policy was loaded from a checkpoint; its weights then require its own normalizer."""
     fresh = False
     """Whether the weights are known to be untrained, so that nothing in them has to be preserved."""
-    n_obs_steps = 1
-    """Number of successive observations that an action depends on."""
+    window = WindowSize()
+    """Observations that an action depends on, and actions that are planned at once."""
     context = ("observation_space", "action_space")
 
     def __init__(
@@ -170,7 +171,7 @@ class Policy(Describable, nn.Module, ABC):
         self.fit_normalizer(observation)
         ratio = inverse / standardize.inverse_std.double()
         shift = (standardize.mean.double() - mean) * inverse
-        ratio, shift = ratio.repeat(self.n_obs_steps), shift.repeat(self.n_obs_steps)
+        ratio, shift = ratio.repeat(self.window.observations), shift.repeat(self.window.observations)
         for weight, bias in self.observation_layers:
             _absorb(weight, bias, ratio, shift, moments)
 
@@ -226,6 +227,11 @@ class Policy(Describable, nn.Module, ABC):
                 finite real number.
         """
         space = self.observation_space
+        if self.window.observations > 1:
+            raise ValueError(
+                f"{type(self).__name__} needs its last {self.window.observations} observations: make an actor with "
+                "policy.actor(), which remembers them, and call that; actor.reset(mask) starts episodes"
+            )
         if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
             observation = space.flatten(observation)
         elif isinstance(observation, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from lit_imitation.errors import ConfigError, UnsupportedSpaceError
 from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
+from lit_imitation.policies.chunk_actor import ChunkActor
 from lit_imitation.policies.continuous import BoxActions
 from lit_imitation.rollout import Actor, FunctionActor
-from lit_imitation.utils.ranges import check_at_least
+from lit_imitation.utils.ranges import check_at_least, check_weights
+from lit_imitation.windows import WindowSize
 
 
 class SequencePolicy(BoxActions, Policy):
@@ -36,6 +39,8 @@ class SequencePolicy(BoxActions, Policy):
         n_obs_steps: Number n of successive observations that a plan depends on.
         horizon: Number H of actions in a chunk.
         n_action_steps: Number of actions executed before the next plan, at most H − n + 1.
+        ensemble_decay: m of temporal ensembling, which plans at every step and averages, see `ChunkActor`; by default
+            `n_action_steps` of each plan are executed instead.
         hidden_sizes: Sizes of the network's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
@@ -56,6 +61,7 @@ class SequencePolicy(BoxActions, Policy):
         n_obs_steps: int = 1,
         horizon: int = 1,
         n_action_steps: int = 1,
+        ensemble_decay: float | None = None,
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
@@ -65,6 +71,7 @@ class SequencePolicy(BoxActions, Policy):
         if not isinstance(action_space, Box):
             raise UnsupportedSpaceError(f"{name} needs a Box action space, not {action_space}")
         check_at_least(name, 1, n_obs_steps=n_obs_steps, horizon=horizon, n_action_steps=n_action_steps)
+        check_weights(name, ensemble_decay=ensemble_decay)
         if n_obs_steps - 1 + n_action_steps > horizon:
             raise ConfigError(
                 f"{name}.n_action_steps is {n_action_steps}; with n_obs_steps {n_obs_steps} and horizon {horizon} it "
@@ -72,6 +79,8 @@ class SequencePolicy(BoxActions, Policy):
             )
         # `build_network`, which the base class calls, needs these.
         self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
+        self.window = WindowSize(n_obs_steps, horizon, n_action_steps)
+        self.ensemble_decay = ensemble_decay
         self.act_dim = math.prod(action_space.shape)
 
         def network(sizes: Sequence[int], activation: Activation, dropout: float) -> Any:
@@ -190,7 +199,16 @@ class SequencePolicy(BoxActions, Policy):
         Args:
             deterministic: Whether `draw` is deterministic.
         """
-        return FunctionActor(lambda observation: self(observation, deterministic))
+        if self.window == WindowSize():
+            return FunctionActor(lambda observation: self(observation, deterministic))
+        return ChunkActor(partial(self._plan_to_play, deterministic), self.window, self.device, self.ensemble_decay)
+
+    def _plan_to_play(self, deterministic: bool, observation: Tensor) -> Tensor:
+        training = self.training
+        self.eval()
+        planned = self.plan(observation, deterministic)
+        self.train(training)
+        return planned
 
     def _as_windows(self, observation: Tensor) -> Tensor:
         shape = self.observation_space.shape or ()
