@@ -67,7 +67,7 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
     return ranks, json.loads((directory / "summary.json").read_text())
 
 
-@pytest.fixture(scope="module", params=every_method({LAUNCHED, "ppo-discrete", "maxent-irl"}))
+@pytest.fixture(scope="module", params=every_method({LAUNCHED, "ppo-discrete"}))
 def one_process(request, tmp_path_factory):
     if METHODS[request.param].online:  # two processes play other episodes than one
         return request.param, None
@@ -158,7 +158,7 @@ def test_failing_expert_on_one_process_stops_both(tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_failing_environment_on_one_process_stops_both(tmp_path):
     more = ["--config=configs/trainer/ddp.yaml", "--trainer.accelerator=cpu", "--data.env_id=unreliable:HalfBroken-v0"]
     command = [*arguments("ppo-discrete", tmp_path, *SHARED, *METHODS["ppo-discrete"].exact), *more]

@@ -85,7 +85,7 @@ def by_discriminator():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("learned", [by_ppo, by_sac, by_discriminator])
+@pytest.mark.parametrize("learned", [by_ppo, pytest.param(by_sac, marks=pytest.mark.slow), by_discriminator])
 def test_two_processes_learn_like_one_with_all_data(learned, tmp_path):
     alone = learned()
     first, second = run_ranks(learned, 2, tmp_path)

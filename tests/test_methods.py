@@ -18,7 +18,7 @@ def run(method, directory, *more):
     return json.loads((directory / "summary.json").read_text())
 
 
-@pytest.mark.parametrize(("num_envs", "backend"), [(1, "async"), (2, "envpool")])
+@pytest.mark.parametrize(("num_envs", "backend"), [pytest.param(1, "async", marks=pytest.mark.slow), (2, "envpool")])
 @pytest.mark.parametrize("method", every_method({"ppo-discrete"}))
 def test_method_runs_on_any_backend_with_one_or_two_envs(method, num_envs, backend, tmp_path):
     """The default backend with three environments is covered by the tests of resumption and of several processes."""

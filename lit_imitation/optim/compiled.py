@@ -43,21 +43,22 @@ class CompiledSteps:
             taken: Steps of Adam so far.
 
         Returns:
-            The rows `[1 + K + 1]` of the steps taken; the caller takes the others one by one.
+            The rows of the steps taken, `[steps, 1 + K + 1]` each part; the caller takes the others one by one.
         """
-        group, rows = self.optimizer.param_groups[0], list[Tensor]()
+        group, rows, count, done = self.optimizer.param_groups[0], list[Tensor](), len(columns[0]), 0
         if not taken:
             # Adam makes its state at the first step. The remainder of whole chunks goes with it; otherwise one more
             # function would be compiled that later blocks may never need.
-            for i in range(len(columns[0]) % CHUNK or CHUNK):
+            done = min(count % CHUNK or CHUNK, count)
+            for i in range(done):
                 if rates is not None:
                     group["lr"] = rates[i]
                 self.vector.grad, row = self.loss.eager(*(column[i] for column in columns))
                 self.optimizer.step()
-                rows.append(row)
-        while len(rows) + CHUNK <= len(columns[0]):
+                rows.append(row[None])
+        for first in range(done, count - CHUNK + 1, CHUNK):
             check()
-            chosen = slice(len(rows), len(rows) + CHUNK)
+            chosen = slice(first, first + CHUNK)
             rate = torch.tensor(
                 rates[chosen] if rates is not None else [group["lr"]] * CHUNK,
                 dtype=self.vector.dtype,
@@ -65,9 +66,10 @@ class CompiledSteps:
             )
             moments = moments_of(self.optimizer, self.vector)
             minibatches = [column[chosen] for column in columns]
-            rows += self.chunk(self.vector.detach(), *moments, rate, self.loss.constants, *minibatches)
+            rows.append(self.chunk(self.vector.detach(), *moments, rate, self.loss.constants, *minibatches))
+            done += CHUNK
         if rates is not None and rows:
-            group["lr"] = rates[len(rows) - 1]
+            group["lr"] = rates[done - 1]
         return rows
 
     def functional(

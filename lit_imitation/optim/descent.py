@@ -89,16 +89,17 @@ class Descent:
         while first < count:
             if self.block is not None and mask is None:
                 left = [column[first:] for column in columns]
-                found = self.block(left, None if rates is None else rates[first:], self.adam_steps)
-                rows, first, self.adam_steps = rows + found, first + len(found), self.adam_steps + len(found)
-                if found:
+                if found := self.block(left, None if rates is None else rates[first:], self.adam_steps):
+                    rows += found
+                    taken = sum(map(len, found))
+                    first, self.adam_steps = first + taken, self.adam_steps + taken
                     continue
             if rates is not None:
                 self.set_rate(rates[first // every])
             minibatches = [[column[i] for column in columns] for i in range(first, min(first + every, count))]
-            rows.append(self.step_mean(minibatches, mask))
+            rows.append(self.step_mean(minibatches, mask)[None])
             first += every
-        return torch.stack(rows)
+        return torch.cat(rows)
 
     def step(self, *minibatch: Tensor, mask: Tensor | None = None) -> Tensor:
         """Take one optimizer step; returns `[1 + K + 1]`: loss, statistics, norm of the gradient."""

@@ -45,7 +45,7 @@ class TracedSteps:
             taken: Steps of Adam so far.
 
         Returns:
-            The rows `[1 + K + 1]` of the steps, or of none.
+            The rows of the steps, `[steps, 1 + K + 1]` each part; none if it took none.
         """
         if self.loss.traced is None or not self.loss.pays(taken):
             return []
@@ -64,8 +64,8 @@ class TracedSteps:
             check()
             chosen = slice(first, first + LONGEST)
             parts = [column[chosen] for column in columns]
-            settings = (taken + first, rates[chosen], group["betas"], group["eps"], group["weight_decay"])
-            rows += self.loops[key](*state, constants, parts, *settings)
+            settings = (taken + first, rates[chosen], tuple(group["betas"]), group["eps"], group["weight_decay"])
+            rows.append(self.loops[key](*state, constants, parts, *settings))
             moments.steps.add_(len(parts[0]))
         group["lr"] = rates[-1]
         return rows

@@ -65,10 +65,8 @@ def _is_last_epoch(trainer: Trainer) -> bool:
 def tell_saved(trainer: Trainer) -> str:
     """Tell how much of a training that is cut now has been saved, and how to resume it."""
     epochs = max((one.epochs for one in trainer.checkpoint_callbacks if isinstance(one, LastCheckpoint)), default=0)
-    if not epochs:
-        return "no epoch is saved"
-    which = "the first epoch is" if epochs == 1 else f"the first {epochs} epochs are"
-    return f"{which} saved; resume with: {resume_command(trainer.default_root_dir)}"
+    saved = "no epoch is saved yet" if not epochs else f"{epochs} epoch{'s are' if epochs > 1 else ' is'} saved"
+    return f"{saved}; resume with: {resume_command(trainer.default_root_dir)}"
 
 
 class RunDirectory(Callback):

@@ -140,16 +140,8 @@ METHODS = {
     "sac-discrete": online("SAC", DISCRETE, more=SAC),
     "sac-continuous": online("SAC", CONTINUOUS, more=(*SAC, "--model.learner.buffer_size=500")),
 }
-REPRESENTATIVES = {
-    "bc-discrete",
-    "bc-from-file",
-    "dagger-discrete",
-    "maxent-irl",
-    "ppo-discrete",
-    "sac-continuous",
-    "gail-discrete",
-}
-"""One method of each family whose run is short; the suites of the others are slow."""
+REPRESENTATIVES = {"bc-discrete", "dagger-discrete", "gail-discrete"}
+"""Methods on blocks, with a callback, and on rounds; the suites of the others are slow."""
 
 
 def every_method(fast: set[str] = REPRESENTATIVES) -> list[Any]:
