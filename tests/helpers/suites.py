@@ -113,6 +113,11 @@ DAGGER = (
     "--trainer.callbacks.epochs_per_round=2",
     "--trainer.callbacks.beta=0.5",
 )
+CHUNKS = (
+    "--model.policy.n_obs_steps=2",
+    "--model.policy.horizon=6",
+    "--model.policy.n_action_steps=3",
+)
 # Copies that share one generator would run different episodes on two processes than on one.
 ONE_BY_ONE = "--data.backend=sync"
 PPO = ("--model.learner.epochs=2", "--model.learner.batch_size=16")
@@ -122,6 +127,8 @@ METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
+    "bc-chunks": offline("FlowPolicy", CONTINUOUS, more=CHUNKS),
+    "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
