@@ -55,7 +55,7 @@ class ConditionEmbedding(nn.Module):
     @property
     def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Weight `[width, in]` and bias `[width]` of the first layer, whose first inputs are the condition."""
-        return self.first.weight, self.first.bias
+        return self.first.weight, self.first.bias  # type: ignore[return-value]
 
     def forward(self, t: Tensor | None, condition: Tensor) -> Tensor:
         """Embedding `[B, width]` of times `t: [B]` and conditions `[B, C]`.
