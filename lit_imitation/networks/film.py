@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -17,18 +16,19 @@ TIME_SCALE = 1000.0
 """Factor on times from 0 to 1, so that they have the range of the positions in Vaswani et al. (2017)."""
 
 
-def sinusoidal(t: Tensor, features: int = TIME_FEATURES) -> Tensor:
-    """Embedding `[B, features]` of times `t: [B]` in [0, 1]: sin ω_i t and cos ω_i t (Vaswani et al. 2017).
+def time_frequencies(count: int = TIME_FEATURES // 2) -> Tensor:
+    """Frequencies ω `[count]` that fall geometrically from `TIME_SCALE` to `TIME_SCALE` / 10⁴, in float64."""
+    return TIME_SCALE * torch.logspace(0.0, -4.0, count, dtype=torch.float64)
 
-    The frequencies ω_i fall geometrically from `TIME_SCALE` to `TIME_SCALE` / 10⁴.
+
+def sinusoidal(t: Tensor, frequencies: Tensor) -> Tensor:
+    """Embedding `[B, 2 F]` of times `t: [B]` in [0, 1]: sin ω_i t and cos ω_i t (Vaswani et al. 2017).
 
     Args:
         t: Times.
-        features: Even size of the embedding.
+        frequencies: ω, `[F]`.
     """
-    half = features // 2
-    exponent = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - 1, 1)
-    angle = t[:, None] * (TIME_SCALE * torch.exp(-math.log(1e4) * exponent))
+    angle = t[:, None] * frequencies
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
@@ -45,8 +45,11 @@ class ConditionEmbedding(nn.Module):
         timed: Whether there is a time.
     """
 
+    frequencies: Tensor
+
     def __init__(self, condition_features: int, width: int, activation: Activation, timed: bool) -> None:
         super().__init__()
+        self.register_buffer("frequencies", time_frequencies().float(), persistent=False)
         self.first = nn.Linear(condition_features + (TIME_FEATURES if timed else 0), width)
         self.second = nn.Linear(width, width)
         self.timed = timed
@@ -55,7 +58,7 @@ class ConditionEmbedding(nn.Module):
     @property
     def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Weight `[width, in]` and bias `[width]` of the first layer, whose first inputs are the condition."""
-        return self.first.weight, self.first.bias
+        return self.first.weight, self.first.bias  # type: ignore[return-value]
 
     def forward(self, t: Tensor | None, condition: Tensor) -> Tensor:
         """Embedding `[B, width]` of times `t: [B]` and conditions `[B, C]`.
@@ -65,7 +68,7 @@ class ConditionEmbedding(nn.Module):
         """
         if (t is not None) != self.timed:
             raise ValueError(f"the network was built {'with' if self.timed else 'without'} a time, but got t = {t}")
-        x = condition if t is None else torch.cat([condition, sinusoidal(t)], -1)
+        x = condition if t is None else torch.cat([condition, sinusoidal(t, self.frequencies)], -1)
         embedding: Tensor = self._activate(self.second(self._activate(self.first(x))))
         return embedding
 

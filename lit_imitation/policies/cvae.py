@@ -95,7 +95,8 @@ class CVAEPolicy(SequencePolicy):
       of scale β, so β has to be of the size of the errors that may remain.
 
     A padded action counts neither for R nor for q. A plan decodes z ~ N(0, I), or z = 0 if deterministic, as in ACT.
-    Where the demonstrations have several modes, z = 0 may lie between them.
+    Where the demonstrations have several modes, z = 0 may lie between them, and so do some samples: with two modes of
+    equal weight and little noise, about one in ten, because no posterior covers the middle of the prior.
 
     Args:
         observation_space: Box or Discrete observation space.

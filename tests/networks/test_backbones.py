@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.backbones import BACKBONES, make_backbone
-from lit_imitation.networks.film import TIME_FEATURES, FilmBlock, sinusoidal
+from lit_imitation.networks.film import TIME_FEATURES, FilmBlock, sinusoidal, time_frequencies
 
 KINDS = list(BACKBONES)
 SIZES = {"mlp": [8, 6], "unet": [8, 12], "transformer": [8, 8]}
@@ -163,4 +163,5 @@ def test_sinusoidal_matches_plain_loop():
     for time in t.tolist():
         angles = [1000 * time * 1e4 ** (-i / (half - 1)) for i in range(half)]
         plain.append([math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles])
-    torch.testing.assert_close(sinusoidal(t), torch.tensor(plain, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+    embedding = sinusoidal(t, time_frequencies())
+    torch.testing.assert_close(embedding, torch.tensor(plain, dtype=torch.float64), rtol=1e-9, atol=1e-9)
