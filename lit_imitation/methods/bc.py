@@ -12,6 +12,7 @@ from lit_imitation.optim.descent import Descent
 from lit_imitation.optim.optimization import Optimization
 from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import Policy, PolicyFactory
+from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
 from lit_imitation.windows import WindowedTransitions, Windows, WindowSize
@@ -34,6 +35,7 @@ class CloningLoss(nn.Module):
         elif mask is None:
             loss = torch.dot(self.policy.loss(observation, action), weight) / len(weight)
         else:
+            assert isinstance(self.policy, SequencePolicy)
             loss = torch.dot(self.policy.loss(observation, action, mask), weight) / len(weight)
         if self.entropy_coefficient:
             loss = loss - self.entropy_coefficient * self.policy.entropy(observation).mean()

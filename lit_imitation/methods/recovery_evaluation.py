@@ -26,6 +26,7 @@ from lit_imitation.tabular.mdp import TabularMDP
 from lit_imitation.tabular.planning import Planning, first_policy
 from lit_imitation.tabular.trajectories import Trajectories
 from lit_imitation.transitions import Transitions
+from lit_imitation.windows import Windows
 
 MIN_LOG_PROBABILITY = -100.0
 """Lower bound of the log-probabilities in the policy's table, which must be finite."""
@@ -120,7 +121,7 @@ class RecoveryEvaluated(Base):
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(
-        self, batch: Transitions | Episode | EvaluationWorld, batch_idx: int, dataloader_idx: int = 0
+        self, batch: Transitions | Windows | Episode | EvaluationWorld, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Compare the recovered reward with that of a world; other batches as in every method."""
         if not isinstance(batch, EvaluationWorld):
