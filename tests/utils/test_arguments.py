@@ -115,7 +115,8 @@ def test_data_modules_accept_the_arguments_of_their_bases():
     names = {cls: set(argument_names(cls)) for cls in (DemonstrationDataModule, RolloutDataModule, TabularDataModule)}
     base = set(argument_names(EnvironmentDataModule))
     assert all(base < found for found in names.values())
-    demonstrations = names[DemonstrationDataModule] - {"batch_size", "passes_per_epoch"}
+    demonstrations = set(argument_names(ExpertDataModule))
+    assert demonstrations < names[DemonstrationDataModule]
     assert set(argument_names(ImitationDataModule)) == demonstrations | names[RolloutDataModule]
 
 
