@@ -20,6 +20,7 @@ from lit_imitation import (
     RolloutDataModule,
     TabularDataModule,
 )
+from lit_imitation.data.expert_module import ExpertDataModule
 from lit_imitation.errors import ConfigError
 from lit_imitation.policies import Policy
 from lit_imitation.utils.arguments import TypeChecked, argument_names, constructor_signature
