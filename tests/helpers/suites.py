@@ -109,6 +109,8 @@ SAC = ("--model.learner.learning_starts=100", "--model.learner.updates_per_step=
 METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
+    "bc-mixture": offline("MixturePolicy", CONTINUOUS),
+    "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
