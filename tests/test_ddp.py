@@ -69,7 +69,7 @@ def outcome(directory: Path) -> tuple[list[dict[str, torch.Tensor]], dict[str, o
 
 @pytest.fixture(scope="module", params=every_method({LAUNCHED, "ppo-discrete"}))
 def one_process(request, tmp_path_factory):
-    if METHODS[request.param].online:  # two processes play other episodes than one
+    if METHODS[request.param].differs:
         return request.param, None
     directory = tmp_path_factory.mktemp("one")
     command = arguments(request.param, directory, *SHARED, *METHODS[request.param].exact, DUMP)
@@ -83,6 +83,8 @@ def check_same(outcome_of_one, directory: Path) -> None:
     assert summary["episodes"] == 7 * METHODS[method].plays
     for name in first:
         assert torch.equal(first[name], second[name]), name
+    if of_one is None and method.startswith("bc"):
+        return
     if of_one is None:
         # 3 epochs of 3 rounds of 24 steps in 4 environments, without reset steps.
         assert 0.9 * 864 < float(first["env_steps"]) <= 864

@@ -40,8 +40,8 @@ class Method(NamedTuple):
     """Monitored metric of the best checkpoint."""
     exact: list[str]
     """Options that make two processes compute the same as one, or comparable results."""
-    online: bool
-    """Whether it learns from environments, which differ between processes, so that two processes differ from one."""
+    differs: bool
+    """Whether two processes compute other results than one: they learn from other episodes, or draw other noise."""
     plays: bool = True
     """Whether there is an environment, with options of its own."""
 
@@ -54,7 +54,7 @@ def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     # Without dropout, whose noise differs between processes.
     exact = ["--model.policy.dropout=0"]
     policy = ["--model=lit_imitation.BC", f"--model.policy=lit_imitation.{model}"]
-    return Method([*data, *policy, *task], list(more), smaller, monitor, exact, online=False)
+    return Method([*data, *policy, *task], list(more), smaller, monitor, exact, differs=False)
 
 
 def from_file(model: str) -> Method:
@@ -71,7 +71,7 @@ def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     monitor = ["--trainer.callbacks.monitor=val/return_mean", "--trainer.callbacks.mode=max"]
     model = ["--model=lit_imitation.RL", f"--model.learner=lit_imitation.{learner}"]
     exact = ["--data.num_envs=4"]  # an equal number on each of two processes
-    return Method([*data, *model, *task], list(more), smaller, monitor, exact, online=True)
+    return Method([*data, *model, *task], list(more), smaller, monitor, exact, differs=True)
 
 
 def demonstrated(model: str, learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
@@ -103,7 +103,7 @@ def tabular(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     data += ["--data.batch_size=4", "--data.passes_per_epoch=2"]
     reward = ["--model=lit_imitation.MaxEntIRL", f"--model.reward=lit_imitation.{model}"]
     monitor = ["--trainer.callbacks.monitor=val/expected_value_difference"]
-    return Method([*data, *reward, *task], list(more), [], monitor, [], online=False)
+    return Method([*data, *reward, *task], list(more), [], monitor, [], differs=False)
 
 
 DISCRETE, CONTINUOUS = "--data.env_id=CartPole-v1", "--data.env_id=Pendulum-v1"
@@ -129,6 +129,10 @@ METHODS = {
     "bc-from-file": from_file("GaussianPolicy"),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
     "dagger-chunks": offline("QuantizedPolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
+    "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
+    "bc-flow": offline("FlowPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),  # its loss draws noise
+    "bc-diffusion": offline("DiffusionPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),
+    "bc-cvae": offline("CVAEPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),

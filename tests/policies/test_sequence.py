@@ -46,7 +46,7 @@ def test_plans_lie_in_box(name, space_name):
             plan = policy.plan(rows, deterministic)
             assert plan.shape == (len(rows), 5, *policy.action_space.shape)
             assert plan.dtype == torch.float32
-            assert all(policy.action_space.contains(one) for chunk in plan.numpy() for one in np.asarray(chunk))
+            assert all(policy.action_space.contains(np.asarray(one)) for chunk in plan.numpy() for one in chunk)
 
 
 @pytest.mark.parametrize("name", HEADS)
