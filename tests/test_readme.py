@@ -152,10 +152,11 @@ def test_policy_from_a_file_is_used_as_written(trained, monkeypatch):
     monkeypatch.chdir(trained)
     command = next(one for one in commands(ROOT / "docs/behavioral_cloning.md") if "bc/from_file" in one)
     main([*command, "--trainer.max_epochs=1", "--trainer.default_root_dir=alone"])
-    code = python_block("docs/behavioral_cloning.md", "load_policy")
-    names: dict[str, object] = {}
-    exec(re.sub(r'load_policy\(".*?"\)', 'load_policy("alone")', code), names)
-    assert names["action"].shape == (3,)
+    names: dict[str, object] = {"observation": np.zeros(11)}
+    for content in ("np.zeros(11)", "actor.reset"):
+        code = python_block("docs/behavioral_cloning.md", content)
+        exec(re.sub(r'load_policy\(".*?"\)', 'load_policy("alone")', code), names)
+        assert names["action"].shape == (3,)
 
 
 def test_own_reward_is_a_reward_model():
