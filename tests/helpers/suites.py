@@ -128,7 +128,7 @@ METHODS = {
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
-    "dagger-chunks": offline("QuantizedPolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
+    "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
     "bc-flow": offline("FlowPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),  # its loss draws noise
     "bc-diffusion": offline("DiffusionPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),
