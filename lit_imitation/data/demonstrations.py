@@ -48,15 +48,22 @@ def read_demonstrations(
     source: str | Path | Sequence[str | Path],
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
+    *,
+    observation_keys: Sequence[str] | None = None,
+    filter_key: str = "",
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
     Args:
-        source: Path of an `.npz` or `.hdf5` file in the layout of D4RL or of the `imitation` library; a folder of such
-            files (like DAgger's `dataset`), read in the order of their names; `minari:ID` or `minari:DIRECTORY`;
-            `hf:NAME` or `hf:DIRECTORY`. The trajectories of several sources are joined in the given order.
+        source: Path of an `.npz` or `.hdf5` file in the layout of D4RL or of the `imitation` library, or of a robomimic
+            file; a folder of such files (like DAgger's `dataset`), read in the order of their names; a zarr store of
+            Diffusion Policy, or a LeRobot folder; `minari:ID` or `minari:DIRECTORY`; `hf:NAME` or `hf:DIRECTORY`. The
+            trajectories of several sources are joined in the given order.
         observation_space: Observation space of one environment.
         action_space: Action space of one environment.
+        observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
+            environment's Dict space, or else all that are no images. `metadata["observation_keys"]` lists them.
+        filter_key: Filter key of a robomimic file: read the demonstrations that `mask/<filter_key>` lists.
 
     Raises:
         DemonstrationError: The source is faulty; the text names file, key and row.
@@ -75,12 +82,17 @@ def read_demonstrations(
         if not sources:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
     if sources:
-        parts = [read_demonstrations(one, observation_space, action_space) for one in sources]
+        parts = [
+            read_demonstrations(
+                one, observation_space, action_space, observation_keys=observation_keys, filter_key=filter_key
+            )
+            for one in sources
+        ]
         returns = torch.cat([part.episode_returns for part in parts])
         metadata = _joined([part.metadata for part in parts])
         return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
     assert isinstance(source, str)
-    columns = read_columns(source, observation_space)
+    columns = read_columns(source, observation_space, observation_keys, filter_key)
     transitions = transitions_of(columns, observation_space, action_space)
     returns = transitions.episode_returns()
     if "episode_returns" in columns.arrays:
