@@ -88,6 +88,8 @@ class Recording(NamedTuple):
     """The source's names of `observation`, `next_observation`, `action`, `reward`."""
     faults: Sequence[str] = ()
     """What is wrong, but does not prevent reading."""
+    action_limit: float | None = None
+    """Largest absolute value of an action's components by the format's convention, if it has one."""
 
     def name(self, field: str) -> str:
         """The source's name of a field of `Episode`."""

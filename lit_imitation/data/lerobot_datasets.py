@@ -151,12 +151,10 @@ class _Folder:
                 held[key] = self.video(key, place)
             else:
                 held[key] = Span(self.column(file, key, feature), start, stop)
-        flags = {
-            key: np.asarray(held.pop(key)[stop - start - 1 :]).reshape(-1) for key in (DONE, TRUNCATED) if key in held
-        }
-        terminated = bool(flags.get(DONE, np.zeros(1))[-1:].any()) and not flags.get(TRUNCATED, np.zeros(1))[-1:].any()
+        last = slice(max(stop - start - 1, 0), None)
+        done, cut = (key in held and bool(np.asarray(held.pop(key)[last]).any()) for key in (DONE, TRUNCATED))
         action, reward = held.pop("action"), held.pop(REWARD, None)
-        return Episode(f"episode {place.index}", held, action, reward, *episode_flags(stop - start, terminated))
+        return Episode(f"episode {place.index}", held, action, reward, *episode_flags(stop - start, done and not cut))
 
     def column(self, file: Path, key: str, feature: Mapping[str, Any]) -> Rows:
         """One feature of all rows of a parquet file."""
@@ -165,7 +163,10 @@ class _Folder:
             raise DemonstrationError(f"{self.source}: {file} has no column '{key}', which meta/info.json lists")
         if feature.get("dtype") == "image":
             return EncodedImages(table, key, self.shape(key, feature))
-        return ParquetColumn(table, key, self.dtype(key, feature))
+        shape = feature.get("shape")
+        if not isinstance(shape, list) or not all(type(n) is int and 0 < n < 2**32 for n in shape):
+            raise DemonstrationError(f"{self.source}: the feature '{key}' has shape {shape!r:.80}; numbers are needed")
+        return ParquetColumn(table, key, self.dtype(key, feature), () if shape == [1] else tuple(shape))
 
     def video(self, key: str, place: _Place) -> Rows:
         """Frames of one camera in one episode."""
@@ -181,7 +182,7 @@ class _Folder:
     def rows(self, file: Path, place: _Place) -> tuple[int, int]:
         """First row of an episode in its file, and the row after its last, by the column `episode_index`."""
         if file not in self.starts:
-            column = ParquetColumn(self.parquet(file), "episode_index", np.dtype(np.int64))
+            column = ParquetColumn(self.parquet(file), "episode_index", np.dtype(np.int64), ())
             numbers = np.asarray(column[:]).reshape(-1)
             cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)] if len(numbers) else [0]
             spans = [(int(numbers[a]), (a, b)) for a, b in itertools.pairwise(cuts)]
@@ -232,7 +233,7 @@ class _Folder:
     def parquet(self, file: Path) -> ParquetFile:
         """An open parquet file."""
         if file not in self.opened:
-            self.opened[file] = ParquetFile(self.source, file)
+            self.opened[file] = ParquetFile(self.source, file, keep=not self.version_2)
         return self.opened[file]
 
     def shape(self, key: str, feature: Mapping[str, Any]) -> tuple[int, int, int]:

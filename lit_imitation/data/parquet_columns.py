@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,28 @@ from lit_imitation.utils.integrity import check_size
 
 
 class ParquetFile:
-    """An open parquet file whose declared size is plausible.
+    """A parquet file of plausible size; it is opened for each read, because a dataset may have thousands of files.
 
     Args:
         source: Name of the source in messages.
         path: The file.
+        keep: Keep the last row groups of each column in memory, for files of many episodes.
 
     Raises:
         DemonstrationError: The file declares more than it can hold.
     """
 
-    def __init__(self, source: str, path: Path) -> None:
-        self.source, self.path = source, path
-        self.file = require("pyarrow.parquet", "lerobot", source).ParquetFile(path)
-        groups = [self.file.metadata.row_group(index) for index in range(self.file.num_row_groups)]
+    def __init__(self, source: str, path: Path, keep: bool = False) -> None:
+        self.source, self.path, self.keep = source, path, keep
+        self.parquet = require("pyarrow.parquet", "lerobot", source)
+        with self.parquet.ParquetFile(path) as file:
+            self.metadata, self.schema = file.metadata, file.schema_arrow
+        groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
         check_size(sum(group.total_byte_size for group in groups), path, "its content", DemonstrationError)
         self.starts = [0, *itertools.accumulate(group.num_rows for group in groups)]
         """First row of each row group, and the number of rows."""
-        self.names: list[str] = list(self.file.schema_arrow.names)
+        self.names: list[str] = list(self.schema.names)
+        self._kept: dict[tuple[str, ...], tuple[list[int], Any]] = {}
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -43,9 +48,14 @@ class ParquetFile:
         stop = len(self) if stop is None else stop
         chosen = [i for i in range(len(self.starts) - 1) if self.starts[i] < stop and self.starts[i + 1] > start]
         if not chosen:
-            return self.file.schema_arrow.empty_table().select(list(names))
-        table = self.file.read_row_groups(chosen, columns=list(names))
-        return table.select(list(names)).slice(start - self.starts[chosen[0]], stop - start)
+            return self.schema.empty_table().select(list(names))
+        groups, table = self._kept.get(tuple(names), ([], None))
+        if groups != chosen:
+            with self.parquet.ParquetFile(self.path, metadata=self.metadata) as file:
+                table = file.read_row_groups(chosen, columns=list(names)).select(list(names))
+            if self.keep:
+                self._kept[tuple(names)] = (chosen, table)
+        return table.slice(start - self.starts[chosen[0]], stop - start)
 
 
 class ParquetColumn:
@@ -55,17 +65,17 @@ class ParquetColumn:
         table: The file.
         key: Name of the column.
         dtype: Type of its numbers.
+        inner: Shape of a row.
     """
 
-    def __init__(self, table: ParquetFile, key: str, dtype: np.dtype[Any]) -> None:
-        self.table, self.key, self.dtype = table, key, dtype
+    def __init__(self, table: ParquetFile, key: str, dtype: np.dtype[Any], inner: tuple[int, ...]) -> None:
+        self.table, self.key, self.dtype, self.inner = table, key, dtype, inner
         if key not in table.names:
             raise DemonstrationError(f"{table.source}: {table.path} has no column '{key}'")
-        self.inner = self[:1].shape[1:]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape `[N, ...]`; the shape of a row is that of the first."""
+        """Shape `[N, ...]`."""
         return (len(self.table), *self.inner)
 
     def __getitem__(self, rows: slice) -> Array:
@@ -73,7 +83,12 @@ class ParquetColumn:
         start, stop, step = rows.indices(len(self.table))
         column = self.table.read([self.key], start, max(start, stop)).column(0).combine_chunks()
         place = f"{self.table.source}: {self.table.path}, '{self.key}'"
-        return dense(place, column)[::step].astype(self.dtype, copy=False)
+        found = dense(place, column) if len(column) else np.zeros((0, *self.inner))
+        if found.size != len(found) * math.prod(self.inner):
+            raise DemonstrationError(
+                f"{place} has rows of shape {list(found.shape[1:])}, but meta/info.json says {list(self.inner)}"
+            )
+        return found.reshape(len(found), *self.inner)[::step].astype(self.dtype, copy=False)
 
 
 def dense(place: str, column: Any) -> Array:

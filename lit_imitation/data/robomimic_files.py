@@ -63,7 +63,8 @@ def open_robomimic(source: str, path: Path, filter_key: str = "") -> Iterator[Re
         steps = sum(len(data[name]["actions"]) for name in data if name.startswith("demo_") and "actions" in data[name])
         if total is not None and _whole(total) != steps:
             faults.append(f"attribute 'total' of 'data' is {total}, but the demonstrations hold {steps} steps")
-        yield Recording(source, FORMAT, episodes, _metadata(source, data, filter_key, faults), NAMES, faults)
+        metadata = _metadata(source, data, filter_key, faults)
+        yield Recording(source, FORMAT, episodes, metadata, NAMES, faults, action_limit=1.0)
 
 
 def filter_keys(path: Path) -> list[str]:

@@ -193,7 +193,7 @@ def write_lerobot_2(folder: Path, made: list[dict[str, np.ndarray]] | None = Non
 def write_lerobot_3(
     folder: Path, made: list[dict[str, np.ndarray]] | None = None, video: bool = False, files: int = 1
 ) -> Path:
-    """A folder in LeRobot's layout 3.0: all episodes in `files` parquet files and one video, and a table of episodes."""
+    """A folder in LeRobot's layout 3.0: episodes in `files` parquet files and one video, and a table of episodes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
