@@ -214,7 +214,7 @@ def collect(arguments: Sequence[str]) -> None:
 
 def inspect(arguments: Sequence[str]) -> None:
     """Print what a file of demonstrations holds: keys, shapes, ranges, episodes, returns, and what is wrong."""
-    from lit_imitation.training.inspection import add_inspect_arguments, run_inspect
+    from lit_imitation.training.inspection_report import add_inspect_arguments, run_inspect
 
     parser = argparse.ArgumentParser(prog="lit-imitation inspect", description=inspect.__doc__, allow_abbrev=False)
     add_inspect_arguments(parser)

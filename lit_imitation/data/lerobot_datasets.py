@@ -173,7 +173,7 @@ class _Folder:
         file = self.inside(self.file("video_path", place, key))
         fps = self.info.get("fps")
         start = place.row.get(f"videos/{key}/from_timestamp", 0.0)
-        if not isinstance(fps, int | float) or not fps > 0 or not isinstance(start, int | float):
+        if not isinstance(fps, int | float) or not 0 < fps < 1e6 or not isinstance(start, int | float):
             raise DemonstrationError(f"{self.source}: 'fps' is {fps!r:.40} and '{key}' starts at {start!r:.40} seconds")
         return VideoFrames(
             self.source, file, self.shape(key, self.features[key]), place.length, float(start), float(fps)
@@ -220,7 +220,7 @@ class _Folder:
         filled = re.sub(r"\{(\w+)(?::0(\d)d)?\}", fill, template)
         if re.search(r"[{}\\]|\.\.|^/|^~", filled):
             raise DemonstrationError(
-                f"{self.source}: '{key}' of meta/info.json is {template[:80]!r}, which is no path inside"
+                f"{self.source}: '{key}' of meta/info.json is {template[:80]!r}, which is not a path in this folder"
             )
         return filled
 

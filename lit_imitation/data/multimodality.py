@@ -55,10 +55,11 @@ def estimate_multimodality(observations: Array, actions: Array, episode: Array) 
 
     Two groups are found by the best split in two of the neighbors' actions along their first principal axis. It leaves
     the share W of their variance; a state counts if 1 − W exceeds the 95 % quantile of k uniform draws, and if its
-    variance is more than 1 % of the whole. Discrete actions count if the second most frequent one has at least 25 % of the
-    neighbors. A policy that switches between actions at a boundary also gives two groups, but then nearby neighbors
-    are in the same one. With the accuracy A of predicting a neighbor's group by its nearest other neighbor, and A₀ that
-    of independent draws, `several` is the share of states with two groups times 1 − max(0, mean (A − A₀) / (1 − A₀)).
+    variance is more than 1 % of the whole. A state counts for discrete actions if the second most frequent one has at
+    least 25 % of the neighbors. A policy that switches between actions at a boundary also gives two groups, but then
+    nearby neighbors are in the same one. With the accuracy A of predicting a neighbor's group by its nearest other
+    neighbor, and A₀ that of independent draws, `several` is the share of states with two groups times
+    1 − max(0, mean (A − A₀) / (1 − A₀)).
 
     k is a third of the number of other episodes, from 8 to 20. Of the sample, the half with the nearest neighbors is
     examined. Where these are far (`distance`), the actions differ because the states do, so the numbers are upper

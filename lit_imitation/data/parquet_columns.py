@@ -154,10 +154,13 @@ class EncodedImages:
             raise DemonstrationError(f"{place} has no bytes of an image; images in other files are not opened")
         height, width, channels = self.image
         images = require("PIL.Image", "lerobot", self.table.source)
-        with images.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            if image.size != (width, height):  # before the pixels are decoded
-                raise DemonstrationError(
-                    f"{place} has {image.size[1]}×{image.size[0]} pixels, but meta/info.json says {height}×{width}"
-                )
-            pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+        try:
+            with images.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+                if image.size != (width, height):  # before the pixels are decoded
+                    raise DemonstrationError(
+                        f"{place} has {image.size[1]}×{image.size[0]} pixels, but meta/info.json says {height}×{width}"
+                    )
+                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
+        except (images.DecompressionBombError, images.UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise DemonstrationError(f"{place} is not a PNG or JPEG image that can be decoded ({error})") from error
         return pixels.reshape(height, width, -1)

@@ -14,6 +14,7 @@ import numpy as np
 from lit_imitation.data.array_files import FORMATS, read_file
 from lit_imitation.data.columns import UNREADABLE, Columns
 from lit_imitation.data.episodes import Episode, Recording, Span, to_columns
+from lit_imitation.data.foreign_files import name_file
 from lit_imitation.data.hugging_face import read_hugging_face
 from lit_imitation.data.keyed_files import NAMES, ONLY, is_keyed, open_keyed
 from lit_imitation.data.lerobot_datasets import is_lerobot, open_lerobot
@@ -94,7 +95,7 @@ def _structured(source: str, path: Path, filter_key: str) -> Opener | None:
             elif kind is not None and _holds(kind, path):
                 if kind == "hdf5" and is_robomimic(path):
                     return partial(open_robomimic, source, path, filter_key)
-                if is_keyed(path, kind):
+                if is_keyed(path, kind) and name_file(path) is None:
                     opener = partial(open_keyed, source, path, kind)
         except UNREADABLE:  # `read_file` says what is wrong
             return None
