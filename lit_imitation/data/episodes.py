@@ -88,6 +88,8 @@ class Recording(NamedTuple):
     """The source's names of `observation`, `next_observation`, `action`, `reward`."""
     faults: Sequence[str] = ()
     """What is wrong, but does not prevent reading."""
+    columns: Mapping[str, Rows] = {}
+    """Further columns of all episodes: `weights` `[N]` and `episode_returns` `[episodes]`."""
     action_limit: float | None = None
     """Largest absolute value of an action's components by the format's convention, if it has one."""
 
@@ -207,6 +209,7 @@ def to_columns(
         arrays["rewards"] = np.concatenate([np.asarray(reward[:]) for reward in rewards])
     if has_successors(recording, keys):
         arrays["next_observations"] = join(lambda episode, key: _successors(episode, key)[:])
+    arrays |= {key: np.asarray(rows[:]) for key, rows in recording.columns.items()}
     metadata = {**recording.metadata, OBSERVATION_KEYS: ", ".join(keys)}
     return Columns(arrays, _places(recording, keys, lengths), metadata)
 
@@ -267,8 +270,9 @@ def _leaves(space: gymnasium.spaces.Dict, prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{key}", inner
 
 
-def _numbers(array: Any) -> Array:
-    array = np.asarray(array)
+def _numbers(rows: Any) -> Array:
+    """Rows in memory, with flags as the numbers 0 and 1."""
+    array: Array = np.asarray(rows)
     return array.astype(np.uint8) if array.dtype.kind == "b" else array
 
 

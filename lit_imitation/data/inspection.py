@@ -107,7 +107,8 @@ def inspect_recording(
     actions = _read([episode.action for episode in fitting])
     at_bounds = None
     if action_space is None and recording.action_limit is not None and actions is not None:
-        action_space = Box(-recording.action_limit, recording.action_limit, actions.shape[1:])
+        limit = np.full(actions.shape[1:], recording.action_limit, np.float32)
+        action_space = Box(-limit, limit)
     if actions is not None and actions.dtype.kind == "f":
         at_bounds = _at_bounds(actions, action_space)
         faults += _action_faults(recording, actions, action_space)
@@ -117,8 +118,11 @@ def inspect_recording(
     if short:
         faults.append(f"{len(short)} of {len(episodes)} episodes have one step: {_few(short)}")
     faults += _limited(_duplicates(fitting))
-    rewards = [episode.reward for episode in fitting if episode.reward is not None]
-    returns = [float(np.sum(np.asarray(reward[:], np.float64))) for reward in rewards]
+    if "episode_returns" in recording.columns:  # of whole episodes, where the file has only some of their rows
+        returns = np.asarray(recording.columns["episode_returns"][:], np.float64).reshape(-1).tolist()
+    else:
+        rewards = [episode.reward for episode in fitting if episode.reward is not None]
+        returns = [float(np.sum(np.asarray(reward[:], np.float64))) for reward in rewards]
     chosen = list(observation_keys) if observation_keys is not None else vector_keys(recording)
     if missing := [key for key in chosen if key not in episodes[0].observation]:
         raise DemonstrationError(
@@ -133,7 +137,7 @@ def inspect_recording(
         len(episodes),
         sum(lengths),
         Statistics.of(lengths),
-        Statistics.of(returns) if returns and len(returns) == len(fitting) else None,
+        Statistics.of(returns) if returns and len(returns) >= len(fitting) else None,
         sum(bool(episode.terminated[-1:].any()) for episode in episodes),
         at_bounds,
         None if actions is None else _multimodality(fitting, chosen, actions),

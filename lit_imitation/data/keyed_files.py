@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_imitation.data.array_files import check_tree, hdf5_group, load_npz, read_metadata
+from lit_imitation.data.array_files import REQUIRED, check_tree, hdf5_group, load_npz, read_metadata
 from lit_imitation.data.columns import Array, Metadata, require_keys
 from lit_imitation.data.episodes import Episode, Recording, Rows, Span
 from lit_imitation.errors import DemonstrationError
@@ -20,6 +20,18 @@ ONLY = "observations"
 """Key of the observation in a file whose observations are one array."""
 GROUPS = ("observations", "next_observations")
 PLAIN = ("actions", "rewards", "terminals", "timeouts", "metadata")
+MORE = ("weights", "episode_returns")
+
+
+def is_plain(path: Path, kind: str) -> bool:
+    """Whether an `.npz` (`kind` npz) or HDF5 file has D4RL's keys, with one array of observations."""
+    if kind == "npz":
+        with zipfile.ZipFile(path) as archive:
+            return {f"{key}.npy" for key in REQUIRED} <= set(archive.namelist())
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return all(isinstance(file.get(key, getlink=True), h5py.HardLink) for key in REQUIRED)
 
 
 def is_keyed(path: Path, kind: str) -> bool:
@@ -50,13 +62,15 @@ def open_keyed(source: str, path: Path, kind: str) -> Iterator[Recording]:
             episode, or the file holds links, data in other files, or objects.
     """
     if kind == "npz":
-        yield _recording(source, load_npz(source, path, lambda name: name in PLAIN or name.split("/")[0] in GROUPS))
+        yield _recording(
+            source, load_npz(source, path, lambda name: name in (*PLAIN, *MORE) or name.split("/")[0] in GROUPS)
+        )
         return
     import h5py
 
     check_tree(source, path)
     with h5py.File(path, "r") as file:
-        held: dict[str, Rows] = {key: file[key] for key in PLAIN if isinstance(file.get(key), h5py.Dataset)}
+        held: dict[str, Rows] = {key: file[key] for key in (*PLAIN, *MORE) if isinstance(file.get(key), h5py.Dataset)}
         for group in GROUPS:
             if isinstance(file.get(group), h5py.Group):
                 held |= {f"{group}/{key}": rows for key, rows in hdf5_group(source, file[group]).items()}
@@ -80,7 +94,7 @@ def _recording(source: str, held: Mapping[str, Rows], metadata: Metadata | None 
     flags = [np.asarray(held[key][:]).reshape(-1).astype(bool) for key in ("terminals", "timeouts")]
     reward = held.get("rewards")
     for name, rows in [*held.items()]:
-        if name != "metadata" and (not rows.shape or rows.shape[0] != ends[-1]):
+        if name not in ("metadata", "episode_returns") and (not rows.shape or rows.shape[0] != ends[-1]):
             raise DemonstrationError(
                 f"{source}: lengths differ: '{name}' has {rows.shape[0] if rows.shape else 0} rows, but 'actions' "
                 f"{ends[-1]}"
@@ -98,7 +112,7 @@ def _recording(source: str, held: Mapping[str, Rows], metadata: Metadata | None 
         for index, (start, stop) in enumerate(zip(starts, ends, strict=True))
     ]
     kind = "D4RL's layout" if ONLY in seen else "D4RL's layout with several observations"
-    return Recording(source, kind, episodes, metadata, NAMES)
+    return Recording(source, kind, episodes, metadata, NAMES, columns={key: held[key] for key in MORE if key in held})
 
 
 def _key(name: str, group: str) -> str:
@@ -109,7 +123,7 @@ def _ends(source: str, held: Mapping[str, Rows]) -> list[int]:
     """Row after the last one of each episode."""
     flags: list[Array] = []
     for key in ("terminals", "timeouts"):
-        flag = np.asarray(held[key][:]) if held[key].shape else np.zeros(0)
+        flag: Array = np.asarray(held[key][:]) if held[key].shape else np.zeros(0)
         flag = flag[:, 0] if flag.ndim == 2 and flag.shape[1] == 1 else flag
         if flag.ndim != 1 or flag.dtype.kind not in "biuf" or not np.isin(flag, (0, 1)).all():
             raise DemonstrationError(f"{source}: '{key}' must hold one flag per row, 0 or 1")

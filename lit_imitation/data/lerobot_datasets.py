@@ -41,7 +41,7 @@ def is_lerobot(path: Path) -> bool:
 class _Place(NamedTuple):
     """Where an episode lies."""
 
-    index: int
+    number: int
     length: int
     row: Mapping[str, Any]
     """Its row in the table of episodes."""
@@ -129,14 +129,20 @@ class _Folder:
 
     def places(self, rows: list[Any], file: Path) -> list[_Place]:
         """Check the rows of the table of episodes, and sort them by number."""
-        found = {}
+        found: dict[int, _Place] = {}
         for row in rows:
-            numbers = [row.get(key) for key in ("episode_index", "length")] if isinstance(row, dict) else [None]
-            if not all(type(number) is int and 0 <= number < 2**40 for number in numbers) or numbers[0] in found:
+            held = row if isinstance(row, dict) else {}
+            number, length = held.get("episode_index"), held.get("length")
+            if (
+                not isinstance(number, int)
+                or not isinstance(length, int)
+                or not 0 <= min(number, length) <= max(number, length) < 2**40
+                or number in found
+            ):
                 raise DemonstrationError(
                     f"{self.source}: {file} has an episode without 'episode_index' and 'length', or twice: {row!r:.80}"
                 )
-            found[numbers[0]] = _Place(numbers[0], numbers[1], row)
+            found[number] = _Place(number, length, held)
         return [found[index] for index in sorted(found)]
 
     def episode(self, place: _Place) -> Episode:
@@ -154,7 +160,7 @@ class _Folder:
         last = slice(max(stop - start - 1, 0), None)
         done, cut = (key in held and bool(np.asarray(held.pop(key)[last]).any()) for key in (DONE, TRUNCATED))
         action, reward = held.pop("action"), held.pop(REWARD, None)
-        return Episode(f"episode {place.index}", held, action, reward, *episode_flags(stop - start, done and not cut))
+        return Episode(f"episode {place.number}", held, action, reward, *episode_flags(stop - start, done and not cut))
 
     def column(self, file: Path, key: str, feature: Mapping[str, Any]) -> Rows:
         """One feature of all rows of a parquet file."""
@@ -189,11 +195,11 @@ class _Folder:
             self.starts[file] = dict(spans)
             if len(self.starts[file]) < len(spans):
                 raise DemonstrationError(f"{self.source}: {file} holds an episode in several pieces ('episode_index')")
-        span = self.starts[file].get(place.index)
+        span = self.starts[file].get(place.number)
         if span is None or span[1] - span[0] != place.length:
             found = "no rows" if span is None else f"{span[1] - span[0]} rows"
             raise DemonstrationError(
-                f"{self.source}: lengths differ: {file} has {found} of episode {place.index}, but the table of "
+                f"{self.source}: lengths differ: {file} has {found} of episode {place.number}, but the table of "
                 f"episodes says {place.length}"
             )
         return span
@@ -202,9 +208,9 @@ class _Folder:
         """Path of an episode's file from the template `data_path` or `video_path`."""
         kind = f"videos/{camera}" if camera else "data"
         size = self.info.get("chunks_size", 1000)
-        values: dict[str, Any] = {"video_key": camera, "episode_index": place.index}
+        values: dict[str, Any] = {"video_key": camera, "episode_index": place.number}
         if self.version_2:
-            values["episode_chunk"] = place.index // size if type(size) is int and size > 0 else 0
+            values["episode_chunk"] = place.number // size if type(size) is int and size > 0 else 0
         else:
             values |= {name: place.row.get(f"{kind}/{name}") for name in ("chunk_index", "file_index")}
         template = self.info.get(key)

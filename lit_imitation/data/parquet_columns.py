@@ -35,17 +35,14 @@ class ParquetFile:
             self.metadata, self.schema = file.metadata, file.schema_arrow
         groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
         check_size(sum(group.total_byte_size for group in groups), path, "its content", DemonstrationError)
-        self.starts = [0, *itertools.accumulate(group.num_rows for group in groups)]
+        self.starts: list[int] = [0, *itertools.accumulate(group.num_rows for group in groups)]
         """First row of each row group, and the number of rows."""
         self.names: list[str] = list(self.schema.names)
         self._kept: dict[tuple[str, ...], tuple[list[int], Any]] = {}
 
-    def __len__(self) -> int:
-        return self.starts[-1]
-
     def read(self, names: Sequence[str], start: int = 0, stop: int | None = None) -> Any:
         """Table of these columns and rows; only their row groups are read."""
-        stop = len(self) if stop is None else stop
+        stop = self.starts[-1] if stop is None else stop
         chosen = [i for i in range(len(self.starts) - 1) if self.starts[i] < stop and self.starts[i + 1] > start]
         if not chosen:
             return self.schema.empty_table().select(list(names))
@@ -76,11 +73,11 @@ class ParquetColumn:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape `[N, ...]`."""
-        return (len(self.table), *self.inner)
+        return (self.table.starts[-1], *self.inner)
 
     def __getitem__(self, rows: slice) -> Array:
         """Read these rows."""
-        start, stop, step = rows.indices(len(self.table))
+        start, stop, step = rows.indices(self.table.starts[-1])
         column = self.table.read([self.key], start, max(start, stop)).column(0).combine_chunks()
         place = f"{self.table.source}: {self.table.path}, '{self.key}'"
         found = dense(place, column) if len(column) else np.zeros((0, *self.inner))
@@ -138,11 +135,11 @@ class EncodedImages:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape `[N, height, width, channels]`."""
-        return (len(self.table), *self.image)
+        return (self.table.starts[-1], *self.image)
 
     def __getitem__(self, rows: slice) -> Array:
         """Decode these rows to `[n, height, width, channels]` uint8."""
-        start, stop, step = rows.indices(len(self.table))
+        start, stop, step = rows.indices(self.table.starts[-1])
         column = self.table.read([self.key], start, max(start, stop)).column(0)
         frames = [self._decode(held, start + number) for number, held in enumerate(column.to_pylist())]
         return np.stack(frames)[::step] if frames else np.zeros((0, *self.image), np.uint8)

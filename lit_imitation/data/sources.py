@@ -16,7 +16,7 @@ from lit_imitation.data.columns import UNREADABLE, Columns
 from lit_imitation.data.episodes import Episode, Recording, Span, to_columns
 from lit_imitation.data.foreign_files import name_file
 from lit_imitation.data.hugging_face import read_hugging_face
-from lit_imitation.data.keyed_files import NAMES, ONLY, is_keyed, open_keyed
+from lit_imitation.data.keyed_files import NAMES, ONLY, is_keyed, is_plain, open_keyed
 from lit_imitation.data.lerobot_datasets import is_lerobot, open_lerobot
 from lit_imitation.data.minari_datasets import open_minari, read_minari
 from lit_imitation.data.robomimic_files import is_robomimic, open_robomimic
@@ -111,6 +111,16 @@ def _holds(kind: str, path: Path) -> bool:
     return head.startswith(b"PK") if kind == "npz" else head == b"\x89HDF\r\n\x1a\n"
 
 
+def _plain(source: str, path: Path) -> Opener | None:
+    """Reader of D4RL's layout with one array of observations, which stays on disk; None for other sources."""
+    kind = FORMATS.get(path.suffix.lower()) if not source.startswith("hf:") and path.is_file() else None
+    try:
+        fits = kind is not None and _holds(kind, path) and is_plain(path, kind)
+    except UNREADABLE:  # `read_file` says what is wrong
+        return None
+    return partial(open_keyed, source, path, kind) if kind is not None and fits else None
+
+
 @contextmanager
 def open_recording(source: str, filter_key: str = "") -> Iterator[Recording]:
     """Open any source as a recording; observations without keys get the key `observations`.
@@ -127,8 +137,8 @@ def open_recording(source: str, filter_key: str = "") -> Iterator[Recording]:
     path = expand_user(source.removeprefix("minari:").removeprefix("hf:"))
     try:
         opener = _structured(source, path, filter_key)
-        if opener is None and source.startswith("minari:"):
-            opener = partial(open_minari, source)
+        if opener is None:
+            opener = partial(open_minari, source) if source.startswith("minari:") else _plain(source, path)
         if opener is not None:
             with opener() as recording:
                 yield recording
@@ -161,5 +171,5 @@ def from_columns(source: str, columns: Columns) -> Recording:
                 {ONLY: spans["next_observations"]} if "next_observations" in spans else {},
             )
         )
-    kind = "Hugging Face dataset" if source.startswith("hf:") else "columns (D4RL's or imitation's layout)"
+    kind = "Hugging Face dataset" if source.startswith("hf:") else "the imitation library's layout"
     return Recording(source, kind, episodes, columns.metadata, NAMES)

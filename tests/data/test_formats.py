@@ -15,6 +15,7 @@ import torch
 from foreign_formats import episodes
 from gymnasium.spaces import Box, Discrete
 
+from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.data.sources import open_recording
 from lit_imitation.errors import DemonstrationError, MissingExtraError
@@ -158,6 +159,18 @@ def test_dict_space_of_the_environment_chooses_keys(tmp_path):
         read_demonstrations(path, FlatBox(gymnasium.spaces.Dict(elbow=vectors(3))), ACTIONS)
 
 
+def test_data_module_passes_keys_and_filter(tmp_path):
+    made = episodes()
+    for one in made:
+        one["action"] = one["action"][:, :1]
+    path = formats.write_robomimic(tmp_path / "a.hdf5", made)
+    data = DemonstrationDataModule(
+        "Pendulum-v1", demonstrations=path, observation_keys=["object"], filter_key="valid", val_fraction=0.0
+    )
+    data.setup("fit")
+    np.testing.assert_array_equal(data.train.observation, made[2]["object"])
+
+
 def test_several_files_and_folders_of_files_are_joined(tmp_path):
     (tmp_path / "two").mkdir()
     for name in ("a", "b"):
@@ -262,6 +275,13 @@ def test_faulty_keyed_file_is_refused(tmp_path, fault, suffix):
         read_demonstrations(write_keyed(tmp_path / f"a{suffix}", **changes), vectors(5), ACTIONS)
 
 
+def test_weights_and_returns_of_a_keyed_file_are_read(tmp_path):
+    more = {"weights": np.arange(9.0), "episode_returns": np.array([10.0, 20, 30])}
+    read = read_demonstrations(write_keyed(tmp_path / "a.hdf5", **more), vectors(5), ACTIONS)
+    assert read.transitions.weight.tolist() == list(range(9))
+    assert read.episode_returns.tolist() == [10, 20, 30]
+
+
 def test_keyed_successors_are_read(tmp_path):
     path = write_keyed(tmp_path / "a.hdf5", **{"next_observations/state": whole("state", True)})
     read = read_demonstrations(path, vectors(2), ACTIONS, observation_keys=["state"])
@@ -271,6 +291,7 @@ def test_keyed_successors_are_read(tmp_path):
 # --- zarr ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("codec", ["Zlib", "GZip", "Zstd", "LZ4", "Blosc", None])
 def test_zarr_codecs_are_read(tmp_path, codec):
     numcodecs = pytest.importorskip("numcodecs")
@@ -307,6 +328,7 @@ ZARR_FAULTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("fault", ZARR_FAULTS)
 def test_faulty_zarr_store_is_refused(tmp_path, fault):
     pytest.importorskip("zarr")
@@ -318,6 +340,7 @@ def test_faulty_zarr_store_is_refused(tmp_path, fault):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("ends", [[3, 3, 9], [5, 3, 9], [], [0, 9]])
 def test_ends_that_do_not_increase_are_refused(tmp_path, ends):
     zarr = pytest.importorskip("zarr")
@@ -386,6 +409,7 @@ LEROBOT_FAULTS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("write", [formats.write_lerobot_2, formats.write_lerobot_3])
 @pytest.mark.parametrize("fault", LEROBOT_FAULTS)
 def test_faulty_lerobot_folder_is_refused(tmp_path, fault, write):

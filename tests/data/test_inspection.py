@@ -62,6 +62,24 @@ def test_plain_columns_are_inspected(tmp_path):
     assert "all returns are 0: set data.expert_return for a normalized score" in found.notes
 
 
+def test_returns_of_whole_episodes_are_preferred(tmp_path):
+    done = np.arange(4) == 3
+    held = {"observations": np.zeros((4, 3)), "actions": np.arange(4), "rewards": np.ones(4), "terminals": done}
+    with h5py.File(tmp_path / "a.hdf5", "w") as file:
+        for key, value in (held | {"timeouts": ~done & done, "episode_returns": np.array([70.0])}).items():
+            file[key] = value
+    found = inspect(tmp_path / "a.hdf5")
+    assert found.returns == (70, 70, 70)
+    assert found.format == "D4RL's layout"
+
+
+def test_only_a_few_images_are_read(tmp_path):
+    path = formats.write_robomimic(tmp_path / "a.hdf5", formats.episodes((6,) * 12))
+    keys = {key.name: key for key in inspect(path).keys}
+    assert (keys["agentview_image"].rows, keys["agentview_image"].total) == (30, 72)
+    assert keys["object"].rows == 72
+
+
 def change(path, changes) -> None:
     with h5py.File(path, "a") as file:
         for key, value in changes.items():
