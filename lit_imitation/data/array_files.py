@@ -155,8 +155,11 @@ def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
     return held
 
 
-def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
+def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> Any:
     """Refuse links, data outside an HDF5 file, and datasets that are larger than the file can hold.
+
+    Returns:
+        The dataset or group.
 
     Raises:
         DemonstrationError: The key is a link, lies in another file, or has an absurd size.
@@ -173,7 +176,7 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
         raise DemonstrationError(f"{place} is a link to {link.path}, which is not followed: copy the dataset itself")
     thing = group[key]
     if isinstance(thing, h5py.Group):
-        return
+        return thing
     if not isinstance(thing, h5py.Dataset):
         raise DemonstrationError(f"{place} is not a dataset")
     if thing.is_virtual or thing.external:
@@ -181,10 +184,15 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
         raise DemonstrationError(f"{place} lies in another file, {names[0]}, which is not opened: copy the data in")
     if thing.shape is not None:
         check_size(thing.nbytes, path, f"'{key}' {list(thing.shape)}", DemonstrationError)
+    return thing
 
 
 def check_tree(source: str, path: Path) -> None:
-    """Apply `_no_foreign_data` to every dataset of an HDF5 file, and check the size of all together."""
+    """Apply `_no_foreign_data` to every dataset of an HDF5 file, and check the size of all together.
+
+    Raises:
+        DemonstrationError: A dataset is refused, all of them have an absurd size, or a group is within itself.
+    """
     import h5py
 
     check_file(path, DemonstrationError)
@@ -195,13 +203,15 @@ def check_tree(source: str, path: Path) -> None:
         while waiting:
             group = waiting.pop()
             for key in group.keys():  # noqa: SIM118 - an HDF5 group is not a dictionary
-                _no_foreign_data(source, path, group, key)
-                thing = group[key]
+                thing = _no_foreign_data(source, path, group, key)
                 if isinstance(thing, h5py.Dataset):
                     total += thing.nbytes if thing.shape is not None else 0
-                elif isinstance(thing, h5py.Group) and hash(thing.id) not in seen:
-                    seen.add(hash(thing.id))
-                    waiting.append(thing)
+                    continue
+                if hash(thing.id) in seen:
+                    name = f"{group.name}/{key}".lstrip("/")[:200]
+                    raise DemonstrationError(f"{source}: '{name}' is a group that has a second name: copy its content")
+                seen.add(hash(thing.id))
+                waiting.append(thing)
         check_size(total, path, "its content", DemonstrationError)
 
 
@@ -217,13 +227,13 @@ def hdf5_group(source: str, group: Any, depth: int = 0) -> dict[str, Rows]:
     if not isinstance(group, h5py.Group) or depth > DEEPEST:
         raise DemonstrationError(f"{source}: '{place}' is not a group of observations")
     found: dict[str, Rows] = {}
-    for key in group:
-        if isinstance(group[key], h5py.Group):
-            found |= {f"{key}/{inner}": rows for inner, rows in hdf5_group(source, group[key], depth + 1).items()}
-        elif not group[key].shape:
+    for key, held in group.items():
+        if isinstance(held, h5py.Group):
+            found |= {f"{key}/{inner}": rows for inner, rows in hdf5_group(source, held, depth + 1).items()}
+        elif not held.shape:
             raise DemonstrationError(f"{source}: '{place}/{key}' is not a list of rows")
         else:
-            found[key] = group[key]
+            found[key] = held
     return found
 
 

@@ -184,6 +184,8 @@ def to_columns(
         for key in keys:
             _check_type(f"{source}: {episode.name}: '{key}'", episode.observation[key])
         _check_type(f"{source}: {episode.name}: '{recording.name('action')}'", episode.action)
+        if episode.reward is not None:
+            _check_type(f"{source}: {episode.name}: '{recording.name('reward')}'", episode.reward)
     spaces = dict(_leaves(original)) if isinstance(original, gymnasium.spaces.Dict) else {}
     lengths = np.array([episode.action.shape[0] for episode in recording.episodes])
 

@@ -90,7 +90,13 @@ def _name_hdf5(path: Path) -> str | None:
         keys = list(file)
         if "episode_0" in keys:
             return "the main_data.hdf5 of a Minari dataset: write minari:DIRECTORY with the folder of the dataset"
-        if "action" in keys and "observations" in keys and "qpos" in (file.get("observations") or ()):
+        hard = isinstance(file.get("observations", getlink=True), h5py.HardLink)
+        if (
+            "action" in keys
+            and hard
+            and isinstance(file["observations"], h5py.Group)
+            and "qpos" in file["observations"]
+        ):
             return "an episode of ALOHA (ACT) without flags: join the episodes in one of the formats in docs/data.md"
         if "model_weights" in keys:
             return "the weights of a Keras network: data.demonstrations are recorded episodes"

@@ -123,9 +123,10 @@ def _ends(source: str, held: Mapping[str, Rows]) -> list[int]:
     """Row after the last one of each episode."""
     flags: list[Array] = []
     for key in ("terminals", "timeouts"):
-        flag: Array = np.asarray(held[key][:]) if held[key].shape else np.zeros(0)
+        known = held[key].shape and held[key].dtype.kind in "biuf"
+        flag: Array = np.asarray(held[key][:]) if known else np.zeros((0, 0))
         flag = flag[:, 0] if flag.ndim == 2 and flag.shape[1] == 1 else flag
-        if flag.ndim != 1 or flag.dtype.kind not in "biuf" or not np.isin(flag, (0, 1)).all():
+        if flag.ndim != 1 or not np.isin(flag, (0, 1)).all():
             raise DemonstrationError(f"{source}: '{key}' must hold one flag per row, 0 or 1")
         flags.append(flag.astype(bool))
     length = held["actions"].shape[0] if held["actions"].shape else 0

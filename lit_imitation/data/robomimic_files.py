@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lit_imitation.data.array_files import check_tree, hdf5_group
-from lit_imitation.data.columns import LARGEST_JSON, Metadata, require_keys
+from lit_imitation.data.columns import LARGEST_JSON, Metadata
 from lit_imitation.data.episodes import Episode, Recording, episode_flags
 from lit_imitation.errors import DemonstrationError
 
@@ -55,34 +55,28 @@ def open_robomimic(source: str, path: Path, filter_key: str = "") -> Iterator[Re
         names = sorted((name for name in data if re.fullmatch(r"demo_\d+", name)), key=lambda name: int(name[5:]))
         if not names:
             raise DemonstrationError(f"{source}: this is a robomimic file without demonstrations (data/demo_0, …)")
+        masks = sorted(file["mask"]) if isinstance(file.get("mask"), h5py.Group) else []
         if filter_key:
-            names = _masked(source, file, filter_key, names)
+            names = _masked(source, file, filter_key, masks, names)
         faults: list[str] = []
         episodes = [_episode(source, data, name, faults) for name in names]
-        total = data.attrs.get("total")
-        steps = sum(len(data[name]["actions"]) for name in data if name.startswith("demo_") and "actions" in data[name])
-        if total is not None and _whole(total) != steps:
+        total, steps = data.attrs.get("total"), sum(len(episode.terminated) for episode in episodes)
+        if total is not None and not filter_key and _whole(total) != steps:
             faults.append(f"attribute 'total' of 'data' is {total}, but the demonstrations hold {steps} steps")
-        metadata = _metadata(source, data, filter_key, faults)
+        metadata = _metadata(data, faults)
+        if filter_key:
+            metadata["filter_key"] = filter_key
+        elif masks:
+            metadata["filter_keys"] = ", ".join(masks)[:200]
         yield Recording(source, FORMAT, episodes, metadata, NAMES, faults, action_limit=1.0)
 
 
-def filter_keys(path: Path) -> list[str]:
-    """Names under `mask`."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        mask = file["mask"] if isinstance(file.get("mask", getlink=True), h5py.HardLink) else None
-        return sorted(mask) if isinstance(mask, h5py.Group) else []
-
-
-def _masked(source: str, file: Any, filter_key: str, names: list[str]) -> list[str]:
-    """Names of the demonstrations of a filter key, in their order in the file's numbers."""
-    found = sorted(file["mask"]) if "mask" in file else []
-    if filter_key not in found:
+def _masked(source: str, file: Any, filter_key: str, masks: list[str], names: list[str]) -> list[str]:
+    """Those names of demonstrations that a filter key lists."""
+    if filter_key not in masks:
         raise DemonstrationError(
             f"{source}: has no filter key mask/{filter_key}, which data.filter_key names; found "
-            f"{', '.join(found) or 'none'}"
+            f"{', '.join(masks) or 'none'}"
         )
     listed = file["mask"][filter_key]
     if getattr(listed, "ndim", 0) != 1 or listed.dtype.kind != "S":
@@ -109,14 +103,13 @@ def _episode(source: str, data: Any, name: str, faults: list[str]) -> Episode:
             f"{source}: this is a robomimic file without observations ('{place}/obs'): make them with robomimic's "
             "dataset_states_to_obs.py"
         )
-    require_keys(f"{source}: {place}", ("obs", "actions"), held)
     for key in ("actions", "rewards", "dones"):
         if key in held and (not isinstance(demo[key], h5py.Dataset) or not demo[key].shape):
             raise DemonstrationError(f"{source}: '{place}/{key}' is not a list of rows")
+        if key in held and demo[key].dtype.kind not in "biuf":
+            raise DemonstrationError(f"{source}: '{place}/{key}' holds {demo[key].dtype}; numbers are needed")
     length = len(demo["actions"])
-    dones = np.asarray(demo["dones"][-1:]) if "dones" in held else np.zeros(1)
-    if dones.dtype.kind not in "biuf":
-        raise DemonstrationError(f"{source}: '{place}/dones' holds {dones.dtype}; numbers are needed")
+    done = "dones" in held and bool(np.asarray(demo["dones"][-1:]).any())
     told = demo.attrs.get("num_samples")
     if told is not None and _whole(told) != length:
         faults.append(f"{place}: attribute 'num_samples' is {told}, but 'actions' has {length} rows")
@@ -125,14 +118,14 @@ def _episode(source: str, data: Any, name: str, faults: list[str]) -> Episode:
         hdf5_group(source, demo["obs"]),
         demo["actions"],
         demo["rewards"] if "rewards" in held else None,
-        *episode_flags(length, bool(dones.size and dones.reshape(-1)[-1])),
+        *episode_flags(length, done),
         hdf5_group(source, demo["next_obs"]) if "next_obs" in held else {},
     )
 
 
-def _metadata(source: str, data: Any, filter_key: str, faults: list[str]) -> Metadata:
-    """Name of the environment, from the attribute `env_args`, and the filter key."""
-    metadata: Metadata = {"filter_key": filter_key} if filter_key else {}
+def _metadata(data: Any, faults: list[str]) -> Metadata:
+    """Name of the environment, from the attribute `env_args`."""
+    metadata: Metadata = {}
     written = data.attrs.get("env_args")
     if written is None:
         return metadata

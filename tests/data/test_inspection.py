@@ -147,5 +147,7 @@ def test_several_actions_in_the_same_state_are_told(tmp_path):
             inspect_recording(recording, ["elbow"])
 
 
-def test_filter_key_is_honored(tmp_path):
-    assert inspect(formats.write_robomimic(tmp_path / "a.hdf5"), filter_key="valid").episodes == 1
+def test_filter_keys_are_told_and_honored(tmp_path):
+    path = formats.write_robomimic(tmp_path / "a.hdf5")
+    assert inspect(path).metadata == {"env_name": "Lift", "filter_keys": "train, valid"}
+    assert inspect(path, filter_key="valid").episodes == 1

@@ -1092,6 +1092,12 @@ def hdf5_link_to_itself(stage: Stage, path: Path) -> None:
         file["data/demo_0/obs/loop"] = file["data/demo_0/obs"]
 
 
+def hdf5_fan(stage: Stage, path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        for number in range(9):
+            file[f"data/demo_0/obs/loop{number}"] = file["data/demo_0/obs"]
+
+
 def large_together(stage: Stage, path: Path) -> None:
     with h5py.File(path, "a") as file:
         for number in range(8):
@@ -1111,6 +1117,7 @@ for _name in ("objects", "references", "without a shape"):
         structured(foreign_formats.write_robomimic, "object", planted(_name, "data/demo_1/obs/object"), "a.hdf5"),
     )
 add("robomimic-a group in itself", structured(foreign_formats.write_robomimic, "object", hdf5_link_to_itself, "a.hdf5"))
+add("robomimic-a group in itself nine times", structured(foreign_formats.write_robomimic, "object", hdf5_fan, "a.hdf5"))
 add("robomimic-large together", structured(foreign_formats.write_robomimic, "object", large_together, "a.hdf5"))
 add(
     "robomimic-cut",
