@@ -38,26 +38,6 @@ def whole(key: str, following: bool = False) -> np.ndarray:
     return np.concatenate([one[key] for one in made])
 
 
-def write_keyed(path: Path, made=None, **changes) -> Path:
-    """D4RL's layout with `observations/state`, `observations/object` and `observations/camera`."""
-    made = episodes() if made is None else made
-    keys = ("state", "object", "camera")
-    held = {f"observations/{key}": np.concatenate([one[key] for one in made]) for key in keys}
-    held |= {"actions": np.concatenate([one["action"] for one in made])}
-    held["rewards"] = np.concatenate([one["reward"] for one in made])
-    ends = np.cumsum([len(one["action"]) for one in made]) - 1
-    held["terminals"] = np.isin(np.arange(len(held["actions"])), ends[:1])
-    held["timeouts"] = np.isin(np.arange(len(held["actions"])), ends[1:])
-    held = {key: value for key, value in (held | changes).items() if value is not None}
-    if path.suffix == ".npz":
-        np.savez(path, **held)
-    else:
-        with h5py.File(path, "w") as file:
-            for key, value in held.items():
-                file[key] = value
-    return path
-
-
 WRITERS = {
     "robomimic": (lambda path: formats.write_robomimic(path / "a.hdf5"), ["robot0_eef_pos", "object"], True),
     "zarr": (lambda path: formats.write_zarr(path / "a.zarr"), ["state", "keypoint"], False),
@@ -68,12 +48,17 @@ WRITERS = {
         False,
     ),
     "LeRobot 3.0": (
+        lambda path: formats.write_lerobot_3(path / "a"),
+        ["observation.state", "observation.environment_state"],
+        False,
+    ),
+    "LeRobot 3.0 in two files": (
         lambda path: formats.write_lerobot_3(path / "a", files=2),
         ["observation.state", "observation.environment_state"],
         False,
     ),
-    "keyed hdf5": (lambda path: write_keyed(path / "a.hdf5"), ["state", "object"], False),
-    "keyed npz": (lambda path: write_keyed(path / "a.npz"), ["state", "object"], False),
+    "keyed hdf5": (lambda path: formats.write_keyed(path / "a.hdf5"), ["state", "object"], False),
+    "keyed npz": (lambda path: formats.write_keyed(path / "a.npz"), ["state", "object"], False),
 }
 
 
@@ -145,7 +130,7 @@ def test_keys_of_plain_observations_are_refused(tmp_path):
 def test_dict_space_of_the_environment_chooses_keys(tmp_path):
     """In its order, and one-hot where it is discrete."""
     kind = np.array([0, 1, 2, 1, 0, 2, 2, 1, 0])
-    path = write_keyed(tmp_path / "a.hdf5", **{"observations/kind": kind})
+    path = formats.write_keyed(tmp_path / "a.hdf5", **{"observations/kind": kind})
     space = gymnasium.spaces.Dict(
         [("object", vectors(3)), ("kind", Discrete(3)), ("state", Box(-np.inf, np.inf, (2,), np.float32))]
     )
@@ -253,7 +238,7 @@ def test_faulty_robomimic_file_is_refused(tmp_path, fault):
 
 def test_filter_key_of_another_format_is_refused(tmp_path):
     with pytest.raises(DemonstrationError, match=r"data\.filter_key train is for robomimic files"):
-        read_demonstrations(write_keyed(tmp_path / "a.npz"), vectors(5), ACTIONS, filter_key="train")
+        read_demonstrations(formats.write_keyed(tmp_path / "a.npz"), vectors(5), ACTIONS, filter_key="train")
 
 
 # --- D4RL's keys -----------------------------------------------------------------------------------------------------
@@ -272,18 +257,18 @@ KEYED_FAULTS = {
 def test_faulty_keyed_file_is_refused(tmp_path, fault, suffix):
     changes, message = KEYED_FAULTS[fault]
     with pytest.raises(DemonstrationError, match=message):
-        read_demonstrations(write_keyed(tmp_path / f"a{suffix}", **changes), vectors(5), ACTIONS)
+        read_demonstrations(formats.write_keyed(tmp_path / f"a{suffix}", **changes), vectors(5), ACTIONS)
 
 
 def test_weights_and_returns_of_a_keyed_file_are_read(tmp_path):
     more = {"weights": np.arange(9.0), "episode_returns": np.array([10.0, 20, 30])}
-    read = read_demonstrations(write_keyed(tmp_path / "a.hdf5", **more), vectors(5), ACTIONS)
+    read = read_demonstrations(formats.write_keyed(tmp_path / "a.hdf5", **more), vectors(5), ACTIONS)
     assert read.transitions.weight.tolist() == list(range(9))
     assert read.episode_returns.tolist() == [10, 20, 30]
 
 
 def test_keyed_successors_are_read(tmp_path):
-    path = write_keyed(tmp_path / "a.hdf5", **{"next_observations/state": whole("state", True)})
+    path = formats.write_keyed(tmp_path / "a.hdf5", **{"next_observations/state": whole("state", True)})
     read = read_demonstrations(path, vectors(2), ACTIONS, observation_keys=["state"])
     np.testing.assert_array_equal(read.transitions.next_observation, whole("state", True))
 
@@ -305,6 +290,13 @@ def array_json(path: Path, **changes) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+def bomb(chunk: Path) -> None:
+    """A header of blosc that declares 2 GiB."""
+    content = bytearray(chunk.read_bytes())
+    content[4:8] = (2**31 - 1).to_bytes(4, "little")
+    chunk.write_bytes(bytes(content))
+
+
 ZARR_FAULTS = {
     "no ends": (lambda path: (path / "meta/episode_ends/.zarray").unlink(), "zarr store without meta/episode_ends"),
     "no actions": (lambda path: (path / "data/action/.zarray").unlink(), "missing key 'data/action'"),
@@ -319,6 +311,10 @@ ZARR_FAULTS = {
     ),
     "huge": (lambda path: array_json(path / "data/state", shape=[10**12, 2]), "not plausible"),
     "large": (lambda path: array_json(path / "data/state", shape=[10**9, 2], chunks=[10**9, 2]), "would take 8,000"),
+    "chunk of a bomb": (
+        lambda path: bomb(path / "data/state/0.0"),
+        "the chunk data/state/0.0 has .* bytes that unpack to 2147483647, not to 40",
+    ),
     "chunk of another size": (
         lambda path: array_json(path / "data/state", chunks=[7, 2]),
         "unpack to 40, not to 56",
@@ -425,6 +421,22 @@ def test_faulty_lerobot_folder_is_refused(tmp_path, fault, write):
     with pytest.raises(DemonstrationError, match=message) as caught:
         read_demonstrations(path, PICTURE if keys else vectors(5), ACTIONS, observation_keys=keys)
     assert str(path) in str(caught.value)
+
+
+def test_truncated_episode_is_not_terminated(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    path = formats.write_lerobot_2(tmp_path / "a")
+    feature(path, "next.truncated", dtype="bool", shape=[1])
+    for number, length in enumerate(formats.LENGTHS):
+        file = path / f"data/chunk-000/episode_{number:06d}.parquet"
+        last = np.arange(length) == length - 1
+        table = pq.read_table(file).drop_columns(["next.done"])
+        table = table.append_column("next.done", pa.array(last))
+        pq.write_table(table.append_column("next.truncated", pa.array(last & (number == 1))), file)
+    read = read_demonstrations(path, vectors(5), ACTIONS)
+    assert read.transitions.terminated.nonzero()[:, 0].tolist() == [2, 8]
+    assert read.transitions.truncated.nonzero()[:, 0].tolist() == [4]
 
 
 def test_length_of_the_table_of_episodes_is_compared(tmp_path):

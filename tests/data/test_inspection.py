@@ -21,6 +21,7 @@ def inspect(path, action_space=None, **options) -> Inspection:
 WRITERS = {
     "robomimic HDF5": lambda path: formats.write_robomimic(path / "a.hdf5"),
     "Diffusion Policy zarr": lambda path: formats.write_zarr(path / "a.zarr"),
+    "D4RL's layout with several observations": lambda path: formats.write_keyed(path / "a.hdf5"),
     "LeRobot v2.1": lambda path: formats.write_lerobot_2(path / "a"),
     "LeRobot v3.0": lambda path: formats.write_lerobot_3(path / "a"),
 }
@@ -98,6 +99,10 @@ FAULTS = {
     "bounds": (
         {"data/demo_1/actions": np.array([[0, 3.0], [0.5, 0]])},
         "'actions': 5.6% of the components are out of bounds, most in component 1: -0.8525 to 3, bounds -1 to 1",
+    ),
+    "lower bound": (
+        {"data/demo_1/actions": np.array([[-3.0, 0], [-2, 0]])},
+        "'actions': 11.1% of the components are out of bounds, most in component 0: -3 to ",
     ),
     "missing key": ({"data/demo_2/obs/object": None}, "data/demo_2: lacks the observation 'object', which data/demo_0"),
 }

@@ -66,6 +66,26 @@ def write_robomimic(path: Path, made: list[dict[str, np.ndarray]] | None = None,
     return path
 
 
+def write_keyed(path: Path, made: list[dict[str, np.ndarray]] | None = None, **changes: Any) -> Path:
+    """D4RL's layout with `observations/state`, `observations/object` and `observations/camera`."""
+    made = episodes() if made is None else made
+    keys = ("state", "object", "camera")
+    held = {f"observations/{key}": np.concatenate([one[key] for one in made]) for key in keys}
+    held |= {"actions": np.concatenate([one["action"] for one in made])}
+    held["rewards"] = np.concatenate([one["reward"] for one in made])
+    ends = np.cumsum([len(one["action"]) for one in made]) - 1
+    held["terminals"] = np.isin(np.arange(len(held["actions"])), ends[:1])
+    held["timeouts"] = np.isin(np.arange(len(held["actions"])), ends[1:])
+    held = {key: value for key, value in (held | changes).items() if value is not None}
+    if path.suffix == ".npz":
+        np.savez(path, **held)
+    else:
+        with h5py.File(path, "w") as file:
+            for key, value in held.items():
+                file[key] = value
+    return path
+
+
 def write_zarr(path: Path, made: list[dict[str, np.ndarray]] | None = None, codec: Any = "blosc") -> Path:
     """A store as Diffusion Policy's `ReplayBuffer.save_to_path` leaves it: zarr v2, a folder or a `.zip`."""
     import numcodecs
