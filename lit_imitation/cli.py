@@ -1,4 +1,4 @@
-"""The command line: Lightning's `fit`, `validate`, `test` and `predict`, and our `recipes`, `collect` and `repeat`."""
+"""The command line: Lightning's `fit`, `validate`, `test` and `predict`, and ours."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ train and evaluate:
 other commands:
   recipes    list the recipes with task, method, score and time; print one: recipes bc/lunar_lander
   collect    run an expert and save its episodes as demonstrations
+  inspect    print what a file of demonstrations holds, and what is wrong:  inspect my.hdf5
   repeat     run a recipe with several seeds and print one table
 
 COMMAND --help lists the options of a command.
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             recipes(rest)
         elif command == "collect":
             collect(rest)
+        elif command == "inspect":
+            inspect(rest)
         elif command == "repeat":
             repeat(rest)
         else:
@@ -207,6 +210,15 @@ def collect(arguments: Sequence[str]) -> None:
         f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "
         f"return {float(returns.mean()):.2f} ± {float(returns.std(correction=0)):.2f}"
     )
+
+
+def inspect(arguments: Sequence[str]) -> None:
+    """Print what a file of demonstrations holds: keys, shapes, ranges, episodes, returns, and what is wrong."""
+    from lit_imitation.training.inspection_report import add_inspect_arguments, run_inspect
+
+    parser = argparse.ArgumentParser(prog="lit-imitation inspect", description=inspect.__doc__, allow_abbrev=False)
+    add_inspect_arguments(parser)
+    run_inspect(parser.parse_args(arguments))
 
 
 def _pairs(given: Sequence[str]) -> dict[str, Any]:

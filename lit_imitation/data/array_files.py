@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lit_imitation.data.columns import (
     named,
     require_keys,
 )
+from lit_imitation.data.episodes import Rows
+from lit_imitation.data.foreign_files import name_file, name_folder
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, check_npz, check_size
@@ -27,12 +30,16 @@ from lit_imitation.utils.integrity import check_file, check_npz, check_size
 REQUIRED = ("observations", "actions", "terminals", "timeouts")
 OPTIONAL = ("rewards", "next_observations", "weights", "episode_returns", "metadata")
 FORMATS = {".npz": "npz", ".hdf5": "hdf5", ".h5": "hdf5"}
+DEEPEST = 8
+"""Largest number of groups within each other; a group can contain itself."""
 
 
 def read_file(source: str) -> Columns:
     """Read the columns of an `.npz` or `.hdf5` file."""
     path = expand_user(source)
     if path.is_dir():
+        if foreign := name_folder(path):
+            raise DemonstrationError(f"{source}: this is {foreign}")
         raise DemonstrationError(
             f"{source}: is a directory, not a file. For a Minari dataset write minari:{source}, "
             f"for a Hugging Face dataset hf:{source}"
@@ -40,13 +47,16 @@ def read_file(source: str) -> Columns:
     if not path.exists():
         raise DemonstrationError(f"{source}: no such file. Demonstrations are a path, minari:ID or hf:NAME")
     check_file(path, DemonstrationError)
+    if path.suffix.lower() not in FORMATS and (foreign := _foreign(source, path)):
+        raise DemonstrationError(f"{source}: this is {foreign}")
     expected = format_of(path)
     try:
         found = _format_found(path)
         if found != expected:
             rename = f": rename it to {path.stem}.{found}" if found in FORMATS.values() else ""
             raise DemonstrationError(f"{source}: its name says {expected}, but it is {found}{rename}")
-        held = _npz_arrays(source, path) if expected == "npz" else _hdf5_arrays(source, path)
+        read = (*REQUIRED, *OPTIONAL, *FLAT, "rews")
+        held = load_npz(source, path, read.__contains__) if expected == "npz" else _hdf5_arrays(source, path)
     except UNREADABLE as error:
         raise DemonstrationError(
             f"{source}: cannot be read ({error}). If it is truncated or damaged, copy or download it again"
@@ -54,8 +64,15 @@ def read_file(source: str) -> Columns:
     if "observations" not in held and ("obs" in held or "acts" in held):
         return _from_flat(source, held)
     require_keys(source, REQUIRED, held, [] if set(REQUIRED) <= set(held) else _keys(path, expected))
-    metadata = _metadata(source, held["metadata"]) if "metadata" in held else {}
+    metadata = read_metadata(source, held["metadata"]) if "metadata" in held else {}
     return Columns({key: held[key] for key in (*REQUIRED, *OPTIONAL) if key in held}, named(source, {}), metadata)
+
+
+def _foreign(source: str, path: Path) -> str | None:
+    try:
+        return name_file(path)
+    except UNREADABLE as error:
+        raise DemonstrationError(f"{source}: cannot be read ({error})") from error
 
 
 def format_of(path: Path) -> str:
@@ -73,22 +90,13 @@ def _format_found(path: Path) -> str:
     """Format of a file by its first bytes."""
     import h5py
 
+    if foreign := name_file(path):
+        return foreign
     with path.open("rb") as file:
         head = file.read(8)
-    if not head:
-        return "an empty file (0 bytes)"
     if head.startswith(b"PK"):
         return "npz"
-    if h5py.is_hdf5(path):
-        return "hdf5"
-    if head.startswith(b"\x93NUMPY"):
-        return "a single array (.npy), but each column needs a key: write it with np.savez_compressed"
-    if head.startswith(b"\x80"):
-        return (
-            "a pickle, which is not opened because it could run code: if you trust it, "
-            "load it yourself and write its arrays with np.savez_compressed"
-        )
-    return f"something else (it begins with {head!r})"
+    return "hdf5" if h5py.is_hdf5(path) else f"something else (it begins with {head!r})"
 
 
 def _keys(path: Path, kind: str) -> list[str]:
@@ -104,13 +112,19 @@ def _keys(path: Path, kind: str) -> list[str]:
     return [name[:40] for name in names[:16]]
 
 
-def _npz_arrays(source: str, path: Path) -> dict[str, Array]:
+def load_npz(source: str, path: Path, wanted: Callable[[str], bool]) -> dict[str, Array]:
+    """Arrays of an `.npz` file whose names are wanted; sizes are checked before memory is allocated.
+
+    Raises:
+        DemonstrationError: An array holds objects, or declares an impossible size.
+        ValueError, OSError, zipfile.BadZipFile: The file is damaged.
+    """
     held = {}
-    check_npz(path, (*REQUIRED, *OPTIONAL, *FLAT, "rews"), DemonstrationError)
+    with zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    check_npz(path, [name for name in names if wanted(name)], DemonstrationError)
     with np.load(path, allow_pickle=False) as archive:
-        for key in (*REQUIRED, *OPTIONAL, *FLAT, "rews"):
-            if key not in archive.files:
-                continue
+        for key in filter(wanted, archive.files):
             try:
                 array = archive[key]
             except ValueError as error:
@@ -141,8 +155,11 @@ def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:
     return held
 
 
-def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
+def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> Any:
     """Refuse links, data outside an HDF5 file, and datasets that are larger than the file can hold.
+
+    Returns:
+        The dataset or group.
 
     Raises:
         DemonstrationError: The key is a link, lies in another file, or has an absurd size.
@@ -159,7 +176,7 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
         raise DemonstrationError(f"{place} is a link to {link.path}, which is not followed: copy the dataset itself")
     thing = group[key]
     if isinstance(thing, h5py.Group):
-        return
+        return thing
     if not isinstance(thing, h5py.Dataset):
         raise DemonstrationError(f"{place} is not a dataset")
     if thing.is_virtual or thing.external:
@@ -167,27 +184,65 @@ def _no_foreign_data(source: str, path: Path, group: Any, key: str) -> None:
         raise DemonstrationError(f"{place} lies in another file, {names[0]}, which is not opened: copy the data in")
     if thing.shape is not None:
         check_size(thing.nbytes, path, f"'{key}' {list(thing.shape)}", DemonstrationError)
+    return thing
 
 
 def check_tree(source: str, path: Path) -> None:
-    """Apply `_no_foreign_data` to a whole HDF5 file that another library will read."""
+    """Apply `_no_foreign_data` to every dataset of an HDF5 file, and check the size of all together.
+
+    Raises:
+        DemonstrationError: A dataset is refused, all of them have an absurd size, or a group is within itself.
+    """
     import h5py
 
     check_file(path, DemonstrationError)
     with h5py.File(path, "r") as file:
         waiting: list[Any] = [file]
         seen = set()
+        total = 0
         while waiting:
             group = waiting.pop()
             for key in group.keys():  # noqa: SIM118 - an HDF5 group is not a dictionary
-                _no_foreign_data(source, path, group, key)
-                thing = group[key]
-                if isinstance(thing, h5py.Group) and hash(thing.id) not in seen:
-                    seen.add(hash(thing.id))
-                    waiting.append(thing)
+                thing = _no_foreign_data(source, path, group, key)
+                if isinstance(thing, h5py.Dataset):
+                    total += thing.nbytes if thing.shape is not None else 0
+                    continue
+                if hash(thing.id) in seen:
+                    name = f"{group.name}/{key}".lstrip("/")[:200]
+                    raise DemonstrationError(f"{source}: '{name}' is a group that has a second name: copy its content")
+                seen.add(hash(thing.id))
+                waiting.append(thing)
+        check_size(total, path, "its content", DemonstrationError)
 
 
-def _metadata(source: str, array: Array) -> Metadata:
+def hdf5_group(source: str, group: Any, depth: int = 0) -> dict[str, Rows]:
+    """Datasets of an HDF5 group by their path below it, none of them read.
+
+    Raises:
+        DemonstrationError: A dataset has no rows, or the group is a dataset or nested too deeply.
+    """
+    import h5py
+
+    place = str(group.name).lstrip("/")[:200]
+    if not isinstance(group, h5py.Group) or depth > DEEPEST:
+        raise DemonstrationError(f"{source}: '{place}' is not a group of observations")
+    found: dict[str, Rows] = {}
+    for key, held in group.items():
+        if isinstance(held, h5py.Group):
+            found |= {f"{key}/{inner}": rows for inner, rows in hdf5_group(source, held, depth + 1).items()}
+        elif not held.shape:
+            raise DemonstrationError(f"{source}: '{place}/{key}' is not a list of rows")
+        else:
+            found[key] = held
+    return found
+
+
+def read_metadata(source: str, array: Array) -> Metadata:
+    """Metadata that `write_demonstrations` wrote.
+
+    Raises:
+        DemonstrationError: They are not a JSON object of strings and numbers.
+    """
     try:
         metadata = json.loads(array.item())
     except (ValueError, TypeError, RecursionError) as error:

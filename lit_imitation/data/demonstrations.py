@@ -48,43 +48,59 @@ def read_demonstrations(
     source: str | Path | Sequence[str | Path],
     observation_space: gymnasium.Space[Any],
     action_space: gymnasium.Space[Any],
+    *,
+    observation_keys: Sequence[str] | None = None,
+    filter_key: str = "",
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
     Args:
-        source: Path of an `.npz` or `.hdf5` file in the layout of D4RL or of the `imitation` library; a folder of such
-            files (like DAgger's `dataset`), read in the order of their names; `minari:ID` or `minari:DIRECTORY`;
-            `hf:NAME` or `hf:DIRECTORY`. The trajectories of several sources are joined in the given order.
+        source: Path of an `.npz` or `.hdf5` file in the layout of D4RL or of the `imitation` library, or of a robomimic
+            file; a folder of such files (like DAgger's `dataset`), read in the order of their names; a zarr store of
+            Diffusion Policy, or a LeRobot folder; `minari:ID` or `minari:DIRECTORY`; `hf:NAME` or `hf:DIRECTORY`. The
+            trajectories of several sources are joined in the given order.
         observation_space: Observation space of one environment.
         action_space: Action space of one environment.
+        observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
+            environment's Dict space, or else all that are no images. `metadata["observation_keys"]` lists them.
+        filter_key: Filter key of a robomimic file: read the demonstrations that `mask/<filter_key>` lists.
 
     Raises:
         DemonstrationError: The source is faulty; the text names file, key and row.
         UnsupportedSpaceError: A space is not a Box, Discrete, MultiDiscrete or MultiBinary.
         MissingExtraError: The library for a `minari:` or `hf:` source is not installed.
     """
-    return demonstrations_of(read_all(source, observation_space), observation_space, action_space)
+    sources = read_all(source, observation_space, observation_keys=observation_keys, filter_key=filter_key)
+    return demonstrations_of(sources, observation_space, action_space)
 
 
 def read_all(
-    source: str | Path | Sequence[str | Path], observation_space: gymnasium.Space[Any] | None = None
+    source: str | Path | Sequence[str | Path],
+    observation_space: gymnasium.Space[Any] | None = None,
+    *,
+    observation_keys: Sequence[str] | None = None,
+    filter_key: str = "",
 ) -> list[Columns]:
     """Columns of a source, not yet checked; one entry for each file of a folder or list.
 
     Args:
         source: As for `read_demonstrations`.
         observation_space: As for `read_columns`.
+        observation_keys: As for `read_demonstrations`.
+        filter_key: As for `read_demonstrations`.
     """
     if not isinstance(source, str | Path):
         if not source:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
-        return [columns for one in source for columns in read_all(one, observation_space)]
+        keys: dict[str, Any] = {"observation_keys": observation_keys, "filter_key": filter_key}
+        return [columns for one in source for columns in read_all(one, observation_space, **keys)]
     source = str(source)
     folder = expand_user(source)
     inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
     for file in inside:
         check_within(file, folder, DemonstrationError)
-    return [read_columns(one, observation_space) for one in [str(file) for file in inside] or [source]]
+    files = [str(file) for file in inside] or [source]
+    return [read_columns(one, observation_space, observation_keys, filter_key) for one in files]
 
 
 def demonstrations_of(

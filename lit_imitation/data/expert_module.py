@@ -48,8 +48,11 @@ class ExpertDataModule(EnvironmentDataModule):
 
     Args:
         env_id: ID of a registered Gymnasium environment, or `module:Id-v0`.
-        demonstrations: Path of an `.npz` or `.hdf5` file, `minari:ID`, `hf:NAME`, a list of these, or `Transitions` in
-            memory. Empty to roll out `expert` and cache its trajectories.
+        demonstrations: Path of an `.npz` or `.hdf5` file, a zarr store or a LeRobot folder, `minari:ID`, `hf:NAME`, a
+            list of these, or `Transitions` in memory. Empty to roll out `expert` and cache its trajectories.
+        observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
+            environment's Dict space, or else all that are no images.
+        filter_key: Filter key of a robomimic file, such as `train`; empty to read all of its demonstrations.
         expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
             `package.module:function`; or `class_path` and `init_args` of a class of your own.
         expert_deterministic: Roll out the mode of the expert's distribution instead of sampling from it.
@@ -79,6 +82,8 @@ class ExpertDataModule(EnvironmentDataModule):
         | str
         | Path
         | Transitions = "",  # list first: otherwise the config saves a list as a string
+        observation_keys: list[str] | None = None,
+        filter_key: str = "",
         expert: ExpertClass | str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
@@ -112,6 +117,7 @@ class ExpertDataModule(EnvironmentDataModule):
         if return_temperature is not None and not return_temperature > 0.0:
             raise ConfigError(f"data.return_temperature is {return_temperature}; it must be positive")
         self.demonstrations: str | list[str] | Transitions = demonstrations  # type: ignore[assignment]
+        self.observation_keys, self.filter_key = observation_keys, filter_key
         self.expert = expert
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
@@ -177,7 +183,8 @@ class ExpertDataModule(EnvironmentDataModule):
             check(self.demonstrations, *self.spaces, "data.demonstrations")
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
-            return read_demonstrations(self.demonstrations, *self.spaces)
+            keys, mask = self.observation_keys, self.filter_key
+            return read_demonstrations(self.demonstrations, *self.spaces, observation_keys=keys, filter_key=mask)
         collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
         if several and self._key().unreadable:  # then the others cannot read the cache

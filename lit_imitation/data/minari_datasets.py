@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from lit_imitation.data.array_files import check_tree
 from lit_imitation.data.columns import UNREADABLE, Array, Columns, Metadata, join, last_rows, read_json, require_keys
+from lit_imitation.data.episodes import Episode, Recording, episode_flags
 from lit_imitation.errors import DemonstrationError, require
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, check_within
 
 
-def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
-    """Read the columns of `minari:ID` or `minari:DIRECTORY`.
+class _Loaded(NamedTuple):
+    """A Minari dataset in memory."""
 
-    Args:
-        source: Name of the dataset.
-        original: Dict or Tuple space whose order the flattened observations follow, if there is one.
-    """
+    dataset: Any
+    episodes: list[Any]
+    space: gymnasium.Space[Any]
+    """Recorded observation space, with its keys in the order of the recorded environment."""
+
+
+def _load(source: str) -> _Loaded:
+    """Load `minari:ID` or `minari:DIRECTORY`, after checks that no code runs and no other file is read."""
     name = source.removeprefix("minari:")
     minari = require("minari", "minari", source)
     directory = expand_user(name)
@@ -50,7 +56,48 @@ def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
         ) from error
     if not episodes:
         raise DemonstrationError(f"{source}: holds no episodes")
-    space = _recorded(dataset.observation_space, metadata["observation_space"])
+    return _Loaded(dataset, episodes, _recorded(dataset.observation_space, metadata["observation_space"]))
+
+
+@contextmanager
+def open_minari(source: str) -> Iterator[Recording]:
+    """Open `minari:ID` or `minari:DIRECTORY` as a recording, with the parts of Dict observations by their path."""
+    dataset, loaded, space = _load(source)
+    episodes = []
+    for index, held in enumerate(loaded):
+        reward, terminations = np.asarray(held.rewards), np.asarray(held.terminations, bool)
+        flags = episode_flags(len(held.rewards), bool(terminations[-1:].any()))
+        parts = dict(_parts(space, held.observations, ""))
+        episodes.append(Episode(f"episode {index}", parts, np.asarray(held.actions), reward, *flags))
+    names = {"observation": "observations", "action": "actions", "reward": "rewards"}
+    yield Recording(source, "Minari dataset", episodes, _notes(dataset), names)
+
+
+def _parts(space: gymnasium.Space[Any], values: Any, prefix: str) -> Iterator[tuple[str, Array]]:
+    """Arrays `[T + 1, ...]` of observations by path; `observations` for a space without keys."""
+    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
+        inner = space.spaces.items() if isinstance(space, gymnasium.spaces.Dict) else enumerate(space.spaces)
+        for key, part in inner:
+            yield from _parts(part, values[key], f"{prefix}/{key}" if prefix else str(key))
+    else:
+        yield prefix or "observations", np.asarray(values)
+
+
+def _notes(dataset: Any) -> Metadata:
+    notes: Metadata = {"dataset": dataset.id}
+    if dataset.env_spec is not None:
+        notes["env_id"] = dataset.env_spec.id
+    return notes
+
+
+def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
+    """Read the columns of `minari:ID` or `minari:DIRECTORY`.
+
+    Args:
+        source: Name of the dataset.
+        original: Dict or Tuple space whose order the flattened observations follow, if there is one.
+    """
+    dataset, episodes, space = _load(source)
     flatten = isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple)
     if flatten and original is not None:
         _check_parts(source, "'observations'", space, original)
@@ -71,14 +118,11 @@ def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
     # An episode whose recording just stopped is a truncated one.
     last = last_rows(source, lengths)
     timeouts[last] |= ~terminals[last]
-    notes: Metadata = {"dataset": dataset.id}
-    if dataset.env_spec is not None:
-        notes["env_id"] = dataset.env_spec.id
     names = {"obs": "observations", "acts": "actions", "rews": "rewards"}
     actions = np.concatenate([np.asarray(episode.actions) for episode in episodes])
     rewards = np.concatenate([episode.rewards for episode in episodes])
     columns = join(source, np.concatenate(obs), actions, rewards, lengths, terminals, timeouts, names)
-    return columns._replace(metadata=notes)
+    return columns._replace(metadata=_notes(dataset))
 
 
 def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]:

@@ -107,6 +107,8 @@ class _Reader:
                     f"{self.file} names {value} ({where}), which would be downloaded; name it yourself with "
                     "--data.demonstrations, or add --trust true"
                 )
+        elif key == "observation_keys":
+            pass  # names of arrays, never of classes or files
         elif key in ("start", "reward") and value not in self.public and not _is_word(value):
             return os.path.abspath(os.path.expanduser(value))  # the parser would import `module.ckpt`
         elif value not in self.public and not _is_word(value):

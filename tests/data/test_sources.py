@@ -16,6 +16,8 @@ from gymnasium.spaces import Box, Discrete
 
 from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations
 from lit_imitation.data.hugging_face import _dense
+from lit_imitation.data.inspection import inspect_recording
+from lit_imitation.data.sources import open_recording
 from lit_imitation.errors import DemonstrationError, MissingExtraError
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------
@@ -372,6 +374,38 @@ def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
     flat.original = env.observation_space
     with pytest.raises(DemonstrationError, match=text):
         read_demonstrations(source, flat, CHOICE)
+
+
+@pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
+def test_minari_keys_are_chosen(minari_dataset, data_format):
+    inner = gymnasium.spaces.Dict({"z": Box(-9, 99, (2,), np.float32), "camera": Box(0, 255, (2, 2, 3), np.uint8)})
+    space = gymnasium.spaces.Dict({"top": Box(-9, 99, (1,), np.float32), "inner": inner})
+
+    def observe(seen):
+        return {
+            "top": seen[:, :1],
+            "inner": {"z": seen[:, 1:] + 0.5, "camera": np.zeros((len(seen), 2, 2, 3), np.uint8)},
+        }
+
+    source = minari_dataset(space, observe, data_format)
+    read = read_demonstrations(source, Box(-9, 99, (3,)), PAIR, observation_keys=["inner/z", "top"])
+    assert read.transitions.observation.tolist() == [[n + 0.5, n + 0.5, n] for n in (0, 1, 2, 10, 11)]
+    assert read.transitions.next_observation[:, 2].tolist() == [1, 2, 3, 11, 12]
+    assert read.transitions.terminated.tolist() == [False, False, True, False, False]
+    assert read.metadata["observation_keys"] == "inner/z, top"
+    with pytest.raises(DemonstrationError, match=r"'inner/camera' is an image \[2, 2, 3\]"):
+        read_demonstrations(source, Box(-9, 99, (3,)), PAIR, observation_keys=["inner/camera", "top"])
+    with open_recording(source) as recording:
+        found = inspect_recording(recording)
+    assert found.format == "Minari dataset"
+    assert {key.name: key.shape for key in found.keys} == {
+        "inner/camera": (2, 2, 3),
+        "inner/z": (2,),
+        "top": (1,),
+        "actions": (2,),
+        "rewards": (),
+    }
+    assert found.lengths == (2, 2.5, 3)
 
 
 def test_faulty_minari_datasets_are_refused(minari_dataset, tmp_path):

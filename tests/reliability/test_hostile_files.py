@@ -16,10 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import foreign_formats
 import h5py
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box
 from hostile import (
     ACTIONS,
     OBSERVATIONS,
@@ -1077,6 +1079,340 @@ add("hf-../ for a split", splits("../../outside/hf"))
 add("hf-a path for a split", splits("/etc"))
 add("hf-the name of a file", lambda stage: lambda: read("hf:hostile_module.py"))
 add("hf-a name with ../", lambda stage: lambda: read("hf:../outside/none"))
+
+# robomimic, zarr, LeRobot, and several observations. The expected observations `[T, 3]` are `object` of each.
+
+
+def structured(
+    write: Callable[[Path], Path], key: str, change: Callable[[Stage, Path], None], name: str = "set"
+) -> Callable[[Stage], Attempt]:
+    """Read the observation `key` of a recording that `write` wrote and `change` changed."""
+
+    def trial(stage: Stage) -> Attempt:
+        path = write(stage.inside / name)
+        change(stage, path)
+        return lambda: (
+            read_demonstrations(
+                str(path), OBSERVATIONS, Box(-1, 1, (2,), np.float32), observation_keys=[key]
+            ).transitions
+        )
+
+    return trial
+
+
+def planted(name: str, place: str) -> Callable[[Stage, Path], None]:
+    def change(stage: Stage, path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            if place in file:
+                del file[place]
+            group, _, key = place.rpartition("/")
+            FOREIGN[name](stage, file[group or "/"], key)
+
+    return change
+
+
+def hdf5_link_to_itself(stage: Stage, path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["data/demo_0/obs/loop"] = file["data/demo_0/obs"]
+
+
+def hdf5_fan(stage: Stage, path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        for number in range(9):
+            file[f"data/demo_0/obs/loop{number}"] = file["data/demo_0/obs"]
+
+
+def large_together(stage: Stage, path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        for number in range(8):
+            file.create_dataset(f"data/demo_0/obs/k{number}", (2, 2**27), "u1", chunks=(1, 2**20))
+
+
+ROBOMIMIC_PLACES = ("data/demo_1/obs/object", "data/demo_1/actions", "data/demo_1", "data/demo_1/rewards", "mask/train")
+for _place in ROBOMIMIC_PLACES:
+    for _name in ("external_link", "soft_link", "virtual_dataset", "external_storage", "absurd shape", "a type"):
+        add(
+            f"robomimic-{_name} for {_place}",
+            structured(foreign_formats.write_robomimic, "object", planted(_name, _place), "a.hdf5"),
+        )
+for _name in ("objects", "references", "without a shape"):
+    add(
+        f"robomimic-{_name}",
+        structured(foreign_formats.write_robomimic, "object", planted(_name, "data/demo_1/obs/object"), "a.hdf5"),
+    )
+add("robomimic-a group in itself", structured(foreign_formats.write_robomimic, "object", hdf5_link_to_itself, "a.hdf5"))
+add("robomimic-a group in itself nine times", structured(foreign_formats.write_robomimic, "object", hdf5_fan, "a.hdf5"))
+add("robomimic-large together", structured(foreign_formats.write_robomimic, "object", large_together, "a.hdf5"))
+add(
+    "robomimic-cut",
+    structured(foreign_formats.write_robomimic, "object", lambda stage, path: truncate(path, 0.7) and None, "a.hdf5"),
+)
+
+
+def environment(text: Any) -> Callable[[Stage, Path], None]:
+    def change(stage: Stage, path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            file["data"].attrs["env_args"] = text
+
+    return change
+
+
+ENVIRONMENTS = {"code": "__import__('os').system('touch marker')", "nested": "[" * 60_000, "a number": 7}
+for _name, _text in ENVIRONMENTS.items():
+    add(
+        f"robomimic-env_args is {_name}",
+        structured(foreign_formats.write_robomimic, "object", environment(_text), "a.hdf5"),
+        harmless=True,
+    )
+
+
+def write_keyed(path: Path) -> Path:
+    made = foreign_formats.episodes((4,))[0]
+    with h5py.File(path, "w") as file:
+        file["observations/object"], file["actions"] = made["object"], made["action"]
+        file["terminals"], file["timeouts"] = np.arange(4) == 3, np.zeros(4, bool)
+    return path
+
+
+for _name in FOREIGN:
+    add(f"keyed-{_name}", structured(write_keyed, "object", planted(_name, "observations/object"), "a.hdf5"))
+for _name in ("external_link", "virtual_dataset", "external_storage", "a type"):
+    add(f"keyed-{_name} for observations", structured(write_keyed, "object", planted(_name, "observations"), "a.hdf5"))
+
+
+def keyed_pickle(stage: Stage) -> Attempt:
+    columns = {key: value for key, value in good_columns().items() if key != "observations"}
+    np.savez(stage.inside / "a.npz", **columns, **{"observations/object": objects(stage)})
+    return lambda: read(stage.inside / "a.npz")
+
+
+add("keyed-pickle in an npz", keyed_pickle)
+
+
+def write_zarr(path: Path) -> Path:
+    pytest.importorskip("zarr")
+    return foreign_formats.write_zarr(path)
+
+
+def array_json(key: str, **changes: Any) -> Callable[[Stage, Path], None]:
+    def change(stage: Stage, path: Path) -> None:
+        file = path / key / ".zarray"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def linked(name: str, target: str = "secret.txt") -> Callable[[Stage, Path], None]:
+    """Replace a file or folder inside by a link to one outside."""
+
+    def change(stage: Stage, path: Path) -> None:
+        place = path / name
+        place.rename(stage.outside / f"moved {place.name}")
+        place.symlink_to(stage.outside / (target if (stage.outside / target).exists() else f"moved {place.name}"))
+
+    return change
+
+
+def special(name: str, kind: str) -> Callable[[Stage, Path], None]:
+    return lambda stage, path: make_special(path / name, kind) and None
+
+
+def blosc_bomb(stage: Stage, path: Path) -> None:
+    chunk = path / "data/keypoint/0.0.0"
+    content = bytearray(chunk.read_bytes())
+    content[4:8] = struct.pack("<I", 2**31 - 1)
+    chunk.write_bytes(bytes(content))
+
+
+PICKLED = [{"id": "pickle", "protocol": 5}]
+ZARR: dict[str, Callable[[Stage, Path], None]] = {
+    "pickle filter": array_json("data/keypoint", filters=PICKLED, dtype="|O"),
+    "pickle codec": array_json("data/keypoint", compressor=PICKLED[0]),
+    "objects": array_json("data/keypoint", dtype="|O"),
+    "fields": array_json("data/keypoint", dtype=[["a", "<f4"]]),
+    "code in the type": array_json("data/keypoint", dtype="__import__('os').system('touch marker')"),
+    "absurd shape": array_json("data/keypoint", shape=[10**12, 3, 2]),
+    "absurd chunks": array_json("data/keypoint", chunks=[10**9, 3, 2]),
+    "negative shape": array_json("data/keypoint", shape=[-9, 3, 2]),
+    "chunks of 0": array_json("data/keypoint", chunks=[0, 3, 2]),
+    "a number for the shape": array_json("data/keypoint", shape=9),
+    "blosc bomb": blosc_bomb,
+    "nested": lambda stage, path: (path / "data/keypoint/.zarray").write_text("[" * 100_000) and None,
+    "endless ends": array_json("meta/episode_ends", shape=[10**13]),
+    "link for a chunk": linked("data/keypoint/0.0.0"),
+    "link for an array": linked("data/keypoint"),
+    "link for meta": linked("meta"),
+    "fifo for a chunk": special("data/keypoint/0.0.0", "fifo"),
+    "device for a chunk": special("data/keypoint/0.0.0", "device"),
+    "fifo for .zarray": special("data/keypoint/.zarray", "fifo"),
+    "empty chunk": special("data/keypoint/0.0.0", "empty"),
+}
+for _name, _change in ZARR.items():
+    add(f"zarr-{_name}", structured(write_zarr, "keypoint", _change))
+
+
+def zarr_zip(change: Callable[[list[Any]], None]) -> Callable[[Stage], Attempt]:
+    return structured(write_zarr, "keypoint", lambda stage, path: rewrite_archive(path, change) and None, "a.zarr.zip")
+
+
+def zip_bomb(members: list[Any]) -> None:
+    members.append(("data/keypoint/9.0.0", bytes(2**30 + 2**20), zipfile.ZIP_DEFLATED))
+
+
+add("zarr-cut zip", structured(write_zarr, "keypoint", lambda stage, path: truncate(path, 0.9) and None, "a.zarr.zip"))
+add("zarr-compression bomb in a zip", zarr_zip(zip_bomb))
+
+
+def write_lerobot(version: int, video: bool = False) -> Callable[[Path], Path]:
+    def write(path: Path) -> Path:
+        pytest.importorskip("pyarrow")
+        if video:
+            pytest.importorskip("av")
+        return {2: foreign_formats.write_lerobot_2, 3: foreign_formats.write_lerobot_3}[version](path, video=video)
+
+    return write
+
+
+def information(**changes: Any) -> Callable[[Stage, Path], None]:
+    def change(stage: Stage, path: Path) -> None:
+        file = path / "meta/info.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+    return change
+
+
+def information_text(text: str) -> Callable[[Stage, Path], None]:
+    return lambda stage, path: (path / "meta/info.json").write_text(text) and None
+
+
+def secret_parquet(stage: Stage, path: Path) -> None:
+    """A template that leads to a file outside, which exists."""
+    file = sorted((path / "data").rglob("*.parquet"))[0]
+    (stage.outside / "secret.parquet").write_bytes(file.read_bytes())
+    information(data_path="../../outside/secret.parquet")(stage, path)
+
+
+LEROBOT: dict[str, Callable[[Stage, Path], None]] = {
+    "../ in the template": secret_parquet,
+    "a path as template": information(data_path="/etc/passwd"),
+    "home as template": information(data_path="~/x.parquet"),
+    "a URL as template": information(data_path="http://127.0.0.1:9/x.parquet"),
+    "an attribute in the template": information(data_path="data/{episode_index.__class__.__mro__}"),
+    "an index in the template": information(data_path="data/{video_key[0]}"),
+    "an endless width": information(data_path="data/{episode_index:0999999999d}"),
+    "template of another kind": information(data_path=["data"]),
+    "info nested": information_text("[" * 100_000),
+    "info a list": information_text("[]"),
+    "info no JSON": information_text("hello"),
+    "features a list": information(features=[]),
+    "features of text": information(features={"action": "x"}),
+    "version of another kind": information(codebase_version=["v2.1"]),
+    "chunks of 0": information(chunks_size=0, data_path="none-{chunk_index:03d}-{episode_chunk:03d}"),
+    "link for info.json": linked("meta/info.json"),
+    "link for the folder data": linked("data"),
+    "fifo for info.json": special("meta/info.json", "fifo"),
+    "device for info.json": special("meta/info.json", "device"),
+}
+for _version in (2, 3):
+    for _name, _change in LEROBOT.items():
+        add(
+            f"lerobot{_version}-{_name}",
+            structured(write_lerobot(_version), "observation.environment_state", _change),
+        )
+DATA_FILES = {2: "data/chunk-000/episode_000001.parquet", 3: "data/chunk-000/file-000.parquet"}
+EPISODE_FILES = {2: "meta/episodes.jsonl", 3: "meta/episodes/chunk-000/file-000.parquet"}
+VIDEO_FILES = {
+    2: "videos/chunk-000/observation.image/episode_000001.mp4",
+    3: "videos/observation.image/chunk-000/file-000.mp4",
+}
+for _version in (2, 3):
+    for _what, _files in {"data": DATA_FILES, "episodes": EPISODE_FILES}.items():
+        for _name, _change in {
+            "link": linked(_files[_version]),
+            "fifo": special(_files[_version], "fifo"),
+            "device": special(_files[_version], "device"),
+            "empty file": special(_files[_version], "empty"),
+            "other bytes": lambda stage, path, file=_files[_version]: (path / file).write_bytes(b"hello" * 99) and None,
+            "half": lambda stage, path, file=_files[_version]: truncate(path / file, 0.5) and None,
+            "a pickle": lambda stage, path, file=_files[_version]: (
+                (path / file).write_bytes(pickle.dumps(stage.harm)) and None
+            ),
+        }.items():
+            add(
+                f"lerobot{_version}-{_name} for {_what}",
+                structured(write_lerobot(_version), "observation.environment_state", _change),
+            )
+
+
+def video_trial(version: int, change: Callable[[Stage, Path], None]) -> Callable[[Stage], Attempt]:
+    def trial(stage: Stage) -> Attempt:
+        path = write_lerobot(version, video=True)(stage.inside / "set")
+        change(stage, path)
+        spaces = Box(0, 255, (8, 6, 3), np.uint8), Box(-1, 1, (2,), np.float32)
+        return lambda: read_demonstrations(str(path), *spaces, observation_keys=["observation.image"]).transitions
+
+    return trial
+
+
+PLAYLIST = b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n"
+for _version in (2, 3):
+    for _name, _change in {
+        "link": linked(VIDEO_FILES[_version]),
+        "fifo": special(VIDEO_FILES[_version], "fifo"),
+        "device": special(VIDEO_FILES[_version], "device"),
+        "empty file": special(VIDEO_FILES[_version], "empty"),
+        "playlist": lambda stage, path, file=VIDEO_FILES[_version]: (path / file).write_bytes(PLAYLIST) and None,
+        "list of files": lambda stage, path, file=VIDEO_FILES[_version]: (
+            (path / file).write_text(f"ffconcat version 1.0\nfile {stage.outside / 'secret.txt'}\n") and None
+        ),
+        "half": lambda stage, path, file=VIDEO_FILES[_version]: truncate(path / file, 0.5) and None,
+        "camera outside": information(video_path="../{video_key}.mp4"),
+        "endless fps": information(fps=float("inf")),
+        "fps of 0": information(fps=0),
+    }.items():
+        add(f"lerobot{_version}-{_name} for a video", video_trial(_version, _change))
+
+
+def image_bytes(make: Callable[[Stage], Any]) -> Callable[[Stage], Attempt]:
+    """An image column whose content is that of `make`, `{bytes, path}`."""
+
+    def change(stage: Stage, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = path / DATA_FILES[2]
+        table = pq.read_table(file)
+        kind = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+        images = pa.array([make(stage)] * len(table), kind)
+        place = table.column_names.index("observation.image")
+        pq.write_table(table.set_column(place, "observation.image", images), file)
+
+    def trial(stage: Stage) -> Attempt:
+        path = write_lerobot(2)(stage.inside / "set")
+        change(stage, path)
+        spaces = Box(0, 255, (8, 6, 3), np.uint8), Box(-1, 1, (2,), np.float32)
+        return lambda: read_demonstrations(str(path), *spaces, observation_keys=["observation.image"]).transitions
+
+    return trial
+
+
+def large_png(stage: Stage) -> dict[str, Any]:
+    from PIL import Image
+
+    Image.new("1", (30_000, 30_000)).save(stage.inside / "large.png")
+    return {"bytes": (stage.inside / "large.png").read_bytes(), "path": None}
+
+
+IMAGE_CONTENTS: dict[str, Callable[[Stage], Any]] = {
+    "path of a file": lambda stage: {"bytes": None, "path": str(stage.outside / "secret.txt")},
+    "path by URL": lambda stage: {"bytes": None, "path": "http://127.0.0.1:9/x.png"},
+    "pickle": lambda stage: {"bytes": pickle.dumps(stage.harm), "path": None},
+    "PostScript": lambda stage: {"bytes": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 6 8\n", "path": None},
+    "null": lambda stage: None,
+    "900 million pixels": large_png,
+}
+for _name, _make in IMAGE_CONTENTS.items():
+    add(f"lerobot2-{_name} for an image", image_bytes(_make))
 
 # Human labels.
 
