@@ -13,7 +13,7 @@ from gymnasium.spaces import Box
 from lit_imitation.data.columns import Array, Metadata
 from lit_imitation.data.episodes import Episode, Recording, Rows, faults_of, has_successors, is_image, vector_keys
 from lit_imitation.data.multimodality import Multimodality, estimate_multimodality
-from lit_imitation.errors import DemonstrationError
+from lit_imitation.errors import DemonstrationError, MissingExtraError
 
 MOST_BYTES = 2**28
 """Largest size, in bytes, of an array that is read as a whole; of larger ones and of images, a few rows are read."""
@@ -102,7 +102,8 @@ def inspect_recording(
     lengths = [_length(episode.action) for episode in episodes]
     faults = [*recording.faults, *_limited(fault for episode in episodes for fault in faults_of(recording, episode))]
     fitting = [episode for episode in episodes if not any(True for _ in faults_of(recording, episode))]
-    keys = [_summary(name, arrays) for name, arrays in _arrays(recording)]
+    missing_extras: list[str] = []
+    keys = [_summary(name, arrays, missing_extras) for name, arrays in _arrays(recording)]
     faults += [f"'{key.name}': {key.not_finite} values are NaN or infinite" for key in keys if key.not_finite]
     actions = _read([episode.action for episode in fitting])
     at_bounds = None
@@ -142,7 +143,7 @@ def inspect_recording(
         at_bounds,
         None if actions is None else _multimodality(fitting, chosen, actions),
         faults,
-        list(_notes(recording, fitting, returns)),
+        [*missing_extras, *_notes(recording, fitting, returns)],
     )
 
 
@@ -166,17 +167,20 @@ def _size(arrays: Sequence[Rows]) -> int:
     return sum(int(np.prod(rows.shape)) * rows.dtype.itemsize for rows in arrays)
 
 
-def _summary(name: str, arrays: list[Rows]) -> KeySummary:
-    """Shape, type and range of an array over all episodes."""
+def _summary(name: str, arrays: list[Rows], missing_extras: list[str]) -> KeySummary:
+    """Shape, type and range of an array over all episodes; without range if a package to decode it is missing."""
     first, total = arrays[0], sum(_length(rows) for rows in arrays)
     low, high, count, not_finite = np.inf, -np.inf, 0, 0
-    for part in _parts(arrays) if first.dtype.kind in "biuf" else ():
-        values = part.astype(np.float64) if part.dtype.kind == "b" else part
-        finite = np.isfinite(values)
-        not_finite += int(finite.size - finite.sum())
-        count += len(part)
-        if finite.any():
-            low, high = min(low, float(values[finite].min())), max(high, float(values[finite].max()))
+    try:
+        for part in _parts(arrays) if first.dtype.kind in "biuf" else ():
+            values = part.astype(np.float64) if part.dtype.kind == "b" else part
+            finite = np.isfinite(values)
+            not_finite += int(finite.size - finite.sum())
+            count += len(part)
+            if finite.any():
+                low, high = min(low, float(values[finite].min())), max(high, float(values[finite].max()))
+    except MissingExtraError as error:
+        missing_extras.append(f"'{name}' was not decoded: {error}")
     known = low <= high
     shape = tuple(int(n) for n in first.shape[1:])
     return KeySummary(

@@ -35,6 +35,9 @@ class ParquetFile:
             self.metadata, self.schema = file.metadata, file.schema_arrow
         groups = [self.metadata.row_group(index) for index in range(self.metadata.num_row_groups)]
         check_size(sum(group.total_byte_size for group in groups), path, "its content", DemonstrationError)
+        # Repeated values are stored once, so that their number says more than their size.
+        values = sum(group.column(number).num_values for group in groups for number in range(group.num_columns))
+        check_size(8 * values, path, f"its {values:,} values", DemonstrationError)
         self.starts: list[int] = [0, *itertools.accumulate(group.num_rows for group in groups)]
         """First row of each row group, and the number of rows."""
         self.names: list[str] = list(self.schema.names)

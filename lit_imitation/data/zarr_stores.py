@@ -22,8 +22,10 @@ NAMES = {"observation": "data", "action": "data/action", "reward": "data/reward"
 ACTIONS, REWARDS = ("action", "actions"), ("reward", "rewards")
 ENDS = "meta/episode_ends"
 COMPRESSORS = ("blosc", "zstd", "lz4", "zlib", "gzip")
-"""Compressors that are decoded; none of them runs code, and their output can be bounded before it is decoded."""
+"""Compressors that are decoded. The first three write the size of their output into each chunk, where it is checked;
+that of zlib and gzip is bounded by the size of the chunk."""
 MOST_CHUNKS = 10**7
+"""Largest number of chunks of an array."""
 
 
 def is_zarr(path: Path) -> bool:

@@ -89,7 +89,7 @@ def report(inspection: Inspection) -> list[Table | str]:
 
 def _range(key: KeySummary) -> str:
     if key.low is None or key.high is None:
-        return "no numbers"
+        return "unknown"
     sampled = f" ({key.rows} of {key.total:,} rows)" if key.rows < key.total else ""
     return f"{key.low:.4g} to {key.high:.4g}{sampled}"
 

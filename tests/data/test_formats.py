@@ -19,6 +19,7 @@ from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import read_demonstrations
 from lit_imitation.data.sources import open_recording
 from lit_imitation.errors import DemonstrationError, MissingExtraError
+from lit_imitation.utils import integrity
 from lit_imitation.utils.spaces import FlatBox
 
 ACTIONS = Box(-1, 1, (2,), np.float32)
@@ -437,6 +438,17 @@ def test_truncated_episode_is_not_terminated(tmp_path):
     read = read_demonstrations(path, vectors(5), ACTIONS)
     assert read.transitions.terminated.nonzero()[:, 0].tolist() == [2, 8]
     assert read.transitions.truncated.nonzero()[:, 0].tolist() == [4]
+
+
+def test_many_equal_values_in_a_small_file_are_refused(tmp_path, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = formats.write_lerobot_2(tmp_path / "a")
+    zeros = pa.repeat(pa.scalar(0.0, pa.float32()), 1_000_000)
+    pq.write_table(pa.table({"action": pa.FixedSizeListArray.from_arrays(zeros, 800)}),
+                   path / "data/chunk-000/episode_000001.parquet", compression="zstd")  # fmt: skip
+    monkeypatch.setattr(integrity, "FREE_BYTES", 2**20)
+    with pytest.raises(DemonstrationError, match="its 1,000,000 values would take 8,000,000 bytes"):
+        read_demonstrations(path, vectors(5), ACTIONS)
 
 
 def test_length_of_the_table_of_episodes_is_compared(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import foreign_formats as formats
 import h5py
 import numpy as np
@@ -72,6 +74,14 @@ def test_returns_of_whole_episodes_are_preferred(tmp_path):
     found = inspect(tmp_path / "a.hdf5")
     assert found.returns == (70, 70, 70)
     assert found.format == "D4RL's layout"
+
+
+def test_video_without_av_is_noted(tmp_path, monkeypatch):
+    path = formats.write_lerobot_2(tmp_path / "a", video=True)
+    monkeypatch.setitem(sys.modules, "av", None)
+    found = inspect(path)
+    assert next(key for key in found.keys if key.name == "observation.image").low is None
+    assert any("'observation.image' was not decoded" in note and "[video]" in note for note in found.notes)
 
 
 def test_only_a_few_images_are_read(tmp_path):
