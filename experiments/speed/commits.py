@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from experiments.markdown import table
-from experiments.speed.common import ROOT, machine, measured, ratios, save
+from experiments.speed.common import RESULTS, ROOT, machine, measured, ratios, save
 
 BEFORE = "8909f0b"
 """The last commit before the rebuild."""
@@ -136,7 +136,7 @@ def checkout_of(commit: str) -> Iterator[Path]:
 
 
 def main() -> None:
-    """Measure, print a table, write `results/commits.json`."""
+    """Measure, print a table, write `results/commits.json`; it keeps other tasks that were measured earlier."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="*", help=f"some of {', '.join([*START, *TASKS])} (default: all)")
     parser.add_argument("--before", default=BEFORE, help=f"commit to compare with (default: {BEFORE})")
@@ -145,7 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    result: dict[str, Any] = machine() | {"before": options.before, "tasks": {}}
+    result: dict[str, Any] = {"before": options.before, "tasks": stored_tasks(options.before)}
     rows = []
     with checkout_of(options.before) as before:
         for name in options.tasks or [*START, *TASKS]:
@@ -155,11 +155,19 @@ def main() -> None:
             }
             runs = measured(contenders, options.repeats, name)
             found = {clock: ratios(*([one[clock] for one in runs[side]] for side in runs)) for clock in runs["now"][0]}
-            result["tasks"][name] = {"runs": runs, "before_over_now": found}
+            result["tasks"][name] = machine() | {"runs": runs, "before_over_now": found}
+            path = save("commits", result)
             shown = [f"{found[clock]['median']:.2f}" if clock in found else "" for clock in ("seconds", "cpu_seconds")]
             rows.append([name, f"{median(one['seconds'] for one in runs['now']):.3f}", *shown, f"≥ {LIMIT}"])
     heads = ["a round", "s", f"× as fast as {options.before}", "by processor seconds", "target"]
-    print(f"\n{table(heads, rows)}\n\nwritten: {save('commits', result)}")
+    print(f"\n{table(heads, rows)}\n\nwritten: {path}")
+
+
+def stored_tasks(before: str) -> dict[str, Any]:
+    """Tasks that were compared with this commit earlier; those that are measured now replace theirs."""
+    file = RESULTS / "commits.json"
+    stored = json.loads(file.read_text()) if file.exists() else {}
+    return dict(stored["tasks"]) if stored.get("before") == before else {}
 
 
 def contender(name: str, checkout: Path, option: str = "learner") -> dict[str, float]:
