@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from gymnasium.spaces import Box
 
+from lit_imitation import FlowPolicy
+from lit_imitation.data.expert_module import examples_of
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.transitions import Transitions
 from lit_imitation.windows import WindowedTransitions, WindowSize
@@ -89,3 +92,18 @@ def test_trajectories_too_short_for_a_window_are_counted_or_refused():
     assert WindowedTransitions(trajectories(LENGTHS), size).left_out == 2
     with pytest.raises(DemonstrationError, match="the longest has 5 steps; set a smaller horizon"):
         WindowedTransitions(trajectories([5, 3]), size)
+
+
+def test_trajectories_left_out_are_told(capsys):
+    class Module:
+        policy = FlowPolicy(Box(-1, 1, (2,)), Box(-1, 1, (1,)), horizon=16, n_action_steps=8, hidden_sizes=[4])
+
+    class Trainer:
+        lightning_module = Module()
+
+    data = trajectories(LENGTHS)
+    assert isinstance(examples_of(data, Trainer()), WindowedTransitions)
+    told = capsys.readouterr()
+    assert "2 of 4 trajectories are shorter than a window (horizon 16)" in told.out + told.err
+    Module.policy = FlowPolicy(Box(-1, 1, (2,)), Box(-1, 1, (1,)), hidden_sizes=[4])
+    assert examples_of(data, Trainer()) is data

@@ -10,7 +10,7 @@ from gymnasium import Space
 
 from lit_imitation.data.blocks import Blocks
 from lit_imitation.data.demonstrations import Demonstrations, columns_of, demonstrations_of, read_all, split
-from lit_imitation.data.expert_module import ExpertDataModule, HeldOut, window_size
+from lit_imitation.data.expert_module import ExpertDataModule, HeldOut, examples_of
 from lit_imitation.data.file_spaces import SpaceArguments, check_varied, describe_seen, infer_spaces, space_of
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts.base import space_mismatch
@@ -19,7 +19,6 @@ from lit_imitation.utils.arguments import constructor_signature
 from lit_imitation.utils.cache import print_once
 from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
-from lit_imitation.windows import WindowedTransitions, WindowSize
 
 OF_ENVIRONMENTS = (
     "env_kwargs",
@@ -49,14 +48,14 @@ class DemonstrationDataModule(ExpertDataModule):
         batch_size: Size of the batch of one gradient step, over all processes together.
         passes_per_epoch: Passes over the data in one epoch. Validation and checkpoints fall between epochs, so take
             more for small data.
-        test_fraction: Fraction of the trajectories that only `test` measures, beside episodes if there is an
-            environment. Without both, `test` measures the validation trajectories, on which the best checkpoint was
+        test_fraction: Fraction of the trajectories that only `test` measures. If there is an environment, `test` plays
+            episodes too. Without both, `test` measures the validation trajectories, on which the best checkpoint was
             chosen, so that its figures are optimistic. With 1, and `val_fraction` 0, a trained policy is tested on a
             whole file.
         observation_space: Space of the observations without an environment, as plain data: `{type: Box, shape: [7]}`
             or `{type: Discrete, n: 16}`; by default inferred from the file.
-        action_space: Space of the actions, likewise: `{type: Box, low: [-1, 0], high: [1, 0.04]}`. Policies stay inside
-            its bounds; without bounds they are not clipped.
+        action_space: Space of the actions, in the same form: `{type: Box, low: [-1, 0], high: [1, 0.04]}`. Policies
+            stay inside its bounds; without bounds they are not clipped.
         **expert: Arguments of `ExpertDataModule` and `EnvironmentDataModule`.
 
     Raises:
@@ -212,8 +211,7 @@ class DemonstrationDataModule(ExpertDataModule):
         """
         trainer = self.trainer
         assert trainer is not None
-        size = window_size(trainer)
-        data = self.train if size == WindowSize() else WindowedTransitions(self.train, size)
+        data = examples_of(self.train, trainer)
         return Blocks(data, self.batch_size, self.passes_per_epoch, derive_seed(self.seed, "batches"), trainer)
 
     def test_dataloader(self) -> list[Any]:

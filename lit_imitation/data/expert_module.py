@@ -398,11 +398,7 @@ class HeldOut:
     @classmethod
     def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
         """This process's share; empty on all processes if there are fewer transitions than processes."""
-        size = window_size(trainer)
-        if size == WindowSize() or not len(data):
-            examples: Transitions | WindowedTransitions = data
-        else:
-            examples = WindowedTransitions(data, size)
+        examples = examples_of(data, trainer) if len(data) else data
         rank, world = trainer.global_rank, trainer.world_size
         if len(examples) < world:
             return []
@@ -416,7 +412,15 @@ class HeldOut:
             yield self.data[first : first + self.chunk]
 
 
-def window_size(trainer: Trainer) -> WindowSize:
-    """Lengths of the windows that the Trainer's policy learns from; one step for a module without a policy."""
+def examples_of(data: Transitions, trainer: Trainer) -> Transitions | WindowedTransitions:
+    """What the Trainer's policy learns from: transitions, or windows of them if it plans ahead."""
     policy = getattr(trainer.lightning_module, "policy", None)
-    return policy.window if isinstance(policy, Policy) else WindowSize()
+    if not isinstance(policy, Policy) or policy.window == WindowSize():
+        return data
+    windows = WindowedTransitions(data, policy.window)
+    if windows.left_out:
+        print_once(
+            f"{windows.left_out} of {int(data.done.sum())} trajectories are shorter than a window (horizon "
+            f"{policy.window.horizon}) and left out"
+        )
+    return windows

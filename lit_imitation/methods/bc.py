@@ -51,9 +51,9 @@ class BC(Method):
         L(θ) = E_(s,a)~D [ w(s, a) · ℓ_θ(s, a) ] − c_H · E_s [ H(π_θ(· | s)) ] + c_2 · ½‖θ‖²
 
     The weights w have mean 1, H is the entropy in nats, and ℓ is the policy's own loss: cross-entropy, Gaussian
-    negative log-likelihood, or a regression loss. With an
-    error rate ε on the expert's states, the cost over T steps can grow like εT² (Ross & Bagnell 2010, theorem 2.1): a
-    policy that errs once is in states that the expert never showed.
+    negative log-likelihood, or a regression loss. With an error rate ε on the expert's states, the cost over T steps
+    can grow like εT² (Ross & Bagnell 2010, theorem 2.1): a policy that errs once is in states that the expert never
+    showed.
 
     Args:
         policy: Builds the policy from observation and action space; its class chooses ℓ.
