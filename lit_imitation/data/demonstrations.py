@@ -19,6 +19,7 @@ from lit_imitation.data.array_files import FORMATS, format_of
 from lit_imitation.data.checks import FIELDS, check_numeric, column_of, finite, transitions_of
 from lit_imitation.data.columns import Array, Columns, Metadata, named
 from lit_imitation.data.sources import read_columns
+from lit_imitation.data.stored_observations import StoredObservations, StoredSelection
 from lit_imitation.errors import ConfigError, DemonstrationError
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
@@ -38,10 +39,13 @@ class Demonstrations(NamedTuple):
     """`[episodes]` float64: return of each whole trajectory; subsampling does not change it."""
     metadata: Metadata
     """Notes of the writer: env_id, expert, seed, …"""
+    stored: StoredObservations | None = None
+    """Observations that stay on disk; those of `transitions` are then row numbers `[N]` in them."""
 
     def select(self, episodes: Tensor) -> Demonstrations:
         """Select the trajectories with these indices `[n]`, in this order."""
-        return Demonstrations(self.transitions.select_episodes(episodes), self.episode_returns[episodes], self.metadata)
+        transitions = self.transitions.select_episodes(episodes)
+        return self._replace(transitions=transitions, episode_returns=self.episode_returns[episodes])
 
 
 def read_demonstrations(
@@ -80,6 +84,7 @@ def read_all(
     *,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    stored: bool = False,
 ) -> list[Columns]:
     """Columns of a source, not yet checked; one entry for each file of a folder or list.
 
@@ -88,19 +93,25 @@ def read_all(
         observation_space: As for `read_columns`.
         observation_keys: As for `read_demonstrations`.
         filter_key: As for `read_demonstrations`.
+        stored: As for `read_columns`.
     """
+    return [
+        read_columns(one, observation_space, observation_keys, filter_key, stored=stored) for one in files_of(source)
+    ]
+
+
+def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
+    """Sources one by one: those of a list, and the files of a folder in the order of their names."""
     if not isinstance(source, str | Path):
         if not source:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
-        keys: dict[str, Any] = {"observation_keys": observation_keys, "filter_key": filter_key}
-        return [columns for one in source for columns in read_all(one, observation_space, **keys)]
+        return [file for one in source for file in files_of(one)]
     source = str(source)
     folder = expand_user(source)
     inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
     for file in inside:
         check_within(file, folder, DemonstrationError)
-    files = [str(file) for file in inside] or [source]
-    return [read_columns(one, observation_space, observation_keys, filter_key) for one in files]
+    return [str(file) for file in inside] or [source]
 
 
 def demonstrations_of(
@@ -113,6 +124,15 @@ def demonstrations_of(
     returns = torch.cat([part.episode_returns for part in parts])
     metadata = _joined([part.metadata for part in parts])
     return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
+
+
+def stored_demonstrations(
+    sources: Sequence[Columns], observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> Demonstrations:
+    """As `demonstrations_of`, from columns whose observations are `StoredRows` and stay on disk."""
+    demonstrations = demonstrations_of(sources, observation_space, action_space)
+    demonstrations.transitions.observation = torch.arange(len(demonstrations.transitions))
+    return demonstrations._replace(stored=StoredObservations(sources, observation_space))
 
 
 def _demonstrations_of(
@@ -158,11 +178,15 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
     transitions = demonstrations.transitions
     if not len(transitions):
         raise DemonstrationError(f"{path}: there are no transitions to write")
-    columns = {
+    columns: dict[str, Any] = {
         key: value.detach().cpu().numpy()
         for key, field in FIELDS.items()
         if (value := getattr(transitions, field)) is not None
     }
+    if demonstrations.stored is not None:
+        if not npz:
+            raise DemonstrationError(f"{path}: observations that stay on disk are written to .npz")
+        columns["observations"] = StoredSelection(demonstrations.stored, transitions.observation)
     columns["episode_returns"] = demonstrations.episode_returns.cpu().numpy()
     metadata = json.dumps(demonstrations.metadata, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,14 +207,19 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
                 raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
+def _write_npz(file: IO[bytes], arrays: Mapping[str, Array | StoredSelection]) -> None:
     """Like `np.savez_compressed`, but floats stay uncompressed: they shrink little, and DAgger waits for the file."""
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # a fixed date, so that equal data give equal files
             member.compress_type = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as out:
-                np.lib.format.write_array(out, array, allow_pickle=False)
+                if isinstance(array, StoredSelection):
+                    np.lib.format.write_array_header_1_0(out, array.header)
+                    for chunk in array:
+                        out.write(chunk.numpy().tobytes())
+                else:
+                    np.lib.format.write_array(out, array, allow_pickle=False)
 
 
 def columns_of(transitions: Transitions, source: str) -> Columns:

@@ -7,6 +7,7 @@ can be inspected, or flattened into columns, whatever its size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
@@ -50,6 +51,12 @@ class Span:
         """Type of one number."""
         return self.array.dtype
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Shape of what is read at once, where the array is stored in chunks."""
+        found: tuple[int, ...] | None = getattr(self.array, "chunks", None)
+        return found
+
     def __getitem__(self, rows: slice) -> Array:
         """Read these rows of the span."""
         start, stop, step = rows.indices(self.stop - self.start)
@@ -73,6 +80,17 @@ class Episode(NamedTuple):
     """`[T]` bool; true only in the last row."""
     next_observation: Mapping[str, Rows] = {}
     """`{key: [T, ...]}`; empty if successors are not recorded by themselves."""
+
+    def part(self, start: int, stop: int) -> Episode:
+        """Steps `start` to `stop`, without successors; nothing is read."""
+        return Episode(
+            self.name,
+            {key: Span(rows, start, stop) for key, rows in self.observation.items()},
+            Span(self.action, start, stop),
+            None if self.reward is None else Span(self.reward, start, stop),
+            self.terminated[start:stop],
+            self.truncated[start:stop],
+        )
 
 
 class Recording(NamedTuple):
@@ -154,6 +172,7 @@ def to_columns(
     recording: Recording,
     observation_space: gymnasium.Space[Any] | None = None,
     observation_keys: Sequence[str] | None = None,
+    store: Callable[[Recording, Callable[[Recording], Array]], Any] | None = None,
 ) -> Columns:
     """Columns of a recording, with all chosen observations in one array.
 
@@ -165,6 +184,8 @@ def to_columns(
         recording: Open recording.
         observation_space: The environment's observation space, if there is one.
         observation_keys: Keys to read, in this order.
+        store: Makes the column of observations if they are not to be read now, from the recording and a function that
+            reads all observations of a recording with the same keys; successors are then left out.
 
     Returns:
         Columns under D4RL's keys; `next_observations` only if the successor of every row is recorded.
@@ -189,7 +210,7 @@ def to_columns(
     spaces = dict(_leaves(original)) if isinstance(original, gymnasium.spaces.Dict) else {}
     lengths = np.array([episode.action.shape[0] for episode in recording.episodes])
 
-    def join(read: Callable[[Episode, str], Any]) -> Array:
+    def join(read: Callable[[Episode, str], Any], recording: Recording) -> Array:
         parts = []
         for episode in recording.episodes:
             held = {key: _numbers(read(episode, key)) for key in keys}
@@ -200,8 +221,9 @@ def to_columns(
                 parts.append(held[keys[0]])
         return np.concatenate(parts)
 
+    read = partial(join, lambda episode, key: episode.observation[key][: episode.action.shape[0]])
     arrays = {
-        "observations": join(lambda episode, key: episode.observation[key][: episode.action.shape[0]]),
+        "observations": read(recording) if store is None else store(recording, read),
         "actions": np.concatenate([_numbers(episode.action[:]) for episode in recording.episodes]),
         "terminals": np.concatenate([episode.terminated for episode in recording.episodes]),
         "timeouts": np.concatenate([episode.truncated for episode in recording.episodes]),
@@ -209,8 +231,8 @@ def to_columns(
     rewards = [episode.reward for episode in recording.episodes if episode.reward is not None]
     if len(rewards) == len(lengths):
         arrays["rewards"] = np.concatenate([np.asarray(reward[:]) for reward in rewards])
-    if has_successors(recording, keys):
-        arrays["next_observations"] = join(lambda episode, key: _successors(episode, key)[:])
+    if store is None and has_successors(recording, keys):
+        arrays["next_observations"] = join(lambda episode, key: _successors(episode, key)[:], recording)
     arrays |= {key: np.asarray(rows[:]) for key, rows in recording.columns.items()}
     metadata = {**recording.metadata, OBSERVATION_KEYS: ", ".join(keys)}
     return Columns(arrays, _places(recording, keys, lengths), metadata)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -164,10 +164,11 @@ class Encoder(nn.Module):
             self.out_features = math.prod(space.shape or (1,))
             self.standardize = Standardize(self.out_features)
 
-    def fit(self, observation: Tensor) -> None:
-        """Fit the standardization of vector observations `[N, *obs]`; other observations need none."""
+    def fit(self, observation: Tensor | Iterable[Tensor]) -> None:
+        """Fit the standardization of vectors `[N, *obs]`, or of parts one after another; others need none."""
         if self.standardize is not None:
-            self.standardize.fit(observation.reshape(len(observation), -1))
+            parts = [observation] if isinstance(observation, Tensor) else observation
+            self.standardize.fit(part.reshape(len(part), -1) for part in parts)
 
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
         """NumPy version of `forward` for standardized vectors; None for other observations. See `MLP.inference`."""
