@@ -60,8 +60,9 @@ def open_keyed(source: str, path: Path, kind: str, stored: bool = False) -> Iter
         stored: Leave the observations of an `.npz` on disk, which needs them uncompressed.
 
     Raises:
-        DemonstrationError: A key is missing, an array is compressed but has to stay on disk, the lengths of flags and actions differ, the last row does not end an
-            episode, or the file holds links, data in other files, or objects.
+        DemonstrationError: A key is missing, an array is compressed but has to stay on disk, the lengths of flags and
+            actions differ, the last row does not end an episode, or the file holds links, data in other files, or
+            objects.
     """
     if kind == "npz":
         groups = () if stored else GROUPS

@@ -51,8 +51,8 @@ def read_columns(
         stored: Leave the observations on disk: their column is `StoredRows`, and successors are left out.
 
     Raises:
-        DemonstrationError: The source cannot be read row by row, is missing, damaged, of another format than its name says, lacks a key, or has
-            other observation keys than the environment.
+        DemonstrationError: The source cannot be read row by row but is to be `stored`, is missing, damaged, of another
+            format than its name says, lacks a key, or has other observation keys than the environment.
         MissingExtraError: The source's library is not installed.
     """
     refuse_url(source, "demonstrations", DemonstrationError)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -21,6 +22,8 @@ from lit_imitation.errors import DemonstrationError, LitImitationError, MissingE
 
 PIECE = 2**26
 """Bytes that are read at once in a pass over all observations."""
+NEARBY = 2**18
+"""Bytes between two rows up to which it is faster to read these too than to read twice."""
 DAMAGED = (*UNREADABLE, TypeError, AttributeError, LookupError)
 """Exceptions of a file that was changed while it was read."""
 
@@ -108,17 +111,23 @@ class StoredRows:
                 stack.close()
                 raise ValueError("it holds other episodes than before")
             self._opened[key] = stack, recording
+            weakref.finalize(self, _close, os.getpid(), stack)
         return self._opened[key][1]
 
     def close(self) -> None:
         """Close what this process has opened."""
         for (process, _), (stack, _) in self._opened.items():
-            if process == os.getpid():
-                stack.close()
+            _close(process, stack)
         self._opened = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
+
+
+def _close(process: int, stack: ExitStack) -> None:
+    """Close a recording in the process that opened it; a fork only has a copy of its handle."""
+    if process == os.getpid():
+        stack.close()
 
 
 def _rows_of_chunk(rows: Rows) -> int:
@@ -140,6 +149,7 @@ class StoredObservations:
         row = self._slice(0, 1)
         self.shape, self.dtype = row.shape[1:], torch.from_numpy(row).dtype
         self.together = max(rows.together for rows in self._stored)
+        self._nearby = max(self.together, NEARBY // self.row_bytes, 1)
 
     @property
     def _stored(self) -> list[StoredRows]:
@@ -176,7 +186,7 @@ class StoredObservations:
         order = np.argsort(numbers, kind="stable")
         ordered = numbers[order]
         source = np.searchsorted(self.starts, ordered, "right")
-        apart = (np.diff(ordered) > self.together) | (np.diff(source) > 0)
+        apart = (np.diff(ordered) > self._nearby) | (np.diff(source) > 0)
         for part in np.split(np.arange(len(order)), np.flatnonzero(apart) + 1) if len(order) else []:
             for piece in self._pieces(ordered, part):
                 first = int(ordered[piece[0]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeAlias
 
 import torch
@@ -31,8 +31,8 @@ class StreamedBlocks(Blocks):
 
     The order of a pass has two levels: examples in the order of the file are cut into groups of 32 consecutive ones,
     the groups are permuted, and examples are permuted within pools of consecutive groups that hold 128 MiB of
-    observations together. If the file stores more than 32 rows in one piece (a chunk, a row group, the frames between
-    two key frames), groups are as long, up to an eighth of a pool. A minibatch thus holds examples of the groups of one
+    observations together. If the file stores more than 32 rows in one piece (a chunk or row group), groups are as long,
+    up to an eighth of a pool. A minibatch thus holds examples of the groups of one
     pool, which come from all over the file.
 
     A pool is a whole number of minibatches and the unit of reading: threads read the next ones during training. The
@@ -69,14 +69,15 @@ class StreamedBlocks(Blocks):
 
     def __iter__(self) -> Iterator[Any]:
         """Blocks from where the epoch was left."""
-        if self.workers:
+        if self.workers and self._executor is None:  # its threads keep the files open from one epoch to the next
             self._executor = ThreadPoolExecutor(self.workers, thread_name_prefix="observations")
         try:
             yield from super().__iter__()
         finally:
-            if self._executor is not None:
-                self._executor.shutdown(cancel_futures=True)
-            self._executor, self._reading = None, {}
+            for future in self._reading.values():
+                future.cancel()
+            wait(self._reading.values())
+            self._reading = {}
 
     def _block(self, epoch: int, start: int, stop: int) -> Any:
         parts: list[Any] = []
