@@ -164,16 +164,22 @@ class Policy(Describable, nn.Module, ABC):
             observation: `[N, *obs]`.
             moments: Adam's moments of a parameter, as views of its shape; None before the first step.
         """
-        standardize = self.encoder.standardize
-        if standardize is None:
+        inputs = self.encoder.inputs
+        before = [(own.mean.double().clone(), own.inverse_std.double().clone()) for own, _ in inputs]
+        if not inputs:
             return
-        mean, inverse = standardize.mean.double().clone(), standardize.inverse_std.double().clone()
         self.fit_normalizer(observation)
-        ratio = inverse / standardize.inverse_std.double()
-        shift = (standardize.mean.double() - mean) * inverse
-        ratio, shift = ratio.repeat(self.window.observations), shift.repeat(self.window.observations)
+        ratios = torch.ones(self.encoder.out_features, dtype=torch.float64, device=self.device)
+        shifts = torch.zeros_like(ratios)
+        for (own, where), (mean, inverse) in zip(inputs, before, strict=True):
+            ratio, shift = inverse / own.inverse_std.double(), (own.mean.double() - mean) * inverse
+            if isinstance(where, slice):
+                ratios[where], shifts[where] = ratio, shift
+            else:
+                _absorb(*where.first_layer, ratio, shift, moments)
+        ratios, shifts = ratios.repeat(self.window.observations), shifts.repeat(self.window.observations)
         for weight, bias in self.observation_layers:
-            _absorb(weight, bias, ratio, shift, moments)
+            _absorb(weight, bias, ratios, shifts, moments)
 
     @property
     def observation_layers(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
