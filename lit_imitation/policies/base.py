@@ -203,7 +203,23 @@ class Policy(Describable, nn.Module, ABC):
         if encode is None:
             return FunctionActor(lambda observation: self(observation, deterministic))
         network, decode = self.network.inference(), self.decode_array
+        if isinstance(self.observation_space, FlatBox):
+            flatten = self.flatten
+            return FunctionActor(lambda observation: decode(network(encode(flatten(observation))), deterministic))
         return FunctionActor(lambda observation: decode(network(encode(observation)), deterministic))
+
+    def flatten(self, observation: Any) -> Any:
+        """Dictionary or tuple of a Dict or Tuple space as a flat array; other observations are returned unchanged.
+
+        Raises:
+            ValueError: A part is missing or has another shape, or the observations are no dictionaries.
+        """
+        space = self.observation_space
+        if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
+            return space.flatten(observation)
+        if isinstance(observation, Mapping):
+            raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
+        return observation
 
     def explorer(self) -> Explorer:
         """The policy as an actor that draws its actions and keeps the draws, for learning from the rollout."""
@@ -238,10 +254,7 @@ class Policy(Describable, nn.Module, ABC):
                 f"{type(self).__name__} needs its last {self.window.observations} observations: make an actor with "
                 "policy.actor(), which remembers them, and call that; actor.reset(mask) starts episodes"
             )
-        if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
-            observation = space.flatten(observation)
-        elif isinstance(observation, Mapping):
-            raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
+        observation = self.flatten(observation)
         is_tensor = isinstance(observation, Tensor)
         if not is_tensor:
             observation = np.asarray(observation, order="C")

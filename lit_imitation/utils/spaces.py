@@ -159,8 +159,12 @@ class PackedBox(FlatBox):
 
 def flat_space(original: Dict | Tuple[Any]) -> FlatBox:
     """Space of flat observations: bytes if a part is an image, else one vector."""
-    images = any(isinstance(space, Box) and is_picture(space.shape, space.dtype) for _, space in leaf_spaces(original))
-    return PackedBox(original) if images else FlatBox(original)
+    return PackedBox(original) if has_pictures(original) else FlatBox(original)
+
+
+def has_pictures(original: Dict | Tuple[Any]) -> bool:
+    """Whether a part of a Dict or Tuple is kept apart as an image."""
+    return any(isinstance(space, Box) and is_picture(space.shape, space.dtype) for _, space in leaf_spaces(original))
 
 
 def is_picture(shape: tuple[int, ...], dtype: Any) -> bool:
