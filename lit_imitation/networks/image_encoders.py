@@ -193,7 +193,7 @@ class ResNetEncoder(nn.Module):
                 f"must be at least {MIN_RESNET_SIDE}: choose 'image'"
             )
         self.trunk = resnet18(self.pixels.channels)
-        self.maps = nn.Conv2d(512, keypoints, 1)
+        self.maps = nn.Conv2d(512, keypoints, 1, bias=False)  # the softmax would cancel a bias
         self.softmax = SpatialSoftmax()
         self.linear = nn.Linear(2 * keypoints, features)
         self.out_features = features
