@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from lit_imitation.data.columns import Array, Columns
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.spaces import float32_bounds
+from lit_imitation.utils.spaces import PackedBox, float32_bounds
 
 FIELDS = {
     "observations": "observation",
@@ -104,7 +104,7 @@ def _number_rows(columns: Columns, space: gymnasium.Space[Any]) -> Array:
     """
     rows: Any = columns.arrays["observations"]
     _check_shape("observations", columns, space)
-    if rows.dtype != np.uint8 or space.dtype != np.uint8:
+    if rows.dtype != np.uint8 or space.dtype != np.uint8 or isinstance(space, PackedBox):
         for start in range(0, len(rows), rows.piece):
             fit_part(columns, space, start, min(start + rows.piece, len(rows)))
     return np.arange(len(rows))
@@ -117,6 +117,8 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     if array.dtype.kind == "b" and key != "actions":
         array = array.astype(np.uint8)
     array = array.reshape(len(array), *(space.shape or ()))
+    if isinstance(space, PackedBox):
+        return _parts(key, array, columns, space)
     if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
         return _choices(key, array, columns, space)
     if space.dtype == np.uint8 and key != "actions":
@@ -151,6 +153,23 @@ def _check_shape(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Non
             f"{columns.where(key, None)} holds {array.dtype}; this environment's observations are uint8: "
             "write them unchanged, 0 to 255"
         )
+
+
+def _parts(key: str, array: Array, columns: Columns, space: PackedBox) -> Array:
+    """Packed observations `[N, bytes]`, whose parts are finite numbers and choices of their spaces."""
+    if array.dtype != np.uint8:
+        raise DemonstrationError(f"{columns.where(key, None)} holds {array.dtype}, but packed observations are uint8")
+    for part in space.parts:
+
+        def where(key: str, row: int | None, path: str = part.path) -> str:
+            return f"{columns.where(key, row)}, part '{path}'"
+
+        named = columns._replace(where=where)
+        if part.dtype.kind == "f":
+            finite(key, part.from_bytes(array), np.float32, named)
+        elif isinstance(part.space, Discrete | MultiDiscrete | MultiBinary):
+            _choices(key, part.from_bytes(array), named, part.space)
+    return array
 
 
 def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDiscrete | MultiBinary) -> Array:

@@ -175,9 +175,7 @@ class DemonstrationDataModule(ExpertDataModule):
     def _read_files(self, observation_space: Space[Any] | None) -> tuple[list[Columns], bool]:
         """Columns of the files, and whether their observations stay on disk."""
         files = files_of(self.demonstrations)  # type: ignore[arg-type]
-        read = partial(
-            read_all, files, observation_space, observation_keys=self.observation_keys, filter_key=self.filter_key
-        )
+        read = partial(read_all, files, observation_space, **self._reading)
         available = available_memory()
         limit, size = self._largest_resident(available), sum(map(size_of, files))
         if self.memory == "resident" or (self.memory == "auto" and max(MAX_RATIO * size, FREE_BYTES) <= limit):
@@ -212,7 +210,7 @@ class DemonstrationDataModule(ExpertDataModule):
         if isinstance(self.demonstrations, Transitions):
             sources, streams = [columns_of(self.demonstrations, self._source)], False
         else:
-            sources, streams = self._read_files(None)
+            sources, streams = self._read_files(self._given_spaces[0])
         observation_space, action_space = infer_spaces(sources, *self._given_spaces)
         join = stored_demonstrations if streams else demonstrations_of
         demonstrations = join(sources, observation_space, action_space)

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.files import atomic_file, expand_user
 from lit_imitation.utils.integrity import check_within
+from lit_imitation.utils.spaces import PackedBox
 
 LEARNER = "learner"
 """`metadata["returns"]` of a file whose actions are the expert's, but whose returns are a learner's."""
@@ -55,6 +57,7 @@ def read_demonstrations(
     *,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    successors: bool = True,
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
@@ -68,13 +71,15 @@ def read_demonstrations(
         observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
             environment's Dict space, or else all that are no images. `metadata["observation_keys"]` lists them.
         filter_key: Filter key of a robomimic file: read the demonstrations that `mask/<filter_key>` lists.
+        successors: Read the successors of observations with images, which take as much memory again.
 
     Raises:
         DemonstrationError: The source is faulty; the text names file, key and row.
         UnsupportedSpaceError: A space is not a Box, Discrete, MultiDiscrete or MultiBinary.
         MissingExtraError: The library for a `minari:` or `hf:` source is not installed.
     """
-    sources = read_all(source, observation_space, observation_keys=observation_keys, filter_key=filter_key)
+    options: dict[str, Any] = {"filter_key": filter_key, "successors": successors}
+    sources = read_all(source, observation_space, observation_keys=observation_keys, **options)
     return demonstrations_of(sources, observation_space, action_space)
 
 
@@ -84,6 +89,7 @@ def read_all(
     *,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    successors: bool = True,
     stored: bool = False,
 ) -> list[Columns]:
     """Columns of a source, not yet checked; one entry for each file of a folder or list.
@@ -93,11 +99,11 @@ def read_all(
         observation_space: As for `read_columns`.
         observation_keys: As for `read_demonstrations`.
         filter_key: As for `read_demonstrations`.
+        successors: As for `read_demonstrations`.
         stored: As for `read_columns`.
     """
-    return [
-        read_columns(one, observation_space, observation_keys, filter_key, stored=stored) for one in files_of(source)
-    ]
+    read = partial(read_columns, successors=successors, stored=stored)
+    return [read(one, observation_space, observation_keys, filter_key) for one in files_of(source)]
 
 
 def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
@@ -164,11 +170,19 @@ def _joined(parts: Sequence[Metadata]) -> Metadata:
     return metadata
 
 
-def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> None:
+def write_demonstrations(
+    path: str | Path, demonstrations: Demonstrations, observation_space: gymnasium.Space[Any] | None = None
+) -> None:
     """Write an `.npz` or `.hdf5` file in D4RL's layout, which `read_demonstrations` reads back.
 
     In addition to D4RL's keys it holds `weights` if there are any, `episode_returns` and `metadata` (JSON). Writing is
     atomic: if it is interrupted, an earlier file of that name is unchanged.
+
+    Args:
+        path: The file.
+        demonstrations: What to write.
+        observation_space: Space of the observations, if known. Packed ones are then written as `observations/<path>`,
+            which other programs can read, rather than as rows of bytes.
 
     Raises:
         DemonstrationError: The suffix is unknown, or there is nothing to write.
@@ -178,15 +192,18 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
     transitions = demonstrations.transitions
     if not len(transitions):
         raise DemonstrationError(f"{path}: there are no transitions to write")
-    columns: dict[str, Any] = {
-        key: value.detach().cpu().numpy()
-        for key, field in FIELDS.items()
-        if (value := getattr(transitions, field)) is not None
-    }
+    given = {key: value for key, field in FIELDS.items() if (value := getattr(transitions, field)) is not None}
+    columns: dict[str, Array | _Pieces] = {key: value.detach().cpu().numpy() for key, value in given.items()}
     if demonstrations.stored is not None:
-        if not npz:
-            raise DemonstrationError(f"{path}: observations that stay on disk are written to .npz")
-        columns["observations"] = StoredSelection(demonstrations.stored, transitions.observation)
+        selection = StoredSelection(demonstrations.stored, transitions.observation)
+        columns["observations"] = _Pieces(selection, demonstrations.stored.example())
+    if isinstance(observation_space, PackedBox):
+        for key in [key for key in columns if key.endswith("observations")]:
+            rows = columns.pop(key)
+            columns |= {
+                f"{key}/{part.path}": rows.map(part.from_bytes) if isinstance(rows, _Pieces) else part.from_bytes(rows)
+                for part in observation_space.parts
+            }
     columns["episode_returns"] = demonstrations.episode_returns.cpu().numpy()
     metadata = json.dumps(demonstrations.metadata, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,24 +217,65 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
                 with h5py.File(file, "w") as hdf5:
                     # A string of fixed length, because a damaged one of variable length can hang the HDF5 library.
                     hdf5.create_dataset("metadata", data=np.bytes_(metadata))
+                    filters = {"compression": "gzip", "shuffle": True, "fletcher32": True}
                     for key, column in columns.items():
-                        hdf5.create_dataset(key, data=column, compression="gzip", shuffle=True, fletcher32=True)
+                        if isinstance(column, _Pieces):
+                            column.write_rows(hdf5.create_dataset(key, column.shape, column.dtype, **filters))
+                        else:
+                            hdf5.create_dataset(key, data=column, **filters)
             except (OSError, RuntimeError) as error:  # HDF5 reports a full disk in a page of text
                 number = getattr(error, "errno", None) or (errno.ENOSPC if "errno = 28" in str(error) else errno.EIO)
                 raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, Array | StoredSelection]) -> None:
-    """Like `np.savez_compressed`, but floats stay uncompressed: they shrink little, and DAgger waits for the file."""
+class _Pieces:
+    """Array `[N, ...]` on disk that is copied a piece at a time.
+
+    Args:
+        selection: The rows.
+        example: One row, `[1, ...]`.
+        convert: Function that is applied to each piece.
+    """
+
+    def __init__(
+        self, selection: StoredSelection, example: Array, convert: Callable[[Array], Array] = lambda rows: rows
+    ) -> None:
+        self.selection, self.example, self.convert = selection, example, convert
+        row = convert(example)
+        self.shape, self.dtype = (len(selection), *row.shape[1:]), row.dtype
+
+    def map(self, convert: Callable[[Array], Array]) -> _Pieces:
+        return _Pieces(self.selection, self.example, convert)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self.convert(piece.numpy()) for piece in self.selection)
+
+    def write_rows(self, dataset: Any) -> None:
+        start = 0
+        for piece in self:
+            dataset[start : start + len(piece)] = piece
+            start += len(piece)
+
+    def write_npy(self, file: IO[bytes]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in self:
+            file.write(np.ascontiguousarray(piece).data)
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, Array | _Pieces]) -> None:
+    """Like `np.savez_compressed`, but floats stay uncompressed: they shrink little, and DAgger waits for the file.
+
+    Observations from disk stay uncompressed too, so that they can be read from disk again.
+    """
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # a fixed date, so that equal data give equal files
-            member.compress_type = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            plain = isinstance(array, _Pieces) or array.dtype.kind == "f"
+            member.compress_type = zipfile.ZIP_STORED if plain else zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as out:
-                if isinstance(array, StoredSelection):
-                    np.lib.format.write_array_header_1_0(out, array.header)
-                    for chunk in array:
-                        out.write(chunk.numpy().tobytes())
+                if isinstance(array, _Pieces):
+                    array.write_npy(out)
                 else:
                     np.lib.format.write_array(out, array, allow_pickle=False)
 

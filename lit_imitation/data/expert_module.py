@@ -59,7 +59,7 @@ class ExpertDataModule(EnvironmentDataModule):
         demonstrations: Path of an `.npz` or `.hdf5` file, a zarr store or a LeRobot folder, `minari:ID`, `hf:NAME`, a
             list of these, or `Transitions` in memory. Empty to roll out `expert` and cache its trajectories.
         observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
-            environment's Dict space, or else all that are no images.
+            environment's Dict space, or without an environment all.
         filter_key: Filter key of a robomimic file, such as `train`; empty to read all of its demonstrations.
         expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
             `package.module:function`; or `class_path` and `init_args` of a class of your own.
@@ -212,8 +212,7 @@ class ExpertDataModule(EnvironmentDataModule):
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
             self._check_memory()
-            keys, mask = self.observation_keys, self.filter_key
-            return read_demonstrations(self.demonstrations, *self.spaces, observation_keys=keys, filter_key=mask)
+            return read_demonstrations(self.demonstrations, *self.spaces, **self._reading)
         collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
         if several and self._key().unreadable:  # then the others cannot read the cache
@@ -230,6 +229,12 @@ class ExpertDataModule(EnvironmentDataModule):
                 f"but {type(self).__name__} keeps demonstrations in memory: write a file of fewer trajectories, or "
                 "clone the demonstrations with BC and lit_imitation.DemonstrationDataModule, which read from disk"
             )
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """What to read of a file."""
+        keys = {"observation_keys": self.observation_keys, "filter_key": self.filter_key}
+        return keys | {"successors": self.needs_successors}
 
     def _refer_to(self, demonstrations: Demonstrations) -> None:
         """Find the expert's return, measured or recorded, or report that it is unknown."""

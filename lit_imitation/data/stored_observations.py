@@ -146,7 +146,7 @@ class StoredObservations:
     def __init__(self, sources: Sequence[Columns], space: gymnasium.Space[Any]) -> None:
         self.sources, self.space = sources, space
         self.starts = np.cumsum([0, *(len(columns.arrays["observations"]) for columns in sources)])
-        row = self._slice(0, 1)
+        row = self.example()
         self.shape, self.dtype = row.shape[1:], torch.from_numpy(row).dtype
         self.together = max(rows.together for rows in self._stored)
         self._nearby = max(self.together, NEARBY // self.row_bytes, 1)
@@ -167,6 +167,10 @@ class StoredObservations:
     def nbytes(self) -> int:
         """Size of all observations."""
         return len(self) * self.row_bytes
+
+    def example(self) -> Array:
+        """The first observation, `[1, *obs]`."""
+        return self._slice(0, 1)
 
     def read(self, rows: Tensor, pinned: bool = False) -> Tensor:
         """Read observations `[..., *obs]` of row numbers `[...]`, in the order of the file.
@@ -220,13 +224,9 @@ class StoredSelection:
 
     def __init__(self, stored: StoredObservations, rows: Tensor) -> None:
         self.stored, self.rows = stored, rows
-        self.dtype = torch.empty(0, dtype=stored.dtype).numpy().dtype
 
-    @property
-    def header(self) -> dict[str, Any]:
-        """Description of the array `[N, *obs]` in an `.npy` file."""
-        shape, descr = (len(self.rows), *self.stored.shape), np.lib.format.dtype_to_descr(self.dtype)
-        return {"descr": descr, "fortran_order": False, "shape": shape}
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def __iter__(self) -> Iterator[Tensor]:
         for part in self.rows.split(max(1, PIECE // self.stored.row_bytes)):

@@ -202,7 +202,8 @@ class SequencePolicy(BoxActions, Policy):
         """
         if self.window == WindowSize():
             return FunctionActor(lambda observation: self(observation, deterministic))
-        return ChunkActor(partial(self._plan_to_play, deterministic), self.window, self.device, self.ensemble_decay)
+        plan = partial(self._plan_to_play, deterministic)
+        return ChunkActor(plan, self.window, self.device, self.ensemble_decay, self.flatten)
 
     def _plan_to_play(self, deterministic: bool, observation: Tensor) -> Tensor:
         training = self.training

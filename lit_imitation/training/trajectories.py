@@ -47,6 +47,7 @@ class TrajectoryWriter(BasePredictionWriter):
         path = Path(trainer.default_root_dir) / "trajectories.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = None if data.env_id else getattr(data, "stored", None)
-        write_demonstrations(path, Demonstrations(transitions, returns, metadata, stored))
+        demonstrations = Demonstrations(transitions, returns, metadata, stored)
+        write_demonstrations(path, demonstrations, data.observation_space)
         what = f"mean return {float(returns.mean()):.2f}" if data.env_id else "the policy's actions at recorded states"
         rank_zero_info(f"{len(returns)} trajectories, {what}: {path}")

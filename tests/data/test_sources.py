@@ -19,6 +19,7 @@ from lit_imitation.data.hugging_face import _dense
 from lit_imitation.data.inspection import inspect_recording
 from lit_imitation.data.sources import open_recording
 from lit_imitation.errors import DemonstrationError, MissingExtraError
+from lit_imitation.utils.spaces import FlatBox
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------
 
@@ -336,9 +337,7 @@ def test_minari_dictionaries_keep_the_environments_order(minari_dataset, how, da
     source = minari_dataset(
         env.observation_space, lambda seen: env.shown(len(seen)), data_format=data_format, actions=CHOICE
     )
-    flat = gymnasium.spaces.flatten_space(env.observation_space)
-    if named:
-        flat.original = env.observation_space
+    flat = FlatBox(env.observation_space) if named else gymnasium.spaces.flatten_space(env.observation_space)
     found = read_demonstrations(source, flat, CHOICE).transitions
     expected = gymnasium.spaces.flatten(env.observation_space, env.shown())
     np.testing.assert_allclose(found.observation, np.repeat(expected[None], len(found), 0))
@@ -370,10 +369,8 @@ def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
         }
 
     source = minari_dataset(space, shown, actions=CHOICE)
-    flat = gymnasium.spaces.flatten_space(env.observation_space)
-    flat.original = env.observation_space
     with pytest.raises(DemonstrationError, match=text):
-        read_demonstrations(source, flat, CHOICE)
+        read_demonstrations(source, FlatBox(env.observation_space), CHOICE)
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])

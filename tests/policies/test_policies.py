@@ -952,7 +952,7 @@ def test_color_stack_reads_both_channel_orders():
     [
         (VECTOR, "image", r"encoder is 'image', but the observation space is Box.*\(4,\)"),
         (Discrete(3), "image", r"encoder is 'image', but the observation space is Discrete\(3\)"),
-        (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
+        (VECTOR, "cnn", "encoder is 'cnn'; it must be one of auto, image, resnet18, vector, mlp or a mapping"),
     ],
 )
 def test_invalid_encoder_raises(space, kind, text):
