@@ -369,7 +369,7 @@ class Relabeled:
         transitions = transitions.select_episodes(torch.arange(total * rank // world, total * (rank + 1) // world))
         policy: Any = trainer.lightning_module.policy
         observations = data.observations(transitions)
-        chunks = observations.split(CHUNK) if isinstance(observations, Tensor) else observations
+        chunks = torch.split(observations, CHUNK) if isinstance(observations, Tensor) else observations
         actions = [policy.act(chunk.to(policy.device)).cpu() for chunk in chunks]
         yield Transitions(
             observation=transitions.observation,

@@ -39,8 +39,6 @@ class StoredRows:
         read: Reads all observations of a recording with the same keys as rows of one array.
     """
 
-    ndim: int
-
     def __init__(
         self,
         reopen: Callable[[], AbstractContextManager[Recording]],
@@ -53,7 +51,8 @@ class StoredRows:
         """`[episodes]`: row after the last one of each episode."""
         first = recording.episodes[0]
         row = read(recording._replace(episodes=[first.part(0, 1)]))
-        self.shape, self.dtype = (int(self.ends[-1]), *row.shape[1:]), row.dtype
+        self.shape: tuple[int, ...] = (int(self.ends[-1]), *row.shape[1:])
+        self.dtype: np.dtype[Any] = row.dtype
         self.ndim = len(self.shape)
         self.together = max(_rows_of_chunk(rows) for rows in first.observation.values())
         """Number of rows that are stored together, so that reading one of them takes as long as reading all."""
@@ -147,7 +146,8 @@ class StoredObservations:
         self.sources, self.space = sources, space
         self.starts = np.cumsum([0, *(len(columns.arrays["observations"]) for columns in sources)])
         row = self.example()
-        self.shape, self.dtype = row.shape[1:], torch.from_numpy(row).dtype
+        self.shape: tuple[int, ...] = row.shape[1:]
+        self.dtype = torch.from_numpy(row).dtype
         self.together = max(rows.together for rows in self._stored)
         self._nearby = max(self.together, NEARBY // self.row_bytes, 1)
 
@@ -229,5 +229,5 @@ class StoredSelection:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for part in self.rows.split(max(1, PIECE // self.stored.row_bytes)):
+        for part in torch.split(self.rows, max(1, PIECE // self.stored.row_bytes)):
             yield self.stored.read(part)

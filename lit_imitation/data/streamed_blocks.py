@@ -126,4 +126,4 @@ class StreamedBlocks(Blocks):
         group = torch.arange(count) // self.group
         place = torch.randperm(int(group[-1]) + 1, generator=generator)
         order = torch.argsort(place[group], stable=True)
-        return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in order.split(size)])
+        return torch.cat([part[torch.randperm(len(part), generator=generator)] for part in torch.split(order, size)])

@@ -186,9 +186,9 @@ class SequencePolicy(BoxActions, Policy):
             observation: Observations `[N, *obs]` or windows `[N, n, *obs]`, or parts of observations.
             action: Actions `[N, *act]` or chunks `[N, H, *act]`, see `fit_actions`.
         """
-        shape = self.observation_space.shape or ()
-        whole = isinstance(observation, Tensor)
-        super().fit_normalizer(observation.reshape(-1, *shape) if whole else observation, action)
+        if isinstance(observation, Tensor):
+            observation = observation.reshape(-1, *(self.observation_space.shape or ()))
+        super().fit_normalizer(observation, action)
 
     def fit_actions(self, action: Tensor) -> None:
         """Fit the units to demonstrated actions `[N, *act]` or chunks `[N, H, *act]`."""

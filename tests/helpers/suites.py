@@ -57,9 +57,9 @@ def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     return Method([*data, *policy, *task], list(more), smaller, monitor, exact, differs=False)
 
 
-def from_file(model: str) -> Method:
+def from_file(model: str, more: tuple[str, ...] = ()) -> Method:
     """Method that learns from a file of 8 trajectories, without an environment."""
-    of = offline(model)
+    of = offline(model, more=more)
     data = [*DATA, f"--data.demonstrations={RECORDED}", "--data.num_trajectories=7", "--data.test_fraction=0.2"]
     return of._replace(task=[*data, *of.task[-2:]], plays=False)
 
@@ -127,6 +127,7 @@ METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
+    "bc-streamed": from_file("MixturePolicy", more=("--data.memory=stream", *CHUNKS)),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
     "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
