@@ -9,6 +9,8 @@ import pytest
 
 RECORDED = Path(__file__).with_name("recorded.npz")
 """Demonstrations of a PD controller that brings a point to the origin: position and velocity to force, in the plane."""
+STORED = RECORDED.with_suffix(".hdf5")
+"""The same without compression, so that observations can be read from disk one by one."""
 ENVIRONMENT_OPTIONS = ("--data.num_envs", "--data.eval_episodes", "--data.test_episodes", "--data.backend")
 DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
@@ -127,7 +129,9 @@ METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
-    "bc-streamed": from_file("MixturePolicy", more=("--data.memory=stream", *CHUNKS)),
+    "bc-streamed": from_file(
+        "MixturePolicy", more=(f"--data.demonstrations={STORED}", "--data.memory=stream", *CHUNKS)
+    ),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
     "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
