@@ -1,0 +1,87 @@
+"""A file of 10 GB trains in less than 2 GB of memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+WIDTH, EPISODE = 2500, 500
+ROW = 4 * WIDTH
+PROGRAM = Path(__file__).parents[1] / "helpers" / "train_from_disk.py"
+
+
+def write(path: Path, size: int) -> Path:
+    """A file of `size` bytes of observations `[N, 2500]`, in chunks of 32 rows, written an episode at a time."""
+    episodes = size // (EPISODE * ROW)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(EPISODE, WIDTH)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        shape = (episodes * EPISODE, WIDTH)
+        observations = file.create_dataset("observations", shape, np.float32, chunks=(32, WIDTH))
+        for episode in range(episodes):
+            observations[episode * EPISODE : (episode + 1) * EPISODE] = np.roll(rows, episode, 1)
+        file["actions"] = rng.normal(size=(len(observations), 2)).astype(np.float32)
+        file["terminals"] = np.zeros(len(observations), bool)
+        file["timeouts"] = np.arange(len(observations)) % EPISODE == EPISODE - 1
+    return path
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that a process and its children hold: proportional set size, in which a shared page counts once."""
+    total = 0
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            total += memory_of(int(child))
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        pass
+    return total
+
+
+def train(file: Path, memory: str) -> dict[str, Any]:
+    """Clone a file in another process, and return what it prints and its largest memory."""
+    command = [sys.executable, str(PROGRAM), str(file), memory]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    said = file.with_suffix(".txt")
+    with said.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        largest = 0
+        while process.poll() is None:
+            largest = max(largest, memory_of(process.pid))
+            time.sleep(0.2)
+    assert process.returncode == 0, said.read_text()
+    return {**json.loads(said.read_text().splitlines()[-1]), "memory": largest}
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured by /proc")
+def test_ten_gigabytes_train_in_two(tmp_path):
+    if shutil.disk_usage(tmp_path).free < 15 * 10**9:
+        pytest.skip("less than 15 GB of disk are free")
+    try:
+        large, small = write(tmp_path / "large.hdf5", 10**10), write(tmp_path / "small.hdf5", 4 * 10**8)
+        found = {"10 GB streamed": train(large, "stream")}
+        found |= {f"0.4 GB {memory}": train(small, memory) for memory in ("stream", "resident")}
+        for name, figures in found.items():
+            print(name, json.dumps(figures))
+        assert large.stat().st_size > 9.9e9
+        streamed = found["10 GB streamed"]
+        assert streamed["streams"]
+        assert streamed["samples"] > 0.97 * 10**10 / ROW
+        assert streamed["memory"] < 2 * 10**9
+    finally:
+        for file in tmp_path.glob("*.hdf5"):
+            file.unlink()
