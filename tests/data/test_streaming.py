@@ -382,7 +382,7 @@ def test_adversarial_data_larger_than_memory_are_refused(tmp_path, monkeypatch):
 
 
 def test_streaming_an_expert_is_refused():
-    with pytest.raises(ConfigError, match="data.memory is stream, but demonstrations of an expert are collected"):
+    with pytest.raises(ConfigError, match=r"data\.memory is stream, but demonstrations of an expert are collected"):
         DemonstrationDataModule("Pendulum-v1", expert="scripted", memory="stream")
 
 
