@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.utils.spaces import FlatBox
 from lit_imitation.utils.integrity import check_file, check_within
+from lit_imitation.utils.spaces import FlatBox
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]

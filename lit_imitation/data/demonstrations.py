@@ -107,9 +107,7 @@ def read_all(
     for file in inside:
         check_within(file, folder, DemonstrationError)
     files = [str(file) for file in inside] or [source]
-    return [
-        read_columns(one, observation_space, observation_keys, filter_key, successors=successors) for one in files
-    ]
+    return [read_columns(one, observation_space, observation_keys, filter_key, successors=successors) for one in files]
 
 
 def demonstrations_of(

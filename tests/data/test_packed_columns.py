@@ -102,7 +102,7 @@ def test_keys_of_another_name_are_taken_in_the_environments_order(tmp_path):
     )
     np.testing.assert_array_equal(parts["camera"], whole("camera"))
     np.testing.assert_array_equal(parts["arm"], whole("state"))
-    with pytest.raises(DemonstrationError, match="the environment has 2 observations, camera, arm: name the key of each"):
+    with pytest.raises(DemonstrationError, match="has 2 observations, camera, arm: name the key of each"):
         read_demonstrations(path, space, ACTIONS, observation_keys=keys[:1])
 
 
@@ -225,7 +225,7 @@ def test_faulty_cameras_are_one_error_with_file_episode_and_key(tmp_path, fault)
 def test_images_of_another_size_than_the_environments_are_refused(tmp_path):
     path = formats.write_keyed(tmp_path / "a.hdf5")
     space = PackedBox(Dict([("camera", Box(0, 255, (9, 6, 3), np.uint8)), ("state", vector(2))]))
-    with pytest.raises(DemonstrationError, match=r"episode 0: 'camera' has rows of shape \[8, 6, 3\], but 'camera' needs"):
+    with pytest.raises(DemonstrationError, match=r"episode 0: 'camera' has rows of shape \[8, 6, 3\], but"):
         read_demonstrations(path, space, ACTIONS)
 
 
@@ -248,7 +248,7 @@ def test_files_with_different_cameras_are_refused(tmp_path):
     one = write_two_cameras(tmp_path / "a.hdf5")
     other = write_two_cameras(tmp_path / "b.hdf5", side=36)
     data = DemonstrationDataModule(demonstrations=[str(one), str(other)])
-    with pytest.raises(DemonstrationError, match=r"b.hdf5.*arrays \[36, 36, 3\] of uint8.* but .*a.hdf5.*\[40, 40, 3\]"):
+    with pytest.raises(DemonstrationError, match=r"b.hdf5.*\[36, 36, 3\] of uint8.* but .*a.hdf5.*\[40, 40, 3\]"):
         data.setup("fit")
 
 

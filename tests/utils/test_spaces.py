@@ -189,7 +189,10 @@ def test_spaces_with_images_are_packed():
     ("change", "text"),
     [
         ({"camera": None}, "observation has no 'camera'"),
-        ({"camera": np.zeros((3, 2, 1), np.uint8)}, r"observation\['camera'\] has shape \[3, 2, 1\]; expected \[2, 3, 1\]"),
+        (
+            {"camera": np.zeros((3, 2, 1), np.uint8)},
+            r"observation\['camera'\] has shape \[3, 2, 1\]; expected",
+        ),
         ({"camera": np.zeros((2, 3, 1), np.float32)}, r"observation\['camera'\] holds float32; .* needs uint8"),
         ({"camera": np.full((2, 3, 1), 256)}, r"observation\['camera'\] holds int64; .* needs uint8"),
         ({"state": np.array([0.0, np.nan])}, r"observation\['state'\] is not finite: nan"),
