@@ -108,13 +108,13 @@ def read_minari(source: str, observation_space: gymnasium.Space[Any] | None, *, 
     """
     loaded = _load(source)
     dataset, episodes, space = loaded
+    if isinstance(space, Dict | Tuple) and has_pictures(space):
+        return to_columns(_recording(source, loaded), observation_space, successors=successors)
     original = observation_space.original if isinstance(observation_space, FlatBox) else None
     flatten = isinstance(space, Dict | Tuple)
     if flatten and original is not None:
         _check_parts(source, "'observations'", space, original)
         space = original
-    if isinstance(space, Dict | Tuple) and has_pictures(space):
-        return to_columns(_recording(source, loaded), observation_space, successors=successors)
     obs = [
         _flatten(space, episode.observations) if flatten else np.asarray(episode.observations) for episode in episodes
     ]

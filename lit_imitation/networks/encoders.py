@@ -219,7 +219,7 @@ class Encoder(nn.Module):
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Standardize by this mean and standard deviation of `vectors`, `[vector_size]` each."""
         sizes = [len(one.standardize.mean) for one in self.inputs]
-        for one, own_mean, own_std in zip(self.inputs, mean.split(sizes), std.split(sizes), strict=True):
+        for one, own_mean, own_std in zip(self.inputs, torch.split(mean, sizes), torch.split(std, sizes), strict=True):
             one.standardize.set_statistics(own_mean, own_std)
 
     def copy_statistics(self, source: Encoder) -> None:
@@ -301,7 +301,7 @@ class SplitEncoder(nn.Module):
             if self.packed and part.dtype != np.uint8:
                 values = values.view(torch.int64 if part.dtype.kind == "i" else torch.float32)
             shape = self._space_of(part).shape or ()
-            found[part.path] = values.unflatten(1, shape) if len(shape) > 1 else values.reshape(len(values), *shape)
+            found[part.path] = values.view(len(values), *shape)
         return found
 
     def encode_parts(self, parts: Mapping[str, Tensor]) -> Tensor:

@@ -90,8 +90,8 @@ class Pixels(nn.Module):
 
     def _crop(self, x: Tensor, random: bool) -> Tensor:
         if not random:
-            top, left = (free // 2 for free in self.free)
-            return x[..., top : top + self.height, left : left + self.width]
+            y, x0 = (free // 2 for free in self.free)
+            return x[..., y : y + self.height, x0 : x0 + self.width]
         rows = torch.arange(len(x), device=x.device)
         top, left = (torch.randint(free + 1, (len(x),), device=x.device) for free in self.free)
         # All crops as a view, of which one is copied for each image.
@@ -215,7 +215,7 @@ class SpatialSoftmax(nn.Module):
         """Coordinates `[B, 2K]`, x before y of each map, of maps `[B, K, H, W]`."""
         height, width = maps.shape[-2:]
         x, y = (torch.linspace(-1.0, 1.0, n, device=maps.device, dtype=maps.dtype) for n in (width, height))
-        p = maps.flatten(2).softmax(-1).unflatten(-1, (height, width))
+        p = maps.flatten(2).softmax(-1).view(maps.shape)
         return torch.stack([(p.sum(-2) * x).sum(-1), (p.sum(-1) * y).sum(-1)], -1).flatten(1)
 
 

@@ -39,7 +39,7 @@ class Part(NamedTuple):
         return stored.reshape(*values.shape[: values.ndim - len(shape)], math.prod(shape)).view(np.uint8)
 
     def from_bytes(self, rows: Array) -> Array:
-        """Values `[*batch, *shape]` in the space's dtype from packed rows `[*batch, bytes]`, the inverse of `to_bytes`."""
+        """Values `[*batch, *shape]` in the space's dtype from packed rows `[*batch, bytes]`: inverse of `to_bytes`."""
         stored = rows[..., self.start : self.stop].view(self.dtype)
         return stored.reshape(*rows.shape[:-1], *(self.space.shape or ())).astype(self.space.dtype, copy=False)
 

@@ -43,7 +43,9 @@ def test_split_gives_parts_as_views():
         first, _, rest = path.partition("/")
         wanted = seen[first] if not rest else seen[first][int(rest) if rest.isdigit() else rest]
         assert torch.equal(value.double(), torch.from_numpy(np.asarray(wanted)).float().double()), path
-        inside = rows.untyped_storage().data_ptr() <= value.data_ptr() < rows.untyped_storage().data_ptr() + rows.numel()
+        inside = (
+            rows.untyped_storage().data_ptr() <= value.data_ptr() < rows.untyped_storage().data_ptr() + rows.numel()
+        )
         assert inside, path
 
 
@@ -119,12 +121,21 @@ def test_images_alone_have_nothing_to_standardize():
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        ({"camra": "image"}, "encoder names 'camra', which is no observation: there are state, camera, .*did you mean ca"),
+        (
+            {"camra": "image"},
+            "encoder names 'camra', which is no observation: .*did you mean camera",
+        ),
         ({"kind": "mlp"}, "encoder names 'kind', which is no observation"),
-        ({"state": "image"}, r"encoder.state is 'image', but the observation space is Box\(-2.0, 2.0, \(3,\), float64\)"),
+        (
+            {"state": "image"},
+            r"encoder.state is 'image', but the observation space is Box\(-2.0, 2.0, \(3,\)",
+        ),
         ({"inner/kind": "mlp"}, r"encoder.inner/kind is 'mlp', but the observation space is Discrete"),
         ({"camera": "cnn"}, "encoder.camera is 'cnn'; choose one of auto, image, resnet18, vector, mlp"),
-        ({"camera": {"kind": "resnet18", "crp": 3}}, "encoder.camera has 'crp'; 'resnet18' takes features, keypoints, cr"),
+        (
+            {"camera": {"kind": "resnet18", "crp": 3}},
+            "encoder.camera has 'crp'; 'resnet18' takes features, key",
+        ),
         ({"camera": {"crop": 30}}, "encoder.camera has 'crop'; 'auto' has no options: name a kind"),
         ({"camera": {"kind": "image", "crop": 99}}, r"encoder.camera.crop is 99, larger than the image"),
         ({"camera": {"kind": "image", "crop": "x"}}, "encoder.camera.crop is 'x'; it must be a whole number"),

@@ -28,7 +28,7 @@ from lit_imitation.policies import (
     default_policy,
 )
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_bound, soft_tanh
-from lit_imitation.utils.spaces import FlatBox
+from lit_imitation.utils.spaces import FlatBox, PackedBox
 from lit_imitation.utils.units import action_units
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
@@ -999,6 +999,30 @@ def test_raw_observations_are_flattened_like_make(original):
     np.testing.assert_allclose(policy(stack_samples(original, samples)), wanted, rtol=1e-5)
     for one, action in zip(samples, wanted, strict=True):
         np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
+
+
+CAMERA = Dict([("camera", Box(0, 255, (30, 30, 3), np.uint8)), ("parts", PARTS)])
+
+
+@pytest.mark.parametrize("name", ["gaussian-free", "mse"])
+def test_images_among_raw_observations_are_packed(name):
+    policy = build(name, PackedBox(CAMERA), encoder={"camera": {"kind": "image", "features": 8, "crop": 28}})
+    CAMERA.seed(0)
+    samples = [CAMERA.sample() for _ in range(3)]
+    rows = np.stack([policy.observation_space.flatten(one) for one in samples])
+    wanted = policy(rows)
+    seen = stack_samples(CAMERA, samples)
+    np.testing.assert_array_equal(policy(seen), wanted)
+    np.testing.assert_array_equal(policy.actor().act(seen), wanted)
+    np.testing.assert_array_equal(policy.actor().act(rows), wanted)
+    for one, action in zip(samples, wanted, strict=True):
+        np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
+
+
+def test_actors_flatten_dictionaries():
+    policy = build("gaussian-free", FlatBox(PARTS))
+    seen = stack_samples(PARTS, [PARTS.sample() for _ in range(3)])
+    np.testing.assert_allclose(policy.actor().act(seen), policy(seen), rtol=1e-4, atol=1e-6)
 
 
 def test_invalid_raw_observations_raise():
