@@ -17,19 +17,19 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-WIDTH, EPISODE = 2500, 500
+WIDTH, EPISODE = 25_000, 200
 ROW = 4 * WIDTH
 PROGRAM = Path(__file__).parents[1] / "helpers" / "train_from_disk.py"
 
 
 def write(path: Path, size: int) -> Path:
-    """A file of `size` bytes of observations `[N, 2500]`, in chunks of 32 rows, written an episode at a time."""
+    """A file of `size` bytes of observations `[N, 25000]`, in chunks of 8 rows, written an episode at a time."""
     episodes = size // (EPISODE * ROW)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(EPISODE, WIDTH)).astype(np.float32)
     with h5py.File(path, "w") as file:
         shape = (episodes * EPISODE, WIDTH)
-        observations = file.create_dataset("observations", shape, np.float32, chunks=(32, WIDTH))
+        observations = file.create_dataset("observations", shape, np.float32, chunks=(8, WIDTH))
         for episode in range(episodes):
             observations[episode * EPISODE : (episode + 1) * EPISODE] = np.roll(rows, episode, 1)
         file["actions"] = rng.normal(size=(len(observations), 2)).astype(np.float32)
