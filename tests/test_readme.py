@@ -170,7 +170,7 @@ def test_cameras_are_cloned_as_written(tmp_path, monkeypatch, capsys):
     small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.default_root_dir=run"]
     main(["fit", "--config", "mine.yaml", *small])
     shown = " ".join(" ".join(blocks(ROOT / page, "")).split())
-    told = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("lift.hdf5: 10"))
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("lift.hdf5: 10"))
     assert told in shown
     names: dict[str, object] = {}
     code = python_block(page, "robot0_eye_in_hand_image\": np.zeros")
