@@ -131,6 +131,36 @@ def test_executed_log_prob_is_censored_gaussian(box, log_std):
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
+def test_censored_gaussian_loss_is_tobit():
+    space = Box(np.float32([-2, -np.inf, 0]), np.float32([2, 1, 3]))
+    policy = GaussianPolicy(VECTOR, space, std="state", censored=True, hidden_sizes=(8,)).double()
+    observation = torch.randn(5, 4, dtype=torch.float64)
+    action = torch.tensor([[-2.0, 0.5, 1], [2, 1, 0], [5, -9, 3], [-3, 2, -1], [0, 0, 4]], dtype=torch.float64)
+    mean, log_std = (one.detach().numpy() for one in policy.mean_and_log_std(policy.head(observation)))
+    center, scale = policy.center.numpy(), policy.scale.numpy()
+    normal = scipy.stats.norm(mean, np.exp(log_std))
+    u, low, high = ((x - center) / scale for x in (action.numpy(), space.low, space.high))
+    wanted = np.where(u <= low, normal.logcdf(low), np.where(u >= high, normal.logsf(high), normal.logpdf(u)))
+    np.testing.assert_allclose(policy.loss(observation, action).detach(), -wanted.sum(-1), rtol=1e-6)
+
+
+def test_censored_gaussian_mean_goes_beyond_bound():
+    """Half of the clipped actions are at the bound; the mean of what was clipped lies there, that of the rest below."""
+    torch.manual_seed(0)
+    recorded = torch.clamp(1.0 + 0.5 * torch.randn(4000, 1), max=1.0)
+    fitted = {}
+    for censored in (False, True):
+        policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), censored=censored, hidden_sizes=())
+        optimizer = torch.optim.Adam(policy.parameters(), 0.05)
+        for _ in range(200):
+            optimizer.zero_grad()
+            policy.mean_loss(torch.zeros(4000, 4), recorded).backward()
+            optimizer.step()
+        fitted[censored] = float(policy.head(torch.zeros(1, 4)).detach()), float(policy.free_log_std().exp())
+    assert fitted[True] == pytest.approx((1.0, 0.5), abs=0.04)
+    assert fitted[False][0] == pytest.approx(float(recorded.mean()), abs=0.04)
+
+
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
 def test_gaussian_matches_torch_distributions(name):
     policy = build(name).double()
