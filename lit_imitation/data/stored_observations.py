@@ -24,6 +24,8 @@ PIECE = 2**26
 """Bytes that are read at once in a pass over all observations."""
 NEARBY = 2**18
 """Bytes between two rows up to which it is faster to read these too than to read twice."""
+MOST_NEARBY = 32
+"""Largest number of rows for which this holds if they lie in the same chunk, which is unpacked at each reading."""
 DAMAGED = (*UNREADABLE, TypeError, AttributeError, LookupError)
 """Exceptions of a file that was changed while it was read."""
 
@@ -54,8 +56,9 @@ class StoredRows:
         self.shape: tuple[int, ...] = (int(self.ends[-1]), *row.shape[1:])
         self.dtype: np.dtype[Any] = row.dtype
         self.ndim = len(self.shape)
-        self.together = max(_rows_of_chunk(rows) for rows in first.observation.values())
-        """Number of rows that are stored together, so that reading one of them takes as long as reading all."""
+        largest = max(first.observation.values(), key=lambda rows: math.prod(rows.shape[1:]) * rows.dtype.itemsize)
+        self.together = _rows_of_chunk(largest)
+        """Number of rows of the largest observation that are stored together, so that one is not read by itself."""
         self._opened: dict[tuple[int, int], tuple[ExitStack, Recording]] = {}
 
     def __len__(self) -> int:
@@ -149,7 +152,7 @@ class StoredObservations:
         self.shape: tuple[int, ...] = row.shape[1:]
         self.dtype = torch.from_numpy(row).dtype
         self.together = max(rows.together for rows in self._stored)
-        self._nearby = max(self.together, NEARBY // self.row_bytes, 1)
+        self._nearby = max(NEARBY // self.row_bytes, min(self.together, MOST_NEARBY), 1)
 
     @property
     def _stored(self) -> list[StoredRows]:

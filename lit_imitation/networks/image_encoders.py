@@ -90,8 +90,8 @@ class Pixels(nn.Module):
 
     def _crop(self, x: Tensor, random: bool) -> Tensor:
         if not random:
-            y, x0 = (free // 2 for free in self.free)
-            return x[..., y : y + self.height, x0 : x0 + self.width]
+            row, column = (free // 2 for free in self.free)
+            return x[..., row : row + self.height, column : column + self.width]
         rows = torch.arange(len(x), device=x.device)
         top, left = (torch.randint(free + 1, (len(x),), device=x.device) for free in self.free)
         # All crops as a view, of which one is copied for each image.
