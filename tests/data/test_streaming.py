@@ -201,9 +201,7 @@ def test_order_does_not_depend_on_workers_or_block_length(small_pools, tmp_path)
 def test_threads_read_the_next_pools(small_pools, tmp_path):
     _, stored = both(write(tmp_path / "a.hdf5"))
     blocks = blocks_of(stored, workers=2)
-    found = []
-    for _ in blocks:
-        found.append(sorted(blocks._reading))
+    found = [sorted(blocks._reading) for _ in blocks]
     # Passes of 17 minibatches in pools of 4; the block of minibatches 16 to 19 ends in the second pass.
     assert found[0] == [(0, 0), (0, 1), (0, 2)]
     assert found[3] == [(0, 3), (0, 4), (1, 0)]
