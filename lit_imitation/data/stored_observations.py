@@ -20,7 +20,7 @@ from lit_imitation.data.columns import UNREADABLE, Array, Columns
 from lit_imitation.data.episodes import Recording, Rows
 from lit_imitation.errors import DemonstrationError, LitImitationError, MissingExtraError
 
-PIECE = 2**26
+PIECE = 2**23
 """Bytes that are read at once in a pass over all observations."""
 NEARBY = 2**18
 """Bytes between two rows up to which it is faster to read these too than to read twice."""
