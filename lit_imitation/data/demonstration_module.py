@@ -73,12 +73,12 @@ class DemonstrationDataModule(ExpertDataModule):
             episodes too. Without both, `test` measures the validation trajectories, on which the best checkpoint was
             chosen, so that its figures are optimistic. With 1, and `val_fraction` 0, a trained policy is tested on a
             whole file.
-        observation_space: Space of the observations without an environment, as plain data: `{type: Box, shape: [7]}`
-            or `{type: Discrete, n: 16}`; by default inferred from the file.
         memory: Where the observations of a file are during training: `resident` in memory, or `stream` from disk, read
             ahead of training; `auto` streams those that need more than a quarter of the available memory. All other
             columns are in memory.
         num_workers: Threads that read observations from disk ahead of training; with 0, training waits for them.
+        observation_space: Space of the observations without an environment, as plain data: `{type: Box, shape: [7]}`
+            or `{type: Discrete, n: 16}`; by default inferred from the file.
         action_space: Space of the actions, in the same form: `{type: Box, low: [-1, 0], high: [1, 0.04]}`. Policies
             stay inside its bounds; without bounds they are not clipped.
         **expert: Arguments of `ExpertDataModule` and `EnvironmentDataModule`.
