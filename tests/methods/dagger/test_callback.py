@@ -579,7 +579,5 @@ def test_return_of_zero_can_be_best(tmp_path):
 def test_demonstrations_on_disk_are_refused():
     data = DemonstrationDataModule("Pendulum-v1", demonstrations="large.hdf5")
     data.stored = SimpleNamespace(nbytes=10**10)
-    with pytest.raises(
-        ConfigError, match=r"but 10 GB of observations are read from disk, and .* set data.memory"
-    ):
+    with pytest.raises(ConfigError, match=r"but 10 GB of observations are read from disk, and .* set data.memory"):
         check_components(BC(), data)
