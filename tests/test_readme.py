@@ -173,7 +173,7 @@ def test_cameras_are_cloned_as_written(tmp_path, monkeypatch, capsys):
     told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("lift.hdf5: 10"))
     assert told in shown
     names: dict[str, object] = {}
-    code = python_block(page, "robot0_eye_in_hand_image\": np.zeros")
+    code = python_block(page, 'robot0_eye_in_hand_image": np.zeros')
     exec(re.sub(r'load_policy\(".*?"\)', 'load_policy("run")', code), names)
     assert names["action"].shape == (2,)
 
