@@ -9,20 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lit_imitation.envs.fork import FRONT, SPEED, gate_heights
+from lit_imitation.envs.fork import gate_directions
 from lit_imitation.errors import ExpertError
 
 
-def steer(observation: NDArray[Any], height: NDArray[Any]) -> NDArray[np.float64]:
-    """Actions `[B, 2]` of length 1 at positions p `[B, 2]` toward gates at ordinates g `[B]`.
+FEEDBACK = 2.0
+"""Lateral speed, relative to the forward speed, by distance from the way."""
 
-        a = d / ‖d‖,    d = (max(1 − x, 0.1), g − y)
 
-    The point moves along a straight line to its gate, then through the wall while it corrects its ordinate.
+def steer(observation: NDArray[Any], direction: NDArray[Any]) -> NDArray[np.float64]:
+    """Actions `[B, 2]` of length 1 at positions p `[B, 2]` along directions g `[B, 2]` from the middle.
+
+        a = d / ‖d‖,    d = g − 2 (p − (p·g) g)
+
+    The way is the ray through the gate; the second part leads back to it.
     """
-    x, y = observation.T.astype(np.float64)
-    direction = np.stack([np.maximum(FRONT - x, SPEED), height - y], axis=-1)
-    return np.asarray(direction / np.linalg.norm(direction, axis=-1, keepdims=True))
+    position = observation.astype(np.float64)
+    along = (position * direction).sum(-1, keepdims=True) * direction
+    toward = direction - FEEDBACK * (position - along)
+    return np.asarray(toward / np.linalg.norm(toward, axis=-1, keepdims=True))
 
 
 class ForkExpert:
@@ -45,7 +50,7 @@ class ForkExpert:
         if self.shares.shape != (modes,) or self.shares.min() < 0 or not self.shares.sum() > 0:
             raise ExpertError(f"shares is {shares}; give {modes} numbers of at least 0, not all of them 0")
         self.noise = noise
-        self.heights = gate_heights(modes)
+        self.directions = gate_directions(modes)
         self.mode = np.zeros(0, np.int64)
         """Gate `[B]` of each environment."""
 
@@ -56,6 +61,6 @@ class ForkExpert:
 
     def act(self, observation: NDArray[Any], /) -> NDArray[np.float32]:
         """Actions `[B, 2]` at positions `[B, 2]`."""
-        action = steer(observation, self.heights[self.mode])
+        action = steer(observation, self.directions[self.mode])
         noise = self.noise * torch.randn(action.shape).numpy()
         return np.clip(action + noise, -1.0, 1.0).astype(np.float32)
