@@ -148,24 +148,29 @@ class ChunkAutoencoder(nn.Module):
 class CVAEPolicy(SequencePolicy):
     """Conditional variational autoencoder over chunks, as in ACT (Zhao et al. 2023, section 4.3, arXiv:2304.13705).
 
-    With the encoder q(z | a, o) = N(μ, diag σ²), the prior N(0, I) and the decoder â(o, z), the loss is the negative
-    evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114) with a weight β of the divergence in closed form:
+    With the encoder q(z | a, o) = N(μ, diag σ²), the prior p(z | o) and the decoder â(o, z), the loss is the negative
+    evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114) with a weight β of the divergence:
 
-        L(θ) = E_{z ~ q} [ R(a, â(o, z)) ] + β KL( q(z | a, o) ‖ N(0, I) )
+        L(θ) = E_{z ~ q} [ R(a, â(o, z)) + β ( log q(z | a, o) − log p(z | o) ) ]
 
     - `gaussian`: R = −log N(a; â, diag σ_a²) with a free σ_a for each action dimension. With β = 1, −L is a lower bound
       on log π(a | o), and σ_a weighs reconstruction against divergence.
     - `l1`: R = Σ_i |a_i − â_i| in units, as in ACT. Up to a factor and a constant this is the bound for Laplace noise
       of scale β, so β has to be of the size of the errors that may remain.
 
-    A padded action counts neither for R nor for q. A plan decodes z ~ N(0, I), or z = 0 if deterministic, as in ACT.
-    Where the demonstrations have several modes, z = 0 may lie between them, and so do some samples: with two modes of
-    equal weight and little noise, about one in ten, because no posterior covers the middle of the prior.
+    Unlike ACT's N(0, I), the prior is learned and depends on the observation (Sohn et al. 2015), and it is a mixture of
+    Gaussians, see `MixturePrior`. Where demonstrations have several modes, the posteriors form clusters. N(0, I) also
+    draws from the holes between the clusters, which the decoder maps to actions between the modes; of two modes, one
+    sample in ten (compare Tomczak & Welling 2018, arXiv:1705.07120). A mixture leaves the holes empty.
+
+    A padded action counts neither for R nor for q. A plan decodes z ~ p(z | o), or, if deterministic, the mean of the
+    prior's most likely component, which lies in a cluster and not between two.
 
     Args:
         observation_space: Box or Discrete observation space.
         action_space: Box action space; bounded dimensions are scaled to [−1, 1] inside, see `action_units`.
         latent_size: Size of z.
+        prior_components: Number of Gaussians of the prior; at least as many as there are modes.
         reconstruction: Reconstruction loss R.
         kl_weight: β. If it is too large, z is ignored, and all plans for an observation are the same.
         backbone: Network of the decoder, see `make_backbone`.
