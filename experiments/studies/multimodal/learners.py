@@ -115,13 +115,17 @@ def play(actor: Actor, modes: int, episodes: int, seed: int) -> Result:
 
 @torch.no_grad()
 def decision_time(policy: Policy) -> float:
-    """Median milliseconds of one decision for one observation, by samples and on one thread."""
+    """Median milliseconds of one decision for one observation, by samples and on one thread.
+
+    The actor is reset before each, so that a policy which plans ahead makes a new plan.
+    """
     actor = policy.actor(deterministic=False)
-    actor.reset(np.ones(1, dtype=np.bool_))
+    starts = np.ones(1, dtype=np.bool_)
     observation = np.zeros((1, 2), np.float32)
     taken = []
     for _ in range(2 * DECISIONS):
         begun = time.perf_counter()
+        actor.reset(starts)
         actor.act(observation)
         taken.append(time.perf_counter() - begun)
     return 1000.0 * float(np.median(taken[DECISIONS:]))
