@@ -52,8 +52,8 @@ class ForkVectorEnv(BatchedEnv):
 
     All gates are equally good, and the start tells nothing about them: where demonstrations leave by all of them, the
     distribution of actions at the start has K modes, and each later position tells which one was chosen. Between two
-    neighboring modes is the wall. The mean of all modes is 0, so the middle is a dead zone: a policy that averages stays
-    in it until time is up.
+    neighboring modes is the wall. The mean of all modes is 0, so the middle is a dead zone: a policy that averages
+    stays in it until time is up.
 
     The observation `Box(2)` is p, the action `Box(2)` is a. `info` has `success`, and `mode`, the passed gate (−1:
     none).

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from lit_imitation.envs.fork import gate_directions
 from lit_imitation.errors import ExpertError
 
-
 FEEDBACK = 2.0
 """Lateral speed, relative to the forward speed, by distance from the way."""
 

@@ -52,9 +52,7 @@ class MixturePrior(nn.Module):
     ) -> None:
         super().__init__()
         self.components, self.latent_size = components, latent_size
-        self.network = MLP(
-            [condition_features, *hidden_sizes, components * (1 + 2 * latent_size)], activation, dropout
-        )
+        self.network = MLP([condition_features, *hidden_sizes, components * (1 + 2 * latent_size)], activation, dropout)
         means = slice(components, components * (1 + latent_size))
         with torch.no_grad():
             nn.init.normal_(self.network.layers[-1].bias[means])  # type: ignore[index]
@@ -71,7 +69,7 @@ class MixturePrior(nn.Module):
         return (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
-        """z `[B, d]`: a sample, or the mean of the most likely component."""
+        """Latent variables `[B, d]`: a sample, or the mean of the most likely component."""
         log_weight, mean, log_std = self(condition)
         index = log_weight.argmax(-1) if deterministic else torch.multinomial(log_weight.exp(), 1).squeeze(-1)
         row = torch.arange(len(index), device=index.device)

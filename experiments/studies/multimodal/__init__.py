@@ -1,4 +1,4 @@
-"""The study of several right answers: demonstrations that leave a ring by 2, 3 and 8 gates, and what clones make of them.
+"""The study of several right answers: clones of demonstrations that leave a ring by 2, 3 and 8 gates.
 
 Every policy is cloned from the same demonstrations and played both ways: by samples, and deterministically.
 """
@@ -54,7 +54,9 @@ class Settings:
         return replace(self, seeds=seeds)
 
 
-QUICK = Settings(seeds=2, modes=(2, 3), policies=("mse", "quantized", "flow"), demonstrations=300, steps=50, episodes=60)
+QUICK = Settings(
+    seeds=2, modes=(2, 3), policies=("mse", "quantized", "flow"), demonstrations=300, steps=50, episodes=60
+)
 """A miniature in less than a minute; its numbers mean nothing."""
 
 
@@ -120,5 +122,3 @@ def summarize(modes: int, results: Sequence[Result]) -> dict[str, Any]:
         }
     entry["milliseconds"] = float(np.median([result["milliseconds"] for result in results]))
     return entry
-
-

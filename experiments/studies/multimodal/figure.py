@@ -46,9 +46,7 @@ def forks(summary: Mapping[str, Any], found: Mapping[tuple[int, str], list[Resul
     for axes, title in zip(panels[0], ("shown", *(LABELS[head] for head in heads)), strict=True):
         axes.set_title(title)
     rows = _numbers(below.subplots(1, 2), summary, heads)
-    save_figure(
-        figure, path, ("gates", "policy", "way", "seed", "success", "total_variation", "milliseconds"), rows
-    )
+    save_figure(figure, path, ("gates", "policy", "way", "seed", "success", "total_variation", "milliseconds"), rows)
 
 
 def _ring(axes: Axes, modes: int, path: NDArray[Any], mode: NDArray[Any]) -> None:

@@ -22,13 +22,13 @@ Choose a policy for demonstrations that do different things in the same situatio
     make figures                                         (all studies, their figures and pages)
 
 In `lit_imitation/Fork-v0` a point stands in the middle of a ring-shaped wall with {numbers} gates. The expert draws a
-gate for each episode and walks through it. In the middle, every gate is a right answer, and their mean is to stand still.
+gate for each episode and walks through it. In the middle, every gate is a right answer; their mean is to stand still.
 
-![Trajectories through the gates by each policy, its success, and its distance to the shown shares of the gates](multimodal.png)
+![Each policy's trajectories, its success, and its distance to the shown shares of the gates](multimodal.png)
 
-*Above: demonstrations and {settings["seeds"]} seeds' first clones, played by samples; orange episodes pass no gate.
-Below: means over {settings["seeds"]} seeds with 95 % bootstrap intervals, filled by samples, hollow deterministic; dashed
-lines are the aims, 0.95 and 0.1. Made by `python -m experiments study multimodal`.*
+*Above: demonstrations, and clones of the first seed played by samples; orange episodes pass no gate. Below: means over
+{settings["seeds"]} seeds with 95 % bootstrap intervals, filled by samples, hollow deterministic; dashed lines are the
+aims, 0.95 and 0.1. Made by `python -m experiments study multimodal`.*
 
 {_scores(summary)}
 
