@@ -67,7 +67,7 @@ class ForkVectorEnv(BatchedEnv):
         ConfigError: `modes` is not between 2 and 12, or `horizon` is less than 1.
     """
 
-    def __init__(self, num_envs: int = 1, modes: int = 2, horizon: int = 3) -> None:
+    def __init__(self, num_envs: int = 1, modes: int = 2, horizon: int = 4) -> None:
         if not 2 <= modes <= np.pi / HALF_WIDTH:
             raise ConfigError(f"modes is {modes}; it must be at least 2, and at most 12, or the gates would touch")
         high = np.full(2, np.inf, np.float32)

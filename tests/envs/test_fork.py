@@ -31,10 +31,12 @@ def walk(angle, modes):
     env = make_single(ENV, modes=modes)
     env.reset(seed=0)
     action = np.float32([math.cos(angle), math.sin(angle)])
-    for _ in range(3):
+    total = 0.0
+    for _ in range(4):
         place, reward, *_, truncated, info = env.step(action)
+        total += reward
     assert truncated
-    return place, reward, info
+    return place, total, info
 
 
 @pytest.mark.parametrize("modes", [2, 3, 8])
@@ -101,7 +103,7 @@ def test_mean_of_the_modes_stays_in_the_dead_zone(modes):
 
     finished, transitions = played(mean_action, modes)
     assert not any(episode.success for episode in finished)
-    assert transitions.next_observation.abs().max() < 0.05
+    assert transitions.next_observation.abs().max() < 0.2
 
 
 def test_expert_returns_to_its_way():

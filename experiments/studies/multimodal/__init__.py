@@ -19,7 +19,7 @@ from experiments.studies.multimodal.figure import forks
 from experiments.studies.multimodal.page import page
 from lit_imitation.utils.versions import versions
 
-CHUNK: dict[str, Any] = {"horizon": 3, "n_action_steps": 3}
+CHUNK: dict[str, Any] = {"horizon": 2, "n_action_steps": 2}
 POLICIES: dict[str, dict[str, Any]] = {
     "mse": {"hidden_sizes": [64, 64]},
     "gaussian": {"hidden_sizes": [64, 64]},
@@ -29,7 +29,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "diffusion": {"hidden_sizes": [64, 64, 64], **CHUNK},
     "flow": {"hidden_sizes": [64, 64, 64], **CHUNK},
 }
-"""Arguments of each policy. The heads plan a whole episode; regression and the Gaussian are asked at every step."""
+"""Arguments of each policy. The heads plan two steps at a time; regression and the Gaussian are asked at every step."""
 WAYS = ("sampled", "deterministic")
 
 
@@ -42,7 +42,7 @@ class Settings:
     """Numbers of gates."""
     policies: tuple[str, ...] = tuple(POLICIES)
     demonstrations: int = 5000
-    """Demonstrations of three steps each, new ones for each seed."""
+    """Demonstrations of four steps each, new ones for each seed."""
     steps: int = 2000
     batch_size: int = 256
     learning_rate: float = 2e-3

@@ -52,15 +52,14 @@ A policy without memory can commit where its position tells which way it has beg
 the gates' ways separate by more than the start varies. A policy that matches the shown distribution of actions at each
 position and time also matches the shown shares, even if it changes its mind on the way (Puterman 1994, theorem 5.5.1),
 so memory is no condition. But each decision among the modes adds its errors. A head that plans a chunk of actions
-decides once. The five heads plan {settings["policy_arguments"][settings["policies"][-1]]["horizon"]} steps here, which
-is the whole episode.
+decides less often. The five heads plan {settings["policy_arguments"][settings["policies"][-1]]["horizon"]} steps here.
 
 ## How it is made
 
 {_setup(summary)}
 
 - **Training** is `BC` with {settings["steps"]:,} steps of {settings["batch_size"]} windows, learning rate
-  {settings["learning_rate"]:g}, cosine schedule, from {settings["demonstrations"]:,} demonstrations of three steps.
+  {settings["learning_rate"]:g}, cosine schedule, from {settings["demonstrations"]:,} demonstrations of four steps.
 - **Time** is the median of one decision for one observation, by samples, on one thread.
 - **Tuning** used seed 100, which is not reported.
 
