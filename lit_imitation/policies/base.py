@@ -38,7 +38,7 @@ class Policy(Describable, nn.Module, ABC):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
         network: Function that builds the MLP from sizes, activation and dropout.
 
     Raises:
