@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,60 @@ def load_npz(source: str, path: Path, wanted: Callable[[str], bool]) -> dict[str
                 raise ValueError(f"'{key}' is not an array")
             held[key] = array
     return held
+
+
+class StoredArray:
+    """Uncompressed array in an `.npz` file, read from its place in the file when it is sliced.
+
+    Args:
+        path: The file.
+        offset: Place of the first number.
+        shape: Shape, with the rows first.
+        dtype: Type of one number.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+
+    def __getitem__(self, rows: slice) -> Array:
+        """Read these rows; the file is opened for that, so that nothing is mapped into memory."""
+        start, stop, step = rows.indices(self.shape[0])
+        row = math.prod(self.shape[1:])
+        count = max(stop - start, 0) * row
+        found = np.fromfile(self.path, self.dtype, count, offset=self.offset + start * row * self.dtype.itemsize)
+        if len(found) < count:
+            raise ValueError(f"{self.path} ends in row {start + len(found) // max(row, 1)}")
+        return found.reshape(-1, *self.shape[1:])[::step]
+
+
+def stored_npz(source: str, path: Path, wanted: Callable[[str], bool]) -> dict[str, StoredArray]:
+    """Arrays of an `.npz` file whose names are wanted, left on disk.
+
+    Raises:
+        DemonstrationError: An array is compressed, holds objects, or declares an impossible size.
+        ValueError, OSError, zipfile.BadZipFile: The file is damaged.
+    """
+    found = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+        names = [name for name in members if wanted(name)]
+        check_npz(path, names, DemonstrationError)
+        for name in names:
+            member = members[name]
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise DemonstrationError(f"{source}: '{name}' is compressed, and so cannot be read row by row")
+            # The local header has its own lengths of name and extra field.
+            file.seek(member.header_offset + 26)
+            skipped = sum(int.from_bytes(file.read(2), "little") for _ in range(2))
+            file.seek(member.header_offset + 30 + skipped)
+            read: Any = np.lib.format.read_array_header_1_0
+            if np.lib.format.read_magic(file) != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, by_columns, dtype = read(file)
+            if dtype.hasobject or by_columns or not shape:
+                raise DemonstrationError(f"{source}: '{name}' is {dtype} {list(shape)}, not rows of numbers")
+            found[name] = StoredArray(path, file.tell(), shape, dtype)
+    return found
 
 
 def _hdf5_arrays(source: str, path: Path) -> dict[str, Array]:

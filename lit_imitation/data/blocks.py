@@ -11,6 +11,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lit_imitation.data.streamed_examples import StreamedExamples
 from lit_imitation.errors import ConfigError
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.seeding import derive_seed
@@ -42,9 +43,11 @@ class Blocks:
         ConfigError: a minibatch cannot be divided equally among the processes.
     """
 
+    longest = LONGEST
+
     def __init__(
         self,
-        data: Transitions | WindowedTransitions | Tensor,
+        data: Transitions | WindowedTransitions | Tensor | StreamedExamples,
         batch_size: int,
         passes: int,
         seed: int,
@@ -64,10 +67,11 @@ class Blocks:
         self.accumulate = int(getattr(trainer.lightning_module, "accumulate_batches", 1))
         self.length = self._choose_length()
         self._position = {"epoch": -1, "batches": 0}
+        self._orders: dict[tuple[int, int], Tensor] = {}
 
     def _choose_length(self) -> int:
         """K: a multiple of the minibatches of an optimizer step that meets every step at which a checkpoint is due."""
-        length = LONGEST * self.accumulate
+        length = self.longest * self.accumulate
         for callback in self.trainer.checkpoint_callbacks:
             every = _steps_between(callback) * self.accumulate
             if every and every % self.minibatches:
@@ -96,26 +100,36 @@ class Blocks:
         """Blocks from where the epoch was left."""
         epoch, start = self.trainer.current_epoch, self._start()
         self._position = {"epoch": epoch, "batches": start}
-        order: dict[int, Tensor] = {}
         while start < self.minibatches:
             stop = min((start // self.length + 1) * self.length, self.minibatches)
             if self.trainer.max_steps >= 0:
                 left = max(self.trainer.max_steps - self.trainer.global_step, 1)
                 stop = min(stop, start + left * self.accumulate)
-            numbers = range(start // self.per_pass, (stop - 1) // self.per_pass + 1)
-            order = {number: order[number] if number in order else self._order(epoch, number) for number in numbers}
-            firsts = [number * self.per_pass for number in numbers]
-            parts = [order[n][max(start - i, 0) : stop - i] for n, i in zip(numbers, firsts, strict=True)]
             self._position["batches"] = stop
-            yield self.data[torch.cat(parts)]
+            yield self._block(epoch, start, stop)
             start = stop
 
+    def _block(self, epoch: int, start: int, stop: int) -> Any:
+        """Minibatches `start` to `stop` of an epoch."""
+        numbers = range(start // self.per_pass, (stop - 1) // self.per_pass + 1)
+        firsts = [number * self.per_pass for number in numbers]
+        parts = [self._order(epoch, n)[max(start - i, 0) : stop - i] for n, i in zip(numbers, firsts, strict=True)]
+        return self.data[torch.cat(parts)]
+
     def _order(self, epoch: int, number: int) -> Tensor:
-        """Rows of this process in pass `number`: `[minibatches of a pass, B]`."""
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, number))
-        order = torch.randperm(len(self.data), generator=generator)[: self.per_pass * self.batch_size]
-        return order.view(self.per_pass, world, -1)[:, rank].to(self.data.device)
+        """Rows of this process in pass `number`: `[minibatches of a pass, B]`; those of the last two are kept."""
+        key = epoch, number
+        if key not in self._orders:
+            world, rank = self.trainer.world_size, self.trainer.global_rank
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, number))
+            order = self._shuffle(generator)[: self.per_pass * self.batch_size]
+            self._orders = dict([*self._orders.items()][-1:])
+            self._orders[key] = order.view(self.per_pass, world, -1)[:, rank].to(self.data.device)
+        return self._orders[key]
+
+    def _shuffle(self, generator: torch.Generator) -> Tensor:
+        """Rows `[N]` in the order of a pass."""
+        return torch.randperm(len(self.data), generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, and minibatches of it that were handed over."""

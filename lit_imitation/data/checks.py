@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -32,11 +33,15 @@ ACTION_TOLERANCE = 1e-5
 def transitions_of(
     columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
 ) -> Transitions:
-    """Check columns, and convert them to transitions with the dtypes and shapes that `Transitions` names."""
+    """Check columns, and convert them to transitions with the dtypes and shapes that `Transitions` names.
+
+    Observations that stay on disk are checked too, and their row numbers take their place.
+    """
     check_rows(columns)
     arrays, length = columns.arrays, len(columns.arrays["observations"])
+    stored = not isinstance(arrays["observations"], np.ndarray)
     fitted: dict[str, Array] = {
-        "observation": _fit("observations", columns, observation_space),
+        "observation": (_number_rows if stored else partial(_fit, "observations"))(columns, observation_space),
         "action": _fit("actions", columns, action_space),
         "reward": _scalars("rewards", columns) if "rewards" in arrays else np.zeros(length, np.float32),
         "terminated": _flags("terminals", columns),
@@ -82,8 +87,50 @@ def check_rows(columns: Columns) -> None:
             )
 
 
+def fit_part(columns: Columns, space: gymnasium.Space[Any], start: int, stop: int) -> Array:
+    """Read and check rows `start` to `stop` of the observations, in the dtype and shape of their space."""
+
+    def where(key: str, row: int | None) -> str:
+        return columns.where(key, None if row is None else start + row)
+
+    part = Columns({"observations": columns.arrays["observations"][start:stop]}, where, columns.metadata)
+    return _fit("observations", part, space)
+
+
+def _number_rows(columns: Columns, space: gymnasium.Space[Any]) -> Array:
+    """Numbers `[N]` of the rows of observations on disk, after a pass over these in bounded memory.
+
+    Bytes for a space of bytes need no pass: any value fits.
+    """
+    rows: Any = columns.arrays["observations"]
+    _check_shape("observations", columns, space)
+    if rows.dtype != np.uint8 or space.dtype != np.uint8 or isinstance(space, PackedBox):
+        for start in range(0, len(rows), rows.piece):
+            fit_part(columns, space, start, min(start + rows.piece, len(rows)))
+    return np.arange(len(rows))
+
+
 def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
     """A column of observations or actions in the dtype and shape of its space."""
+    _check_shape(key, columns, space)
+    array = columns.arrays[key]
+    if array.dtype.kind == "b" and key != "actions":
+        array = array.astype(np.uint8)
+    array = array.reshape(len(array), *(space.shape or ()))
+    if isinstance(space, PackedBox):
+        return _parts(key, array, columns, space)
+    if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
+        return _choices(key, array, columns, space)
+    if space.dtype == np.uint8 and key != "actions":
+        if array.dtype != np.uint8:
+            outside = (array < 0) | (array > 255)
+            _no_row(key, outside, columns, lambda row: "is not in 0 to 255, the range of uint8 observations")
+        return array.astype(np.uint8, copy=False)
+    return finite(key, array, np.float32, columns)
+
+
+def _check_shape(key: str, columns: Columns, space: gymnasium.Space[Any]) -> None:
+    """Check that the rows of a column have the kind and shape of a supported space."""
     array = columns.arrays[key]
     if not isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary) or (
         key == "actions" and isinstance(space, MultiBinary)
@@ -92,9 +139,8 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             "Box, Discrete and MultiDiscrete" if key == "actions" else "Box, Discrete, MultiDiscrete and MultiBinary"
         )
         raise UnsupportedSpaceError(f"{columns.where(key, None)} is for {space}; only {kinds} can be read")
-    if array.dtype.kind == "b" and key != "actions":
-        array = array.astype(np.uint8)
-    check_numeric(key, array, columns)
+    if array.dtype.kind != "b" or key == "actions":
+        check_numeric(key, array, columns)
     shape = (len(array), *(space.shape or ()))
     single = space.shape in ((), (1,)) and array.shape in ((len(array),), (len(array), 1))
     if array.shape != shape and not single:
@@ -102,22 +148,11 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             f"{columns.where(key, None)} has shape {list(array.shape)}, but {space} needs {list(shape)}: "
             "are these demonstrations of another environment?"
         )
-    array = array.reshape(shape)
-    if isinstance(space, PackedBox):
-        return _parts(key, array, columns, space)
-    if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
-        return _choices(key, array, columns, space)
-    if space.dtype == np.uint8 and key != "actions":
-        if array.dtype.kind not in "iu":
-            raise DemonstrationError(
-                f"{columns.where(key, None)} holds {array.dtype}; this environment's observations are uint8: "
-                "write them unchanged, 0 to 255"
-            )
-        if array.dtype != np.uint8:
-            outside = (array < 0) | (array > 255)
-            _no_row(key, outside, columns, lambda row: "is not in 0 to 255, the range of uint8 observations")
-        return array.astype(np.uint8, copy=False)
-    return finite(key, array, np.float32, columns)
+    if isinstance(space, Box) and space.dtype == np.uint8 and key != "actions" and array.dtype.kind not in "biu":
+        raise DemonstrationError(
+            f"{columns.where(key, None)} holds {array.dtype}; this environment's observations are uint8: "
+            "write them unchanged, 0 to 255"
+        )
 
 
 def _parts(key: str, array: Array, columns: Columns, space: PackedBox) -> Array:

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import torch
 from gymnasium import Space
+from torch import Tensor
 
 from lit_imitation.data.blocks import Blocks
-from lit_imitation.data.demonstrations import Demonstrations, columns_of, demonstrations_of, read_all, split
-from lit_imitation.data.expert_module import ExpertDataModule, HeldOut, examples_of
+from lit_imitation.data.columns import Columns
+from lit_imitation.data.demonstrations import (
+    Demonstrations,
+    columns_of,
+    demonstrations_of,
+    files_of,
+    read_all,
+    split,
+    stored_demonstrations,
+)
+from lit_imitation.data.expert_module import CHUNK, ExpertDataModule, examples_of
 from lit_imitation.data.file_spaces import SpaceArguments, check_varied, describe_seen, infer_spaces, space_of
+from lit_imitation.data.sources import needs_memory, size_of
+from lit_imitation.data.stored_observations import StoredSelection
+from lit_imitation.data.streamed_blocks import StreamedBlocks
+from lit_imitation.data.streamed_examples import StreamedExamples
 from lit_imitation.errors import ConfigError
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import constructor_signature
 from lit_imitation.utils.cache import print_once
+from lit_imitation.utils.integrity import FREE_BYTES, MAX_RATIO
+from lit_imitation.utils.memory import available_memory, gigabytes
 from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 
+Memory: TypeAlias = Literal["auto", "resident", "stream"]
+RESIDENT_SHARE = 4
+"""Observations stay on disk if they need more than one part in four of the available memory: while files are read and
+split, there are up to three copies."""
 OF_ENVIRONMENTS = (
     "env_kwargs",
     "num_envs",
@@ -52,6 +73,10 @@ class DemonstrationDataModule(ExpertDataModule):
             episodes too. Without both, `test` measures the validation trajectories, on which the best checkpoint was
             chosen, so that its figures are optimistic. With 1, and `val_fraction` 0, a trained policy is tested on a
             whole file.
+        memory: Where the observations of a file are during training: `resident` in memory, or `stream` from disk, read
+            ahead of training; `auto` streams those that need more than a quarter of the available memory. All other
+            columns are in memory.
+        num_workers: Threads that read observations from disk ahead of training; with 0, training waits for them.
         observation_space: Space of the observations without an environment, as plain data: `{type: Box, shape: [7]}`
             or `{type: Discrete, n: 16}`; by default inferred from the file.
         action_space: Space of the actions, in the same form: `{type: Box, low: [-1, 0], high: [1, 0.04]}`. Policies
@@ -73,6 +98,8 @@ class DemonstrationDataModule(ExpertDataModule):
         batch_size: int = 64,
         passes_per_epoch: int = 1,
         test_fraction: float = 0.0,
+        memory: Memory = "auto",
+        num_workers: int = 1,
         observation_space: SpaceArguments | None = None,
         action_space: SpaceArguments | None = None,
         **expert: Any,
@@ -81,6 +108,10 @@ class DemonstrationDataModule(ExpertDataModule):
             self._check_arguments(expert)
         super().__init__(env_id, **expert)
         check_at_least("data", 1, batch_size=batch_size, passes_per_epoch=passes_per_epoch)
+        check_at_least("data", 0, num_workers=num_workers)
+        if memory == "stream" and self.rolls_out:
+            raise ConfigError("data.memory is stream, but demonstrations of an expert are collected in memory")
+        self.memory, self.num_workers = memory, num_workers
         whole = test_fraction == 1.0 and not self.val_fraction
         if not 0.0 <= test_fraction < 1.0 - self.val_fraction and not whole:
             raise ConfigError(
@@ -133,19 +164,56 @@ class DemonstrationDataModule(ExpertDataModule):
 
     def load(self) -> Demonstrations:
         """All demonstrations of the source, checked against the spaces."""
-        if self.env_id:
+        if self.env_id and (self.rolls_out or isinstance(self.demonstrations, Transitions)):
             return super().load()
+        if self.env_id:
+            sources, streams = self._read_files(self.spaces[0])
+            return (stored_demonstrations if streams else demonstrations_of)(sources, *self.spaces)
         loaded, self._unsplit = self._unsplit, None
         return loaded or self._read()
+
+    def _read_files(self, observation_space: Space[Any] | None) -> tuple[list[Columns], bool]:
+        """Columns of the files, and whether their observations stay on disk."""
+        files = files_of(self.demonstrations)  # type: ignore[arg-type]
+        read = partial(read_all, files, observation_space, **self._reading)
+        available = available_memory()
+        limit, size = self._largest_resident(available), sum(map(size_of, files))
+        if self.memory == "resident" or (self.memory == "auto" and max(MAX_RATIO * size, FREE_BYTES) <= limit):
+            return read(), False
+        whole = next((f"{file}: {reason}" for file in files if (reason := needs_memory(file, self.filter_key))), "")
+        if whole and (self.memory == "stream" or size > available):
+            why = "data.memory is stream" if self.memory == "stream" else f"it holds {gigabytes(size)}"
+            raise ConfigError(f"{whole} ({why}, and {gigabytes(available)} of memory are available)")
+        if not whole:
+            sources = read(stored=True)
+            rows: list[Any] = [columns.arrays["observations"] for columns in sources]
+            size = sum(one.nbytes for one in rows)
+            if self.memory == "stream" or size > limit:
+                print_once(
+                    f"{self._source}: {gigabytes(size)} of observations are read from disk during training "
+                    f"({gigabytes(available)} of memory are available, and data.memory is {self.memory})"
+                )
+                return sources, True
+            for one in rows:
+                one.close()
+        return read(), False
+
+    def _largest_resident(self, available: int) -> int:
+        """Largest size of observations that stay in memory, of `available` bytes."""
+        largest = available // (RESIDENT_SHARE * getattr(self.trainer, "num_devices", 1))
+        if self.device.type == "cuda":
+            largest = min(largest, torch.cuda.mem_get_info(self.device)[0] // 2)
+        return largest
 
     def _read(self) -> Demonstrations:
         """Read demonstrations without an environment, and find their spaces."""
         if isinstance(self.demonstrations, Transitions):
-            sources = [columns_of(self.demonstrations, self._source)]
+            sources, streams = [columns_of(self.demonstrations, self._source)], False
         else:
-            sources = read_all(self.demonstrations, self._given_spaces[0], **self._reading)
+            sources, streams = self._read_files(self._given_spaces[0])
         observation_space, action_space = infer_spaces(sources, *self._given_spaces)
-        demonstrations = demonstrations_of(sources, observation_space, action_space)
+        join = stored_demonstrations if streams else demonstrations_of
+        demonstrations = join(sources, observation_space, action_space)
         self._spaces = observation_space, action_space
         if not self._told:
             self._told = True
@@ -180,6 +248,7 @@ class DemonstrationDataModule(ExpertDataModule):
         if stage == "test" and not fitted and (self.test_fraction or not self.env_id):
             self.choose()
         if stage == "fit":
+            self._check_agreement()
             if not len(self.train):
                 raise ConfigError(f"data.test_fraction {self.test_fraction} leaves no trajectory for training")
             if not self.env_id:
@@ -191,6 +260,16 @@ class DemonstrationDataModule(ExpertDataModule):
                 f"no trajectory is held out of {self.chosen} (data.val_fraction {self.val_fraction}), and without "
                 f"data.env_id there is nothing else to {stage} on: hold out some"
             )
+
+    def _check_agreement(self) -> None:
+        """Check that all processes read from disk, or none: the order of the examples depends on it."""
+        if self.trainer is not None and self.trainer.world_size > 1:
+            streams = self.stored is not None
+            if self.trainer.strategy.broadcast(streams) is not streams:
+                raise ConfigError(
+                    "some processes have enough memory for the demonstrations and some have not: set data.memory to "
+                    "resident or stream"
+                )
 
     def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
         """Split into training, validation and test trajectories; validation comes first where there are few."""
@@ -210,15 +289,47 @@ class DemonstrationDataModule(ExpertDataModule):
         """
         trainer = self.trainer
         assert trainer is not None
-        data = examples_of(self.train, trainer)
-        return Blocks(data, self.batch_size, self.passes_per_epoch, derive_seed(self.seed, "batches"), trainer)
+        examples, seed = examples_of(self.train, trainer), derive_seed(self.seed, "batches")
+        if self.stored is None:
+            return Blocks(examples, self.batch_size, self.passes_per_epoch, seed, trainer)
+        streamed = StreamedExamples(examples, self.stored, self.device)
+        return StreamedBlocks(streamed, self.batch_size, self.passes_per_epoch, seed, trainer, self.num_workers)
+
+    def observations(self, data: Transitions) -> Tensor | StoredSelection:
+        """Observations of some transitions `[N]` of a split: `[N, *obs]`, or parts of it if they are on disk."""
+        return data.observation if self.stored is None else StoredSelection(self.stored, data.observation)
+
+    def teardown(self, stage: str) -> None:
+        """Close environments and files."""
+        if self.stored is not None:
+            self.stored.close()
+        super().teardown(stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The expert's return, and whether observations are read from disk."""
+        return super().state_dict() | {"streams": self.stored is not None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the expert's return.
+
+        Raises:
+            ConfigError: A run is resumed with another order of its examples, because memory has become scarce or free.
+        """
+        streamed = state_dict["streams"]
+        if self.trainer is not None and self.trainer.state.fn == "fit" and streamed is not (self.stored is not None):
+            was, memory = ("read from disk", "stream") if streamed else ("in memory", "resident")
+            raise ConfigError(
+                f"the observations of the interrupted run were {was}, which determines the order of its batches: "
+                f"resume it with data.memory {memory}"
+            )
+        super().load_state_dict(state_dict)
 
     def test_dataloader(self) -> list[Any]:
         """This process's share of the test trajectories, then episodes of the current policy."""
         assert self.trainer is not None
         if not self.env_id:
-            return [*HeldOut.shared(self.tested if len(self.tested) else self.held_out, self.trainer)]
-        held_out = HeldOut.shared(self.tested, self.trainer) if self.test_fraction else []
+            return [*self.measure(self.tested if len(self.tested) else self.held_out)]
+        held_out = self.measure(self.tested) if self.test_fraction else []
         return [*held_out, *super().test_dataloader()]
 
     def predict_dataloader(self) -> list[Any]:
@@ -237,7 +348,8 @@ class DemonstrationDataModule(ExpertDataModule):
 class Relabeled:
     """Loader of one batch: all trajectories of a file with the policy's actions, this process's share of them.
 
-    Rewards and successors are left out: they followed from the recorded actions.
+    Rewards and successors are left out: they followed from the recorded actions. Observations that stay on disk are row
+    numbers in the batch too; the writer reads them.
     """
 
     def __init__(self, data: DemonstrationDataModule) -> None:
@@ -249,13 +361,16 @@ class Relabeled:
     def __iter__(self) -> Iterator[Transitions]:
         data, trainer = self.data, self.data.trainer
         assert trainer is not None
-        transitions = data.load().transitions
+        demonstrations = data.load()
+        transitions, data.stored = demonstrations.transitions, demonstrations.stored
         total, rank, world = int(transitions.done.sum()), trainer.global_rank, trainer.world_size
         if total < world:
             raise ConfigError(f"{total} trajectories cannot be divided among {world} processes: start fewer")
         transitions = transitions.select_episodes(torch.arange(total * rank // world, total * (rank + 1) // world))
         policy: Any = trainer.lightning_module.policy
-        actions = [policy.act(chunk.observation.to(policy.device)).cpu() for chunk in transitions.split(4096)]
+        observations = data.observations(transitions)
+        chunks = torch.split(observations, CHUNK) if isinstance(observations, Tensor) else observations
+        actions = [policy.act(chunk.to(policy.device)).cpu() for chunk in chunks]
         yield Transitions(
             observation=transitions.observation,
             action=torch.cat(actions),

@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lit_imitation.data.array_files import FORMATS, format_of
 from lit_imitation.data.checks import FIELDS, check_numeric, column_of, finite, transitions_of
 from lit_imitation.data.columns import Array, Columns, Metadata, named
 from lit_imitation.data.sources import read_columns
+from lit_imitation.data.stored_observations import StoredObservations, StoredSelection
 from lit_imitation.errors import ConfigError, DemonstrationError
 from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
@@ -39,10 +41,13 @@ class Demonstrations(NamedTuple):
     """`[episodes]` float64: return of each whole trajectory; subsampling does not change it."""
     metadata: Metadata
     """Notes of the writer: env_id, expert, seed, …"""
+    stored: StoredObservations | None = None
+    """Observations that stay on disk; those of `transitions` are then row numbers `[N]` in them."""
 
     def select(self, episodes: Tensor) -> Demonstrations:
         """Select the trajectories with these indices `[n]`, in this order."""
-        return Demonstrations(self.transitions.select_episodes(episodes), self.episode_returns[episodes], self.metadata)
+        transitions = self.transitions.select_episodes(episodes)
+        return self._replace(transitions=transitions, episode_returns=self.episode_returns[episodes])
 
 
 def read_demonstrations(
@@ -85,6 +90,7 @@ def read_all(
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
     successors: bool = True,
+    stored: bool = False,
 ) -> list[Columns]:
     """Columns of a source, not yet checked; one entry for each file of a folder or list.
 
@@ -94,20 +100,24 @@ def read_all(
         observation_keys: As for `read_demonstrations`.
         filter_key: As for `read_demonstrations`.
         successors: As for `read_demonstrations`.
+        stored: As for `read_columns`.
     """
+    read = partial(read_columns, successors=successors, stored=stored)
+    return [read(one, observation_space, observation_keys, filter_key) for one in files_of(source)]
+
+
+def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
+    """Sources one by one: those of a list, and the files of a folder in the order of their names."""
     if not isinstance(source, str | Path):
         if not source:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
-        keys: dict[str, Any] = {"observation_keys": observation_keys, "filter_key": filter_key}
-        keys["successors"] = successors
-        return [columns for one in source for columns in read_all(one, observation_space, **keys)]
+        return [file for one in source for file in files_of(one)]
     source = str(source)
     folder = expand_user(source)
     inside = sorted(file for file in folder.glob("[!.]*") if file.suffix in FORMATS) if folder.is_dir() else []
     for file in inside:
         check_within(file, folder, DemonstrationError)
-    files = [str(file) for file in inside] or [source]
-    return [read_columns(one, observation_space, observation_keys, filter_key, successors=successors) for one in files]
+    return [str(file) for file in inside] or [source]
 
 
 def demonstrations_of(
@@ -120,6 +130,15 @@ def demonstrations_of(
     returns = torch.cat([part.episode_returns for part in parts])
     metadata = _joined([part.metadata for part in parts])
     return Demonstrations(Transitions.concatenate([part.transitions for part in parts]), returns, metadata)
+
+
+def stored_demonstrations(
+    sources: Sequence[Columns], observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+) -> Demonstrations:
+    """As `demonstrations_of`, from columns whose observations are `StoredRows` and stay on disk."""
+    demonstrations = demonstrations_of(sources, observation_space, action_space)
+    demonstrations.transitions.observation = torch.arange(len(demonstrations.transitions))
+    return demonstrations._replace(stored=StoredObservations(sources, observation_space))
 
 
 def _demonstrations_of(
@@ -173,15 +192,18 @@ def write_demonstrations(
     transitions = demonstrations.transitions
     if not len(transitions):
         raise DemonstrationError(f"{path}: there are no transitions to write")
-    columns = {
-        key: value.detach().cpu().numpy()
-        for key, field in FIELDS.items()
-        if (value := getattr(transitions, field)) is not None
-    }
+    given = {key: value for key, field in FIELDS.items() if (value := getattr(transitions, field)) is not None}
+    columns: dict[str, Array | _Pieces] = {key: value.detach().cpu().numpy() for key, value in given.items()}
+    if demonstrations.stored is not None:
+        selection = StoredSelection(demonstrations.stored, transitions.observation)
+        columns["observations"] = _Pieces(selection, demonstrations.stored.example())
     if isinstance(observation_space, PackedBox):
         for key in [key for key in columns if key.endswith("observations")]:
             rows = columns.pop(key)
-            columns |= {f"{key}/{part.path}": part.from_bytes(rows) for part in observation_space.parts}
+            columns |= {
+                f"{key}/{part.path}": rows.map(part.from_bytes) if isinstance(rows, _Pieces) else part.from_bytes(rows)
+                for part in observation_space.parts
+            }
     columns["episode_returns"] = demonstrations.episode_returns.cpu().numpy()
     metadata = json.dumps(demonstrations.metadata, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,21 +217,67 @@ def write_demonstrations(
                 with h5py.File(file, "w") as hdf5:
                     # A string of fixed length, because a damaged one of variable length can hang the HDF5 library.
                     hdf5.create_dataset("metadata", data=np.bytes_(metadata))
+                    filters = {"compression": "gzip", "shuffle": True, "fletcher32": True}
                     for key, column in columns.items():
-                        hdf5.create_dataset(key, data=column, compression="gzip", shuffle=True, fletcher32=True)
+                        if isinstance(column, _Pieces):
+                            column.write_rows(hdf5.create_dataset(key, column.shape, column.dtype, **filters))
+                        else:
+                            hdf5.create_dataset(key, data=column, **filters)
             except (OSError, RuntimeError) as error:  # HDF5 reports a full disk in a page of text
                 number = getattr(error, "errno", None) or (errno.ENOSPC if "errno = 28" in str(error) else errno.EIO)
                 raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def _write_npz(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
-    """Like `np.savez_compressed`, but floats stay uncompressed: they shrink little, and DAgger waits for the file."""
+class _Pieces:
+    """Array `[N, ...]` on disk that is copied a piece at a time.
+
+    Args:
+        selection: The rows.
+        example: One row, `[1, ...]`.
+        convert: Function that is applied to each piece.
+    """
+
+    def __init__(
+        self, selection: StoredSelection, example: Array, convert: Callable[[Array], Array] = lambda rows: rows
+    ) -> None:
+        self.selection, self.example, self.convert = selection, example, convert
+        row = convert(example)
+        self.shape, self.dtype = (len(selection), *row.shape[1:]), row.dtype
+
+    def map(self, convert: Callable[[Array], Array]) -> _Pieces:
+        return _Pieces(self.selection, self.example, convert)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self.convert(piece.numpy()) for piece in self.selection)
+
+    def write_rows(self, dataset: Any) -> None:
+        start = 0
+        for piece in self:
+            dataset[start : start + len(piece)] = piece
+            start += len(piece)
+
+    def write_npy(self, file: IO[bytes]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(self.dtype), "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for piece in self:
+            file.write(np.ascontiguousarray(piece).data)
+
+
+def _write_npz(file: IO[bytes], arrays: Mapping[str, Array | _Pieces]) -> None:
+    """Like `np.savez_compressed`, but floats stay uncompressed: they shrink little, and DAgger waits for the file.
+
+    Observations from disk stay uncompressed too, so that they can be read from disk again.
+    """
     with zipfile.ZipFile(file, "w") as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy")  # a fixed date, so that equal data give equal files
-            member.compress_type = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            plain = isinstance(array, _Pieces) or array.dtype.kind == "f"
+            member.compress_type = zipfile.ZIP_STORED if plain else zipfile.ZIP_DEFLATED
             with archive.open(member, "w", force_zip64=True) as out:
-                np.lib.format.write_array(out, array, allow_pickle=False)
+                if isinstance(array, _Pieces):
+                    array.write_npy(out)
+                else:
+                    np.lib.format.write_array(out, array, allow_pickle=False)
 
 
 def columns_of(transitions: Transitions, source: str) -> Columns:

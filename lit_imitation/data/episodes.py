@@ -53,6 +53,12 @@ class Span:
         """Type of one number."""
         return self.array.dtype
 
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Shape of what is read at once, where the array is stored in chunks."""
+        found: tuple[int, ...] | None = getattr(self.array, "chunks", None)
+        return found
+
     def __getitem__(self, rows: slice) -> Array:
         """Read these rows of the span."""
         start, stop, step = rows.indices(self.stop - self.start)
@@ -76,6 +82,17 @@ class Episode(NamedTuple):
     """`[T]` bool; true only in the last row."""
     next_observation: Mapping[str, Rows] = {}
     """`{key: [T, ...]}`; empty if successors are not recorded by themselves."""
+
+    def part(self, start: int, stop: int) -> Episode:
+        """Steps `start` to `stop`, without successors; nothing is read."""
+        return Episode(
+            self.name,
+            {key: Span(rows, start, stop) for key, rows in self.observation.items()},
+            Span(self.action, start, stop),
+            None if self.reward is None else Span(self.reward, start, stop),
+            self.terminated[start:stop],
+            self.truncated[start:stop],
+        )
 
 
 class Recording(NamedTuple):
@@ -162,6 +179,7 @@ def to_columns(
     observation_keys: Sequence[str] | None = None,
     *,
     successors: bool = True,
+    store: Callable[[Recording, Callable[[Recording], Array]], Any] | None = None,
 ) -> Columns:
     """Columns of a recording, with all chosen observations in one array.
 
@@ -178,6 +196,8 @@ def to_columns(
         observation_space: The environment's observation space, if there is one.
         observation_keys: Keys to read, in this order.
         successors: Read the successors of packed observations; others are read in any case.
+        store: Makes the column of observations if they are not to be read now, from the recording and a function that
+            reads all observations of a recording with the same keys; successors are then left out.
 
     Returns:
         Columns under D4RL's keys; `next_observations` only if the successor of every row is recorded.
@@ -202,13 +222,15 @@ def to_columns(
     if space is None and len(keys) > 1:
         space = flat_space(Dict([(key, _space_of(recording, key)) for key in keys]))
     lengths = np.array([episode.action.shape[0] for episode in recording.episodes])
+    join: Callable[[Callable[[Episode, str], Rows], Recording], Array]
     if isinstance(space, PackedBox):
-        join = partial(_pack, recording, space, keys, observation_space is None)
+        join = partial(_pack, space, keys, observation_space is None)
     else:
         parts = {part.path: part.space for part in space.parts} if isinstance(space, FlatBox) else {}
-        join = partial(_join, recording, keys, {} if observation_keys is not None else parts)
+        join = partial(_join, keys, {} if observation_keys is not None else parts)
+    read = partial(join, _steps)
     arrays = {
-        "observations": join(lambda episode, key: Span(episode.observation[key], 0, episode.action.shape[0])),
+        "observations": read(recording) if store is None else store(recording, read),
         "actions": np.concatenate([_numbers(episode.action[:]) for episode in recording.episodes]),
         "terminals": np.concatenate([episode.terminated for episode in recording.episodes]),
         "timeouts": np.concatenate([episode.truncated for episode in recording.episodes]),
@@ -216,8 +238,8 @@ def to_columns(
     rewards = [episode.reward for episode in recording.episodes if episode.reward is not None]
     if len(rewards) == len(lengths):
         arrays["rewards"] = np.concatenate([np.asarray(reward[:]) for reward in rewards])
-    if has_successors(recording, keys) and (successors or not isinstance(space, PackedBox)):
-        arrays["next_observations"] = join(_successors)
+    if store is None and has_successors(recording, keys) and (successors or not isinstance(space, PackedBox)):
+        arrays["next_observations"] = join(_successors, recording)
     arrays |= {key: np.asarray(rows[:]) for key, rows in recording.columns.items()}
     metadata = {**recording.metadata, OBSERVATION_KEYS: ", ".join(keys)}
     found = space if observation_space is None and isinstance(space, FlatBox) else None
@@ -227,10 +249,10 @@ def to_columns(
 
 
 def _join(
-    recording: Recording,
     keys: Sequence[str],
     spaces: Mapping[str, gymnasium.Space[Any]],
     read: Callable[[Episode, str], Rows],
+    recording: Recording,
 ) -> Array:
     """Observations `[N, *shape]` of one key, or `[N, d]` of several as one vector."""
     parts = []
@@ -245,11 +267,11 @@ def _join(
 
 
 def _pack(
-    recording: Recording,
     space: PackedBox,
     keys: Sequence[str],
     inferred: bool,
     read: Callable[[Episode, str], Rows],
+    recording: Recording,
 ) -> Array:
     """Packed observations `[N, bytes]`, filled episode by episode: images are in memory once."""
     lengths = [episode.action.shape[0] for episode in recording.episodes]
@@ -318,6 +340,10 @@ def has_successors(recording: Recording, keys: Sequence[str]) -> bool:
         for episode in recording.episodes
         for key in keys
     )
+
+
+def _steps(episode: Episode, key: str) -> Rows:
+    return Span(episode.observation[key], 0, episode.action.shape[0])
 
 
 def _successors(episode: Episode, key: str) -> Rows:

@@ -17,6 +17,7 @@ from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
     check,
+    files_of,
     read_demonstrations,
     recorded_return,
     split,
@@ -26,6 +27,9 @@ from lit_imitation.data.demonstrations import (
     write_demonstrations,
 )
 from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.data.sources import size_of
+from lit_imitation.data.stored_observations import PIECE, StoredObservations
+from lit_imitation.data.streamed_examples import StreamedExamples
 from lit_imitation.envs.key import environment_key
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError, LitImitationError
 from lit_imitation.experts import Expert, ExpertClass, add_expert, expert_name, load_expert
@@ -35,9 +39,13 @@ from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.reference import TOGETHER, Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.cache import Key, Store, load_or_make, print_once
+from lit_imitation.utils.memory import available_memory, gigabytes
 from lit_imitation.utils.ranges import check_at_least
 from lit_imitation.utils.seeding import derive_seed
 from lit_imitation.windows import WindowedTransitions, Windows, WindowSize
+
+CHUNK = 4096
+"""Largest number of held-out examples that are measured at once."""
 
 
 class ExpertDataModule(EnvironmentDataModule):
@@ -71,6 +79,8 @@ class ExpertDataModule(EnvironmentDataModule):
     """`[N]`: the training split."""
     held_out: Transitions
     """`[M]`: the held-out trajectories; empty if there are none."""
+    stored: StoredObservations | None = None
+    """Observations that stay on disk; those of the splits are then row numbers in them."""
     needs_successors = False
     """Whether the method reads `next_observation`."""
 
@@ -172,10 +182,28 @@ class ExpertDataModule(EnvironmentDataModule):
         self.train, self.held_out = self.place(train), self.place(held_out)
 
     def place(self, demonstrations: Demonstrations) -> Transitions:
-        """Transitions on the model's device."""
-        device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        placed: Transitions = demonstrations.transitions.to(device)
+        """Transitions on the model's device, or in memory if their observations stay on disk."""
+        self.stored = demonstrations.stored
+        placed: Transitions = demonstrations.transitions.to("cpu" if self.stored is not None else self.device)
         return placed
+
+    @property
+    def device(self) -> torch.device:
+        """The model's device."""
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def measure(self, data: Transitions) -> list[HeldOut]:
+        """Loader of this process's share of held-out transitions; none if there are fewer than processes."""
+        assert self.trainer is not None
+        examples = examples_of(data, self.trainer) if len(data) else data
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if len(examples) < world:
+            return []
+        share = examples.share(rank, world) if isinstance(examples, WindowedTransitions) else data[rank::world]
+        if self.stored is None:
+            return [HeldOut(share)]
+        streamed = StreamedExamples(share, self.stored, self.device)
+        return [HeldOut(streamed, max(1, min(CHUNK, PIECE // streamed.example_bytes)))]
 
     def load(self) -> Demonstrations:
         """All demonstrations of the source, checked against the environment's spaces."""
@@ -183,6 +211,7 @@ class ExpertDataModule(EnvironmentDataModule):
             check(self.demonstrations, *self.spaces, "data.demonstrations")
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
+            self._check_memory()
             return read_demonstrations(self.demonstrations, *self.spaces, **self._reading)
         collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
@@ -190,6 +219,16 @@ class ExpertDataModule(EnvironmentDataModule):
             assert self.trainer is not None
             collected = self.trainer.strategy.broadcast(collected)
         return collected or self._collect()
+
+    def _check_memory(self) -> None:
+        """Check that demonstrations of files fit into memory, as far as the sizes of the files tell."""
+        size, available = sum(map(size_of, files_of(self.demonstrations))), available_memory()  # type: ignore[arg-type]
+        if size > available:
+            raise ConfigError(
+                f"{self.demonstrations}: holds {gigabytes(size)} and {gigabytes(available)} of memory are available, "
+                f"but {type(self).__name__} keeps demonstrations in memory: write a file of fewer trajectories, or "
+                "clone the demonstrations with BC and lit_imitation.DemonstrationDataModule, which read from disk"
+            )
 
     @property
     def _reading(self) -> dict[str, Any]:
@@ -359,7 +398,7 @@ class ExpertDataModule(EnvironmentDataModule):
 
     def _weight(self, demonstrations: Demonstrations) -> Demonstrations:
         """Set weights with mean 1, from returns or from the `weights` column; without either there are none."""
-        transitions, returns, metadata = demonstrations
+        transitions, returns = demonstrations.transitions, demonstrations.episode_returns
         if self.return_temperature is not None:
             if len(returns) < 2 or returns.std() == 0:
                 raise DemonstrationError(
@@ -374,12 +413,11 @@ class ExpertDataModule(EnvironmentDataModule):
         if weight is not None:
             transitions = transitions.clone(recurse=False)
             transitions.weight = weight / weight.mean()
-        return Demonstrations(transitions, returns, metadata)
+        return demonstrations._replace(transitions=transitions)
 
     def val_dataloader(self) -> list[Any]:
         """This process's share of the held-out transitions, then episodes of the current policy."""
-        assert self.trainer is not None
-        return [*HeldOut.shared(self.held_out, self.trainer), *super().val_dataloader()]
+        return [*self.measure(self.held_out), *super().val_dataloader()]
 
 
 def _write(entry: Path, demonstrations: Demonstrations) -> dict[str, Any]:
@@ -397,17 +435,8 @@ class HeldOut:
     A class of its own, because Lightning takes a list for a list of loaders.
     """
 
-    def __init__(self, data: Transitions | WindowedTransitions, chunk: int = 4096) -> None:
+    def __init__(self, data: Transitions | WindowedTransitions | StreamedExamples, chunk: int = CHUNK) -> None:
         self.data, self.chunk = data, chunk
-
-    @classmethod
-    def shared(cls, data: Transitions, trainer: Trainer) -> list[HeldOut]:
-        """This process's share; empty on all processes if there are fewer transitions than processes."""
-        examples = examples_of(data, trainer) if len(data) else data
-        rank, world = trainer.global_rank, trainer.world_size
-        if len(examples) < world:
-            return []
-        return [cls(examples.share(rank, world) if isinstance(examples, WindowedTransitions) else data[rank::world])]
 
     def __len__(self) -> int:
         return -(-len(self.data) // self.chunk)

@@ -121,8 +121,8 @@ def _action_space(sources: Sequence[Columns]) -> Space[Any]:
 
 
 def _extremes(key: str, sources: Sequence[Columns]) -> tuple[Array, Array]:
-    """Least and largest values `[k]` of the columns of a key."""
-    arrays = [columns.arrays[key] for columns in sources]
+    """Least and largest values `[k]` of the columns of a key; observations on disk are read, these are few numbers."""
+    arrays = [columns.arrays[key][:] for columns in sources]
     rows = [array.reshape(len(array), -1) for array in arrays]
     width = rows[0].shape[1]
     same = [row for row in rows if row.shape[1] == width]  # reading reports the others

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lit_imitation.data.array_files import REQUIRED, check_tree, hdf5_group, load_npz, read_metadata
+from lit_imitation.data.array_files import REQUIRED, check_tree, hdf5_group, load_npz, read_metadata, stored_npz
 from lit_imitation.data.columns import Array, Metadata, require_keys
 from lit_imitation.data.episodes import Episode, Recording, Rows, Span
 from lit_imitation.errors import DemonstrationError
@@ -48,23 +48,33 @@ def is_keyed(path: Path, kind: str) -> bool:
 
 
 @contextmanager
-def open_keyed(source: str, path: Path, kind: str, lenient: bool = False) -> Iterator[Recording]:
+def open_keyed(
+    source: str, path: Path, kind: str, *, lenient: bool = False, stored: bool = False
+) -> Iterator[Recording]:
     """Open D4RL's keys, where `observations` is one array or several, `observations/<key>`, one row per step each.
 
-    Arrays of an HDF5 file are read when they are sliced; those of an `.npz` at once.
+    Arrays of an HDF5 file are read when they are sliced; those of an `.npz` at once, or observations when they are
+    sliced if `stored`.
 
     Args:
         source: Name of the source in messages.
         path: The file.
         kind: `npz` or `hdf5`.
         lenient: List missing keys and a missing last end among the faults: for inspection.
+        stored: Leave the observations of an `.npz` on disk, which needs them uncompressed.
 
     Raises:
-        DemonstrationError: A key is missing, the lengths of flags and actions differ, the last row does not end an
-            episode, or the file holds links, data in other files, or objects.
+        DemonstrationError: A key is missing, an array is compressed but has to stay on disk, the lengths of flags and
+            actions differ, the last row does not end an episode, or the file holds links, data in other files, or
+            objects.
     """
     if kind == "npz":
-        arrays = load_npz(source, path, lambda name: name in (*PLAIN, *MORE) or name.split("/")[0] in GROUPS)
+        groups = () if stored else GROUPS
+        arrays: dict[str, Rows] = dict(
+            load_npz(source, path, lambda name: name in (*PLAIN, *MORE) or name.split("/")[0] in groups)
+        )
+        if stored:
+            arrays |= stored_npz(source, path, lambda name: name.split("/")[0] == GROUPS[0])
         yield _recording(source, arrays, lenient=lenient)
         return
     import h5py

@@ -40,6 +40,8 @@ class ParquetFile:
         check_size(8 * values, path, f"its {values:,} values", DemonstrationError)
         self.starts: list[int] = [0, *itertools.accumulate(group.num_rows for group in groups)]
         """First row of each row group, and the number of rows."""
+        self.chunks: tuple[int] = (max((b - a for a, b in itertools.pairwise(self.starts)), default=1),)
+        """Number of rows of the largest row group."""
         self.names: list[str] = list(self.schema.names)
         self._kept: dict[tuple[str, ...], tuple[list[int], Any]] = {}
 
@@ -77,6 +79,11 @@ class ParquetColumn:
     def shape(self) -> tuple[int, ...]:
         """Shape `[N, ...]`."""
         return (self.table.starts[-1], *self.inner)
+
+    @property
+    def chunks(self) -> tuple[int]:
+        """Number of rows of the largest row group."""
+        return self.table.chunks
 
     def __getitem__(self, rows: slice) -> Array:
         """Read these rows."""
@@ -139,6 +146,11 @@ class EncodedImages:
     def shape(self) -> tuple[int, ...]:
         """Shape `[N, height, width, channels]`."""
         return (self.table.starts[-1], *self.image)
+
+    @property
+    def chunks(self) -> tuple[int]:
+        """Number of rows of the largest row group."""
+        return self.table.chunks
 
     def __getitem__(self, rows: slice) -> Array:
         """Decode these rows to `[n, height, width, channels]` uint8."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -20,6 +21,7 @@ from lit_imitation.data.keyed_files import NAMES, ONLY, is_keyed, is_plain, open
 from lit_imitation.data.lerobot_datasets import is_lerobot, open_lerobot
 from lit_imitation.data.minari_datasets import open_minari, read_minari
 from lit_imitation.data.robomimic_files import is_robomimic, open_robomimic
+from lit_imitation.data.stored_observations import StoredRows
 from lit_imitation.data.zarr_stores import is_zarr, open_zarr
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.utils.files import expand_user
@@ -38,6 +40,7 @@ def read_columns(
     filter_key: str = "",
     *,
     successors: bool = True,
+    stored: bool = False,
 ) -> Columns:
     """Read the columns of a file, a folder, `minari:ID` or `hf:NAME`.
 
@@ -48,15 +51,18 @@ def read_columns(
         observation_keys: Keys to read from observations that are dictionaries, in this order; see `to_columns`.
         filter_key: Filter key of a robomimic file.
         successors: Read the successors of observations with images.
+        stored: Leave the observations on disk: their column is `StoredRows`, and successors are left out.
 
     Raises:
-        DemonstrationError: The source is missing, damaged, of another format than its name says, lacks a key, or has
-            other observation keys than the environment.
+        DemonstrationError: The source cannot be read row by row but is to be `stored`, is missing, damaged, of another
+            format than its name says, lacks a key, or has other observation keys than the environment.
         MissingExtraError: The source's library is not installed.
     """
     refuse_url(source, "demonstrations", DemonstrationError)
-    path = expand_user(source.removeprefix("minari:").removeprefix("hf:"))
+    path = _path(source)
     try:
+        if stored:
+            return _stored_columns(source, path, observation_space, observation_keys, filter_key)
         opener = _structured(source, path, filter_key)
         if opener is None and source.startswith("minari:") and observation_keys is not None:
             opener = partial(open_minari, source)
@@ -73,13 +79,65 @@ def read_columns(
     return columns
 
 
+def _path(source: str) -> Path:
+    return expand_user(source.removeprefix("minari:").removeprefix("hf:"))
+
+
+def _stored_columns(
+    source: str,
+    path: Path,
+    observation_space: gymnasium.Space[Any] | None,
+    observation_keys: Sequence[str] | None,
+    filter_key: str,
+) -> Columns:
+    opener = _structured(source, path, filter_key, stored=True) or _plain(source, path, stored=True)
+    if opener is None:
+        raise DemonstrationError(f"{source}: {needs_memory(source)}")
+    with opener() as recording:
+        return to_columns(recording, observation_space, observation_keys, store=partial(StoredRows, opener))
+
+
+def needs_memory(source: str, filter_key: str = "") -> str:
+    """Reason why a source cannot be read row by row; empty if it can."""
+    path = _path(source)
+    other = "write it as HDF5 or zarr to read it row by row"
+    if source.startswith(("minari:", "hf:")):
+        return (
+            f"{'Minari datasets' if source.startswith('minari:') else 'Hugging Face datasets'} are read whole: {other}"
+        )
+    if path.is_file() and FORMATS.get(path.suffix.lower()) == "npz" and _holds("npz", path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.split("/")[0] in ("observations", "observations.npy") and member.compress_type:
+                    return (
+                        f"'{member.filename.removesuffix('.npy')}' is compressed, and compressed arrays of an .npz are "
+                        "read whole: write it with np.savez, or as HDF5 or zarr, to read it row by row"
+                    )
+    if (_structured(source, path, filter_key) or _plain(source, path)) is None:
+        return f"files of this layout are read whole: {other}"
+    return ""
+
+
+def size_of(source: str) -> int:
+    """Bytes of the files of a source, without compression where an archive says so; 0 if it is none on this machine."""
+    path = _path(source)
+    if not path.is_dir():
+        if path.is_file() and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return sum(member.file_size for member in archive.infolist())
+        return path.stat().st_size if path.is_file() else 0
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def _read_plain(source: str, observation_space: gymnasium.Space[Any] | None, successors: bool = True) -> Columns:
     if source.startswith("minari:"):
         return read_minari(source, observation_space, successors=successors)
     return read_hugging_face(source) if source.startswith("hf:") else read_file(source)
 
 
-def _structured(source: str, path: Path, filter_key: str, lenient: bool = False) -> Opener | None:
+def _structured(
+    source: str, path: Path, filter_key: str, *, lenient: bool = False, stored: bool = False
+) -> Opener | None:
     """Reader of a source whose observations are dictionaries; None if they are one array, or it is no such source."""
     opener: Opener | None = None
     if source.startswith(("minari:", "hf:")) or not path.exists():
@@ -99,7 +157,7 @@ def _structured(source: str, path: Path, filter_key: str, lenient: bool = False)
                 if kind == "hdf5" and is_robomimic(path):
                     return partial(open_robomimic, source, path, filter_key)
                 if is_keyed(path, kind) and name_file(path) is None:
-                    opener = partial(open_keyed, source, path, kind, lenient=lenient)
+                    opener = partial(open_keyed, source, path, kind, lenient=lenient, stored=stored)
         except UNREADABLE:  # `read_file` says what is wrong
             return None
     if filter_key:
@@ -114,14 +172,16 @@ def _holds(kind: str, path: Path) -> bool:
     return head.startswith(b"PK") if kind == "npz" else head == b"\x89HDF\r\n\x1a\n"
 
 
-def _plain(source: str, path: Path, lenient: bool) -> Opener | None:
+def _plain(source: str, path: Path, *, lenient: bool = False, stored: bool = False) -> Opener | None:
     """Reader of D4RL's layout, complete or not, whose arrays stay on disk; None for other sources."""
     kind = FORMATS.get(path.suffix.lower()) if not source.startswith("hf:") and path.is_file() else None
     try:
         fits = kind is not None and _holds(kind, path) and is_plain(path, kind)
     except UNREADABLE:  # `read_file` says what is wrong
         return None
-    return partial(open_keyed, source, path, kind, lenient=lenient) if kind is not None and fits else None
+    return (
+        partial(open_keyed, source, path, kind, lenient=lenient, stored=stored) if kind is not None and fits else None
+    )
 
 
 @contextmanager
@@ -138,11 +198,13 @@ def open_recording(source: str, filter_key: str = "", *, lenient: bool = False) 
         MissingExtraError: The source's library is not installed.
     """
     refuse_url(source, "demonstrations", DemonstrationError)
-    path = expand_user(source.removeprefix("minari:").removeprefix("hf:"))
+    path = _path(source)
     try:
-        opener = _structured(source, path, filter_key, lenient)
+        opener = _structured(source, path, filter_key, lenient=lenient)
         if opener is None:
-            opener = partial(open_minari, source) if source.startswith("minari:") else _plain(source, path, lenient)
+            opener = (
+                partial(open_minari, source) if source.startswith("minari:") else _plain(source, path, lenient=lenient)
+            )
         if opener is not None:
             with opener() as recording:
                 yield recording

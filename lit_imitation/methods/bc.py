@@ -118,5 +118,5 @@ class BC(Method):
             size = self.policy.window
             ahead = size != WindowSize()
             action = WindowedTransitions(data.train, size).chunks() if ahead else data.train.action
-            self.policy.fit_normalizer(data.train.observation, action)
-            check_entropy(self.policy, data.train, self.entropy_coefficient)
+            self.policy.fit_normalizer(data.observations(data.train), action)
+            check_entropy(self.policy, data.observations(data.train[:1]), self.entropy_coefficient)

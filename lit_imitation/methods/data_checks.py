@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gymnasium import Space
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.imitation_module import ImitationDataModule
@@ -16,7 +18,6 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.experts.base import space_mismatch
 from lit_imitation.policies import Policy
 from lit_imitation.rewards.features import Samples
-from lit_imitation.transitions import Transitions
 from lit_imitation.utils.cache import print_once
 
 EPISODE_FIGURES = ("val/return_mean", "val/return_iqm", "val/normalized_score", "val/success_rate", "val/length_mean")
@@ -82,12 +83,12 @@ def check_held_out(trainer: Trainer, data: DemonstrationDataModule) -> None:
         )
 
 
-def check_entropy(policy: Policy, demonstrations: Transitions, coefficient: float) -> None:
-    """Check that the policy has an entropy if that has a coefficient."""
+def check_entropy(policy: Policy, observations: Iterable[Tensor], coefficient: float) -> None:
+    """Check that the policy has an entropy in the first of some observations if that has a coefficient."""
     if not coefficient:
         return
     try:
-        policy.entropy(demonstrations.observation[:1].to(policy.device))
+        policy.entropy(next(iter(observations)).reshape(1, *(policy.observation_space.shape or ())).to(policy.device))
     except TypeError as error:
         raise ConfigError(
             f"model.entropy_coefficient is {coefficient}, but {error}: set it to 0, or choose a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
 from lit_imitation.networks.image_encoders import ImageEncoder, ResNetEncoder, image_shape
-from lit_imitation.networks.mlp import MLP, Activation, Standardize, activation_function
+from lit_imitation.networks.mlp import MLP, Activation, Standardize, activation_function, moments
 from lit_imitation.networks.one_hot import one_hot
 from lit_imitation.utils.arguments import argument_names, check_arguments
 from lit_imitation.utils.spaces import FlatBox, PackedBox, Part
@@ -206,9 +206,12 @@ class Encoder(nn.Module):
             return torch.empty(len(observation), 0, device=observation.device)
         return observation.reshape(len(observation), -1).float()
 
-    def fit(self, observation: Tensor) -> None:
-        """Fit the standardization of vector observations `[N, *obs]`; other observations need none."""
-        if isinstance(self.encode, SplitEncoder):
+    def fit(self, observation: Tensor | Iterable[Tensor]) -> None:
+        """Fit the standardization of vector observations `[N, *obs]`, whole or in parts; others need none."""
+        if not isinstance(observation, Tensor):
+            if self.inputs:
+                self.set_statistics(*moments(map(self.vectors, observation)))
+        elif isinstance(self.encode, SplitEncoder):
             self.encode.fit(observation)
         elif self.inputs:
             self.inputs[0].standardize.fit(observation.reshape(len(observation), -1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -31,6 +31,25 @@ def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
     return function
 
 
+def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation `[size]` over the rows of all parts `[n, size]`, which are read once.
+
+    The number n, mean m and variance v of two parts are joined by
+
+        n = n₁ + n₂,   δ = m₂ − m₁,   m = m₁ + δ n₂ / n,   v = (v₁ n₁ + v₂ n₂) / n + δ² n₁ n₂ / n².
+    """
+    count, mean, variance = 0, torch.zeros(()), torch.zeros(())
+    for part in parts:
+        x = part.double()
+        part_mean, part_variance = x.mean(0), x.var(0, unbiased=False)
+        if count:
+            share, shift = len(part) / (count + len(part)), part_mean - mean
+            part_variance = torch.lerp(variance, part_variance, share) + share * (1 - share) * shift.square()
+            part_mean = mean + share * shift
+        count, mean, variance = count + len(part), part_mean, part_variance
+    return mean, variance.sqrt()
+
+
 class Standardize(nn.Module):
     """Standardization x ↦ clip((x − μ) / max(σ, `MIN_STD`), ±`CLIP`) with μ and σ of the training data.
 
@@ -53,8 +72,7 @@ class Standardize(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Compute μ and σ from `x: [N, size]`; a nearly constant dimension is centered but not scaled."""
-        x = x.double()
-        self.set_statistics(x.mean(0), x.std(0, unbiased=False))
+        self.set_statistics(*moments([x]))
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:

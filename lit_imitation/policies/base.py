@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -140,8 +140,8 @@ class Policy(Describable, nn.Module, ABC):
         output: Tensor = self.network(self.encoder(observation))
         return output
 
-    def fit_normalizer(self, observation: Tensor, action: Tensor | None = None) -> None:
-        """Fit the input standardization to `observation: [N, *obs]`.
+    def fit_normalizer(self, observation: Tensor | Iterable[Tensor], action: Tensor | None = None) -> None:
+        """Fit the input standardization to `observation: [N, *obs]`, or to parts of it one after another.
 
         With demonstrated actions `[N, *act]`, the units of the outputs are fitted too, see `fit_actions`.
         """

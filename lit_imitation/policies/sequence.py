@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -180,15 +180,16 @@ class SequencePolicy(BoxActions, Policy):
         flat = action.reshape(len(action), self.horizon, self.act_dim)
         return (flat - self.center) / self.scale
 
-    def fit_normalizer(self, observation: Tensor, action: Tensor | None = None) -> None:
+    def fit_normalizer(self, observation: Tensor | Iterable[Tensor], action: Tensor | None = None) -> None:
         """Fit the input standardization and, with actions, the units of the outputs.
 
         Args:
-            observation: Observations `[N, *obs]` or windows `[N, n, *obs]`.
+            observation: Observations `[N, *obs]` or windows `[N, n, *obs]`, or parts of observations.
             action: Actions `[N, *act]` or chunks `[N, H, *act]`, see `fit_actions`.
         """
-        shape = self.observation_space.shape or ()
-        super().fit_normalizer(observation.reshape(-1, *shape), action)
+        if isinstance(observation, Tensor):
+            observation = observation.reshape(-1, *(self.observation_space.shape or ()))
+        super().fit_normalizer(observation, action)
 
     def fit_actions(self, action: Tensor) -> None:
         """Fit the units to demonstrated actions `[N, *act]` or chunks `[N, H, *act]`."""

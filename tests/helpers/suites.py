@@ -9,6 +9,8 @@ import pytest
 
 RECORDED = Path(__file__).with_name("recorded.npz")
 """Demonstrations of a PD controller that brings a point to the origin: position and velocity to force, in the plane."""
+STORED = RECORDED.with_suffix(".hdf5")
+"""The same without compression, so that observations can be read from disk one by one."""
 ENVIRONMENT_OPTIONS = ("--data.num_envs", "--data.eval_episodes", "--data.test_episodes", "--data.backend")
 DATA = ["--data=lit_imitation.DemonstrationDataModule"]
 BASE = [
@@ -57,9 +59,9 @@ def offline(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     return Method([*data, *policy, *task], list(more), smaller, monitor, exact, differs=False)
 
 
-def from_file(model: str) -> Method:
+def from_file(model: str, more: tuple[str, ...] = ()) -> Method:
     """Method that learns from a file of 8 trajectories, without an environment."""
-    of = offline(model)
+    of = offline(model, more=more)
     data = [*DATA, f"--data.demonstrations={RECORDED}", "--data.num_trajectories=7", "--data.test_fraction=0.2"]
     return of._replace(task=[*data, *of.task[-2:]], plays=False)
 
@@ -129,6 +131,9 @@ METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
+    "bc-streamed": from_file(
+        "MixturePolicy", more=(f"--data.demonstrations={STORED}", "--data.memory=stream", *CHUNKS)
+    ),
     # Crops and colors are drawn, by each process for its own rows.
     "bc-cameras": offline("GaussianPolicy", *CAMERAS, more=(CROPPED,))._replace(differs=True),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),

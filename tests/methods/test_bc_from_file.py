@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from short_runs import column
-from suites import RECORDED, arguments
+from suites import RECORDED, STORED, arguments
 
 from lit_imitation import DemonstrationDataModule, load_policy, read_demonstrations, write_demonstrations
 from lit_imitation.cli import main
@@ -145,6 +145,28 @@ def test_predict_writes_actions_at_recorded_states(run, tmp_path):
     np.testing.assert_array_equal(written.transitions.truncated, recorded["timeouts"])
     np.testing.assert_allclose(written.transitions.action, policy(recorded["observations"]), rtol=1e-5, atol=1e-6)
     assert "env_id" not in written.metadata
+
+
+def test_streamed_run_tests_and_predicts(tmp_path):
+    """Figures and file equal those of data in memory, for the same policy."""
+    streamed = [f"--data.demonstrations={STORED}", "--data.memory=stream"]
+    main(arguments(METHOD, tmp_path / "run", *streamed, *QUICK))
+    found = {}
+    for memory in ("stream", "resident"):
+        for command in ("test", "predict"):
+            directory = tmp_path / f"{command} {memory}"
+            place = [f"--trainer.default_root_dir={directory}", f"--data.memory={memory}"]
+            main([command, f"--ckpt_path={tmp_path / 'run'}", *place])
+        found[memory] = (
+            summary_of(tmp_path / f"test {memory}"),
+            np.load(tmp_path / f"predict {memory}/trajectories.npz"),
+        )
+    (figures, written), (wanted, file) = found["stream"], found["resident"]
+    assert figures["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+    np.testing.assert_array_equal(written["observations"], np.load(RECORDED)["observations"])
+    for key in file.files:
+        if key != "metadata":
+            np.testing.assert_allclose(written[key], file[key], rtol=1e-6)
 
 
 def test_weights_equal_those_of_a_run_with_environment(cartpole, tmp_path):

@@ -17,6 +17,7 @@ from lit_imitation.methods.dagger.human_labels import HumanLabels
 from lit_imitation.methods.dagger.schedules import BetaSchedule
 from lit_imitation.policies import EnsemblePolicy
 from lit_imitation.rollout import Actor
+from lit_imitation.utils.memory import available_memory, gigabytes
 
 MAX_ROUNDS = 100_000
 """Largest number of rounds; β is computed for all of them at the start."""
@@ -60,6 +61,12 @@ def check_components(module: LightningModule, data: object) -> tuple[BC, Demonst
         raise ConfigError(
             "DAggerCallback lets the learner act and asks the expert there, but there is no environment: set "
             "data.env_id, or leave out the callback to clone the demonstrations"
+        )
+    if data.stored is not None:
+        raise ConfigError(
+            f"DAggerCallback adds to demonstrations in memory, but {gigabytes(data.stored.nbytes)} of observations are "
+            f"read from disk, and {gigabytes(available_memory())} of memory are available: write a file of fewer "
+            "trajectories, or set data.memory to resident"
         )
     return module, data
 

@@ -123,7 +123,7 @@ class HumanLabels:
         file, path = directory / "states.npz", directory / "labels.csv"
         check_within(file, directory, DemonstrationError)
         check_within(path, directory, DemonstrationError)
-        states, _, metadata = read_demonstrations(str(file), observation_space, action_space)
+        states, _, metadata, _ = read_demonstrations(str(file), observation_space, action_space)
         if digest(states) != (metadata.get("digest") if recorded is None else recorded):
             raise DemonstrationError(
                 f"{file}: the states are not those that were written for labeling. Only labels.csv may be changed: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import lightning
 import numpy as np
@@ -27,6 +28,7 @@ from lit_imitation import (
 from lit_imitation.cli import main
 from lit_imitation.errors import ConfigError, DemonstrationError, ExpertError
 from lit_imitation.experts.scripted import cart_pole
+from lit_imitation.methods.dagger.checks import check_components
 from lit_imitation.methods.dagger.collector import Collector
 from lit_imitation.training.run import LastCheckpoint
 
@@ -572,3 +574,10 @@ def test_return_of_zero_can_be_best(tmp_path):
     dagger, _, _ = run(tmp_path, callbacks=[Judge()])
     assert [record["return_mean"] for record in dagger.history.records] == [-3.0, 0.0, -1.0]
     assert dagger.history.best_round == 1
+
+
+def test_demonstrations_on_disk_are_refused():
+    data = DemonstrationDataModule("Pendulum-v1", demonstrations="large.hdf5")
+    data.stored = SimpleNamespace(nbytes=10**10)
+    with pytest.raises(ConfigError, match=r"but 10 GB of observations are read from disk, and .* set data.memory"):
+        check_components(BC(), data)
