@@ -31,9 +31,14 @@ ACTION_TOLERANCE = 1e-5
 
 
 def transitions_of(
-    columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    columns: Columns,
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    clip_actions: bool = False,
 ) -> Transitions:
     """Check columns, and convert them to transitions with the dtypes and shapes that `Transitions` names.
+
+    Actions outside the action space are clipped if `clip_actions`, and refused otherwise.
 
     Observations that stay on disk are checked too, and their row numbers take their place.
     """
@@ -48,7 +53,7 @@ def transitions_of(
         "truncated": _flags("timeouts", columns),
     }
     if isinstance(action_space, Box):
-        fitted["action"] = _bounded(fitted["action"], columns, action_space)
+        fitted["action"] = _bounded(fitted["action"], columns, action_space, clip_actions)
     if "next_observations" in arrays:
         fitted["next_observation"] = _fit("next_observations", columns, observation_space)
     if "weights" in arrays:
@@ -191,19 +196,20 @@ def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDi
     return array.astype(np.int64, copy=False)
 
 
-def _bounded(actions: Array, columns: Columns, space: Box) -> Array:
-    """Actions inside their box: clipped if they are outside by rounding errors, refused if by more."""
+def _bounded(actions: Array, columns: Columns, space: Box, clip: bool) -> Array:
+    """Actions inside their box: clipped if they are outside by rounding errors or if `clip`, else refused."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     width = high - low
     slack = ACTION_TOLERANCE * np.where(np.isfinite(width), width, 1.0)
     outside = (actions < low - slack) | (actions > high + slack)
-    if outside.any():
+    if outside.any() and not clip:
         row, *column = np.unravel_index(int(outside.argmax()), actions.shape)
         value, bounds = actions[(row, *column)], (space.low[tuple(column)], space.high[tuple(column)])
         raise DemonstrationError(
             f"{columns.where('actions', int(row))}{_column(column)} is {value}, outside the action space, "
             f"[{bounds[0]}, {bounds[1]}] in this column. Convert the actions to the environment's units; if the "
-            "environment clipped them during recording, clip them too: np.clip(actions, low, high)"
+            "environment clipped them when it executed them, set data.clip_actions: true, and censored: true of a "
+            "GaussianPolicy, which then counts the mass beyond a bound"
         )
     return np.clip(actions, *float32_bounds(space))
 

@@ -168,7 +168,7 @@ class DemonstrationDataModule(ExpertDataModule):
             return super().load()
         if self.env_id:
             sources, streams = self._read_files(self.spaces[0])
-            return (stored_demonstrations if streams else demonstrations_of)(sources, *self.spaces)
+            return (stored_demonstrations if streams else demonstrations_of)(sources, *self.spaces, self.clip_actions)
         loaded, self._unsplit = self._unsplit, None
         return loaded or self._read()
 
@@ -213,7 +213,7 @@ class DemonstrationDataModule(ExpertDataModule):
             sources, streams = self._read_files(self._given_spaces[0])
         observation_space, action_space = infer_spaces(sources, *self._given_spaces)
         join = stored_demonstrations if streams else demonstrations_of
-        demonstrations = join(sources, observation_space, action_space)
+        demonstrations = join(sources, observation_space, action_space, self.clip_actions)
         self._spaces = observation_space, action_space
         if not self._told:
             self._told = True

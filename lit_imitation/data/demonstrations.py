@@ -58,6 +58,7 @@ def read_demonstrations(
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
     successors: bool = True,
+    clip_actions: bool = False,
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
@@ -72,6 +73,7 @@ def read_demonstrations(
             environment's Dict space, or else all that are no images. `metadata["observation_keys"]` lists them.
         filter_key: Filter key of a robomimic file: read the demonstrations that `mask/<filter_key>` lists.
         successors: Read the successors of observations with images, which take as much memory again.
+        clip_actions: Clip actions into the action space, instead of refusing those outside.
 
     Raises:
         DemonstrationError: The source is faulty; the text names file, key and row.
@@ -80,7 +82,7 @@ def read_demonstrations(
     """
     options: dict[str, Any] = {"filter_key": filter_key, "successors": successors}
     sources = read_all(source, observation_space, observation_keys=observation_keys, **options)
-    return demonstrations_of(sources, observation_space, action_space)
+    return demonstrations_of(sources, observation_space, action_space, clip_actions)
 
 
 def read_all(
@@ -121,10 +123,13 @@ def files_of(source: str | Path | Sequence[str | Path]) -> list[str]:
 
 
 def demonstrations_of(
-    sources: Sequence[Columns], observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    sources: Sequence[Columns],
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    clip_actions: bool = False,
 ) -> Demonstrations:
     """Check columns against spaces, and join them to demonstrations."""
-    parts = [_demonstrations_of(columns, observation_space, action_space) for columns in sources]
+    parts = [_demonstrations_of(columns, observation_space, action_space, clip_actions) for columns in sources]
     if len(parts) == 1:
         return parts[0]
     returns = torch.cat([part.episode_returns for part in parts])
@@ -133,18 +138,21 @@ def demonstrations_of(
 
 
 def stored_demonstrations(
-    sources: Sequence[Columns], observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    sources: Sequence[Columns],
+    observation_space: gymnasium.Space[Any],
+    action_space: gymnasium.Space[Any],
+    clip_actions: bool = False,
 ) -> Demonstrations:
     """As `demonstrations_of`, from columns whose observations are `StoredRows` and stay on disk."""
-    demonstrations = demonstrations_of(sources, observation_space, action_space)
+    demonstrations = demonstrations_of(sources, observation_space, action_space, clip_actions)
     demonstrations.transitions.observation = torch.arange(len(demonstrations.transitions))
     return demonstrations._replace(stored=StoredObservations(sources, observation_space))
 
 
 def _demonstrations_of(
-    columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any]
+    columns: Columns, observation_space: gymnasium.Space[Any], action_space: gymnasium.Space[Any], clip_actions: bool
 ) -> Demonstrations:
-    transitions = transitions_of(columns, observation_space, action_space)
+    transitions = transitions_of(columns, observation_space, action_space, clip_actions)
     returns = transitions.episode_returns()
     if "episode_returns" in columns.arrays:
         written = column_of(columns.arrays["episode_returns"])

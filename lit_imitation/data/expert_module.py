@@ -17,6 +17,8 @@ from lit_imitation.data.demonstrations import (
     LEARNER,
     Demonstrations,
     check,
+    columns_of,
+    demonstrations_of,
     files_of,
     read_demonstrations,
     recorded_return,
@@ -61,6 +63,7 @@ class ExpertDataModule(EnvironmentDataModule):
         observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
             environment's Dict space, or without an environment all.
         filter_key: Filter key of a robomimic file, such as `train`; empty to read all of its demonstrations.
+        clip_actions: Clip recorded actions into the action space, instead of refusing those outside.
         expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
             `package.module:function`; or `class_path` and `init_args` of a class of your own.
         expert_deterministic: Roll out the mode of the expert's distribution instead of sampling from it.
@@ -94,6 +97,7 @@ class ExpertDataModule(EnvironmentDataModule):
         | Transitions = "",  # list first: otherwise the config saves a list as a string
         observation_keys: list[str] | None = None,
         filter_key: str = "",
+        clip_actions: bool = False,
         expert: ExpertClass | str = "",
         expert_deterministic: bool = True,
         expert_trajectories: int = 25,
@@ -127,7 +131,7 @@ class ExpertDataModule(EnvironmentDataModule):
         if return_temperature is not None and not return_temperature > 0.0:
             raise ConfigError(f"data.return_temperature is {return_temperature}; it must be positive")
         self.demonstrations: str | list[str] | Transitions = demonstrations  # type: ignore[assignment]
-        self.observation_keys, self.filter_key = observation_keys, filter_key
+        self.observation_keys, self.filter_key, self.clip_actions = observation_keys, filter_key, clip_actions
         self.expert = expert
         self.expert_deterministic, self.trust = expert_deterministic, trust
         self.num_trajectories, self.subsample, self.val_fraction = num_trajectories, subsample, val_fraction
@@ -208,11 +212,15 @@ class ExpertDataModule(EnvironmentDataModule):
     def load(self) -> Demonstrations:
         """All demonstrations of the source, checked against the environment's spaces."""
         if isinstance(self.demonstrations, Transitions):
+            if self.clip_actions:
+                source = [columns_of(self.demonstrations, "data.demonstrations")]
+                return demonstrations_of(source, *self.spaces, self.clip_actions)
             check(self.demonstrations, *self.spaces, "data.demonstrations")
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
             self._check_memory()
-            return read_demonstrations(self.demonstrations, *self.spaces, **self._reading)
+            clip = self.clip_actions
+            return read_demonstrations(self.demonstrations, *self.spaces, clip_actions=clip, **self._reading)
         collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
         if several and self._key().unreadable:  # then the others cannot read the cache

@@ -120,15 +120,18 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     """Write a trained policy in this format.
 
     Args:
-        policy: Gaussian with a free σ, categorical or deterministic policy of one MLP on vector observations.
+        policy: Categorical, deterministic, squashed or free-σ Gaussian policy of one MLP on vector observations. Of a
+            squashed Gaussian, only its deterministic actions are written.
         path: The `.npz` file to write.
         notes: Further keys, such as the origin of the policy.
 
     Raises:
         ExpertError: The policy is of another kind.
     """
+    import torch
+
     from lit_imitation.networks.mlp import MLP
-    from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy
+    from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, SquashedGaussianPolicy
 
     network, standardize = policy.network, policy.encoder.standardize
     if not isinstance(network, MLP) or standardize is None or network.activation not in ("tanh", "relu"):
@@ -139,6 +142,11 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
     weights = [(layer.weight.detach().T, layer.bias.detach()) for layer in network.layers]  # type: ignore[operator]
     if isinstance(policy, CategoricalPolicy):
         arrays["output"] = "argmax"
+    elif isinstance(policy, SquashedGaussianPolicy):
+        if not (policy.to_box(torch.ones(policy.act_dim)) == policy.high).all():
+            raise ExpertError(f"{path}: actions of which only a part of their box is used cannot be written as arrays")
+        arrays["output"] = "tanh"
+        weights[-1] = tuple(part[..., : policy.act_dim] for part in weights[-1])  # the rest of the head is log σ
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
         squashed = isinstance(policy, DeterministicPolicy) and bool(policy.bounded.all())
         if isinstance(policy, DeterministicPolicy) and not squashed and policy.bounded.any():

@@ -157,6 +157,17 @@ def test_actions_outside_by_rounding_errors_are_clipped(tmp_path):
     assert action[3, 0] == -1
 
 
+def test_clip_actions_clips_those_outside(tmp_path):
+    path = save(tmp_path / "d.npz", columns(**changed("actions", (2, 1), 1e3)))
+    with pytest.raises(DemonstrationError, match=r"'actions', row 2, column 1.*data\.clip_actions: true.*censored"):
+        read_demonstrations(path, VECTOR, PAIR)
+    action = read_demonstrations(path, VECTOR, PAIR, clip_actions=True).transitions.action
+    assert action[2, 1] == 10
+    recorded = torch.from_numpy(columns()["actions"]).float()
+    rows = torch.arange(len(action)) != 2
+    torch.testing.assert_close(action[rows], recorded[rows])
+
+
 def test_unbounded_action_space_allows_finite_actions(tmp_path):
     path = save(tmp_path / "d.npz", columns(**changed("actions", (2, 1), 1e9)))
     half = Box(np.array([-np.inf, 0], np.float32), np.full(2, np.inf, np.float32))
@@ -193,7 +204,7 @@ FAULTS = {
     "a flag of two": (changed("terminals", 3, 2), "'terminals', row 3 is 2"),
     "action outside": (
         changed("actions", (6, 1), 10.5),
-        r"'actions', row 6, column 1 is 10.5.*\[0.0, 10.0\].*np.clip",
+        r"'actions', row 6, column 1 is 10.5.*\[0.0, 10.0\].*data.clip_actions",
     ),
     "no end at all": (
         {"terminals": np.zeros(10, bool), "timeouts": np.zeros(10, bool)},

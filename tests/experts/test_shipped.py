@@ -11,7 +11,14 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation import CategoricalPolicy, DeterministicPolicy, GaussianPolicy, load_expert, make
+from lit_imitation import (
+    CategoricalPolicy,
+    DeterministicPolicy,
+    GaussianPolicy,
+    SquashedGaussianPolicy,
+    load_expert,
+    make,
+)
 from lit_imitation.errors import ExpertError
 from lit_imitation.experts import SHIPPED, shipped_file
 from lit_imitation.experts.arrays import load_arrays, save_arrays
@@ -52,7 +59,7 @@ def test_missing_shipped_expert_lists_the_others():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("cls", [CategoricalPolicy, GaussianPolicy, DeterministicPolicy])
+@pytest.mark.parametrize("cls", [CategoricalPolicy, GaussianPolicy, DeterministicPolicy, SquashedGaussianPolicy])
 def test_policy_and_its_arrays_act_alike(cls, activation, tmp_path):
     torch.manual_seed(0)
     space = Discrete(3, start=1) if cls is CategoricalPolicy else ACTION
@@ -77,4 +84,8 @@ def test_policy_that_arrays_cannot_hold_is_refused(tmp_path):
         save_arrays(GaussianPolicy(OBSERVATION, ACTION, std="state"), tmp_path / "policy.npz")
     with pytest.raises(ExpertError, match="one tanh or relu MLP"):
         save_arrays(GaussianPolicy(OBSERVATION, ACTION, activation="gelu"), tmp_path / "policy.npz")
+    squashed = SquashedGaussianPolicy(OBSERVATION, ACTION)
+    squashed.scale.mul_(0.1)  # demonstrations that use a tenth of the box
+    with pytest.raises(ExpertError, match="part of their box"):
+        save_arrays(squashed, tmp_path / "policy.npz")
     assert not list(tmp_path.iterdir())
