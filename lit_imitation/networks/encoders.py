@@ -92,7 +92,7 @@ class OneHot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Indicators `[B, Σ n]` of observations `[B]` or `[B, *components]`."""
-        return one_hot(x.reshape(len(x), len(self.counts)).long() - self.start, self.counts)
+        return one_hot(x.reshape(x.shape[0], len(self.counts)).long() - self.start, self.counts)
 
 
 class BinaryEncoder(nn.Module):
@@ -108,7 +108,7 @@ class BinaryEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors `[B, n]` of observations `[B, *components]`."""
-        return x.reshape(len(x), self.out_features).float()
+        return x.reshape(x.shape[0], self.out_features).float()
 
 
 def is_image(space: Space[Any]) -> bool:
@@ -189,7 +189,7 @@ class Encoder(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Features `[B, out_features]` of observations `[B, *obs]`."""
         if self.standardize is not None:
-            vectors = observation.reshape(len(observation), self.out_features).float()
+            vectors = observation.reshape(observation.shape[0], self.out_features).float()
             return self.standardize(vectors)  # type: ignore[no-any-return]
         assert self.encode is not None
         return self.encode(observation)  # type: ignore[no-any-return]

@@ -170,5 +170,5 @@ class CVAEPolicy(SequencePolicy):
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
         """Chunks `[B, H, act_dim]` in units, decoded from z ~ N(0, I), or from z = 0 if deterministic."""
-        z = condition.new_zeros(len(condition), self.latent_size)
+        z = condition.new_zeros(condition.shape[0], self.latent_size)
         return self.network.decode(condition, z if deterministic else torch.randn_like(z))
