@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_imitation.errors import ConfigError, LitImitationError
+from lit_imitation.errors import ConfigError, LitImitationError, require
 from lit_imitation.policies.checkpoints import find_checkpoint, load_policy, read_checkpoint
 from lit_imitation.rewards.checkpoints import load_reward
 from lit_imitation.training.export_formats import FORMATS, Format, Runtime
@@ -90,7 +90,8 @@ def run_export(options: argparse.Namespace) -> None:
         torch.set_num_threads(1)  # as both runtimes are measured
     check_local(options.out, "--out")
     kind, trust = FORMATS[options.format], options.trust == "true"
-    kind.check_installed()
+    for package in kind.packages:
+        require(package, "onnx", "export to ONNX")
     file = find_checkpoint(options.checkpoint)
     checkpoint = read_checkpoint(file)
     run = file.parent.parent if file.parent.name == "checkpoints" else file.parent

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_imitation.errors import require
 from lit_imitation.training.export_graphs import ExportGraph, export_program
 
 METADATA_KEY = "lit_imitation"
@@ -36,9 +35,8 @@ class Format(ABC):
     runtime_name: ClassVar[str]
     """What runs its files."""
 
-    @classmethod
-    def check_installed(cls) -> None:
-        """Raise `MissingExtraError` if a package that the format needs is missing."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages of the extra `onnx` that it needs."""
 
     @abstractmethod
     def __init__(self, graph: ExportGraph) -> None: ...
@@ -61,12 +59,7 @@ class Onnx(Format):
     """ONNX, for onnxruntime and others: `policy.onnx`, with the metadata as the property `lit_imitation`."""
 
     suffix, runtime_name = ".onnx", "onnxruntime"
-
-    @classmethod
-    def check_installed(cls) -> None:
-        """Raise `MissingExtraError` if a package that the format needs is missing."""
-        for module in ("onnx", "onnxscript", "onnxruntime"):
-            require(module, "onnx", "export to ONNX")
+    packages = ("onnx", "onnxscript", "onnxruntime")
 
     def __init__(self, graph: ExportGraph) -> None:
         with _quiet():

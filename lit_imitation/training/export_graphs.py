@@ -273,14 +273,15 @@ class RewardGraph(ExportGraph):
     def _used(self) -> list[str]:
         """Names of the inputs whose values the reward reads, found in its graph."""
         program = export_program(self)
-        program.graph.eliminate_dead_code()
-        of_values = {
-            node.name: [user for user in node.users if user.target is not torch.ops.aten.zeros_like.default]
-            for node in program.graph.nodes
-        }
-        return [
-            name for name, node in zip(self.inputs, program.graph_signature.user_inputs, strict=True) if of_values[node]
-        ]
+        graph = program.graph_module.graph
+        read, names = [graph.output_node()], set[str]()
+        while read:
+            node = read.pop()
+            if node.name not in names and node.target is not torch.ops.aten.zeros_like.default:
+                names.add(node.name)
+                read += node.all_input_nodes
+        placeholders = zip(self.inputs, program.graph_signature.user_inputs, strict=True)
+        return [name for name, placeholder in placeholders if placeholder in names]
 
     def examples(self, count: int, seed: int) -> dict[str, Tensor]:
         """Random parts of transitions; every third is terminal."""

@@ -88,7 +88,7 @@ def _describe_playing(graph: PolicyGraph) -> dict[str, Any]:
     decay = policy.ensemble_decay if isinstance(policy, SequencePolicy) else None
     if decay is None:
         found["queue"] = (
-            f"execute the actions {first} to {first + window.actions - 1} of a chunk in turn, one a step, then plan again; "
+            f"execute the actions {first} to {first + window.actions - 1} of a chunk, one a step, then plan again; "
             "empty the queue when an episode starts"
         )
         return found
