@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from lit_imitation.training.export_graphs import ExportGraph, export_program
+from lit_imitation.training.export_graphs import ExportGraph, export_program, quiet
 
 METADATA_KEY = "lit_imitation"
 """Key of the metadata, as JSON, among an ONNX model's metadata properties."""
@@ -62,7 +59,7 @@ class Onnx(Format):
     packages = ("onnx", "onnxscript", "onnxruntime")
 
     def __init__(self, graph: ExportGraph) -> None:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 export_program(graph),
                 dynamo=True,
@@ -111,14 +108,14 @@ class TorchExport(Format):
     def to_bytes(self, metadata: str) -> bytes:
         """Content of the file."""
         buffer = io.BytesIO()
-        with _quiet():
+        with quiet():
             torch.export.save(self.program, buffer, extra_files={METADATA_FILE: metadata})
         return buffer.getvalue()
 
     @staticmethod
     def run(content: bytes) -> Runtime:
         """What the content of a file computes in torch."""
-        with _quiet():
+        with quiet():
             module: Any = torch.export.load(io.BytesIO(content)).module()
 
         def run(inputs: dict[str, Tensor]) -> Tensor:
@@ -131,17 +128,3 @@ class TorchExport(Format):
 
 FORMATS: dict[str, type[Format]] = {"onnx": Onnx, "torch_export": TorchExport}
 """Formats by their names on the command line."""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings about their own internals and about packages that are not needed."""
-    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import math
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from gymnasium import Space
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -89,7 +93,7 @@ class GivenDraws(TorchFunctionMode):
 
     def __init__(self, noise: Tensor, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.parts = list(noise.split(list(sizes), -1))
+        self.parts = list(torch.split(noise, list(sizes), -1))
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -164,7 +168,8 @@ class PolicyGraph(ExportGraph):
     def _count_draws(self) -> list[int]:
         head = self.policy.head(self.examples(1, 0)["observation"])
         state = torch.get_rng_state()
-        with CountedDraws() as counted:
+        counted = CountedDraws()
+        with counted:
             self._decode(head, False)
         torch.set_rng_state(state)
         return counted.sizes
@@ -184,7 +189,8 @@ class PolicyGraph(ExportGraph):
     def reference(self, **inputs: Tensor) -> Tensor:
         """`Policy.act` or `SequencePolicy.plan`, for a deterministic graph; otherwise the graph before its export."""
         if "noise" in inputs:
-            return self(**inputs)  # type: ignore[no-any-return]
+            drawn: Tensor = self(**inputs)
+            return drawn
         act = self.policy.plan if self.planned else self.policy.act
         return act(inputs["observation"])  # type: ignore[operator, no-any-return]
 
@@ -268,7 +274,7 @@ class RewardGraph(ExportGraph):
                 parts[name] = example.expand(first.shape[0], *example.shape)
         parts.setdefault("next_observation", parts["observation"])
         parts.setdefault("terminated", torch.zeros(first.shape[0], dtype=torch.bool))
-        return Rows(**parts)
+        return Rows(*(parts[name] for name in ("observation", "action", "next_observation", "terminated")))
 
     def _used(self) -> list[str]:
         """Names of the inputs whose values the reward reads, found in its graph."""
@@ -315,7 +321,21 @@ def export_program(graph: ExportGraph) -> torch.export.ExportedProgram:
     # Two rows: a dimension of one would be taken for a constant.
     examples = graph.examples(2, 0)
     shapes = {name: {0: batch} for name in examples}
-    return torch.export.export(graph, (), examples, dynamic_shapes=shapes, strict=False)
+    with quiet():
+        return torch.export.export(graph, (), examples, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what torch's exporters print, log and warn of: their internals, and packages that are not needed."""
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def random_elements(
@@ -332,23 +352,25 @@ def random_elements(
         generator: Source of the numbers.
         encoder: Encoder that reads them.
     """
-    if not isinstance(space, Box):
-        count = np.asarray(2 if not hasattr(space, "start") else space.n if isinstance(space, Discrete) else space.nvec)
-        start = np.asarray(getattr(space, "start", 0))
-        return torch.from_numpy(generator.integers(0, count, (*shape, *(space.shape or ()))) + start)
+    if isinstance(space, Discrete | MultiDiscrete):
+        counts = space.n if isinstance(space, Discrete) else space.nvec
+        index = generator.integers(0, counts, (*shape, *(space.shape or ())))
+        return torch.from_numpy(np.asarray(index + space.start))
+    if not isinstance(space, Box):  # MultiBinary
+        return torch.from_numpy(generator.integers(0, 2, (*shape, *(space.shape or ()))))
     if space.dtype == np.uint8:
         numbers = generator.integers(space.low, space.high, (*shape, *space.shape), np.uint8, endpoint=True)
         return torch.from_numpy(numbers)
     low, high = float32_bounds(space)
-    middle, spread = np.zeros(space.shape, np.float32), np.ones(space.shape, np.float32)
+    middle, spread = np.zeros(space.shape), np.ones(space.shape)
     standardize = None if encoder is None else encoder.standardize
     if standardize is not None and standardize.fitted:
         middle = standardize.mean.numpy().reshape(space.shape)
         spread = 1.0 / standardize.inverse_std.numpy().reshape(space.shape)
-    low, high = np.maximum(low, middle - TYPICAL * spread), np.minimum(high, middle + TYPICAL * spread)
-    low = np.minimum(low, high)
-    place = generator.random((*shape, *space.shape), np.float32)
-    return torch.from_numpy((low + place * (high - low)).astype(np.float32))
+    lowest, highest = np.maximum(low, middle - TYPICAL * spread), np.minimum(high, middle + TYPICAL * spread)
+    place = generator.random((*shape, *space.shape))
+    numbers = np.minimum(lowest, highest) + place * np.maximum(highest - lowest, 0.0)
+    return torch.from_numpy(numbers.astype(np.float32).clip(low, high))
 
 
 def _dtype(space: Space[Any]) -> str:

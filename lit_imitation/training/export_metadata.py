@@ -30,7 +30,7 @@ def describe_export(graph: ExportGraph, checkpoint: dict[str, Any], file: Path) 
         checkpoint: Checkpoint that it came from.
         file: The checkpoint's file.
     """
-    part = graph.policy if isinstance(graph, PolicyGraph) else graph.model
+    part: Any = graph.policy if isinstance(graph, PolicyGraph) else graph.model
     name, output = graph.output
     kind = "policy" if isinstance(graph, PolicyGraph) else "reward"
     arguments = checkpoint.get("method", {}).get("arguments", {})

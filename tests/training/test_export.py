@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_exported_reward_needs_what_it_depends_on(name, tmp_path):
     for count in (1, 3, 17):
         given = graph.examples(count, 10 + count)
         nothing = torch.zeros(count, dtype=torch.bool)
-        spaces = {name: model.observation_space for name in ("observation", "next_observation")}
+        spaces = dict.fromkeys(("observation", "next_observation"), model.observation_space)
         spaces["action"] = model.action_space
         others = {name: torch.from_numpy(np.array([of.sample() for _ in nothing])) for name, of in spaces.items()}
         parts = {"reward": torch.zeros(count), "terminated": nothing, "truncated": nothing} | others | given
@@ -216,7 +217,7 @@ def test_policy_that_draws_nothing_takes_no_noise(name):
 def test_changed_weight_fails_and_leaves_no_file(kind, tmp_path):
     class Mutating(FORMATS[kind]):
         def __init__(self, graph):
-            super().__init__(graph)
+            super().__init__(copy.deepcopy(graph))
             with torch.no_grad():
                 graph.policy.network.layers[-1].weight[0, 0] += 1e-2
 
