@@ -123,6 +123,7 @@ _HOMES = {
     "TabularDataModule": "data.tabular_module",
     "TabularMDP": "tabular",
     "Transitions": "transitions",
+    "VQBeTPolicy": "policies",
     "write_demonstrations": "data.demonstrations",
 }
 
@@ -185,6 +186,7 @@ __all__ = [
     "TabularDataModule",
     "TabularMDP",
     "Transitions",
+    "VQBeTPolicy",
     "collect",
     "load_expert",
     "load_policy",

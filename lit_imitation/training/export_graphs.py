@@ -192,7 +192,7 @@ class PolicyGraph(ExportGraph):
             drawn: Tensor = self(**inputs)
             return drawn
         act = self.policy.plan if self.planned else self.policy.act
-        return act(inputs["observation"])  # type: ignore[operator, no-any-return]
+        return act(inputs["observation"])  # type: ignore[operator]
 
     def scale(self, reference: Tensor) -> Tensor:
         """Units of the action space, half the range of an action."""
@@ -274,7 +274,7 @@ class RewardGraph(ExportGraph):
                 parts[name] = example.expand(first.shape[0], *example.shape)
         parts.setdefault("next_observation", parts["observation"])
         parts.setdefault("terminated", torch.zeros(first.shape[0], dtype=torch.bool))
-        return Rows(*(parts[name] for name in ("observation", "action", "next_observation", "terminated")))
+        return Rows(parts["observation"], parts["action"], parts["next_observation"], parts["terminated"])
 
     def _used(self) -> list[str]:
         """Names of the inputs whose values the reward reads, found in its graph."""
