@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         QuantizedPolicy,
         SequencePolicy,
         SquashedGaussianPolicy,
+        VQBeTPolicy,
         load_policy,
     )
     from lit_imitation.rewards import (

@@ -79,7 +79,7 @@ class VQBeTPolicy(CodedPolicy):
 
     @torch.no_grad()
     def fit_actions(self, action: Tensor) -> None:
-        """Fit units, and train the autoencoder, on demonstrated chunks `[N, H, *act]`, or actions `[N, *act]` if H is 1.
+        """Fit units and train the autoencoder on demonstrated chunks `[N, H, *act]`, or actions `[N, *act]` if H is 1.
 
         It is trained on the CPU from the same initial weights and minibatches each time, so equal demonstrations give
         equal codes, in each process and in a resumed run.
