@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -119,7 +121,7 @@ def test_each_stage_leaves_less():
         made.update(x, generator)
     _, residuals = made.encode(x)
     left = [float(one.square().sum(-1).mean()) for one in residuals]
-    assert all(after < 0.75 * before for before, after in zip(left, left[1:], strict=False)), left
+    assert all(after < 0.75 * before for before, after in pairwise(left)), left
 
 
 @pytest.mark.slow
