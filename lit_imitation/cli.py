@@ -207,7 +207,7 @@ def collect(arguments: Sequence[str]) -> None:
         demonstrations = Demonstrations(transitions, transitions.episode_returns(), metadata)
         generator = torch.Generator().manual_seed(derive_seed(options.seed, "subsample"))
         demonstrations = subsample(demonstrations, options.subsample, generator)
-        write_demonstrations(out, demonstrations)
+        write_demonstrations(out, demonstrations, envs.single_observation_space)
     returns = demonstrations.episode_returns
     print(
         f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "

@@ -160,6 +160,25 @@ def test_policy_from_a_file_is_used_as_written(trained, monkeypatch):
         assert names["action"].shape == (3,)
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+def test_cameras_are_cloned_as_written(tmp_path, monkeypatch, capsys):
+    page = "docs/behavioral_cloning.md"
+    monkeypatch.chdir(tmp_path)
+    exec(python_block(page, "lift.hdf5"), {})
+    (recipe,) = [text for text in blocks(ROOT / page, "yaml") if "agentview_image" in text]
+    (tmp_path / "mine.yaml").write_text(recipe)
+    small = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1", "--trainer.default_root_dir=run"]
+    main(["fit", "--config", "mine.yaml", *small])
+    shown = " ".join(" ".join(blocks(ROOT / page, "")).split())
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("lift.hdf5: 10"))
+    assert told in shown
+    names: dict[str, object] = {}
+    code = python_block(page, 'robot0_eye_in_hand_image": np.zeros')
+    exec(re.sub(r'load_policy\(".*?"\)', 'load_policy("run")', code), names)
+    assert names["action"].shape == (2,)
+
+
 def test_own_reward_is_a_reward_model():
     names: dict[str, object] = {}
     exec(python_block("docs/reinforcement_learning.md", "RewardModel"), names)

@@ -12,7 +12,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from lit_imitation.data.columns import Array, Columns
 from lit_imitation.errors import DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.spaces import float32_bounds
+from lit_imitation.utils.spaces import PackedBox, float32_bounds
 
 FIELDS = {
     "observations": "observation",
@@ -103,6 +103,8 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             "are these demonstrations of another environment?"
         )
     array = array.reshape(shape)
+    if isinstance(space, PackedBox):
+        return _parts(key, array, columns, space)
     if isinstance(space, Discrete | MultiDiscrete | MultiBinary):
         return _choices(key, array, columns, space)
     if space.dtype == np.uint8 and key != "actions":
@@ -116,6 +118,23 @@ def _fit(key: str, columns: Columns, space: gymnasium.Space[Any]) -> Array:
             _no_row(key, outside, columns, lambda row: "is not in 0 to 255, the range of uint8 observations")
         return array.astype(np.uint8, copy=False)
     return finite(key, array, np.float32, columns)
+
+
+def _parts(key: str, array: Array, columns: Columns, space: PackedBox) -> Array:
+    """Packed observations `[N, bytes]`, whose parts are finite numbers and choices of their spaces."""
+    if array.dtype != np.uint8:
+        raise DemonstrationError(f"{columns.where(key, None)} holds {array.dtype}, but packed observations are uint8")
+    for part in space.parts:
+
+        def where(key: str, row: int | None, path: str = part.path) -> str:
+            return f"{columns.where(key, row)}, part '{path}'"
+
+        named = columns._replace(where=where)
+        if part.dtype.kind == "f":
+            finite(key, part.from_bytes(array), np.float32, named)
+        elif isinstance(part.space, Discrete | MultiDiscrete | MultiBinary):
+            _choices(key, part.from_bytes(array), named, part.space)
+    return array
 
 
 def _choices(key: str, array: Array, columns: Columns, space: Discrete | MultiDiscrete | MultiBinary) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.utils.integrity import check_file, check_within
+from lit_imitation.utils.spaces import FlatBox
 
 Array: TypeAlias = np.ndarray[Any, Any]
 Metadata: TypeAlias = dict[str, str | int | float]
@@ -45,6 +46,8 @@ class Columns(NamedTuple):
     where: Callable[[str, int | None], str]
     """Function that names a place in the source's own terms, from key and row (None: the whole column)."""
     metadata: Metadata
+    observation_space: FlatBox | None = None
+    """Space of the observations if they are several in one array, found without an environment."""
 
 
 def named(source: str, names: Mapping[str, str]) -> Callable[[str, int | None], str]:

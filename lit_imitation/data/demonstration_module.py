@@ -143,8 +143,7 @@ class DemonstrationDataModule(ExpertDataModule):
         if isinstance(self.demonstrations, Transitions):
             sources = [columns_of(self.demonstrations, self._source)]
         else:
-            keys, mask = self.observation_keys, self.filter_key
-            sources = read_all(self.demonstrations, observation_keys=keys, filter_key=mask)
+            sources = read_all(self.demonstrations, self._given_spaces[0], **self._reading)
         observation_space, action_space = infer_spaces(sources, *self._given_spaces)
         demonstrations = demonstrations_of(sources, observation_space, action_space)
         self._spaces = observation_space, action_space

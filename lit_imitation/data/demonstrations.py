@@ -24,6 +24,7 @@ from lit_imitation.rollout.reference import Reference
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.files import atomic_file, expand_user
 from lit_imitation.utils.integrity import check_within
+from lit_imitation.utils.spaces import PackedBox
 
 LEARNER = "learner"
 """`metadata["returns"]` of a file whose actions are the expert's, but whose returns are a learner's."""
@@ -51,6 +52,7 @@ def read_demonstrations(
     *,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    successors: bool = True,
 ) -> Demonstrations:
     """Read demonstrations and check them against an environment's spaces; no code from the source is run.
 
@@ -64,13 +66,15 @@ def read_demonstrations(
         observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
             environment's Dict space, or else all that are no images. `metadata["observation_keys"]` lists them.
         filter_key: Filter key of a robomimic file: read the demonstrations that `mask/<filter_key>` lists.
+        successors: Read the successors of observations with images, which take as much memory again.
 
     Raises:
         DemonstrationError: The source is faulty; the text names file, key and row.
         UnsupportedSpaceError: A space is not a Box, Discrete, MultiDiscrete or MultiBinary.
         MissingExtraError: The library for a `minari:` or `hf:` source is not installed.
     """
-    sources = read_all(source, observation_space, observation_keys=observation_keys, filter_key=filter_key)
+    options: dict[str, Any] = {"filter_key": filter_key, "successors": successors}
+    sources = read_all(source, observation_space, observation_keys=observation_keys, **options)
     return demonstrations_of(sources, observation_space, action_space)
 
 
@@ -80,6 +84,7 @@ def read_all(
     *,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    successors: bool = True,
 ) -> list[Columns]:
     """Columns of a source, not yet checked; one entry for each file of a folder or list.
 
@@ -88,11 +93,13 @@ def read_all(
         observation_space: As for `read_columns`.
         observation_keys: As for `read_demonstrations`.
         filter_key: As for `read_demonstrations`.
+        successors: As for `read_demonstrations`.
     """
     if not isinstance(source, str | Path):
         if not source:
             raise DemonstrationError("an empty list of sources; demonstrations are a path, minari:ID or hf:NAME")
         keys: dict[str, Any] = {"observation_keys": observation_keys, "filter_key": filter_key}
+        keys["successors"] = successors
         return [columns for one in source for columns in read_all(one, observation_space, **keys)]
     source = str(source)
     folder = expand_user(source)
@@ -100,7 +107,7 @@ def read_all(
     for file in inside:
         check_within(file, folder, DemonstrationError)
     files = [str(file) for file in inside] or [source]
-    return [read_columns(one, observation_space, observation_keys, filter_key) for one in files]
+    return [read_columns(one, observation_space, observation_keys, filter_key, successors=successors) for one in files]
 
 
 def demonstrations_of(
@@ -144,11 +151,19 @@ def _joined(parts: Sequence[Metadata]) -> Metadata:
     return metadata
 
 
-def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> None:
+def write_demonstrations(
+    path: str | Path, demonstrations: Demonstrations, observation_space: gymnasium.Space[Any] | None = None
+) -> None:
     """Write an `.npz` or `.hdf5` file in D4RL's layout, which `read_demonstrations` reads back.
 
     In addition to D4RL's keys it holds `weights` if there are any, `episode_returns` and `metadata` (JSON). Writing is
     atomic: if it is interrupted, an earlier file of that name is unchanged.
+
+    Args:
+        path: The file.
+        demonstrations: What to write.
+        observation_space: Space of the observations, if known. Packed ones are then written as `observations/<path>`,
+            which other programs can read, rather than as rows of bytes.
 
     Raises:
         DemonstrationError: The suffix is unknown, or there is nothing to write.
@@ -163,6 +178,10 @@ def write_demonstrations(path: str | Path, demonstrations: Demonstrations) -> No
         for key, field in FIELDS.items()
         if (value := getattr(transitions, field)) is not None
     }
+    if isinstance(observation_space, PackedBox):
+        for key in [key for key in columns if key.endswith("observations")]:
+            rows = columns.pop(key)
+            columns |= {f"{key}/{part.path}": part.from_bytes(rows) for part in observation_space.parts}
     columns["episode_returns"] = demonstrations.episode_returns.cpu().numpy()
     metadata = json.dumps(demonstrations.metadata, sort_keys=True)
     path.parent.mkdir(parents=True, exist_ok=True)

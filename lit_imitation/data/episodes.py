@@ -7,13 +7,16 @@ can be inspected, or flattened into columns, whatever its size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Dict
 
 from lit_imitation.data.columns import Array, Columns, Metadata
 from lit_imitation.errors import DemonstrationError
+from lit_imitation.utils.spaces import FlatBox, PackedBox, Part, flat_space, is_picture
 
 OBSERVATION_KEYS = "observation_keys"
 """Key of the metadata that lists the observation keys of the columns, in their order."""
@@ -92,6 +95,8 @@ class Recording(NamedTuple):
     """Further columns of all episodes: `weights` `[N]` and `episode_returns` `[episodes]`."""
     action_limit: float | None = None
     """Largest absolute value of an action's components by the format's convention, if it has one."""
+    spaces: Mapping[str, gymnasium.Space[Any]] = {}
+    """Recorded spaces of observations, by key."""
 
     def name(self, field: str) -> str:
         """The source's name of a field of `Episode`."""
@@ -108,8 +113,7 @@ def episode_flags(length: int, terminated: bool) -> tuple[Array, Array]:
 
 def is_image(rows: Rows) -> bool:
     """Whether each row is an image: three or more axes, or two axes of bytes."""
-    axes = len(rows.shape) - 1
-    return axes >= 3 or (axes == 2 and rows.dtype == np.uint8)
+    return is_picture(rows.shape[1:], rows.dtype)
 
 
 def vector_keys(recording: Recording) -> list[str]:
@@ -148,36 +152,44 @@ def faults_of(recording: Recording, episode: Episode) -> Iterator[str]:
                 f"{place}'{key}' has rows of shape {list(rows.shape[1:])}, but those of {first.name} have "
                 f"{list(other.shape[1:])}"
             )
+        elif is_image(rows) and rows.dtype != other.dtype:
+            yield f"{place}'{key}' holds images of {rows.dtype}, but those of {first.name} are {other.dtype}"
 
 
 def to_columns(
     recording: Recording,
     observation_space: gymnasium.Space[Any] | None = None,
     observation_keys: Sequence[str] | None = None,
+    *,
+    successors: bool = True,
 ) -> Columns:
     """Columns of a recording, with all chosen observations in one array.
 
-    One chosen key keeps its shape, so it may be an image. Several keys must be vectors (or smaller arrays) and are
-    flattened and concatenated. By default these are the keys of the environment's Dict space in its order
-    (`gymnasium.spaces.flatten`), or without a Dict space all keys that are no images, in alphabetical order.
+    | observation space | keys, by default | observations |
+    |---|---|---|
+    | flattened from a Dict or Tuple | its paths, in its order | as its `flatten` gives them |
+    | another one | all that are no images | one key as it is, several as one vector |
+    | None | all, in alphabetical order | one key as it is, several as `flat_space` of a Dict of them |
+
+    Keys that are given for a packed space are those of its parts, in its order.
 
     Args:
         recording: Open recording.
         observation_space: The environment's observation space, if there is one.
         observation_keys: Keys to read, in this order.
+        successors: Read the successors of packed observations; others are read in any case.
 
     Returns:
         Columns under D4RL's keys; `next_observations` only if the successor of every row is recorded.
 
     Raises:
-        DemonstrationError: A key is missing or an image among several, lengths or shapes do not fit, or an array holds
-            objects.
+        DemonstrationError: A key is missing, or an image among several for a space without parts; lengths, shapes or
+            types do not fit; or an array holds objects.
     """
     source = recording.source
     if not recording.episodes:
         raise DemonstrationError(f"{source}: this {recording.format} holds no episodes")
-    original = getattr(observation_space, "original", None) if observation_keys is None else None
-    keys = _chosen(recording, observation_keys, original)
+    keys = _chosen(recording, observation_keys, observation_space)
     for episode in recording.episodes:
         for fault in faults_of(recording, episode):
             raise DemonstrationError(f"{source}: {fault}")
@@ -186,22 +198,17 @@ def to_columns(
         _check_type(f"{source}: {episode.name}: '{recording.name('action')}'", episode.action)
         if episode.reward is not None:
             _check_type(f"{source}: {episode.name}: '{recording.name('reward')}'", episode.reward)
-    spaces = dict(_leaves(original)) if isinstance(original, gymnasium.spaces.Dict) else {}
+    space = observation_space
+    if space is None and len(keys) > 1:
+        space = flat_space(Dict([(key, _space_of(recording, key)) for key in keys]))
     lengths = np.array([episode.action.shape[0] for episode in recording.episodes])
-
-    def join(read: Callable[[Episode, str], Any]) -> Array:
-        parts = []
-        for episode in recording.episodes:
-            held = {key: _numbers(read(episode, key)) for key in keys}
-            if len(keys) > 1 or spaces:
-                flat = [_flat(spaces.get(key), rows, source, key) for key, rows in held.items()]
-                parts.append(np.concatenate(flat, axis=1))
-            else:
-                parts.append(held[keys[0]])
-        return np.concatenate(parts)
-
+    if isinstance(space, PackedBox):
+        join = partial(_pack, recording, space, keys, observation_space is None)
+    else:
+        parts = {part.path: part.space for part in space.parts} if isinstance(space, FlatBox) else {}
+        join = partial(_join, recording, keys, {} if observation_keys is not None else parts)
     arrays = {
-        "observations": join(lambda episode, key: episode.observation[key][: episode.action.shape[0]]),
+        "observations": join(lambda episode, key: Span(episode.observation[key], 0, episode.action.shape[0])),
         "actions": np.concatenate([_numbers(episode.action[:]) for episode in recording.episodes]),
         "terminals": np.concatenate([episode.terminated for episode in recording.episodes]),
         "timeouts": np.concatenate([episode.truncated for episode in recording.episodes]),
@@ -209,11 +216,99 @@ def to_columns(
     rewards = [episode.reward for episode in recording.episodes if episode.reward is not None]
     if len(rewards) == len(lengths):
         arrays["rewards"] = np.concatenate([np.asarray(reward[:]) for reward in rewards])
-    if has_successors(recording, keys):
-        arrays["next_observations"] = join(lambda episode, key: _successors(episode, key)[:])
+    if has_successors(recording, keys) and (successors or not isinstance(space, PackedBox)):
+        arrays["next_observations"] = join(_successors)
     arrays |= {key: np.asarray(rows[:]) for key, rows in recording.columns.items()}
     metadata = {**recording.metadata, OBSERVATION_KEYS: ", ".join(keys)}
-    return Columns(arrays, _places(recording, keys, lengths), metadata)
+    found = space if observation_space is None and isinstance(space, FlatBox) else None
+    if found is not None and found.shape != arrays["observations"].shape[1:]:
+        found = None
+    return Columns(arrays, _places(recording, keys, lengths), metadata, found)
+
+
+def _join(
+    recording: Recording,
+    keys: Sequence[str],
+    spaces: Mapping[str, gymnasium.Space[Any]],
+    read: Callable[[Episode, str], Rows],
+) -> Array:
+    """Observations `[N, *shape]` of one key, or `[N, d]` of several as one vector."""
+    parts = []
+    for episode in recording.episodes:
+        held = {key: _numbers(read(episode, key)[:]) for key in keys}
+        if len(keys) > 1 or spaces:
+            flat = [_flat(spaces.get(key), rows, recording.source, key) for key, rows in held.items()]
+            parts.append(np.concatenate(flat, axis=1))
+        else:
+            parts.append(held[keys[0]])
+    return np.concatenate(parts)
+
+
+def _pack(
+    recording: Recording,
+    space: PackedBox,
+    keys: Sequence[str],
+    inferred: bool,
+    read: Callable[[Episode, str], Rows],
+) -> Array:
+    """Packed observations `[N, bytes]`, filled episode by episode: images are in memory once."""
+    lengths = [episode.action.shape[0] for episode in recording.episodes]
+    packed, start = np.zeros((sum(lengths), *space.shape), np.uint8), 0
+    for episode, length in zip(recording.episodes, lengths, strict=True):
+        for part, key in zip(space.parts, keys, strict=True):
+            rows = _numbers(read(episode, key)[:])
+            values = _fitted(part, rows, f"{recording.source}: {episode.name}: '{key}'", inferred)
+            packed[start : start + length, part.start : part.stop] = part.to_bytes(values)
+        start += length
+    return packed
+
+
+def _fitted(part: Part, rows: Array, place: str, inferred: bool) -> Array:
+    """Rows `[T, *shape]` of one part, of values that its stored type can hold; floats as bytes only if inferred."""
+    shape = part.space.shape or ()
+    if rows.shape[1:] != shape and not {rows.shape[1:], shape} <= {(), (1,)}:
+        raise DemonstrationError(
+            f"{place} has rows of shape {list(rows.shape[1:])}, but '{part.path}' needs {list(shape)}: {part.space}"
+        )
+    if part.dtype.kind != "f" and rows.dtype != part.dtype:
+        limits = np.iinfo(part.dtype)
+        floats = rows.dtype.kind == "f" and part.dtype == np.uint8 and not inferred
+        if floats or not _is_whole(rows, limits.min, limits.max):
+            raise DemonstrationError(
+                f"{place} holds {rows.dtype}, but '{part.path}' is {part.space}: write it unchanged, as {part.dtype}"
+            )
+    return rows.reshape(len(rows), *shape)
+
+
+def _is_whole(values: Array, low: float, high: float) -> bool:
+    """Whether all values are whole numbers from `low` to `high`."""
+    if values.dtype.kind == "f" and not (values == np.floor(values)).all():
+        return False
+    return not values.size or bool(values.min() >= low and values.max() <= high)
+
+
+def _space_of(recording: Recording, key: str) -> gymnasium.Space[Any]:
+    """Space of one observation among several, from the recording, or from shape, type and, for images, values.
+
+    Images of floats become images of bytes if all their values are whole numbers from 0 to 255, as Diffusion Policy
+    stores them, and have the bounds 0 and 1 if all lie between these.
+    """
+    if key in recording.spaces:
+        return recording.spaces[key]
+    rows = recording.episodes[0].observation[key]
+    shape = rows.shape[1:] or (1,)
+    if rows.dtype == np.uint8 and is_image(rows):
+        return Box(0, 255, shape, np.uint8)
+    if not is_image(rows):
+        return Box(-np.inf, np.inf, shape, np.float32)
+    unit = bytes_ = True
+    for episode in recording.episodes:
+        values = np.asarray(episode.observation[key][:])
+        bytes_ = bytes_ and _is_whole(values, 0, 255)
+        unit = unit and bool((values >= 0).all() and (values <= 1).all())
+    if bytes_ and not unit:
+        return Box(0, 255, shape, np.uint8)
+    return Box(0.0, 1.0, shape, np.float32) if unit else Box(-np.inf, np.inf, shape, np.float32)
 
 
 def has_successors(recording: Recording, keys: Sequence[str]) -> bool:
@@ -232,18 +327,24 @@ def _successors(episode: Episode, key: str) -> Rows:
 
 
 def _chosen(
-    recording: Recording, observation_keys: Sequence[str] | None, original: gymnasium.Space[Any] | None
+    recording: Recording, observation_keys: Sequence[str] | None, observation_space: gymnasium.Space[Any] | None
 ) -> list[str]:
     """Keys to read, checked against the first episode."""
     source, first = recording.source, recording.episodes[0].observation
+    parts = observation_space.parts if isinstance(observation_space, FlatBox) else ()
     if observation_keys is not None:
         keys, asked = list(observation_keys), "data.observation_keys"
         if not keys or len(set(keys)) < len(keys):
             raise DemonstrationError(f"data.observation_keys is {keys}; name each key once, and at least one")
-    elif isinstance(original, gymnasium.spaces.Dict):
-        keys, asked = [key for key, _ in _leaves(original)], "the environment"
+        if isinstance(observation_space, PackedBox) and len(keys) != len(parts):
+            raise DemonstrationError(
+                f"data.observation_keys is {keys}; the environment has {len(parts)} observations, "
+                f"{', '.join(part.path for part in parts)}: name the key of each, in this order"
+            )
+    elif parts:
+        keys, asked = [part.path for part in parts], "the environment"
     else:
-        keys, asked = vector_keys(recording), "the file"
+        keys, asked = sorted(first) if observation_space is None else vector_keys(recording), "the file"
     found = ", ".join(sorted(first)) or "none"
     if missing := [key for key in keys if key not in first]:
         raise DemonstrationError(f"{source}: has no observation '{missing[0]}', which {asked} names; found {found}")
@@ -254,22 +355,13 @@ def _chosen(
             else f"{source}: this {recording.format} has no observations"
         )
     images = [key for key in keys if is_image(first[key])]
-    if images and len(keys) > 1:
+    if images and len(keys) > 1 and observation_space is not None and not isinstance(observation_space, PackedBox):
         raise DemonstrationError(
-            f"{source}: the observation '{images[0]}' is an image {list(first[images[0]].shape[1:])}, which cannot be "
-            f"part of a vector: leave it out with data.observation_keys, for example {vector_keys(recording)[:3]}, or "
-            "name it alone"
+            f"{source}: the observation '{images[0]}' is an image {list(first[images[0]].shape[1:])}, but the "
+            f"observation space {observation_space} has no parts: leave the image out with data.observation_keys, for "
+            f"example {vector_keys(recording)[:3]}, or name it alone"
         )
     return keys
-
-
-def _leaves(space: gymnasium.spaces.Dict, prefix: str = "") -> Iterator[tuple[str, gymnasium.Space[Any]]]:
-    """Parts of a Dict space by path, in its order: `a/b` for nested ones."""
-    for key, inner in space.spaces.items():
-        if isinstance(inner, gymnasium.spaces.Dict):
-            yield from _leaves(inner, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", inner
 
 
 def _numbers(rows: Any) -> Array:
@@ -280,7 +372,7 @@ def _numbers(rows: Any) -> Array:
 
 def _flat(space: gymnasium.Space[Any] | None, array: Array, source: str, key: str) -> Array:
     """Rows `[T, d]` of one observation, one-hot where its space is discrete."""
-    if space is None or isinstance(space, gymnasium.spaces.Box):
+    if space is None or isinstance(space, Box):
         return array.reshape(len(array), -1)
     try:
         rows = array.reshape(len(array), *(space.shape or ()))

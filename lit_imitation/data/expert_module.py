@@ -51,7 +51,7 @@ class ExpertDataModule(EnvironmentDataModule):
         demonstrations: Path of an `.npz` or `.hdf5` file, a zarr store or a LeRobot folder, `minari:ID`, `hf:NAME`, a
             list of these, or `Transitions` in memory. Empty to roll out `expert` and cache its trajectories.
         observation_keys: Keys to read from observations that are dictionaries, in this order; by default those of the
-            environment's Dict space, or else all that are no images.
+            environment's Dict space, or without an environment all.
         filter_key: Filter key of a robomimic file, such as `train`; empty to read all of its demonstrations.
         expert: Expert that is rolled out: `scripted`, `shipped`, `npz:PATH`, `checkpoint:PATH`, `sb3:PATH.zip` or
             `package.module:function`; or `class_path` and `init_args` of a class of your own.
@@ -183,14 +183,19 @@ class ExpertDataModule(EnvironmentDataModule):
             check(self.demonstrations, *self.spaces, "data.demonstrations")
             return Demonstrations(self.demonstrations, self.demonstrations.episode_returns(), {})
         if self.demonstrations:
-            keys, mask = self.observation_keys, self.filter_key
-            return read_demonstrations(self.demonstrations, *self.spaces, observation_keys=keys, filter_key=mask)
+            return read_demonstrations(self.demonstrations, *self.spaces, **self._reading)
         collected, self._collected = self._collected, None
         several = self.trainer is not None and self.trainer.world_size > 1
         if several and self._key().unreadable:  # then the others cannot read the cache
             assert self.trainer is not None
             collected = self.trainer.strategy.broadcast(collected)
         return collected or self._collect()
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """What to read of a file."""
+        keys = {"observation_keys": self.observation_keys, "filter_key": self.filter_key}
+        return keys | {"successors": self.needs_successors}
 
     def _refer_to(self, demonstrations: Demonstrations) -> None:
         """Find the expert's return, measured or recorded, or report that it is unknown."""

@@ -14,6 +14,7 @@ from lit_imitation.data.checks import check_numeric, check_rows
 from lit_imitation.data.columns import Array, Columns
 from lit_imitation.errors import ConfigError, DemonstrationError, UnsupportedSpaceError
 from lit_imitation.transitions import Transitions
+from lit_imitation.utils.spaces import FlatBox
 
 SpaceArguments: TypeAlias = dict[str, str | int | float | list]  # type: ignore[type-arg]
 """A space as plain data: `{"type": "Box", "low": -1, "high": 1, "shape": [2]}` or `{"type": "Discrete", "n": 4}`."""
@@ -45,6 +46,7 @@ def infer_spaces(
     | whole numbers `[N]` or `[N, 1]` | Discrete(max + 1); without bounds if one is negative | Discrete(max + 1) |
     | whole numbers `[N, k]` | Box without bounds | MultiDiscrete(max + 1 of each column) |
     | bools `[N, *shape]` | MultiBinary | refused |
+    | several observations | `flat_space` of a Dict of them, see `to_columns` | |
 
     A row of one number without an axis has shape `[1]`. The range of continuous actions does not become their bounds:
     it is not the range that the robot can do, and other recordings of it would not fit. Policies fit their units to it
@@ -74,6 +76,16 @@ def infer_spaces(
 
 def _observation_space(sources: Sequence[Columns]) -> Space[Any]:
     first = sources[0].arrays["observations"]
+    if (found := sources[0].observation_space) is not None:
+        for columns in sources[1:]:
+            own = columns.observation_space
+            if own is None or own.parts != found.parts or type(own) is not type(found):
+                raise DemonstrationError(
+                    f"{columns.where('observations', None)} holds {_name(own) if own else 'one observation'}, but "
+                    f"{sources[0].where('observations', None)} holds {_name(found)}: all files need the same; "
+                    "data.observation_keys chooses some"
+                )
+        return found
     shape = first.shape[1:] or (1,)
     if first.dtype.kind == "b":
         return MultiBinary(shape if len(shape) > 1 else shape[0])
@@ -215,6 +227,8 @@ def describe_seen(transitions: Transitions, observation_space: Space[Any], actio
 
 
 def _name(space: Space[Any]) -> str:
+    if isinstance(space, FlatBox):
+        return ", ".join(f"{part.path} ({_name(part.space)})" for part in space.parts)
     if isinstance(space, Discrete):
         return f"{space.n} choices"
     if isinstance(space, MultiDiscrete):

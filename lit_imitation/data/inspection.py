@@ -94,7 +94,7 @@ def inspect_recording(
             bounds are the format's, or else the smallest and largest value of each component.
 
     Raises:
-        DemonstrationError: There are no episodes, or a key does not exist.
+        DemonstrationError: There are no episodes.
     """
     episodes = recording.episodes
     if not episodes:
@@ -124,12 +124,14 @@ def inspect_recording(
     else:
         rewards = [episode.reward for episode in fitting if episode.reward is not None]
         returns = [float(np.sum(np.asarray(reward[:], np.float64))) for reward in rewards]
-    chosen = list(observation_keys) if observation_keys is not None else vector_keys(recording)
-    if missing := [key for key in chosen if key not in episodes[0].observation]:
-        raise DemonstrationError(
-            f"{recording.source}: has no observation '{missing[0]}', which data.observation_keys names; found "
-            f"{', '.join(sorted(episodes[0].observation))}"
-        )
+    asked = list(observation_keys) if observation_keys is not None else vector_keys(recording)
+    chosen = [key for key in asked if key in episodes[0].observation]
+    faults += [
+        f"there is no observation '{key}', which data.observation_keys names; found "
+        f"{', '.join(sorted(episodes[0].observation)) or 'none'}"
+        for key in asked
+        if key not in chosen
+    ]
     return Inspection(
         recording.source,
         recording.format,
@@ -158,7 +160,8 @@ def _arrays(recording: Recording) -> Iterator[tuple[str, list[Rows]]]:
         for key in sorted({key for episode in episodes for key in getattr(episode, field)}):
             held = [getattr(episode, field)[key] for episode in episodes if key in getattr(episode, field)]
             yield (key if field == "observation" else f"{recording.name(field)}/{key}"), held
-    yield recording.name("action"), [episode.action for episode in episodes]
+    if 0 not in episodes[0].action.shape[1:]:  # missing
+        yield recording.name("action"), [episode.action for episode in episodes]
     if any(episode.reward is not None for episode in episodes):
         yield recording.name("reward"), [episode.reward for episode in episodes if episode.reward is not None]
 
@@ -201,7 +204,7 @@ def _parts(arrays: list[Rows]) -> Iterator[Array]:
 
 def _read(arrays: list[Rows]) -> Array | None:
     """All rows as one array; None if they are too many, or no numbers."""
-    if not arrays or _size(arrays) > MOST_BYTES or any(rows.dtype.kind not in "biuf" for rows in arrays):
+    if not arrays or not 0 < _size(arrays) <= MOST_BYTES or any(rows.dtype.kind not in "biuf" for rows in arrays):
         return None
     return np.concatenate([np.asarray(rows[:]) for rows in arrays])
 
@@ -280,7 +283,7 @@ def _multimodality(episodes: Sequence[Episode], keys: Sequence[str], actions: Ar
 
 
 def _notes(recording: Recording, episodes: Sequence[Episode], returns: Sequence[float]) -> Iterator[str]:
-    """Missing successors and rewards, and images."""
+    """Missing successors and rewards, and images among several observations."""
     keys = list(recording.episodes[0].observation)
     if episodes and not has_successors(recording._replace(episodes=episodes), keys):
         yield "no next observations are recorded: GAIL, AIRL and GCL leave out the last step of each episode"
@@ -290,7 +293,7 @@ def _notes(recording: Recording, episodes: Sequence[Episode], returns: Sequence[
         yield "all returns are 0: set data.expert_return for a normalized score"
     images = sorted(key for key, rows in recording.episodes[0].observation.items() if is_image(rows))
     if images and len(keys) > 1:
-        yield f"images ({', '.join(images)}) are not part of the vector of observations: see data.observation_keys"
+        yield f"images ({', '.join(images)}) and vectors are encoded apart: see model.policy.init_args.encoder"
 
 
 def _limited(faults: Iterator[str]) -> list[str]:

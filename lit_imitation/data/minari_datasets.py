@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box, Dict, Tuple
 
 from lit_imitation.data.array_files import check_tree
 from lit_imitation.data.columns import UNREADABLE, Array, Columns, Metadata, join, last_rows, read_json, require_keys
-from lit_imitation.data.episodes import Episode, Recording, episode_flags
+from lit_imitation.data.episodes import Episode, Recording, episode_flags, to_columns
 from lit_imitation.errors import DemonstrationError, require
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file, check_within
+from lit_imitation.utils.spaces import FlatBox, has_pictures, leaf_spaces
 
 
 class _Loaded(NamedTuple):
@@ -62,21 +64,26 @@ def _load(source: str) -> _Loaded:
 @contextmanager
 def open_minari(source: str) -> Iterator[Recording]:
     """Open `minari:ID` or `minari:DIRECTORY` as a recording, with the parts of Dict observations by their path."""
-    dataset, loaded, space = _load(source)
+    yield _recording(source, _load(source))
+
+
+def _recording(source: str, loaded: _Loaded) -> Recording:
+    dataset, recorded, space = loaded
     episodes = []
-    for index, held in enumerate(loaded):
+    for index, held in enumerate(recorded):
         reward, terminations = np.asarray(held.rewards), np.asarray(held.terminations, bool)
         flags = episode_flags(len(held.rewards), bool(terminations[-1:].any()))
         parts = dict(_parts(space, held.observations, ""))
         episodes.append(Episode(f"episode {index}", parts, np.asarray(held.actions), reward, *flags))
     names = {"observation": "observations", "action": "actions", "reward": "rewards"}
-    yield Recording(source, "Minari dataset", episodes, _notes(dataset), names)
+    spaces = dict(leaf_spaces(space)) if isinstance(space, Dict | Tuple) else {}
+    return Recording(source, "Minari dataset", episodes, _notes(dataset), names, spaces=spaces)
 
 
 def _parts(space: gymnasium.Space[Any], values: Any, prefix: str) -> Iterator[tuple[str, Array]]:
     """Arrays `[T + 1, ...]` of observations by path; `observations` for a space without keys."""
-    if isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple):
-        inner = space.spaces.items() if isinstance(space, gymnasium.spaces.Dict) else enumerate(space.spaces)
+    if isinstance(space, Dict | Tuple):
+        inner = space.spaces.items() if isinstance(space, Dict) else enumerate(space.spaces)
         for key, part in inner:
             yield from _parts(part, values[key], f"{prefix}/{key}" if prefix else str(key))
     else:
@@ -90,15 +97,21 @@ def _notes(dataset: Any) -> Metadata:
     return notes
 
 
-def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
+def read_minari(source: str, observation_space: gymnasium.Space[Any] | None, *, successors: bool = True) -> Columns:
     """Read the columns of `minari:ID` or `minari:DIRECTORY`.
 
     Args:
         source: Name of the dataset.
-        original: Dict or Tuple space whose order the flattened observations follow, if there is one.
+        observation_space: The environment's observation space, if there is one. If it was flattened from a Dict or
+            Tuple, the observations are flattened as it says.
+        successors: Read the successors of observations with images.
     """
-    dataset, episodes, space = _load(source)
-    flatten = isinstance(space, gymnasium.spaces.Dict | gymnasium.spaces.Tuple)
+    loaded = _load(source)
+    dataset, episodes, space = loaded
+    if isinstance(space, Dict | Tuple) and has_pictures(space):
+        return to_columns(_recording(source, loaded), observation_space, successors=successors)
+    original = observation_space.original if isinstance(observation_space, FlatBox) else None
+    flatten = isinstance(space, Dict | Tuple)
     if flatten and original is not None:
         _check_parts(source, "'observations'", space, original)
         space = original
@@ -128,12 +141,12 @@ def read_minari(source: str, original: gymnasium.Space[Any] | None) -> Columns:
 def _recorded(space: gymnasium.Space[Any], written: Any) -> gymnasium.Space[Any]:
     """A dataset's space with its keys in the order of the recorded environment; Minari sorts them."""
     parts = json.loads(written) if isinstance(written, str) else written
-    if isinstance(space, gymnasium.spaces.Dict):
+    if isinstance(space, Dict):
         inner = {key: _recorded(space[key], part) for key, part in parts["subspaces"].items()}
-        return gymnasium.spaces.Dict(list(inner.items()))
-    if isinstance(space, gymnasium.spaces.Tuple):
+        return Dict(list(inner.items()))
+    if isinstance(space, Tuple):
         pairs = zip(space.spaces, parts["subspaces"], strict=True)
-        return gymnasium.spaces.Tuple([_recorded(one, part) for one, part in pairs])
+        return Tuple([_recorded(one, part) for one, part in pairs])
     return space
 
 
@@ -143,7 +156,7 @@ def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], origin
     Raises:
         DemonstrationError: A key exists on one side only, or a part has another kind or size; the text names it.
     """
-    if isinstance(original, gymnasium.spaces.Dict) and isinstance(recorded, gymnasium.spaces.Dict):
+    if isinstance(original, Dict) and isinstance(recorded, Dict):
         missing = [key for key in original.spaces if key not in recorded.spaces]
         unknown = [key for key in recorded.spaces if key not in original.spaces]
         if missing or unknown:
@@ -156,7 +169,7 @@ def _check_parts(source: str, where: str, recorded: gymnasium.Space[Any], origin
         for key, inner in original.spaces.items():
             _check_parts(source, f"{where}[{key!r}]", recorded[key], inner)
         return
-    if isinstance(original, gymnasium.spaces.Tuple) and isinstance(recorded, gymnasium.spaces.Tuple):
+    if isinstance(original, Tuple) and isinstance(recorded, Tuple):
         if len(recorded.spaces) == len(original.spaces):
             for index, (one, inner) in enumerate(zip(recorded.spaces, original.spaces, strict=True)):
                 _check_parts(source, f"{where}[{index}]", one, inner)
@@ -198,10 +211,10 @@ def _check_minari_files(source: str, data: Path, metadata: Mapping[str, Any]) ->
 
 def _flatten(space: gymnasium.Space[Any], values: Any) -> Array:
     """`[T, d]`: `gymnasium.spaces.flatten` of each row of `values`, by whole columns where possible."""
-    if isinstance(space, gymnasium.spaces.Dict):
+    if isinstance(space, Dict):
         return np.concatenate([_flatten(inner, values[key]) for key, inner in space.spaces.items()], axis=1)
-    if isinstance(space, gymnasium.spaces.Tuple):
+    if isinstance(space, Tuple):
         return np.concatenate([_flatten(inner, value) for inner, value in zip(space.spaces, values, strict=True)], 1)
-    if isinstance(space, gymnasium.spaces.Box):
+    if isinstance(space, Box):
         return np.asarray(values).reshape(len(values), -1)
     return np.stack([np.asarray(gymnasium.spaces.flatten(space, value)) for value in values])

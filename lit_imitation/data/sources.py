@@ -36,15 +36,18 @@ def read_columns(
     observation_space: gymnasium.Space[Any] | None = None,
     observation_keys: Sequence[str] | None = None,
     filter_key: str = "",
+    *,
+    successors: bool = True,
 ) -> Columns:
     """Read the columns of a file, a folder, `minari:ID` or `hf:NAME`.
 
     Args:
         source: Path or name of the source.
         observation_space: The environment's observation space, if there is one. If it was flattened from a Dict or
-            Tuple (`original`), the dataset's observations are flattened in that order.
+            Tuple, the dataset's observations are flattened as it says.
         observation_keys: Keys to read from observations that are dictionaries, in this order; see `to_columns`.
         filter_key: Filter key of a robomimic file.
+        successors: Read the successors of observations with images.
 
     Raises:
         DemonstrationError: The source is missing, damaged, of another format than its name says, lacks a key, or has
@@ -59,8 +62,8 @@ def read_columns(
             opener = partial(open_minari, source)
         if opener is not None:
             with opener() as recording:
-                return to_columns(recording, observation_space, observation_keys)
-        columns = _read_plain(source, observation_space)
+                return to_columns(recording, observation_space, observation_keys, successors=successors)
+        columns = _read_plain(source, observation_space, successors)
     except DAMAGED as error:
         raise DemonstrationError(f"{source}: cannot be read ({type(error).__name__}: {error})") from error
     if observation_keys is not None:
@@ -70,13 +73,13 @@ def read_columns(
     return columns
 
 
-def _read_plain(source: str, observation_space: gymnasium.Space[Any] | None) -> Columns:
+def _read_plain(source: str, observation_space: gymnasium.Space[Any] | None, successors: bool = True) -> Columns:
     if source.startswith("minari:"):
-        return read_minari(source, getattr(observation_space, "original", None))
+        return read_minari(source, observation_space, successors=successors)
     return read_hugging_face(source) if source.startswith("hf:") else read_file(source)
 
 
-def _structured(source: str, path: Path, filter_key: str) -> Opener | None:
+def _structured(source: str, path: Path, filter_key: str, lenient: bool = False) -> Opener | None:
     """Reader of a source whose observations are dictionaries; None if they are one array, or it is no such source."""
     opener: Opener | None = None
     if source.startswith(("minari:", "hf:")) or not path.exists():
@@ -96,7 +99,7 @@ def _structured(source: str, path: Path, filter_key: str) -> Opener | None:
                 if kind == "hdf5" and is_robomimic(path):
                     return partial(open_robomimic, source, path, filter_key)
                 if is_keyed(path, kind) and name_file(path) is None:
-                    opener = partial(open_keyed, source, path, kind)
+                    opener = partial(open_keyed, source, path, kind, lenient=lenient)
         except UNREADABLE:  # `read_file` says what is wrong
             return None
     if filter_key:
@@ -111,23 +114,24 @@ def _holds(kind: str, path: Path) -> bool:
     return head.startswith(b"PK") if kind == "npz" else head == b"\x89HDF\r\n\x1a\n"
 
 
-def _plain(source: str, path: Path) -> Opener | None:
-    """Reader of D4RL's layout with one array of observations, which stays on disk; None for other sources."""
+def _plain(source: str, path: Path, lenient: bool) -> Opener | None:
+    """Reader of D4RL's layout, complete or not, whose arrays stay on disk; None for other sources."""
     kind = FORMATS.get(path.suffix.lower()) if not source.startswith("hf:") and path.is_file() else None
     try:
         fits = kind is not None and _holds(kind, path) and is_plain(path, kind)
     except UNREADABLE:  # `read_file` says what is wrong
         return None
-    return partial(open_keyed, source, path, kind) if kind is not None and fits else None
+    return partial(open_keyed, source, path, kind, lenient=lenient) if kind is not None and fits else None
 
 
 @contextmanager
-def open_recording(source: str, filter_key: str = "") -> Iterator[Recording]:
+def open_recording(source: str, filter_key: str = "", *, lenient: bool = False) -> Iterator[Recording]:
     """Open any source as a recording; observations without keys get the key `observations`.
 
     Args:
         source: Path or name of the source.
         filter_key: Filter key of a robomimic file.
+        lenient: List missing keys of D4RL's layout among the faults instead of raising an error.
 
     Raises:
         DemonstrationError: The source is missing, damaged, or of another format than its name says.
@@ -136,9 +140,9 @@ def open_recording(source: str, filter_key: str = "") -> Iterator[Recording]:
     refuse_url(source, "demonstrations", DemonstrationError)
     path = expand_user(source.removeprefix("minari:").removeprefix("hf:"))
     try:
-        opener = _structured(source, path, filter_key)
+        opener = _structured(source, path, filter_key, lenient)
         if opener is None:
-            opener = partial(open_minari, source) if source.startswith("minari:") else _plain(source, path)
+            opener = partial(open_minari, source) if source.startswith("minari:") else _plain(source, path, lenient)
         if opener is not None:
             with opener() as recording:
                 yield recording

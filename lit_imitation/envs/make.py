@@ -16,14 +16,15 @@ from gymnasium import Env, Space
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Dict, Discrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import FlattenObservation, TransformObservation
 from gymnasium.wrappers.vector import FlattenObservation as FlattenVectorObservation
+from gymnasium.wrappers.vector import TransformObservation as TransformVectorObservation
 
 from lit_imitation.envs.failures import report_failures
 from lit_imitation.envs.probe import probe, probe_vector
 from lit_imitation.envs.workers import WorkerVectorEnv
 from lit_imitation.errors import ConfigError, LitImitationError, MissingExtraError, require
-from lit_imitation.utils.spaces import FlatBox, check_spaces, is_flattenable
+from lit_imitation.utils.spaces import FlatBox, PackedBox, check_spaces, flat_space, is_flattenable
 
 Backend = Literal["auto", "vector", "envpool", "sync", "async"]
 
@@ -45,7 +46,8 @@ def make(
         **env_kwargs: Arguments of the environment.
 
     Returns:
-        A `VectorEnv` with observations `[num_envs, *obs]`; Dict and Tuple observations are flattened to vectors.
+        A `VectorEnv` with observations `[num_envs, *obs]`; Dict and Tuple observations are flattened to
+        vectors, or packed into bytes if a part is an image, see `lit_imitation.utils.spaces.PackedBox`.
 
     Raises:
         ConfigError: The id is unknown, the backend does not provide it, or the environment rejects the arguments.
@@ -77,8 +79,12 @@ def make(
                     f"{env_id}: the observations {original} of its batched version cannot be flattened because it "
                     "does not reset with AutoresetMode.NEXT_STEP; choose backend sync"
                 )
-            envs = FlattenVectorObservation(envs)
-            envs.single_observation_space = FlatBox(original)
+            space = flat_space(original)
+            if isinstance(space, PackedBox):
+                envs = TransformVectorObservation(envs, space.flatten, single_observation_space=space)
+            else:
+                envs = FlattenVectorObservation(envs)
+            envs.single_observation_space = space
     elif backend == "envpool":
         from lit_imitation.envs.envpool import EnvPoolVectorEnv
 
@@ -130,8 +136,12 @@ def make_single(env_id: str, **env_kwargs: Any) -> Env[Any, Any]:
     probe(env, env_id)
     original = env.observation_space
     if isinstance(original, Dict | Tuple) and is_flattenable(original):
-        env = FlattenObservation(env)
-        env.observation_space = FlatBox(original)
+        space = flat_space(original)
+        if isinstance(space, PackedBox):
+            env = TransformObservation(env, space.flatten, space)
+        else:
+            env = FlattenObservation(env)
+        env.observation_space = space
     return env
 
 

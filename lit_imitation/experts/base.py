@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from lit_imitation.errors import ConfigError, ExpertError, LitImitationError, UnsupportedSpaceError
 from lit_imitation.rollout import Actor, ActorLike, as_actor, keeps_state
 from lit_imitation.rollout.actor import Mask, bind_environments
-from lit_imitation.utils.spaces import float32_bounds
+from lit_imitation.utils.spaces import PackedBox, float32_bounds
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -162,6 +162,13 @@ def _array(given: Any, name: str) -> Array:
 
 def space_mismatch(made_for: Space[Any], given: Space[Any], *, bounds: bool) -> bool:
     """Whether a model made for one space does not fit another; with `bounds`, those of a Box must agree too."""
+    if isinstance(made_for, PackedBox) and isinstance(given, PackedBox):
+        return len(made_for.parts) != len(given.parts) or any(
+            (one.path, one.start) != (other.path, other.start) or space_mismatch(one.space, other.space, bounds=bounds)
+            for one, other in zip(made_for.parts, given.parts, strict=True)
+        )
+    if isinstance(made_for, PackedBox) or isinstance(given, PackedBox):
+        return True
     if isinstance(made_for, spaces.Discrete) and isinstance(given, spaces.Discrete):
         return bool(made_for.n != given.n or made_for.start != given.start)
     if isinstance(made_for, spaces.MultiDiscrete) and isinstance(given, spaces.MultiDiscrete):

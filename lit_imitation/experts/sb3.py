@@ -16,6 +16,7 @@ from lit_imitation.experts.base import Array, checked, space_mismatch
 from lit_imitation.rollout import Actor
 from lit_imitation.utils.files import expand_user
 from lit_imitation.utils.integrity import check_file
+from lit_imitation.utils.spaces import flat_space, is_flattenable
 from lit_imitation.utils.trust import is_trusted
 
 UNREADABLE = (
@@ -80,22 +81,18 @@ def load_sb3(
 
     reads = model.observation_space
     misfit = f"expert {name} reads {reads}, the environment gives {observation_space}"
-    if isinstance(reads, spaces.Dict) and (
-        not reads.is_np_flattenable or space_mismatch(spaces.flatten_space(reads), observation_space, bounds=True)
-    ):
+    flat = flat_space(reads) if isinstance(reads, spaces.Dict) and is_flattenable(reads) else None
+    if isinstance(reads, spaces.Dict) and (flat is None or space_mismatch(flat, observation_space, bounds=True)):
         raise ExpertError(f"{misfit} (dictionaries flattened)")
 
     def predict(observation: Array) -> Any:
-        given: Any = observation
-        if isinstance(reads, spaces.Dict):  # `make` has flattened these
-            rows: list[Any] = [spaces.unflatten(reads, row) for row in observation]
-            given = {key: np.stack([row[key] for row in rows]) for key in reads}
+        given: Any = observation if flat is None else flat.unflatten(observation)  # `make` has flattened it
         return model.predict(given, deterministic=deterministic)
 
     try:  # Stable-Baselines3 itself knows which observations it can transpose or flatten
         zeros = np.zeros((1, *(observation_space.shape or ())), observation_space.dtype)
         # Zeros are not a one-hot vector.
-        sample: Any = spaces.flatten(reads, reads.sample()) if isinstance(reads, spaces.Dict) else zeros[0]
+        sample: Any = zeros[0] if flat is None else flat.flatten(reads.sample())
         _, state = predict(sample[None])
     except Exception as error:  # of a different type for each mismatch
         raise ExpertError(f"{misfit}: {error}") from error

@@ -74,9 +74,10 @@ class RoundMethod(RoundCheckpoints, Method):
     def share_normalizer(self) -> None:
         """Let the reward see observations through the policy's statistics, once the policy has its own."""
         assert isinstance(self.reward, LearnableReward)
-        own, its = self.policy.encoder.standardize, self.reward.features.encoder.standardize
-        if own is not None and its is not None and own.fitted:
-            its.load_state_dict(own.state_dict())
+        own, its = self.policy.encoder, self.reward.features.encoder
+        same = [len(one.standardize.mean) for one in own.inputs] == [len(one.standardize.mean) for one in its.inputs]
+        if own.fitted and same:
+            its.copy_statistics(own)
 
     def relabel_rewards(self, batch: Round) -> Round:
         """Return the round with the reward model's rewards; a learner that replays calls the model itself."""
@@ -173,7 +174,7 @@ class RoundMethod(RoundCheckpoints, Method):
         if self.learns_reward:
             assert isinstance(self.reward, LearnableReward)
             train, encoder = self.demonstrations.train, self.reward.features.encoder
-            if encoder.standardize is not None and not encoder.standardize.fitted:
+            if not encoder.fitted:
                 encoder.fit(train.observation)
             if self._past is None:  # a checkpoint has the units already
                 self.reward.fit_actions(train.action)

@@ -56,8 +56,7 @@ class StartingPolicy:
         if self.factory is None:
             return None
         policy = self.factory(*data.spaces)
-        own = policy.encoder.standardize
-        policy.fresh = not policy.trained and not (own is not None and own.fitted)
+        policy.fresh = not policy.trained and not policy.encoder.fitted
         return policy
 
     @contextmanager
@@ -73,8 +72,7 @@ class StartingPolicy:
     def record(self, policy: Policy | None) -> None:
         """Record the state of the policy before training."""
         if policy is not None:
-            standardize = policy.encoder.standardize
-            fitted = standardize is not None and standardize.fitted
+            fitted = policy.encoder.fitted
             self.origin = {"given": True, "trained": policy.trained, "fitted": fitted, "fresh": policy.fresh}
 
     def restore(self, checkpoint: dict[str, Any]) -> Policy | None:

@@ -20,7 +20,7 @@ class Value(nn.Module):
         observation_space: Box or Discrete observation space.
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
-        encoder: Kind of encoder, see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class QFunctions(nn.Module):
         hidden_sizes: Sizes of the hidden layers of each MLP.
         activation: Activation between the layers.
         members: Number M of functions.
-        encoder: Kind of encoder, see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
     """
 
     def __init__(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -14,63 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.networks.mlp import Standardize
+from lit_imitation.networks.image_encoders import ImageEncoder, ResNetEncoder, image_shape
+from lit_imitation.networks.mlp import MLP, Activation, Standardize, activation_function
 from lit_imitation.networks.one_hot import one_hot
+from lit_imitation.utils.arguments import argument_names, check_arguments
+from lit_imitation.utils.spaces import FlatBox, PackedBox, Part
 
-EncoderKind = Literal["auto", "image", "vector"]
-"""Kind of encoder; `auto` chooses by the observation space."""
+Kind = Literal["auto", "image", "resnet18", "vector", "mlp"]
+"""Kinds of encoders; `auto` chooses by the observation space."""
+EncoderKind: TypeAlias = Kind | dict[str, str | dict]  # type: ignore[type-arg]
+"""A kind; a kind with options, `{kind: resnet18, crop: 76}`; or, for a Dict or Tuple, one of these for each path."""
 MIN_IMAGE_SIDE, MAX_IMAGE_CHANNELS = 28, 64
 """Limits for `auto`: an array with a shorter side, or more channels times frames, is not an image."""
-
-
-def image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Channels, height and width of `[H, W]`, `[H, W, C]`, `[C, H, W]`, or a stack of such frames.
-
-    The channel axis is the shorter one of a frame's first and last axis. Stacked frames count as channels.
-    """
-    if len(shape) == 2:
-        return 1, *shape
-    *stack, first, middle, last = shape
-    channels, height, width = (last, first, middle) if last < first else (first, middle, last)
-    return channels * math.prod(stack), height, width
-
-
-class ImageEncoder(nn.Module):
-    """Three strided convolutions (Mnih et al. 2015) on images, scaled to [0, 1] by the bounds of their space.
-
-    Images without bounds are not scaled. See `image_shape` for the supported axis orders.
-
-    Args:
-        space: Box of images.
-        features: Size of the output.
-    """
-
-    def __init__(self, space: Box, features: int = 256) -> None:
-        super().__init__()
-        shape = space.shape
-        self.frame = len(shape)
-        self.channels_last = len(shape) > 2 and shape[-1] < shape[-3]
-        channels, height, width = image_shape(shape)
-        low, high = float(space.low.min()), float(space.high.max())
-        scaled = low < high and high - low < 1e6
-        self.low, self.range = (low, high - low) if scaled else (0.0, 1.0)
-        layers: list[nn.Module] = []
-        for filters, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            kernel, stride = min(kernel, height, width), min(stride, height, width)  # smaller than Atari frames
-            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
-            channels, height, width = filters, (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        layers += [nn.Flatten(), nn.Linear(channels * height * width, features), nn.ReLU()]
-        self.layers = nn.Sequential(*layers)
-        self.out_features = features
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features `[B, features]` of images `[B, *shape]` of any dtype."""
-        if self.channels_last:
-            x = x.movedim(-1, -3)
-        x = x.unsqueeze(1) if self.frame == 2 else x.flatten(1, -3)
-        x = x.float()
-        encoded: Tensor = self.layers((x - self.low if self.low else x) / self.range)
-        return encoded
 
 
 class OneHot(nn.Module):
@@ -124,6 +80,59 @@ def is_image(space: Space[Any]) -> bool:
     return from_zero and tops == {255.0}
 
 
+class VectorEncoder(nn.Module):
+    """Standardization of vectors, followed by an MLP.
+
+    Args:
+        space: Box, whose arrays are flattened.
+        features: Size of the output.
+        hidden_sizes: Sizes of the hidden layers.
+        activation: Activation after each layer, the last one included.
+        name: Name of the encoder's options in messages.
+
+    Raises:
+        ConfigError: A size is less than 1.
+    """
+
+    def __init__(
+        self,
+        space: Box,
+        features: int = 64,
+        hidden_sizes: Sequence[int] = (64,),
+        activation: Activation = "relu",
+        name: str = "encoder",
+    ) -> None:
+        super().__init__()
+        sizes = [math.prod(space.shape), *hidden_sizes, features]
+        if min(sizes[1:]) < 1:
+            raise ConfigError(f"{name} has the sizes {sizes[1:]}; each must be at least 1")
+        self.standardize = Standardize(sizes[0])
+        self.network = MLP(sizes, activation)
+        self._activate = activation_function(activation)
+        self.out_features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features `[B, features]` of vectors `[B, *shape]`."""
+        vectors = x.reshape(len(x), -1).float()
+        return self._activate(self.network(self.standardize(vectors)))
+
+
+CLASSES: dict[str, type[ImageEncoder | ResNetEncoder | VectorEncoder]] = {
+    "image": ImageEncoder,
+    "resnet18": ResNetEncoder,
+    "mlp": VectorEncoder,
+}
+"""Encoders with options, which are the arguments of their constructors."""
+
+
+class Inputs(NamedTuple):
+    """Standardized numbers of an observation."""
+
+    standardize: Standardize
+    where: slice | MLP
+    """Columns of the encoder's features that they are, or the network that reads them."""
+
+
 class Encoder(nn.Module):
     """Encoder of observations from any supported space to a feature vector.
 
@@ -132,42 +141,88 @@ class Encoder(nn.Module):
     holds integers from 0 to 255; floats with a channel axis or stacked frames; or floats from 0 to 1 or 0 to 255. Small
     grids of codes, such as MiniGrid's 7×7×3, are therefore vectors.
 
+    | `kind` | reads | options |
+    |---|---|---|
+    | `vector` | any Box, flattened and standardized | |
+    | `mlp` | the same, through an MLP | those of `VectorEncoder` |
+    | `image` | images, by three convolutions | those of `ImageEncoder` |
+    | `resnet18` | images, by ResNet-18 and a spatial softmax | those of `ResNetEncoder` |
+
+    A Dict or Tuple with images has one encoder for each of its parts, whose features are concatenated in its order.
+    `kind` then names some or all of them by path, `{camera: {kind: resnet18, crop: 76}, robot/state: vector}`; the
+    others are `auto`, and one kind alone counts for all. A Dict of vectors is one vector unless `kind` names its parts.
+
     Args:
-        space: Box, Discrete, MultiDiscrete or MultiBinary observation space.
-        kind: `image` or `vector` to override `auto` for a Box.
+        space: Box, Discrete, MultiDiscrete or MultiBinary observation space, or a Dict or Tuple of these made flat.
+        kind: Encoder of a Box, or encoders by path.
+        name: Name of the option in messages.
 
     Raises:
-        ConfigError: The kind is unknown, or `image` is given for a space that does not hold images.
+        ConfigError: A kind, option or path is unknown, an option is out of range, or an encoder of images is given for
+            a space that does not hold images.
     """
 
-    def __init__(self, space: Space[Any], kind: EncoderKind = "auto") -> None:
+    def __init__(self, space: Space[Any], kind: EncoderKind = "auto", name: str = "encoder") -> None:
         super().__init__()
-        if kind not in get_args(EncoderKind):
-            raise ConfigError(f"encoder is {kind!r}; choose one of {', '.join(get_args(EncoderKind))}")
-        if kind == "image" and not (isinstance(space, Box) and 2 <= len(space.shape) <= 4):
-            raise ConfigError(
-                f"encoder is 'image', but the observation space is {space}; an image is a Box [H, W], [H, W, C], "
-                "[C, H, W], or a stack of such frames"
-            )
         self.kind: EncoderKind = kind
         self.standardize: Standardize | None = None
         self.encode: nn.Module | None = None
-        if isinstance(space, Discrete | MultiDiscrete):
-            self.encode = OneHot(space)
-        elif isinstance(space, MultiBinary):
-            self.encode = BinaryEncoder(space)
-        elif isinstance(space, Box) and (kind == "image" or (kind == "auto" and is_image(space))):
-            self.encode = ImageEncoder(space)
+        by_path = isinstance(space, FlatBox) and isinstance(kind, Mapping)
+        if isinstance(space, FlatBox) and (by_path or isinstance(space, PackedBox)):
+            self.encode = SplitEncoder(space, kind, name)
+        else:
+            self.encode = _encoder_of(space, *_kind_and_options(kind, name), name)
         if self.encode is not None:
-            self.out_features: int = self.encode.out_features
+            self.out_features: int = self.encode.out_features  # type: ignore[assignment]
         else:
             self.out_features = math.prod(space.shape or (1,))
             self.standardize = Standardize(self.out_features)
 
+    @property
+    def inputs(self) -> list[Inputs]:
+        """The standardized numbers, in the order of `vectors`."""
+        if self.standardize is not None:
+            return [Inputs(self.standardize, slice(0, self.out_features))]
+        if isinstance(self.encode, VectorEncoder):
+            return [Inputs(self.encode.standardize, self.encode.network)]
+        return self.encode.inputs if isinstance(self.encode, SplitEncoder) else []
+
+    @property
+    def vector_size(self) -> int:
+        """Number of standardized numbers; 0 if there are none."""
+        return sum(len(one.standardize.mean) for one in self.inputs)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there are standardized numbers, and their statistics have been set."""
+        inputs = self.inputs
+        return bool(inputs) and all(one.standardize.fitted for one in inputs)
+
+    def vectors(self, observation: Tensor) -> Tensor:
+        """Numbers `[N, vector_size]` of observations `[N, *obs]` before they are standardized."""
+        if isinstance(self.encode, SplitEncoder):
+            return self.encode.vectors(observation)
+        if not self.inputs:
+            return torch.empty(len(observation), 0, device=observation.device)
+        return observation.reshape(len(observation), -1).float()
+
     def fit(self, observation: Tensor) -> None:
         """Fit the standardization of vector observations `[N, *obs]`; other observations need none."""
-        if self.standardize is not None:
-            self.standardize.fit(observation.reshape(len(observation), -1))
+        if isinstance(self.encode, SplitEncoder):
+            self.encode.fit(observation)
+        elif self.inputs:
+            self.inputs[0].standardize.fit(observation.reshape(len(observation), -1))
+
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Standardize by this mean and standard deviation of `vectors`, `[vector_size]` each."""
+        sizes = [len(one.standardize.mean) for one in self.inputs]
+        for one, own_mean, own_std in zip(self.inputs, torch.split(mean, sizes), torch.split(std, sizes), strict=True):
+            one.standardize.set_statistics(own_mean, own_std)
+
+    def copy_statistics(self, source: Encoder) -> None:
+        """Standardize as an encoder of the same observations does."""
+        for own, other in zip(self.inputs, source.inputs, strict=True):
+            own.standardize.load_state_dict(other.standardize.state_dict())
 
     def inference(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
         """NumPy version of `forward` for standardized vectors; None for other observations. See `MLP.inference`."""
@@ -193,3 +248,123 @@ class Encoder(nn.Module):
             return self.standardize(vectors)  # type: ignore[no-any-return]
         assert self.encode is not None
         return self.encode(observation)  # type: ignore[no-any-return]
+
+
+class SplitEncoder(nn.Module):
+    """One encoder for each part of a Dict or Tuple observation; their features are concatenated in its order.
+
+    `split` reads the flat rows, and `encode_parts` knows only parts, so that the latter can be used, or exported, with
+    named inputs.
+
+    Args:
+        space: Flat space that remembers its parts.
+        kind: Encoders by path, or one kind for all.
+        name: Name of the option in messages.
+
+    Raises:
+        ConfigError: As `Encoder`, or a path does not exist.
+    """
+
+    def __init__(self, space: FlatBox, kind: EncoderKind, name: str = "encoder") -> None:
+        super().__init__()
+        self.parts, self.packed = space.parts, isinstance(space, PackedBox)
+        self.paths = [part.path for part in self.parts]
+        given: Mapping[str, Any] = kind if isinstance(kind, Mapping) else dict.fromkeys(self.paths, kind)
+        if unknown := [path for path in given if path not in self.paths]:
+            near = get_close_matches(str(unknown[0]), self.paths, 1)
+            raise ConfigError(
+                f"{name} names '{unknown[0]}', which is no observation: there are {', '.join(self.paths)}"
+                + (f"; did you mean {near[0]}?" if near else "")
+            )
+        self.encoders = nn.ModuleList(
+            Encoder(self._space_of(part), given.get(part.path, "auto"), f"{name}.{part.path}") for part in self.parts
+        )
+        self.out_features = sum(encoder.out_features for encoder in self._each())
+
+    def _space_of(self, part: Part) -> Space[Any]:
+        """Space of a part as `split` gives it: discrete numbers are one-hot in a flat vector."""
+        if self.packed or isinstance(part.space, Box):
+            return part.space
+        return Box(0.0, 1.0, (part.stop - part.start,))
+
+    def _each(self) -> list[Encoder]:
+        return list(self.encoders)  # type: ignore[arg-type]
+
+    def split(self, observation: Tensor) -> dict[str, Tensor]:
+        """Parts `[B, *shape]` by path of flat rows `[B, bytes]` or `[B, d]`, as views."""
+        found = {}
+        for part in self.parts:
+            values = observation[:, part.start : part.stop]
+            if self.packed and part.dtype != np.uint8:
+                values = values.view(torch.int64 if part.dtype.kind == "i" else torch.float32)
+            shape = self._space_of(part).shape or ()
+            found[part.path] = values.view(len(values), *shape)
+        return found
+
+    def encode_parts(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """Features `[B, out_features]` of parts `[B, *shape]` by path."""
+        return torch.cat([encode(parts[path]) for path, encode in zip(self.paths, self.encoders, strict=True)], -1)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Features `[B, out_features]` of flat rows `[B, bytes]` or `[B, d]`."""
+        return self.encode_parts(self.split(observation))
+
+    @property
+    def inputs(self) -> list[Inputs]:
+        """The standardized numbers of all parts."""
+        found, start = [], 0
+        for encoder in self._each():
+            for standardize, where in encoder.inputs:
+                placed = slice(start + where.start, start + where.stop) if isinstance(where, slice) else where
+                found.append(Inputs(standardize, placed))
+            start += encoder.out_features
+        return found
+
+    def vectors(self, observation: Tensor) -> Tensor:
+        """Numbers `[N, vector_size]` of all parts before they are standardized."""
+        parts = self.split(observation)
+        each = zip(self.paths, self._each(), strict=True)
+        return torch.cat([encoder.vectors(parts[path]) for path, encoder in each], -1)
+
+    def fit(self, observation: Tensor) -> None:
+        """Fit the standardization of all parts to observations `[N, *obs]`."""
+        parts = self.split(observation)
+        for path, encoder in zip(self.paths, self._each(), strict=True):
+            encoder.fit(parts[path])
+
+
+def _kind_and_options(given: EncoderKind, name: str) -> tuple[str, dict[str, Any]]:
+    """Kind of an encoder, and options of its class."""
+    if not isinstance(given, Mapping):
+        kind, options = given, {}
+    else:
+        options = dict(given)
+        kind = options.pop("kind", "auto")  # type: ignore[assignment]
+    if kind not in get_args(Kind):
+        raise ConfigError(f"{name} is {kind!r}; choose one of {', '.join(get_args(Kind))}")
+    names = argument_names(CLASSES[kind])[1:-1] if kind in CLASSES else []
+    if unknown := [key for key in options if key not in names]:
+        takes = f"takes {', '.join(names)}" if names else "has no options: name a kind"
+        raise ConfigError(f"{name} has {unknown[0]!r}; {kind!r} {takes}")
+    if kind in CLASSES:
+        check_arguments(CLASSES[kind], (), options, name)
+    return kind, options
+
+
+def _encoder_of(space: Space[Any], kind: str, options: dict[str, Any], name: str) -> nn.Module | None:
+    """Encoder of one observation; None if it is a vector that is only standardized."""
+    pictures = isinstance(space, Box) and 2 <= len(space.shape) <= 4
+    if kind in ("image", "resnet18") and not pictures:
+        raise ConfigError(
+            f"{name} is {kind!r}, but the observation space is {space}; an image is a Box [H, W], [H, W, C], "
+            "[C, H, W], or a stack of such frames"
+        )
+    if kind == "mlp" and not isinstance(space, Box):
+        raise ConfigError(f"{name} is 'mlp', but the observation space is {space}, which is read as one-hot or 0 and 1")
+    if isinstance(space, Discrete | MultiDiscrete):
+        return OneHot(space)
+    if isinstance(space, MultiBinary):
+        return BinaryEncoder(space)
+    if isinstance(space, Box) and kind == "auto" and is_image(space):
+        return ImageEncoder(space)
+    return CLASSES[kind](space, **options, name=name) if isinstance(space, Box) and kind in CLASSES else None

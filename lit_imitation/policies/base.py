@@ -38,7 +38,7 @@ class Policy(Describable, nn.Module, ABC):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
         network: Function that builds the MLP from sizes, activation and dropout.
 
     Raises:
@@ -164,16 +164,22 @@ class Policy(Describable, nn.Module, ABC):
             observation: `[N, *obs]`.
             moments: Adam's moments of a parameter, as views of its shape; None before the first step.
         """
-        standardize = self.encoder.standardize
-        if standardize is None:
+        inputs = self.encoder.inputs
+        before = [(own.mean.double().clone(), own.inverse_std.double().clone()) for own, _ in inputs]
+        if not inputs:
             return
-        mean, inverse = standardize.mean.double().clone(), standardize.inverse_std.double().clone()
         self.fit_normalizer(observation)
-        ratio = inverse / standardize.inverse_std.double()
-        shift = (standardize.mean.double() - mean) * inverse
-        ratio, shift = ratio.repeat(self.window.observations), shift.repeat(self.window.observations)
+        ratios = torch.ones(self.encoder.out_features, dtype=torch.float64, device=self.device)
+        shifts = torch.zeros_like(ratios)
+        for (own, where), (mean, inverse) in zip(inputs, before, strict=True):
+            ratio, shift = inverse / own.inverse_std.double(), (own.mean.double() - mean) * inverse
+            if isinstance(where, slice):
+                ratios[where], shifts[where] = ratio, shift
+            else:
+                _absorb(*where.first_layer, ratio, shift, moments)
+        ratios, shifts = ratios.repeat(self.window.observations), shifts.repeat(self.window.observations)
         for weight, bias in self.observation_layers:
-            _absorb(weight, bias, ratio, shift, moments)
+            _absorb(weight, bias, ratios, shifts, moments)
 
     @property
     def observation_layers(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
@@ -197,7 +203,23 @@ class Policy(Describable, nn.Module, ABC):
         if encode is None:
             return FunctionActor(lambda observation: self(observation, deterministic))
         network, decode = self.network.inference(), self.decode_array
+        if isinstance(self.observation_space, FlatBox):
+            flatten = self.flatten
+            return FunctionActor(lambda observation: decode(network(encode(flatten(observation))), deterministic))
         return FunctionActor(lambda observation: decode(network(encode(observation)), deterministic))
+
+    def flatten(self, observation: Any) -> Any:
+        """Dictionary or tuple of a Dict or Tuple space as a flat array; other observations are returned unchanged.
+
+        Raises:
+            ValueError: A part is missing or has another shape, or the observations are no dictionaries.
+        """
+        space = self.observation_space
+        if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
+            return space.flatten(observation)
+        if isinstance(observation, Mapping):
+            raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
+        return observation
 
     def explorer(self) -> Explorer:
         """The policy as an actor that draws its actions and keeps the draws, for learning from the rollout."""
@@ -232,10 +254,7 @@ class Policy(Describable, nn.Module, ABC):
                 f"{type(self).__name__} needs its last {self.window.observations} observations: make an actor with "
                 "policy.actor(), which remembers them, and call that; actor.reset(mask) starts episodes"
             )
-        if isinstance(space, FlatBox) and isinstance(observation, Mapping | tuple):
-            observation = space.flatten(observation)
-        elif isinstance(observation, Mapping):
-            raise ValueError(f"observation is a dictionary of {list(observation)}; expected an array of {space}")
+        observation = self.flatten(observation)
         is_tensor = isinstance(observation, Tensor)
         if not is_tensor:
             observation = np.asarray(observation, order="C")

@@ -27,7 +27,7 @@ class CategoricalPolicy(Policy):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         UnsupportedSpaceError: The action space is not Discrete.
@@ -112,7 +112,7 @@ class MultiCategoricalPolicy(Policy):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         UnsupportedSpaceError: The action space is not a flat MultiDiscrete.

@@ -191,12 +191,31 @@ def _check_sizes(description: dict[str, Any], file: Path) -> None:
         hidden = np.ravel(hidden.get("values", ())).tolist()
     counts = [arguments[name] for name in CHUNK_COUNTS if isinstance(arguments.get(name), int)]
     sizes = [*hidden, *(a * b for a, b in pairwise(hidden)), math.prod(counts), arguments.get("noise_levels") or 0]
+    sizes += _encoder_sizes(arguments.get("encoder"))
     for space in (description["observation_space"], description["action_space"]):
-        sizes += [n for key in ("n", "nvec") for n in np.ravel(space.get(key, 0)).tolist()]
+        sizes += _space_sizes(space)
     if max(sizes) > file.stat().st_size:
         raise ConfigError(
             f"{file} describes layers with {max(sizes)} numbers, more than the file has bytes; it is damaged"
         )
+
+
+def _space_sizes(space: Any) -> list[int]:
+    """Numbers of choices of a described space and of its parts."""
+    if isinstance(space, dict):
+        own = [n for key in ("n", "nvec") for n in np.ravel(space.get(key, 0)).tolist()]
+        return own + [n for key in ("original", "spaces") for n in _space_sizes(space.get(key))]
+    return [n for inner in space for n in _space_sizes(inner)] if isinstance(space, list) else []
+
+
+def _encoder_sizes(options: Any) -> list[int]:
+    """Sizes of the layers that an encoder's options, or those of several encoders, ask for."""
+    if not isinstance(options, dict):
+        return []
+    hidden = options.get("hidden_sizes") if isinstance(options.get("hidden_sizes"), list | tuple) else ()
+    layers = [options.get("keypoints", 1), *(hidden or ()), options.get("features", 1)]
+    found = [n for one in options.values() for n in _encoder_sizes(one)]
+    return found + ([*layers, *(a * b for a, b in pairwise(layers))] if all(type(n) is int for n in layers) else [])
 
 
 def load_part(path: str | Path, part: str, base: type[Part], trust: bool) -> Part:

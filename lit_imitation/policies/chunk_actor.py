@@ -31,13 +31,20 @@ class ChunkActor:
         size: Lengths of the windows.
         device: Device of the policy.
         ensemble_decay: m ≥ 0; a larger one trusts older plans more. None for no ensembling.
+        flatten: Turns dictionaries of observations into arrays, see `Policy.flatten`.
     """
 
     memoryless = False
 
     def __init__(
-        self, plan: Plan, size: WindowSize, device: torch.device | None, ensemble_decay: float | None = None
+        self,
+        plan: Plan,
+        size: WindowSize,
+        device: torch.device | None,
+        ensemble_decay: float | None = None,
+        flatten: Callable[[Any], NDArray[Any]] = np.asarray,
     ) -> None:
+        self.flatten = flatten
         self.plan, self.size, self.device, self.ensemble_decay = plan, size, device, ensemble_decay
         self.history: Tensor | None = None
         """`[B, n, *obs]`: the last observations of each environment."""
@@ -63,7 +70,7 @@ class ChunkActor:
     @torch.no_grad()
     def act(self, observation: NDArray[Any], /) -> NDArray[Any]:
         """Actions `[B, *act]` at the next observations `[B, *obs]` of all environments."""
-        seen = torch.from_numpy(np.ascontiguousarray(observation)).to(self.device)
+        seen = torch.from_numpy(np.ascontiguousarray(self.flatten(observation))).to(self.device)
         if len(seen) != len(self._starts):
             self.reset(np.ones(len(seen), dtype=np.bool_))
         self._remember(seen)

@@ -26,6 +26,9 @@ MARGIN = 1.0
 BEND = 2.0
 """Magnitude |x| beyond which `soft_tanh` differs from tanh."""
 
+FARTHEST = 1e4
+"""Bound, in units, that stands for an infinite one in a censored likelihood; its tail has no mass."""
+
 
 def soft_bound(x: Tensor, low: float, high: float) -> Tensor:
     """Identity between `low` + `MARGIN` and `high` − `MARGIN`; beyond, x approaches the bounds like 1/|x|.
@@ -52,6 +55,36 @@ def soft_tanh(x: Tensor) -> Tensor:
     over, limit = x - inner, (1.0 - math.tanh(BEND))
     reach = 1.0 / (1.0 + math.tanh(BEND))  # makes the slope continuous at BEND
     return torch.addcdiv(inner.tanh(), over, over.abs() + reach, value=limit)
+
+
+def log_normal_cdf(z: Tensor) -> Tensor:
+    """Log of the standard normal's distribution function, log Φ(z).
+
+    In float32 the gradient of `torch.special.log_ndtr` is wrong by percents from z = −1,000, and infinite further out.
+    """
+    below, above = z.clamp(max=0.0), z.clamp(min=0.0)
+    tail = torch.log(0.5 * torch.special.erfcx(-below / math.sqrt(2.0))) - 0.5 * below.square()
+    return torch.where(z < 0.0, tail, torch.log1p(-0.5 * torch.special.erfc(above / math.sqrt(2.0))))
+
+
+def censor(log_density: Tensor, u: Tensor, mean: Tensor, log_std: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Log-likelihood of a censored Gaussian (Tobin 1958): at or beyond a bound it is the mass of the tail.
+
+        log Φ((low − μ) / σ) for u ≤ low,    log Φ((μ − high) / σ) for u ≥ high,    else the density
+
+    Args:
+        log_density: Log-density of the Gaussian at u, `[..., act_dim]`.
+        u: Actions in units.
+        mean: Mean μ.
+        log_std: Log σ.
+        low: Lower bounds in units, `[act_dim]`; may be infinite.
+        high: Upper bounds in units, `[act_dim]`; may be infinite.
+    """
+    inverse = torch.exp(-log_std)
+    below, above = u <= low, u >= high
+    low, high = low.clamp(min=-FARTHEST), high.clamp(max=FARTHEST)
+    result = torch.where(below, log_normal_cdf((low - mean) * inverse), log_density)
+    return torch.where(above, log_normal_cdf((mean - high) * inverse), result)
 
 
 class BoxActions(nn.Module):
@@ -129,16 +162,19 @@ class GaussianPolicy(_ContinuousPolicy):
 
         −log π(a | s) = Σ_i [ (a_i − μ_i)² / 2σ_i² + log σ_i + ½ log 2π ].
 
-    The likelihood is that of the unclipped action; samples are clipped to the box when executed.
+    The likelihood is that of the unclipped action; samples are clipped to the box when executed. With `censored`, the
+    loss is the likelihood of the executed action instead: a component at or beyond a bound contributes the Gaussian's
+    mass from that bound on, see `censor`. The mean may then lie anywhere beyond the bound.
 
     Args:
         observation_space: Box or Discrete observation space.
         action_space: Box action space; bounded dimensions are scaled to [−1, 1] inside, see `action_units`.
         std: `free` for one parameter σ per action dimension, `state` for σ(s) from the network.
+        censored: Count the mass beyond a bound for actions at or beyond it.
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         UnsupportedSpaceError: The action space is not a Box.
@@ -150,6 +186,7 @@ class GaussianPolicy(_ContinuousPolicy):
         action_space: Space[Any],
         *,
         std: Literal["free", "state"] = "free",
+        censored: bool = False,
         hidden_sizes: Sequence[int] = (256, 256),
         activation: Activation = "relu",
         dropout: float = 0.0,
@@ -164,6 +201,7 @@ class GaussianPolicy(_ContinuousPolicy):
             dropout=dropout,
             encoder=encoder,
         )
+        self.censored = censored
         self.log_std = nn.Parameter(torch.zeros(self.act_dim)) if std == "free" else None
 
     def mean_and_log_std(self, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,12 +269,11 @@ class GaussianPolicy(_ContinuousPolicy):
     def executed_log_prob(self, head: Tensor, action: Tensor) -> Tensor:
         """Log-probability `[B]` of a censored Gaussian: the density inside the box, the tail's mass at a bound."""
         mean, log_std = self.mean_and_log_std(head)
-        inverse = torch.exp(-log_std)
-        z = (self.from_action(action) - mean) * inverse
+        u = self.from_action(action)
+        z = (u - mean) * torch.exp(-log_std)
         density = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi))
-        below, above = (((bound - self.center) / self.scale - mean) * inverse for bound in (self.low, self.high))
-        inside = torch.where(z > below, density, torch.special.log_ndtr(below))
-        return torch.where(z < above, inside, torch.special.log_ndtr(-above)).sum(-1)
+        low, high = ((bound - self.center) / self.scale for bound in (self.low, self.high))
+        return censor(density, u, mean, log_std, low, high).sum(-1)
 
     def head_kl(self, head: Tensor, reference: Policy, reference_head: Tensor) -> Tensor:
         """Divergence `[B]` Σ_i log σ'_i/σ_i + (σ_i² + (μ_i − μ'_i)²) / 2σ'_i² − ½, with μ' and σ' of the reference."""
@@ -247,8 +284,9 @@ class GaussianPolicy(_ContinuousPolicy):
         return (other_log_std - log_std + 0.5 * squares * torch.exp(-2 * other_log_std) - 0.5).sum(-1)
 
     def loss(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Negative log-likelihood `[B]` −log π(action | observation)."""
-        return -self.log_prob(observation, action)
+        """Negative log-likelihood `[B]`: −log π(action | observation), or with `censored` that of executed actions."""
+        head = self.head(observation)
+        return -(self.executed_log_prob(head, action) if self.censored else self.head_log_prob(head, action))
 
     def head_entropy(self, head: Tensor) -> Tensor:
         """Entropy `[B]` Σ_i log σ_i + ½ log 2πe before clipping, in the environment's units."""
@@ -275,7 +313,7 @@ class DeterministicPolicy(_ContinuousPolicy):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         ConfigError: `huber_delta` is not positive and finite.

@@ -41,7 +41,7 @@ class EnsemblePolicy(BoxActions, Policy):
         hidden_sizes: Sizes of the hidden layers of each MLP.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         ConfigError: `members` is less than 2.

@@ -11,22 +11,9 @@ from gymnasium import Space
 from torch import Tensor, nn
 
 from lit_imitation.networks.mlp import MLP, Activation
-from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_tanh
+from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, censor, soft_tanh
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least, check_positive
-
-FARTHEST = 1e4
-"""Bound, in units, that stands for an infinite one in a censored likelihood; its tail has no mass."""
-
-
-def log_normal_cdf(z: Tensor) -> Tensor:
-    """Log of the standard normal's distribution function, log Φ(z).
-
-    In float32 the gradient of `torch.special.log_ndtr` is wrong by percents from z = −1,000, and infinite further out.
-    """
-    below, above = z.clamp(max=0.0), z.clamp(min=0.0)
-    tail = torch.log(0.5 * torch.special.erfcx(-below / math.sqrt(2.0))) - 0.5 * below.square()
-    return torch.where(z < 0.0, tail, torch.log1p(-0.5 * torch.special.erfc(above / math.sqrt(2.0))))
 
 
 class MixturePolicy(SequencePolicy):
@@ -89,18 +76,10 @@ class MixturePolicy(SequencePolicy):
         # Log scale for a density in the environment's units; a point mass has none.
         log_factor = -(0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi)) - self.scale.log().repeat(self.horizon)
         if self.censored:
-            log_factor = self._censor(log_factor, u, mean, log_std)
+            low, high = (((bound - self.center) / self.scale).repeat(self.horizon) for bound in (self.low, self.high))
+            log_factor = censor(log_factor, u.flatten(1)[:, None], mean, log_std, low, high)
         counted = mask[..., None].expand_as(u).flatten(1)
         return -(log_weight + (log_factor * counted[:, None]).sum(-1)).logsumexp(-1)
-
-    def _censor(self, log_factor: Tensor, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-        """Replace densities at or beyond a bound by the log-mass of the tail, `[B, K, H · act_dim]`."""
-        inverse = torch.exp(-log_std)
-        low, high = ((bound - self.center) / self.scale for bound in (self.low, self.high))
-        below, above = ((u <= low).flatten(1)[:, None], (u >= high).flatten(1)[:, None])
-        low, high = (bound.clamp(-FARTHEST, FARTHEST).repeat(self.horizon) for bound in (low, high))
-        log_factor = torch.where(below, log_normal_cdf((low - mean) * inverse), log_factor)
-        return torch.where(above, log_normal_cdf((mean - high) * inverse), log_factor)
 
     def log_prob(self, observation: Tensor, action: Tensor, mask: Tensor | None = None) -> Tensor:
         """Log-density `[B]` of chunks in the environment's units; with `censored`, point masses at the bounds.

@@ -44,7 +44,8 @@ class SequencePolicy(BoxActions, Policy):
         hidden_sizes: Sizes of the network's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`. Each step is encoded alone.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`. Each step is encoded
+            alone.
 
     Raises:
         ConfigError: A number of steps is less than 1, or `n_action_steps` is too large for the horizon.
@@ -201,7 +202,8 @@ class SequencePolicy(BoxActions, Policy):
         """
         if self.window == WindowSize():
             return FunctionActor(lambda observation: self(observation, deterministic))
-        return ChunkActor(partial(self._plan_to_play, deterministic), self.window, self.device, self.ensemble_decay)
+        plan = partial(self._plan_to_play, deterministic)
+        return ChunkActor(plan, self.window, self.device, self.ensemble_decay, self.flatten)
 
     def _plan_to_play(self, deterministic: bool, observation: Tensor) -> Tensor:
         training = self.training

@@ -37,7 +37,7 @@ class SquashedGaussianPolicy(_ContinuousPolicy):
         hidden_sizes: Sizes of the MLP's hidden layers.
         activation: Activation between the layers.
         dropout: Probability of zeroing a hidden unit during training.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         UnsupportedSpaceError: The action space is not a Box with finite bounds.

@@ -58,7 +58,7 @@ class AIRLDiscriminator(AdversarialReward):
         entropy_weight: Coefficient λ in f − λ log π, the reward of a learner without its own entropy bonus.
         absorbing: Learn a reward of the absorbing state after the end of an episode.
         gamma: Discount factor γ; the same as the learner's.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
     """
 
     needs_log_prob = True

@@ -33,7 +33,7 @@ class LearnableReward(RewardModel):
         action_space: Box, Discrete or MultiDiscrete action space.
         inputs: Inputs of the reward.
         absorbing: Mark the absorbing state after the end of an episode with an extra feature.
-        encoder: Kind of encoder, see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
     """
 
     context = ("observation_space", "action_space")

@@ -140,7 +140,7 @@ class Features(nn.Module):
         action_space: Box, Discrete or MultiDiscrete action space.
         inputs: Inputs of the reward.
         absorbing: Mark the absorbing state.
-        encoder: Kind of encoder, see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
     """
 
     def __init__(

@@ -125,7 +125,7 @@ class GuidedCost(LearnableReward):
         local_constancy: Coefficient c_lcr.
         monotonicity: Coefficient c_mono.
         min_share: Minimum effective sample size as a share of the samples.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         ConfigError: An option is out of range.

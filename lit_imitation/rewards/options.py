@@ -30,7 +30,7 @@ class DiscriminatorOptions(LearnableReward):
         absorbing: Learn a reward of the absorbing state in which a terminated episode stays forever (Kostrikov et al.
             2019, arXiv:1809.02925). The last transition then also receives γ / (1 − γ) times that reward.
         gamma: Discount factor γ of the absorbing state; the same as the learner's.
-        encoder: Kind of encoder: `image`, `vector`, or chosen by the space; see `Encoder`.
+        encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`.
 
     Raises:
         ConfigError: An option is out of range, or `absorbing` is used with γ = 1.

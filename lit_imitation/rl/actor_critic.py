@@ -14,7 +14,7 @@ from lit_imitation.networks.encoders import EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.policies import GaussianPolicy, Policy, Value, default_policy_class
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RunningMoments, copy_statistics, update_statistics
+from lit_imitation.rl.normalization import RunningMoments, update_statistics
 from lit_imitation.rollout import Round
 from lit_imitation.utils.ranges import check_at_least, check_positive, check_weights
 from lit_imitation.utils.spaces import example_element
@@ -89,8 +89,8 @@ class ActorCritic(Learner[Round]):
         """The policy as it was at the start, which the divergence refers to."""
         self.kl_coefficient = kl_coefficient
         self.warmup_rounds, self.compile_gradient = warmup_rounds if given else 0, compile
-        standardized = policy.encoder.standardize is not None
-        self.moments = RunningMoments(policy.encoder.out_features) if standardized and normalize_observations else None
+        size = policy.encoder.vector_size if normalize_observations else 0
+        self.moments = RunningMoments(size) if size else None
         self.keeps_normalizer = False
         """Whether the input statistics stay fixed, because the policy was trained with them."""
 
@@ -100,10 +100,10 @@ class ActorCritic(Learner[Round]):
         A moving normalizer would change a policy that was trained with a fixed one, so it stays. Running statistics
         from a checkpoint of this run continue.
         """
-        own = self.policy.encoder.standardize
-        if own is not None and (self.moments is None or not self.moments.count):
+        own = self.policy.encoder
+        if own.inputs and (self.moments is None or not self.moments.count):
             self.keeps_normalizer = self.policy.trained or own.fitted
-            copy_statistics(self.policy.encoder, self.value.encoder)
+            self.value.encoder.copy_statistics(own)
 
     def update_normalizer(self, experience: Round) -> bool:
         """Merge the observations of a round into the statistics; returns whether they are used from now on."""

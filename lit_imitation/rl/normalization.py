@@ -54,20 +54,11 @@ def update_statistics(moments: RunningMoments, observation: Tensor, valid: Tenso
         moments: Running mean and variance of all observations.
         observation: Observations of the round, `[time, env, *obs]`.
         valid: Rows that are transitions, `[time, env]` bool.
-        encoders: Encoders to update.
+        encoders: Encoders of these observations to update.
     """
-    moments.update(observation.flatten(0, 1).flatten(1).float(), valid.flatten())
+    moments.update(encoders[0].vectors(observation.flatten(0, 1)), valid.flatten())
     for encoder in encoders:
-        assert encoder.standardize is not None
-        encoder.standardize.set_statistics(moments.mean, moments.variance.sqrt())
-
-
-def copy_statistics(source: Encoder, *encoders: Encoder) -> None:
-    """Let encoders standardize as `source` does, such as those of the value networks as the policy's."""
-    assert source.standardize is not None
-    for encoder in encoders:
-        assert encoder.standardize is not None
-        encoder.standardize.load_state_dict(source.standardize.state_dict())
+        encoder.set_statistics(moments.mean, moments.variance.sqrt())
 
 
 class RewardScale(nn.Module):

@@ -24,7 +24,7 @@ from lit_imitation.optim.vector import flatten_parameters
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
 from lit_imitation.rl.learner import Learner
-from lit_imitation.rl.normalization import RunningMoments, copy_statistics, update_statistics
+from lit_imitation.rl.normalization import RunningMoments, update_statistics
 from lit_imitation.rl.replay import Replay, ReplayBatch
 from lit_imitation.rollout import Round
 from lit_imitation.transitions import Transitions
@@ -293,12 +293,11 @@ class SAC(Learner[Round]):
         self.replay = Replay(buffer_size)
         self.env_steps = 0
         """Number of transitions of all processes so far."""
-        standardize = policy.encoder.standardize
-        fitted = standardize is not None and standardize.fitted
-        update = standardize is not None and normalize_observations and not fitted
-        self.moments = RunningMoments(policy.encoder.out_features) if update else None
-        if fitted and standardize is not None:  # the policy was trained with these; updates would change the policy
-            copy_statistics(policy.encoder, self.critic.encoder, self.target.encoder)
+        size = policy.encoder.vector_size if normalize_observations and not policy.encoder.fitted else 0
+        self.moments = RunningMoments(size) if size else None
+        if policy.encoder.fitted:  # the policy was trained with these; updates would change the policy
+            for network in (self.critic, self.target):
+                network.encoder.copy_statistics(policy.encoder)
 
     @property
     def acts_at_random(self) -> bool:

@@ -46,7 +46,7 @@ def run_inspect(options: argparse.Namespace) -> None:
         env = make_single(options.env_id)
         space = env.action_space
         env.close()
-    with open_recording(options.source, options.filter_key) as recording:
+    with open_recording(options.source, options.filter_key, lenient=True) as recording:
         found = inspect_recording(recording, options.observation_keys, space)
     if options.json:
         print(json.dumps(replace_nonfinite(to_dict(found)), indent=2, allow_nan=False))

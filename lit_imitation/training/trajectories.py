@@ -46,6 +46,6 @@ class TrajectoryWriter(BasePredictionWriter):
         returns = transitions.episode_returns()
         path = Path(trainer.default_root_dir) / "trajectories.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_demonstrations(path, Demonstrations(transitions, returns, metadata))
+        write_demonstrations(path, Demonstrations(transitions, returns, metadata), data.observation_space)
         what = f"mean return {float(returns.mean()):.2f}" if data.env_id else "the policy's actions at recorded states"
         rank_zero_info(f"{len(returns)} trajectories, {what}: {path}")

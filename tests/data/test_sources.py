@@ -14,11 +14,13 @@ import torch
 from demonstration_files import CHOICE, IMAGE, PAIR, VECTOR, save
 from gymnasium.spaces import Box, Discrete
 
-from lit_imitation.data.demonstrations import Demonstrations, check, read_demonstrations
+from lit_imitation.data.demonstrations import Demonstrations, check, read_all, read_demonstrations
+from lit_imitation.data.file_spaces import infer_spaces
 from lit_imitation.data.hugging_face import _dense
 from lit_imitation.data.inspection import inspect_recording
 from lit_imitation.data.sources import open_recording
 from lit_imitation.errors import DemonstrationError, MissingExtraError
+from lit_imitation.utils.spaces import FlatBox, PackedBox
 
 # --- the `imitation` library's layouts -------------------------------------------------------------------------------
 
@@ -336,9 +338,7 @@ def test_minari_dictionaries_keep_the_environments_order(minari_dataset, how, da
     source = minari_dataset(
         env.observation_space, lambda seen: env.shown(len(seen)), data_format=data_format, actions=CHOICE
     )
-    flat = gymnasium.spaces.flatten_space(env.observation_space)
-    if named:
-        flat.original = env.observation_space
+    flat = FlatBox(env.observation_space) if named else gymnasium.spaces.flatten_space(env.observation_space)
     found = read_demonstrations(source, flat, CHOICE).transitions
     expected = gymnasium.spaces.flatten(env.observation_space, env.shown())
     np.testing.assert_allclose(found.observation, np.repeat(expected[None], len(found), 0))
@@ -370,10 +370,8 @@ def test_minari_dictionaries_are_compared_by_name(minari_dataset, part, text):
         }
 
     source = minari_dataset(space, shown, actions=CHOICE)
-    flat = gymnasium.spaces.flatten_space(env.observation_space)
-    flat.original = env.observation_space
     with pytest.raises(DemonstrationError, match=text):
-        read_demonstrations(source, flat, CHOICE)
+        read_demonstrations(source, FlatBox(env.observation_space), CHOICE)
 
 
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow"])
@@ -479,3 +477,32 @@ def test_row_of_another_length_is_named(rows, row, columns):
     arrow = pytest.importorskip("pyarrow")
     with pytest.raises(DemonstrationError, match=f"row {row} overall has {columns} columns, the first row has 2"):
         _dense("x", "observations", arrow.array([[0.5] * n for n in rows]))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_minari_images_are_packed_without_keys(minari_dataset, named):
+    inner = gymnasium.spaces.Dict({"z": Discrete(30), "camera": Box(0, 255, (2, 2, 3), np.uint8)})
+    space = gymnasium.spaces.Dict({"top": Box(-9, 99, (1,), np.float32), "inner": inner})
+
+    def observe(seen):
+        camera = np.repeat(seen[:, :1], 12, 1).reshape(-1, 2, 2, 3).astype(np.uint8)
+        return {"top": seen[:, :1], "inner": {"z": seen[:, 0].astype(np.int64), "camera": camera}}
+
+    source = minari_dataset(space, observe)
+    found = PackedBox(space) if named else infer_spaces(read_all(source))[0]
+    assert [part.path for part in found.parts] == ["inner/camera", "inner/z", "top"]
+    transitions = read_demonstrations(source, found, PAIR).transitions
+    paths = dict(leaf_values(found.unflatten(transitions.observation.numpy())))
+    assert paths["top"].reshape(-1).tolist() == [0, 1, 2, 10, 11]
+    assert paths["inner/z"].tolist() == [0, 1, 2, 10, 11]
+    assert paths["inner/camera"][:, 1, 1, 2].tolist() == [0, 1, 2, 10, 11]
+    after = dict(leaf_values(found.unflatten(transitions.next_observation.numpy())))
+    assert after["inner/z"].tolist() == [1, 2, 3, 11, 12]
+
+
+def leaf_values(value, prefix=""):
+    for key, one in value.items():
+        if isinstance(one, dict):
+            yield from leaf_values(one, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", one

@@ -19,7 +19,7 @@ from lit_imitation.errors import ConfigError, MissingExtraError, UnsupportedSpac
 from lit_imitation.policies import CategoricalPolicy, default_policy
 from lit_imitation.rollout import collect
 from lit_imitation.rollout.random_return import random_return
-from lit_imitation.utils.spaces import FlatBox, check_spaces
+from lit_imitation.utils.spaces import FlatBox, PackedBox, check_spaces
 
 IMAGE = spaces.Box(0, 255, (12, 12, 3), np.uint8)
 
@@ -289,6 +289,28 @@ def test_flattened_space_remembers_original():
         assert isinstance(space, FlatBox)
         assert space.original == original
         assert space == spaces.flatten_space(original)
+        envs.close()
+
+
+@pytest.mark.integration
+def test_observations_with_an_image_are_packed():
+    original = spaces.Dict(
+        camera=spaces.Box(0, 255, (5, 4, 3), np.uint8), kind=spaces.Discrete(3), state=spaces.Box(-1, 1, (2,))
+    )
+    raw = gymnasium.make("Spaces-v0", observation_space=original)
+    seen = raw.reset(seed=0)[0]
+    for backend in ("sync", "async"):
+        envs = make("Spaces-v0", 2, 0, backend, observation_space=original)
+        space = envs.single_observation_space
+        assert space == PackedBox(original)
+        observation, _ = envs.reset(seed=0)
+        np.testing.assert_array_equal(observation[0], space.flatten(seen))
+        while True:  # into the next episode
+            observation, _, terminated, truncated, info = envs.step(envs.action_space.sample())
+            if (terminated | truncated).any():
+                break
+        final = info["final_obs"][np.flatnonzero(terminated | truncated)[0]]
+        assert final.shape == space.shape
         envs.close()
 
 

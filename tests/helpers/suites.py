@@ -118,6 +118,8 @@ CHUNKS = (
     "--model.policy.horizon=6",
     "--model.policy.n_action_steps=3",
 )
+CAMERAS = ("--data.env_id=cameras:Reach-v0", "--data.expert=cameras:seek")
+CROPPED = "--model.policy.encoder={camera: {kind: image, features: 16, crop: 10, color_jitter: 0.2}, point: mlp}"
 # Copies that share one generator would run different episodes on two processes than on one.
 ONE_BY_ONE = "--data.backend=sync"
 PPO = ("--model.learner.epochs=2", "--model.learner.batch_size=16")
@@ -127,6 +129,8 @@ METHODS = {
     "bc-discrete": offline("CategoricalPolicy", DISCRETE),
     "bc-continuous": offline("GaussianPolicy", CONTINUOUS),
     "bc-from-file": from_file("GaussianPolicy"),
+    # Crops and colors are drawn, by each process for its own rows.
+    "bc-cameras": offline("GaussianPolicy", *CAMERAS, more=(CROPPED,))._replace(differs=True),
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
     "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),

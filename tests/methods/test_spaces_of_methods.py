@@ -31,6 +31,7 @@ OBSERVATIONS = {
     "multi-discrete": spaces.MultiDiscrete([2, 3], start=[1, -1]),
     "multi-binary": spaces.MultiBinary([2, 2]),
     "dict": spaces.Dict(a=PAIR, b=spaces.Discrete(3), c=spaces.MultiBinary(2)),
+    "dict with image": spaces.Dict(a=PAIR, b=spaces.Discrete(3, start=1), c=spaces.Box(0, 255, (28, 30, 3), np.uint8)),
     "tuple": spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11), spaces.Discrete(2)]),
 }
 ACTIONS = {

@@ -14,8 +14,7 @@ from heads import ARM, UNBOUNDED, VECTOR, make_chunks, make_head
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from lit_imitation.policies import GaussianPolicy, MixturePolicy
-from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN
-from lit_imitation.policies.mixture import log_normal_cdf
+from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, log_normal_cdf
 
 LINE = Box(-1, 1, (1,), np.float32)
 

@@ -28,7 +28,7 @@ from lit_imitation.policies import (
     default_policy,
 )
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, soft_bound, soft_tanh
-from lit_imitation.utils.spaces import FlatBox
+from lit_imitation.utils.spaces import FlatBox, PackedBox
 from lit_imitation.utils.units import action_units
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
@@ -129,6 +129,36 @@ def test_executed_log_prob_is_censored_gaussian(box, log_std):
             assert at == further == pytest.approx(float(beyond.double().mean()), abs=0.01)
             total += at
     assert total == pytest.approx(1.0, abs=1e-3)
+
+
+def test_censored_gaussian_loss_is_tobit():
+    space = Box(np.float32([-2, -np.inf, 0]), np.float32([2, 1, 3]))
+    policy = GaussianPolicy(VECTOR, space, std="state", censored=True, hidden_sizes=(8,)).double()
+    observation = torch.randn(5, 4, dtype=torch.float64)
+    action = torch.tensor([[-2.0, 0.5, 1], [2, 1, 0], [5, -9, 3], [-3, 2, -1], [0, 0, 4]], dtype=torch.float64)
+    mean, log_std = (one.detach().numpy() for one in policy.mean_and_log_std(policy.head(observation)))
+    center, scale = policy.center.numpy(), policy.scale.numpy()
+    normal = scipy.stats.norm(mean, np.exp(log_std))
+    u, low, high = ((x - center) / scale for x in (action.numpy(), space.low, space.high))
+    wanted = np.where(u <= low, normal.logcdf(low), np.where(u >= high, normal.logsf(high), normal.logpdf(u)))
+    np.testing.assert_allclose(policy.loss(observation, action).detach(), -wanted.sum(-1), rtol=1e-6)
+
+
+def test_censored_gaussian_mean_goes_beyond_bound():
+    """Half of the clipped actions are at the bound; the mean of what was clipped lies there, that of the rest below."""
+    torch.manual_seed(0)
+    recorded = torch.clamp(1.0 + 0.5 * torch.randn(4000, 1), max=1.0)
+    fitted = {}
+    for censored in (False, True):
+        policy = GaussianPolicy(VECTOR, Box(-1, 1, (1,), np.float32), censored=censored, hidden_sizes=())
+        optimizer = torch.optim.Adam(policy.parameters(), 0.05)
+        for _ in range(200):
+            optimizer.zero_grad()
+            policy.mean_loss(torch.zeros(4000, 4), recorded).backward()
+            optimizer.step()
+        fitted[censored] = float(policy.head(torch.zeros(1, 4)).detach()), float(policy.free_log_std().exp())
+    assert fitted[True] == pytest.approx((1.0, 0.5), abs=0.04)
+    assert fitted[False][0] == pytest.approx(float(recorded.mean()), abs=0.04)
 
 
 @pytest.mark.parametrize("name", [name for name in POLICIES if name.startswith("gaussian")])
@@ -952,7 +982,7 @@ def test_color_stack_reads_both_channel_orders():
     [
         (VECTOR, "image", r"encoder is 'image', but the observation space is Box.*\(4,\)"),
         (Discrete(3), "image", r"encoder is 'image', but the observation space is Discrete\(3\)"),
-        (VECTOR, "cnn", "encoder is 'cnn'; choose one of auto, image, vector"),
+        (VECTOR, "cnn", "encoder is 'cnn'; it must be one of auto, image, resnet18, vector, mlp or a mapping"),
     ],
 )
 def test_invalid_encoder_raises(space, kind, text):
@@ -999,6 +1029,30 @@ def test_raw_observations_are_flattened_like_make(original):
     np.testing.assert_allclose(policy(stack_samples(original, samples)), wanted, rtol=1e-5)
     for one, action in zip(samples, wanted, strict=True):
         np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
+
+
+CAMERA = Dict([("camera", Box(0, 255, (30, 30, 3), np.uint8)), ("parts", PARTS)])
+
+
+@pytest.mark.parametrize("name", ["gaussian-free", "mse"])
+def test_images_among_raw_observations_are_packed(name):
+    policy = build(name, PackedBox(CAMERA), encoder={"camera": {"kind": "image", "features": 8, "crop": 28}})
+    CAMERA.seed(0)
+    samples = [CAMERA.sample() for _ in range(3)]
+    rows = np.stack([policy.observation_space.flatten(one) for one in samples])
+    wanted = policy(rows)
+    seen = stack_samples(CAMERA, samples)
+    np.testing.assert_array_equal(policy(seen), wanted)
+    np.testing.assert_array_equal(policy.actor().act(seen), wanted)
+    np.testing.assert_array_equal(policy.actor().act(rows), wanted)
+    for one, action in zip(samples, wanted, strict=True):
+        np.testing.assert_allclose(policy(one), action, rtol=1e-4, atol=1e-6)
+
+
+def test_actors_flatten_dictionaries():
+    policy = build("gaussian-free", FlatBox(PARTS))
+    seen = stack_samples(PARTS, [PARTS.sample() for _ in range(3)])
+    np.testing.assert_allclose(policy.actor().act(seen), policy(seen), rtol=1e-4, atol=1e-6)
 
 
 def test_invalid_raw_observations_raise():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 
 from lit_imitation.methods.bc import CloningLoss
 from lit_imitation.optim.descent import Descent
 from lit_imitation.policies import CategoricalPolicy, DeterministicPolicy, EnsemblePolicy, GaussianPolicy
+from lit_imitation.utils.spaces import PackedBox
 
 SPACE, ARM, BUTTONS = Box(-np.inf, np.inf, (4,), np.float32), Box(-2.0, 2.0, (2,), np.float32), Discrete(3)
 POLICIES = {
@@ -75,3 +76,27 @@ def test_refit_without_standardization_does_nothing():
     before = [parameter.clone() for parameter in policy.parameters()]
     policy.refit_normalizer(torch.arange(5))
     assert all(torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+
+
+def test_refit_with_images_among_the_observations_does_not_change_the_function():
+    """Standardized numbers feed the policy's first layer here, and the MLP of a part there."""
+    space = PackedBox(
+        Dict([("camera", Box(0, 255, (30, 30), np.uint8)), ("arm", SPACE), ("kind", BUTTONS), ("goal", SPACE)])
+    )
+    torch.manual_seed(0)
+    policy = GaussianPolicy(space, ARM, hidden_sizes=[16], encoder={"goal": {"kind": "mlp", "features": 8}})
+    rng = np.random.default_rng(0)
+
+    def observe(count, mean):
+        arm, goal = (rng.normal(mean, (1.0, 0.5, 5.0, 1.0), (count, 4)) for _ in range(2))
+        camera = rng.integers(0, 256, (count, 30, 30)).astype(np.uint8)
+        seen = {"camera": camera, "arm": arm, "kind": rng.integers(0, 3, count), "goal": goal}
+        return torch.from_numpy(space.flatten(seen))
+
+    policy.fit_normalizer(observe(200, 3.0))
+    x, before = observe(50, 4.0), [one.standardize.mean.clone() for one in policy.encoder.inputs]
+    wanted = policy.head(x).detach()
+    policy.refit_normalizer(observe(300, 5.0))
+    torch.testing.assert_close(policy.head(x).detach(), wanted, rtol=1e-4, atol=1e-4)
+    for old, one in zip(before, policy.encoder.inputs, strict=True):
+        assert not torch.allclose(old, one.standardize.mean, atol=1.0)

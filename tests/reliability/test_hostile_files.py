@@ -339,6 +339,9 @@ for _name, _arguments in {
     "endless size": {"hidden_sizes": [10**40]},
     "activation of torch": {"activation": "hub"},
     "negative size": {"hidden_sizes": [-5]},
+    "absurd encoder": {"encoder": {"kind": "mlp", "hidden_sizes": [10**7, 10**7]}},
+    "absurd encoder of a part": {"encoder": {"camera": {"kind": "resnet18", "features": 10**12}}},
+    "encoder of a class": {"encoder": {"kind": "subprocess.Popen"}},
 }.items():
     add(
         f"checkpoint_class-{_name}",

@@ -8,7 +8,7 @@ import torch
 from gymnasium.spaces import Box
 
 from lit_imitation.networks.encoders import Encoder
-from lit_imitation.rl.normalization import RewardScale, RunningMoments, copy_statistics
+from lit_imitation.rl.normalization import RewardScale, RunningMoments
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6])
@@ -49,8 +49,8 @@ def test_copied_statistics_standardize_alike():
     source, *others = (Encoder(Box(-np.inf, np.inf, (2,))) for _ in range(3))
     x = 5.0 + 3.0 * torch.randn(50, 2)
     source.fit(x)
-    copy_statistics(source, *others)
     for encoder in others:
+        encoder.copy_statistics(source)
         assert encoder.standardize.fitted
         assert torch.equal(encoder(x), source(x))
     source.fit(2.0 * x)

@@ -21,7 +21,7 @@ def test_tables_name_format_keys_and_faults(tmp_path, capsys):
     for text in ("robot0_eef_pos", "[8, 6, 3]", "uint8", "-203 to 203", "3 with 9 steps", "1 terminated, 2 truncated"):
         assert text in out
     assert "wrong: 'actions': 5.6% of the components are out of bounds" in out
-    assert "note: images (agentview_image) are not part of the vector" in out
+    assert "note: images (agentview_image) and vectors are encoded apart" in out
 
 
 def test_json_holds_the_same(tmp_path, capsys):

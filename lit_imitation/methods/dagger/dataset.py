@@ -116,4 +116,5 @@ class Dataset:
         if i:
             metadata["returns"] = LEARNER
         metadata = with_return(metadata, data.expert_reference, data.eval_deterministic)
-        write_demonstrations(path or self.file(i), Demonstrations(labeled, labeled.episode_returns(), metadata))
+        demonstrations = Demonstrations(labeled, labeled.episode_returns(), metadata)
+        write_demonstrations(path or self.file(i), demonstrations, data.observation_space)
