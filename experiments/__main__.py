@@ -12,6 +12,7 @@ STUDIES = {
     "finetune": "past a mediocre expert: PPO from its clone",
     "sample_efficiency": "expert labels against environment steps for BC, DAgger, GAIL and PPO",
     "transfer": "a reward learned in one environment, used in another",
+    "multimodal": "demonstrations with several modes, cloned by every kind of policy",
     "inverse_rl": "true and recovered rewards, and how many demonstrations they need",
 }
 SPEED = {

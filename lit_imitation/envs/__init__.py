@@ -1,7 +1,7 @@
 """Seeded vector environments by id, on the fastest available backend.
 
 The package registers its own environments under `lit_imitation/`. For `experiments.studies`: `Corridor-v0`,
-`LaneKeeping-v0`, `PointMass-v0`, and two pairs with different dynamics, `PointMassMaze-v0` and
+`Fork-v0`, `LaneKeeping-v0`, `PointMass-v0`, and two pairs with different dynamics, `PointMassMaze-v0` and
 `PointMassMazeMirrored-v0`, `WeakAnt-v0` and `CrippledAnt-v0`. From `lit_imitation.tabular`: `GridWorld-v0`,
 `ObjectWorld-v0`, `BinaryWorld-v0`, and `Tabular-v0`, whose argument `world` is any `TabularMDP`.
 """
@@ -21,6 +21,7 @@ __all__ = [
 # Registered by name, so that an environment is imported only when it is made.
 for _module, _name, _id, _arguments in (
     ("corridor", "Corridor", "Corridor", {}),
+    ("fork", "Fork", "Fork", {}),
     ("lane_keeping", "LaneKeeping", "LaneKeeping", {}),
     ("point_mass_maze", "PointMassMaze", "PointMassMaze", {"barrier": "right"}),
     ("point_mass_maze", "PointMassMaze", "PointMassMazeMirrored", {"barrier": "left"}),

@@ -55,13 +55,17 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
         """Observations `[num_envs, *obs]` of `state`, as new arrays."""
         return state.copy()
 
+    def _inform(self, state: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Values `[num_envs]` of `state` for `info`, by name."""
+        return {}
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
         """Start new episodes in all copies."""
         super().reset(seed=seed, options=options)
         self._state, self._steps = self._begin(), 0
-        return self._observe(self._state), {}
+        return self._observe(self._state), self._inform(self._state)
 
     def step(
         self, actions: NDArray[Any]
@@ -74,7 +78,7 @@ class BatchedEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
             self._state, reward = self._advance(self._state, np.asarray(actions))
             self._steps += 1
         never, over = np.zeros(self.num_envs, np.bool_), np.full(self.num_envs, self._steps == self.horizon)
-        return self._observe(self._state), reward, never, over, {}
+        return self._observe(self._state), reward, never, over, self._inform(self._state)
 
 
 class SingleEnv(Env[Any, Any]):
@@ -92,9 +96,14 @@ class SingleEnv(Env[Any, Any]):
         """Start an episode."""
         super().reset(seed=seed)
         observation, info = self.batch.reset(seed=seed)
-        return observation[0], info
+        return observation[0], _first(info)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take one step; call `reset` after the end of an episode."""
         observation, reward, terminated, truncated, info = self.batch.step(np.asarray(action)[None])
-        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+        return observation[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), _first(info)
+
+
+def _first(info: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    """`info` of the first copy."""
+    return {name: values[0].item() for name, values in info.items()}

@@ -20,21 +20,74 @@ INITIAL_LOG_STD = -3.0
 """Log σ of the reconstruction at the start. With a large σ, training soon ignores z, and stays in this optimum."""
 
 
-def normal_kl(mean: Tensor, log_std: Tensor) -> Tensor:
-    """Divergence `[B]` KL(N(μ, diag σ²) ‖ N(0, I)) = ½ Σ_i (μ_i² + σ_i² − 1 − log σ_i²) of `[B, d]` each."""
-    return 0.5 * (mean.square() + (2.0 * log_std).exp() - 1.0 - 2.0 * log_std).sum(-1)
+def log_normal(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density `[...]` of N(μ, diag σ²) at z, of `[..., d]` each."""
+    normalized = (z - mean) * torch.exp(-log_std)
+    return -(0.5 * normalized.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+class MixturePrior(nn.Module):
+    """Prior p(z | condition) = Σ_k w_k N(z; μ_k, diag σ_k²), whose weights, means and σ are an MLP's.
+
+    The means begin apart, as draws from N(0, I), so that each part of the posteriors finds a component near it.
+
+    Args:
+        condition_features: Size C of the condition.
+        latent_size: Size d of z.
+        components: Number K of Gaussians.
+        hidden_sizes: Sizes of the hidden layers.
+        activation: Activation.
+        dropout: Probability of zeroing a hidden unit during training.
+    """
+
+    def __init__(
+        self,
+        condition_features: int,
+        latent_size: int,
+        components: int,
+        *,
+        hidden_sizes: Sequence[int],
+        activation: Activation,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.components, self.latent_size = components, latent_size
+        self.network = MLP([condition_features, *hidden_sizes, components * (1 + 2 * latent_size)], activation, dropout)
+        means = slice(components, components * (1 + latent_size))
+        with torch.no_grad():
+            nn.init.normal_(self.network.layers[-1].bias[means])  # type: ignore[index]
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log w `[B, K]`, μ and log σ `[B, K, d]` at conditions `[B, C]`."""
+        logits, rest = self.network(condition).tensor_split([self.components], -1)
+        mean, log_std = rest.view(-1, 2, self.components, self.latent_size).unbind(1)
+        return logits.log_softmax(-1), mean, soft_bound(log_std, LOG_STD_MIN, LOG_STD_MAX)
+
+    def log_prob(self, condition: Tensor, z: Tensor) -> Tensor:
+        """Log-density `[B]` of `z: [B, d]`."""
+        log_weight, mean, log_std = self(condition)
+        return (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
+
+    def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
+        """Latent variables `[B, d]`: a sample, or the mean of the most likely component."""
+        log_weight, mean, log_std = self(condition)
+        index = log_weight.argmax(-1) if deterministic else torch.multinomial(log_weight.exp(), 1).squeeze(-1)
+        row = torch.arange(index.shape[0], device=index.device)
+        z = mean[row, index]
+        return z if deterministic else torch.addcmul(z, log_std[row, index].exp(), torch.randn_like(z))
 
 
 class ChunkAutoencoder(nn.Module):
-    """Encoder q(z | chunk, condition) and decoder of chunks.
+    """Prior p(z | condition), encoder q(z | chunk, condition) and decoder of chunks.
 
     Args:
         act_dim: Size A of an action.
         horizon: Number H of actions in a chunk.
         condition_features: Size C of the condition.
         latent_size: Size of z.
+        prior_components: Number of Gaussians of the prior.
         backbone: Network of the decoder, see `make_backbone`.
-        hidden_sizes: Sizes of the encoder's hidden layers, and of the backbone.
+        hidden_sizes: Sizes of the hidden layers of prior and encoder, and of the backbone.
         activation: Activation.
         dropout: Probability of zeroing a hidden unit during training.
     """
@@ -46,6 +99,7 @@ class ChunkAutoencoder(nn.Module):
         condition_features: int,
         *,
         latent_size: int,
+        prior_components: int,
         backbone: BackboneKind,
         hidden_sizes: Sequence[int],
         activation: Activation,
@@ -54,6 +108,14 @@ class ChunkAutoencoder(nn.Module):
         super().__init__()
         inputs = condition_features + horizon * act_dim + horizon
         self.encoder = MLP([inputs, *hidden_sizes, 2 * latent_size], activation, dropout)
+        self.prior = MixturePrior(
+            condition_features,
+            latent_size,
+            prior_components,
+            hidden_sizes=hidden_sizes,
+            activation=activation,
+            dropout=dropout,
+        )
         self.query = nn.Linear(latent_size, horizon * act_dim)
         self.decoder = make_backbone(
             backbone,
@@ -84,24 +146,29 @@ class ChunkAutoencoder(nn.Module):
 class CVAEPolicy(SequencePolicy):
     """Conditional variational autoencoder over chunks, as in ACT (Zhao et al. 2023, section 4.3, arXiv:2304.13705).
 
-    With the encoder q(z | a, o) = N(μ, diag σ²), the prior N(0, I) and the decoder â(o, z), the loss is the negative
-    evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114) with a weight β of the divergence in closed form:
+    With the encoder q(z | a, o) = N(μ, diag σ²), the prior p(z | o) and the decoder â(o, z), the loss is the negative
+    evidence lower bound (Kingma & Welling 2014, arXiv:1312.6114) with a weight β of the divergence:
 
-        L(θ) = E_{z ~ q} [ R(a, â(o, z)) ] + β KL( q(z | a, o) ‖ N(0, I) )
+        L(θ) = E_{z ~ q} [ R(a, â(o, z)) + β ( log q(z | a, o) − log p(z | o) ) ]
 
     - `gaussian`: R = −log N(a; â, diag σ_a²) with a free σ_a for each action dimension. With β = 1, −L is a lower bound
       on log π(a | o), and σ_a weighs reconstruction against divergence.
     - `l1`: R = Σ_i |a_i − â_i| in units, as in ACT. Up to a factor and a constant this is the bound for Laplace noise
       of scale β, so β has to be of the size of the errors that may remain.
 
-    A padded action counts neither for R nor for q. A plan decodes z ~ N(0, I), or z = 0 if deterministic, as in ACT.
-    Where the demonstrations have several modes, z = 0 may lie between them, and so do some samples: with two modes of
-    equal weight and little noise, about one in ten, because no posterior covers the middle of the prior.
+    Unlike ACT's N(0, I), the prior is learned and depends on the observation (Sohn et al. 2015), and it is a mixture of
+    Gaussians, see `MixturePrior`. Where demonstrations have several modes, the posteriors form clusters. N(0, I) also
+    draws from the holes between the clusters, which the decoder maps to actions between the modes; of two modes, one
+    sample in ten (compare Tomczak & Welling 2018, arXiv:1705.07120). A mixture leaves the holes empty.
+
+    A padded action counts neither for R nor for q. A plan decodes z ~ p(z | o), or, if deterministic, the mean of the
+    prior's most likely component, which lies in a cluster and not between two.
 
     Args:
         observation_space: Box or Discrete observation space.
         action_space: Box action space; bounded dimensions are scaled to [−1, 1] inside, see `action_units`.
         latent_size: Size of z.
+        prior_components: Number of Gaussians of the prior; at least as many as there are modes.
         reconstruction: Reconstruction loss R.
         kl_weight: β. If it is too large, z is ignored, and all plans for an observation are the same.
         backbone: Network of the decoder, see `make_backbone`.
@@ -120,13 +187,15 @@ class CVAEPolicy(SequencePolicy):
         action_space: Space[Any],
         *,
         latent_size: int = 8,
+        prior_components: int = 16,
         reconstruction: Literal["l1", "gaussian"] = "gaussian",
         kl_weight: float = 1.0,
         backbone: BackboneKind = "mlp",
         **arguments: Any,
     ) -> None:
-        check_at_least("CVAEPolicy", 1, latent_size=latent_size)
+        check_at_least("CVAEPolicy", 1, latent_size=latent_size, prior_components=prior_components)
         check_weights("CVAEPolicy", kl_weight=kl_weight)
+        self.prior_components = prior_components
         self.latent_size, self.reconstruction, self.kl_weight = latent_size, reconstruction, kl_weight
         self.backbone: BackboneKind = backbone
         super().__init__(observation_space, action_space, **arguments)
@@ -142,6 +211,7 @@ class CVAEPolicy(SequencePolicy):
             self.horizon,
             features,
             latent_size=self.latent_size,
+            prior_components=self.prior_components,
             backbone=self.backbone,
             hidden_sizes=hidden_sizes,
             activation=activation,
@@ -150,15 +220,17 @@ class CVAEPolicy(SequencePolicy):
 
     @property
     def observation_layers(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        """Layers whose first inputs are the condition: the first of the encoder, and one of the decoder."""
-        return [self.network.encoder.first_layer, self.network.decoder.first_layer]
+        """Layers whose first inputs are the condition: the first of prior and encoder, and one of the decoder."""
+        network = self.network
+        return [network.prior.network.first_layer, network.encoder.first_layer, network.decoder.first_layer]
 
     def chunk_loss(self, condition: Tensor, u: Tensor, mask: Tensor) -> Tensor:
         """Negative evidence lower bound `[B]` with one draw of z, see the class."""
         mean, log_std = self.network.encode(condition, u, mask)
         z = torch.addcmul(mean, log_std.exp(), torch.randn_like(mean))
         errors = self.reconstruction_loss(u, self.network.decode(condition, z))
-        return (errors.sum(-1) * mask).sum(-1) + self.kl_weight * normal_kl(mean, log_std)
+        divergence = log_normal(z, mean, log_std) - self.network.prior.log_prob(condition, z)
+        return (errors.sum(-1) * mask).sum(-1) + self.kl_weight * divergence
 
     def reconstruction_loss(self, u: Tensor, decoded: Tensor) -> Tensor:
         """R of each action component, `[B, H, act_dim]`, of chunks and decoded chunks in units."""
@@ -169,6 +241,5 @@ class CVAEPolicy(SequencePolicy):
         return 0.5 * z.square() + log_std + 0.5 * math.log(2 * math.pi) + self.scale.log()
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
-        """Chunks `[B, H, act_dim]` in units, decoded from z ~ N(0, I), or from z = 0 if deterministic."""
-        z = condition.new_zeros(condition.shape[0], self.latent_size)
-        return self.network.decode(condition, z if deterministic else torch.randn_like(z))
+        """Chunks `[B, H, act_dim]` in units, decoded from z of the prior: a sample, or its likeliest mean."""
+        return self.network.decode(condition, self.network.prior.draw(condition, deterministic))

@@ -8,27 +8,61 @@ import torch
 from gymnasium.spaces import Box
 from heads import ARM, VECTOR, make_chunks, make_head
 from torch import nn
-from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal, kl_divergence
 
 from lit_imitation.policies import CVAEPolicy
-from lit_imitation.policies.cvae import normal_kl
+from lit_imitation.policies.cvae import MixturePrior
 
 PLANE = Box(-np.inf, np.inf, (2,), np.float32)
 
 
-def test_divergence_matches_torch_distributions():
-    mean, log_std = torch.randn(2, 20, 3, dtype=torch.float64).unbind(0)
-    posterior = Independent(Normal(mean, log_std.exp()), 1)
-    prior = Independent(Normal(torch.zeros_like(mean), torch.ones_like(mean)), 1)
-    torch.testing.assert_close(normal_kl(mean, log_std), kl_divergence(posterior, prior))
+def make_prior(components=4):
+    torch.manual_seed(0)
+    prior = MixturePrior(2, 3, components, hidden_sizes=[8], activation="relu", dropout=0.0).double()
+    return prior, torch.randn(20, 2, dtype=torch.float64)
+
+
+def test_prior_matches_torch_distributions():
+    prior, condition = make_prior()
+    log_weight, mean, log_std = prior(condition)
+    parts = Independent(Normal(mean, log_std.exp()), 1)
+    mixture = MixtureSameFamily(Categorical(logits=log_weight), parts)
+    z = torch.randn(20, 3, dtype=torch.float64)
+    torch.testing.assert_close(prior.log_prob(condition, z), mixture.log_prob(z))
+
+
+def test_prior_samples_have_its_mean():
+    prior, condition = make_prior()
+    log_weight, mean, _ = prior(condition[:1])
+    wanted = (log_weight.exp()[..., None] * mean).sum(1)[0]
+    drawn = prior.draw(condition[:1].expand(40_000, 2), deterministic=False)
+    torch.testing.assert_close(drawn.mean(0), wanted, atol=0.03, rtol=0.0)
+
+
+def test_likeliest_mean_is_no_average():
+    prior, condition = make_prior()
+    log_weight, mean, _ = prior(condition)
+    chosen = prior.draw(condition, deterministic=True)
+    for i in range(20):
+        torch.testing.assert_close(chosen[i], mean[i, log_weight[i].argmax()])
+
+
+def test_components_start_apart():
+    prior, condition = make_prior(16)
+    _, mean, _ = prior(condition)
+    assert mean.std(1).mean() > 0.7
 
 
 class LinearGaussian(nn.Module):
-    """Linear decoder W z, and a posterior of which mean and log σ are given."""
+    """Linear decoder W z, prior N(0, I), and a posterior of which mean and log σ are given."""
 
     def __init__(self, weight, mean, log_std):
         super().__init__()
         self.weight, self.mean, self.log_std = weight, mean, log_std
+        self.prior = self
+
+    def log_prob(self, condition, z):
+        return Normal(torch.zeros_like(z), torch.ones_like(z)).log_prob(z).sum(-1)
 
     def encode(self, condition, u, mask):
         return self.mean.expand(len(u), -1), self.log_std.expand(len(u), -1)
@@ -86,26 +120,29 @@ def test_loss_matches_parts(name):
     losses = policy.chunk_loss(condition, u, mask)
     mean, log_std = policy.network.encode(condition, u, mask)
     torch.manual_seed(1)
-    decoded = policy.network.decode(condition, mean + log_std.exp() * torch.randn_like(mean))
+    z = mean + log_std.exp() * torch.randn_like(mean)
+    decoded = policy.network.decode(condition, z)
     if policy.log_std is None:
         errors = (u - decoded).abs()
     else:
         std = policy.scale * policy.log_std.exp()
         errors = -Normal(policy.scale * decoded, std).log_prob(policy.scale * u)
-    wanted = (errors * mask[..., None]).sum((1, 2)) + 0.7 * normal_kl(mean, log_std)
+    log_posterior = Normal(mean, log_std.exp()).log_prob(z).sum(-1)
+    divergence = log_posterior - policy.network.prior.log_prob(condition, z)
+    wanted = (errors * mask[..., None]).sum((1, 2)) + 0.7 * divergence
     torch.testing.assert_close(losses, wanted)
 
 
-def test_plan_decodes_zero_or_prior():
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_plan_decodes_prior(deterministic):
     policy = make_head("cvae", ARM, horizon=3)
     observation, _ = make_chunks(policy)
     condition = policy.condition(observation)
-    wanted = policy.network.decode(condition, torch.zeros(40, 3))
-    torch.testing.assert_close(policy.draw(condition, deterministic=True), wanted)
     torch.manual_seed(2)
-    drawn = policy.draw(condition, deterministic=False)
+    drawn = policy.draw(condition, deterministic)
     torch.manual_seed(2)
-    torch.testing.assert_close(drawn, policy.network.decode(condition, torch.randn(40, 3)))
+    z = policy.network.prior.draw(condition, deterministic)
+    torch.testing.assert_close(drawn, policy.network.decode(condition, z))
 
 
 def test_encoder_reads_chunk_and_decoder_does_not():
