@@ -113,7 +113,7 @@ class VectorEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `[B, features]` of vectors `[B, *shape]`."""
-        vectors = x.reshape(len(x), -1).float()
+        vectors = x.reshape(x.shape[0], -1).float()
         return self._activate(self.network(self.standardize(vectors)))
 
 
@@ -277,17 +277,18 @@ class SplitEncoder(nn.Module):
                 + (f"; did you mean {near[0]}?" if near else "")
             )
         self.encoders = nn.ModuleList(
-            Encoder(self._space_of(part), given.get(part.path, "auto"), f"{name}.{part.path}") for part in self.parts
+            Encoder(self.space_of(part), given.get(part.path, "auto"), f"{name}.{part.path}") for part in self.parts
         )
-        self.out_features = sum(encoder.out_features for encoder in self._each())
+        self.out_features = sum(encoder.out_features for encoder in self.each())
 
-    def _space_of(self, part: Part) -> Space[Any]:
+    def space_of(self, part: Part) -> Space[Any]:
         """Space of a part as `split` gives it: discrete numbers are one-hot in a flat vector."""
         if self.packed or isinstance(part.space, Box):
             return part.space
         return Box(0.0, 1.0, (part.stop - part.start,))
 
-    def _each(self) -> list[Encoder]:
+    def each(self) -> list[Encoder]:
+        """Encoders of the parts."""
         return list(self.encoders)  # type: ignore[arg-type]
 
     def split(self, observation: Tensor) -> dict[str, Tensor]:
@@ -297,7 +298,7 @@ class SplitEncoder(nn.Module):
             values = observation[:, part.start : part.stop]
             if self.packed and part.dtype != np.uint8:
                 values = values.view(torch.int64 if part.dtype.kind == "i" else torch.float32)
-            shape = self._space_of(part).shape or ()
+            shape = self.space_of(part).shape or ()
             found[part.path] = values.view(len(values), *shape)
         return found
 
@@ -313,7 +314,7 @@ class SplitEncoder(nn.Module):
     def inputs(self) -> list[Inputs]:
         """The standardized numbers of all parts."""
         found, start = [], 0
-        for encoder in self._each():
+        for encoder in self.each():
             for standardize, where in encoder.inputs:
                 placed = slice(start + where.start, start + where.stop) if isinstance(where, slice) else where
                 found.append(Inputs(standardize, placed))
@@ -323,13 +324,13 @@ class SplitEncoder(nn.Module):
     def vectors(self, observation: Tensor) -> Tensor:
         """Numbers `[N, vector_size]` of all parts before they are standardized."""
         parts = self.split(observation)
-        each = zip(self.paths, self._each(), strict=True)
+        each = zip(self.paths, self.each(), strict=True)
         return torch.cat([encoder.vectors(parts[path]) for path, encoder in each], -1)
 
     def fit(self, observation: Tensor) -> None:
         """Fit the standardization of all parts to observations `[N, *obs]`."""
         parts = self.split(observation)
-        for path, encoder in zip(self.paths, self._each(), strict=True):
+        for path, encoder in zip(self.paths, self.each(), strict=True):
             encoder.fit(parts[path])
 
 

@@ -73,7 +73,7 @@ class MixturePrior(nn.Module):
         log_weight, mean, log_std = self(condition)
         index = log_weight.argmax(-1) if deterministic else torch.multinomial(log_weight.exp(), 1).squeeze(-1)
         row = torch.arange(index.shape[0], device=index.device)
-        z = mean[row, index]
+        z: Tensor = mean[row, index]
         return z if deterministic else torch.addcmul(z, log_std[row, index].exp(), torch.randn_like(z))
 
 

@@ -17,7 +17,7 @@ from lit_imitation.errors import ConfigError, LitImitationError, require
 from lit_imitation.policies.checkpoints import find_checkpoint, load_policy, read_checkpoint
 from lit_imitation.rewards.checkpoints import load_reward
 from lit_imitation.training.export_formats import FORMATS, Format, Runtime
-from lit_imitation.training.export_graphs import ExportGraph, PolicyGraph, RewardGraph
+from lit_imitation.training.export_graphs import ExportGraph, PolicyGraph, RewardGraph, nest
 from lit_imitation.training.export_metadata import describe_export
 from lit_imitation.utils.files import atomic_write, check_local, expand_user, replace_nonfinite
 
@@ -215,7 +215,7 @@ def _with_rounded_weights(graph: ExportGraph, inputs: dict[str, Tensor]) -> Tens
         if one.is_floating_point():
             sign = torch.randint(0, 2, one.shape, generator=generator) * 2 - 1
             changed[name] = one * (1.0 + ROUNDING * sign)
-    output: Tensor = torch.func.functional_call(graph, changed, (), inputs)
+    output: Tensor = torch.func.functional_call(graph, changed, (), nest(inputs))
     return output
 
 

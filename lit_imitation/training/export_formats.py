@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_imitation.training.export_graphs import ExportGraph, export_program, quiet
+from lit_imitation.training.export_graphs import ExportGraph, export_program, nest, quiet
 
 METADATA_KEY = "lit_imitation"
 """Key of the metadata, as JSON, among an ONNX model's metadata properties."""
@@ -120,7 +120,7 @@ class TorchExport(Format):
 
         def run(inputs: dict[str, Tensor]) -> Tensor:
             with torch.no_grad():
-                output: Tensor = module(**inputs)
+                output: Tensor = module(**nest(inputs))
             return output
 
         return run

@@ -8,7 +8,7 @@ import logging
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.networks.encoders import Encoder
+from lit_imitation.networks.encoders import Encoder, SplitEncoder
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.continuous import BoxActions
 from lit_imitation.policies.sequence import SequencePolicy
@@ -62,6 +62,18 @@ class ExportGraph(nn.Module, ABC):
     @abstractmethod
     def scale(self, reference: Tensor) -> Tensor:
         """Size of one unit of the output, which broadcasts against `reference`."""
+
+
+def nest(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a graph from named inputs: `observation/camera` becomes the entry `camera` of `observation`."""
+    nested: dict[str, Any] = {}
+    for name, one in inputs.items():
+        argument, slash, path = name.partition("/")
+        if slash:
+            nested.setdefault(argument, {})[path] = one
+        else:
+            nested[argument] = one
+    return nested
 
 
 class CountedDraws(TorchFunctionMode):
@@ -123,13 +135,16 @@ class PolicyGraph(ExportGraph):
         super().__init__()
         self.policy, self.stochastic = policy.requires_grad_(False).eval(), stochastic
         self.planned = isinstance(policy, SequencePolicy) and policy.window != WindowSize()
-        window = policy.window
-        shape = policy.observation_space.shape or ()
+        split = policy.encoder.encode
+        self.split = split if isinstance(split, SplitEncoder) else None
+        window, self.steps = policy.window, (policy.window.observations,) if self.planned else ()
         meaning = "observation as the environment gives it; standardized inside"
         if self.planned:
-            shape = (window.observations, *shape)
             meaning = "last observations as the environment gives them, the current one at the end"
-        self.inputs = {"observation": Signature(shape, _dtype(policy.observation_space), meaning)}
+        self.inputs = {
+            name: Signature((*self.steps, *(space.shape or ())), _dtype(space), meaning)
+            for name, space in self._observations().items()
+        }
         self.draws = self._count_draws() if stochastic else []
         if stochastic:
             if not self.draws:
@@ -145,18 +160,34 @@ class PolicyGraph(ExportGraph):
         dtype = "float32" if isinstance(policy.action_space, Box) else "int64"
         self.output = "action", Signature(shape, dtype, meaning)
 
-    def forward(self, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+    def _observations(self) -> dict[str, Space[Any]]:
+        """Space of each input with observations: of one step, `observation`, or a part of it, `observation/camera`."""
+        if self.split is None:
+            return {"observation": self.policy.observation_space}
+        return {f"observation/{part.path}": self.split.space_of(part) for part in self.split.parts}
+
+    def forward(self, observation: Tensor | dict[str, Tensor], noise: Tensor | None = None) -> Tensor:
         """Actions `[B, *act]`, or chunks `[B, H, *act]`.
 
         Args:
-            observation: `[B, *obs]`, or windows `[B, n, *obs]` for chunks.
+            observation: `[B, *obs]`, or windows `[B, n, *obs]` for chunks; or a dictionary of such parts by path.
             noise: Standard normal numbers `[B, d]`, if the graph is stochastic.
         """
-        head = self.policy.head(observation)
+        head = self._head(observation)
         if noise is None:
             return self._decode(head, True)
         with GivenDraws(noise, self.draws):
             return self._decode(head, False)
+
+    def _head(self, observation: Tensor | dict[str, Tensor]) -> Tensor:
+        if self.split is None or isinstance(observation, Tensor):
+            return self.policy.head(observation)  # type: ignore[arg-type]
+        parts = {path: one.flatten(0, 1) if self.planned else one for path, one in observation.items()}
+        features = self.split.encode_parts(parts)
+        if isinstance(self.policy, SequencePolicy):
+            return features.reshape(-1, self.policy.n_obs_steps * self.split.out_features)
+        head: Tensor = self.policy.network(features)
+        return head
 
     def _decode(self, head: Tensor, deterministic: bool) -> Tensor:
         if self.planned:
@@ -166,7 +197,7 @@ class PolicyGraph(ExportGraph):
 
     @torch.no_grad()
     def _count_draws(self) -> list[int]:
-        head = self.policy.head(self.examples(1, 0)["observation"])
+        head = self._head(nest(self.examples(1, 0))["observation"])
         state = torch.get_rng_state()
         counted = CountedDraws()
         with counted:
@@ -177,9 +208,11 @@ class PolicyGraph(ExportGraph):
     def examples(self, count: int, seed: int) -> dict[str, Tensor]:
         """Random observations of the size that the policy is used to, and noise if it is an input."""
         generator = np.random.default_rng(seed)
-        steps = self.inputs["observation"].shape[:1] if self.planned else ()
-        observation = random_elements(self.policy.observation_space, (count, *steps), generator, self.policy.encoder)
-        given = {"observation": observation}
+        each = [self.policy.encoder] if self.split is None else self.split.each()
+        given = {
+            name: random_elements(space, (count, *self.steps), generator, encoder)
+            for (name, space), encoder in zip(self._observations().items(), each, strict=True)
+        }
         if "noise" in self.inputs:
             numbers = generator.standard_normal((count, *self.inputs["noise"].shape), np.float32)
             given["noise"] = torch.from_numpy(numbers)
@@ -189,10 +222,22 @@ class PolicyGraph(ExportGraph):
     def reference(self, **inputs: Tensor) -> Tensor:
         """`Policy.act` or `SequencePolicy.plan`, for a deterministic graph; otherwise the graph before its export."""
         if "noise" in inputs:
-            drawn: Tensor = self(**inputs)
+            drawn: Tensor = self(**nest(inputs))
             return drawn
         act = self.policy.plan if self.planned else self.policy.act
-        return act(inputs["observation"])  # type: ignore[operator]
+        return act(inputs["observation"] if self.split is None else self._rows(inputs))  # type: ignore[operator]
+
+    def _rows(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Flat rows of the parts, as the package's own rollouts have them."""
+        assert self.split is not None
+        space = self.policy.observation_space
+        first = next(iter(inputs.values()))
+        rows = np.zeros((*first.shape[: 1 + len(self.steps)], *(space.shape or ())), space.dtype)
+        for part in self.split.parts:
+            values = inputs[f"observation/{part.path}"].numpy()
+            packed = part.to_bytes(values) if self.split.packed else values.reshape(*rows.shape[:-1], -1)
+            rows[..., part.start : part.stop] = packed
+        return torch.from_numpy(rows)
 
     def scale(self, reference: Tensor) -> Tensor:
         """Units of the action space, half the range of an action."""
@@ -320,9 +365,9 @@ def export_program(graph: ExportGraph) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch")
     # Two rows: a dimension of one would be taken for a constant.
     examples = graph.examples(2, 0)
-    shapes = {name: {0: batch} for name in examples}
+    shapes = nest({name: {0: batch} for name in examples})
     with quiet():
-        return torch.export.export(graph, (), examples, dynamic_shapes=shapes, strict=False)
+        return torch.export.export(graph, (), nest(examples), dynamic_shapes=shapes, strict=False)
 
 
 @contextlib.contextmanager

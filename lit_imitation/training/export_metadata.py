@@ -47,7 +47,7 @@ def describe_export(graph: ExportGraph, checkpoint: dict[str, Any], file: Path) 
         "observation_space": space_to_dict(part.observation_space),
         "action_space": space_to_dict(part.action_space),
     }
-    if isinstance(part.observation_space, FlatBox):
+    if isinstance(part.observation_space, FlatBox) and "observation" in graph.inputs:
         found["observation_layout"] = flat_layout(part.observation_space.original)
     if isinstance(graph, PolicyGraph):
         found |= _describe_playing(graph)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -43,11 +44,14 @@ from lit_imitation.training.export_formats import FORMATS
 from lit_imitation.training.export_graphs import GivenDraws, PolicyGraph, RewardGraph
 from lit_imitation.training.export_metadata import ema_decay, flat_layout
 from lit_imitation.transitions import Transitions
-from lit_imitation.utils.spaces import FlatBox
+from lit_imitation.utils.spaces import FlatBox, PackedBox
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
 CHUNKS = {"n_obs_steps": 2, "horizon": 5, "n_action_steps": 2}
+CAMERAS = Dict(
+    {"position": Box(-2, 2, (3,)), "camera": Box(0, 255, (28, 30, 3), np.uint8), "tool": Discrete(3, start=1)}
+)
 IMAGES, CODES = Box(0, 255, (28, 30, 3), np.uint8), MultiDiscrete([2, 3], start=[1, -2])
 SINGLE = {
     "gaussian": (GaussianPolicy, VECTOR, ARM, {"std": "state"}),
@@ -185,6 +189,37 @@ def test_exported_reward_needs_what_it_depends_on(name, tmp_path):
         with torch.no_grad():
             expected = model.recovered_reward(Transitions(**parts, batch_size=[count]))
         np.testing.assert_allclose(in_onnxruntime(tmp_path / "reward.onnx", **given), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", cases(FORMATS, {"torch_export"}))
+@pytest.mark.parametrize("planned", [False, True])
+def test_parts_of_an_observation_are_inputs(kind, planned, tmp_path):
+    space = PackedBox(CAMERAS)
+    torch.manual_seed(0)
+    if planned:
+        policy = make_head("mixture", observation_space=space, **CHUNKS)
+    else:
+        policy = CategoricalPolicy(space, Discrete(3), hidden_sizes=(8,))
+    graph = PolicyGraph(policy)
+    export(graph, ABOUT, tmp_path / "policy", FORMATS[kind])
+    assert {name: one.dtype for name, one in graph.inputs.items()} == {
+        "observation/position": "float32",
+        "observation/camera": "uint8",
+        "observation/tool": "int64",
+    }
+    steps = (2,) if planned else ()
+    for count in (1, 17):
+        samples = [CAMERAS.sample() for _ in range(count * math.prod(steps))]
+        parts = {key: np.stack([np.asarray(one[key]) for one in samples]) for key in CAMERAS}
+        rows = torch.from_numpy(space.flatten(parts)).view(count, *steps, -1)
+        expected = policy.plan(rows) if planned else policy.act(rows)
+        given = {f"observation/{key}": one.reshape(count, *steps, *one.shape[1:]) for key, one in parts.items()}
+        if kind == "onnx":
+            found = in_onnxruntime(tmp_path / "policy.onnx", **given)
+        else:
+            tensors = {name.partition("/")[2]: torch.from_numpy(one) for name, one in given.items()}
+            found = torch.export.load(tmp_path / "policy.pt2").module()(observation=tensors)
+        np.testing.assert_allclose(found, expected, atol=3e-5)
 
 
 def test_draws_from_noise_have_their_distribution():
