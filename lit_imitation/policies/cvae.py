@@ -66,7 +66,8 @@ class MixturePrior(nn.Module):
     def log_prob(self, condition: Tensor, z: Tensor) -> Tensor:
         """Log-density `[B]` of `z: [B, d]`."""
         log_weight, mean, log_std = self(condition)
-        return (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
+        density: Tensor = (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
+        return density
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
         """Latent variables `[B, d]`: a sample, or the mean of the most likely component."""
