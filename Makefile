@@ -1,7 +1,7 @@
 # Requires Python 3.11 or newer and make; everything else is installed into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := dev,plot,box2d,mujoco,envpool,minari,sb3,hf,zarr,lerobot,video
+EXTRAS := dev,plot,box2d,mujoco,envpool,minari,sb3,hf,zarr,lerobot,video,onnx
 
 .PHONY: setup run test-unit test test-slow test-floors reliability mutants lint bench tables figures clean
 

@@ -17,6 +17,7 @@ STUDIES = {
 }
 SPEED = {
     "bc": "a gradient step: a bare torch loop, our fit, the imitation library",
+    "heads": "policies that plan ahead: a training step against a bare torch loop, and a decision",
     "rollout": "rollouts against the bare environments",
     "dagger": "DAgger on LunarLander against the imitation library",
     "rl": "PPO and SAC against Stable-Baselines3 and the bare environment",

@@ -379,6 +379,8 @@ def speed() -> str:
                 f"{bc['imitation_over_ours']['median']:.1f} × as fast",
             ],
         ]
+    if (RESULTS / "heads.json").exists():
+        rows += heads_rows(results("heads")["heads"])
     ways = {"stream": "step by step", "Episodes": "whole episodes", "collect": "whole episodes, recorded"}
     rows += [
         [
@@ -409,6 +411,22 @@ def speed() -> str:
         for backend, measured in dagger["collection"].items()
     ]
     return table(["work", "compared with", "ratio"], rows)
+
+
+def heads_rows(heads: dict[str, Any]) -> list[list[str]]:
+    """Rows of policies that plan ahead: the ratio of their steps, and the time of a decision."""
+    rows = []
+    for name, found in heads.items():
+        step = f"{1e3 * median(found['seconds_per_step']['ours']):.2f} ms"
+        rows.append(
+            [
+                f"a gradient step of the head {name}, windows of Push-T's size at batch 256",
+                "bare torch loop of the same network and loss",
+                f"{found['ours_over_bare']['median']:.2f} × its time ({step}); a decision takes "
+                f"{found['decision_ms']:.1f} ms",
+            ]
+        )
+    return rows
 
 
 def rl_speed() -> str:

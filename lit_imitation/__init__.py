@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         QuantizedPolicy,
         SequencePolicy,
         SquashedGaussianPolicy,
+        VQBeTPolicy,
         load_policy,
     )
     from lit_imitation.rewards import (
@@ -123,6 +124,7 @@ _HOMES = {
     "TabularDataModule": "data.tabular_module",
     "TabularMDP": "tabular",
     "Transitions": "transitions",
+    "VQBeTPolicy": "policies",
     "write_demonstrations": "data.demonstrations",
 }
 
@@ -185,6 +187,7 @@ __all__ = [
     "TabularDataModule",
     "TabularMDP",
     "Transitions",
+    "VQBeTPolicy",
     "collect",
     "load_expert",
     "load_policy",

@@ -28,6 +28,7 @@ other commands:
   collect    run an expert and save its episodes as demonstrations
   inspect    print what a file of demonstrations holds, and what is wrong:  inspect my.hdf5
   repeat     run a recipe with several seeds and print one table
+  export     write a trained policy and a learned reward as ONNX:         export DIR
 
 COMMAND --help lists the options of a command.
 fit --model.help GAIL lists the options of a method; fit --data.help ImitationDataModule those of the data.
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             inspect(rest)
         elif command == "repeat":
             repeat(rest)
+        elif command == "export":
+            export(rest)
         else:
             print(f"lit-imitation: unknown command {command!r}\n\n{USAGE}", end="", file=sys.stderr)
             sys.exit(2)
@@ -244,3 +247,12 @@ def repeat(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="lit-imitation repeat", description=repeat.__doc__, allow_abbrev=False)
     add_repeat_arguments(parser)
     run_repeat(*parser.parse_known_args(arguments))
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write a trained policy, and a learned reward, as files that run without this package."""
+    from lit_imitation.training.export import add_export_arguments, run_export
+
+    parser = argparse.ArgumentParser(prog="lit-imitation export", description=export.__doc__, allow_abbrev=False)
+    add_export_arguments(parser)
+    run_export(parser.parse_args(arguments))

@@ -26,6 +26,7 @@ SMALL = {
     "test": ["--data.test_episodes=2"],
     "collect": ["--episodes=2"],
     "recipes": [],
+    "export": ["--format=torch_export"],
 }
 
 

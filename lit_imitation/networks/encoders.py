@@ -48,7 +48,7 @@ class OneHot(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Indicators `[B, Σ n]` of observations `[B]` or `[B, *components]`."""
-        return one_hot(x.reshape(len(x), len(self.counts)).long() - self.start, self.counts)
+        return one_hot(x.reshape(x.shape[0], len(self.counts)).long() - self.start, self.counts)
 
 
 class BinaryEncoder(nn.Module):
@@ -64,7 +64,7 @@ class BinaryEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Vectors `[B, n]` of observations `[B, *components]`."""
-        return x.reshape(len(x), self.out_features).float()
+        return x.reshape(x.shape[0], self.out_features).float()
 
 
 def is_image(space: Space[Any]) -> bool:
@@ -113,7 +113,7 @@ class VectorEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `[B, features]` of vectors `[B, *shape]`."""
-        vectors = x.reshape(len(x), -1).float()
+        vectors = x.reshape(x.shape[0], -1).float()
         return self._activate(self.network(self.standardize(vectors)))
 
 
@@ -247,7 +247,7 @@ class Encoder(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Features `[B, out_features]` of observations `[B, *obs]`."""
         if self.standardize is not None:
-            vectors = observation.reshape(len(observation), self.out_features).float()
+            vectors = observation.reshape(observation.shape[0], self.out_features).float()
             return self.standardize(vectors)  # type: ignore[no-any-return]
         assert self.encode is not None
         return self.encode(observation)  # type: ignore[no-any-return]
@@ -280,17 +280,18 @@ class SplitEncoder(nn.Module):
                 + (f"; did you mean {near[0]}?" if near else "")
             )
         self.encoders = nn.ModuleList(
-            Encoder(self._space_of(part), given.get(part.path, "auto"), f"{name}.{part.path}") for part in self.parts
+            Encoder(self.space_of(part), given.get(part.path, "auto"), f"{name}.{part.path}") for part in self.parts
         )
-        self.out_features = sum(encoder.out_features for encoder in self._each())
+        self.out_features = sum(encoder.out_features for encoder in self.each())
 
-    def _space_of(self, part: Part) -> Space[Any]:
+    def space_of(self, part: Part) -> Space[Any]:
         """Space of a part as `split` gives it: discrete numbers are one-hot in a flat vector."""
         if self.packed or isinstance(part.space, Box):
             return part.space
         return Box(0.0, 1.0, (part.stop - part.start,))
 
-    def _each(self) -> list[Encoder]:
+    def each(self) -> list[Encoder]:
+        """Encoders of the parts."""
         return list(self.encoders)  # type: ignore[arg-type]
 
     def split(self, observation: Tensor) -> dict[str, Tensor]:
@@ -300,7 +301,7 @@ class SplitEncoder(nn.Module):
             values = observation[:, part.start : part.stop]
             if self.packed and part.dtype != np.uint8:
                 values = values.view(torch.int64 if part.dtype.kind == "i" else torch.float32)
-            shape = self._space_of(part).shape or ()
+            shape = self.space_of(part).shape or ()
             found[part.path] = values.view(len(values), *shape)
         return found
 
@@ -316,7 +317,7 @@ class SplitEncoder(nn.Module):
     def inputs(self) -> list[Inputs]:
         """The standardized numbers of all parts."""
         found, start = [], 0
-        for encoder in self._each():
+        for encoder in self.each():
             for standardize, where in encoder.inputs:
                 placed = slice(start + where.start, start + where.stop) if isinstance(where, slice) else where
                 found.append(Inputs(standardize, placed))
@@ -326,13 +327,13 @@ class SplitEncoder(nn.Module):
     def vectors(self, observation: Tensor) -> Tensor:
         """Numbers `[N, vector_size]` of all parts before they are standardized."""
         parts = self.split(observation)
-        each = zip(self.paths, self._each(), strict=True)
+        each = zip(self.paths, self.each(), strict=True)
         return torch.cat([encoder.vectors(parts[path]) for path, encoder in each], -1)
 
     def fit(self, observation: Tensor) -> None:
         """Fit the standardization of all parts to observations `[N, *obs]`."""
         parts = self.split(observation)
-        for path, encoder in zip(self.paths, self._each(), strict=True):
+        for path, encoder in zip(self.paths, self.each(), strict=True):
             encoder.fit(parts[path])
 
 

@@ -21,7 +21,7 @@ def one_hot(index: Tensor, counts: Sequence[int]) -> Tensor:
         RuntimeError: A value is out of range.
     """
     codes = [
-        torch.zeros(len(index), count, device=index.device).scatter_(1, index[:, i : i + 1], 1.0)
+        torch.zeros(index.shape[0], count, device=index.device).scatter_(1, index[:, i : i + 1], 1.0)
         for i, count in enumerate(counts)
     ]
     return codes[0] if len(codes) == 1 else torch.cat(codes, -1)

@@ -76,7 +76,7 @@ class LossGradient:
             traced = self.traced(self.parameters.vector.detach(), self.constants, *minibatch)
             if traced is not None:
                 return traced
-            self.traced = None  # such as convolutions
+            self.traced = None  # it branches on values
         return self.eager(*minibatch)
 
     @staticmethod

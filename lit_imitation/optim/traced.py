@@ -55,7 +55,7 @@ class TracedSteps:
             try:
                 self.loops[key] = self._trace(columns)
             except Exception:  # an error of the loss itself comes up again in the eager step that follows
-                self.loss.traced = None  # such as convolutions
+                self.loss.traced = None  # it branches on values
                 return []
         group, moments, rows = self.optimizer.param_groups[0], moments_of(self.optimizer, self.vector), list[Tensor]()
         rates = [group["lr"]] * len(columns[0]) if rates is None else list(rates)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
 
+MASKED_KERNELS = (
+    torch.ops.aten.convolution_backward.default,
+    torch.ops.aten.native_group_norm_backward.default,
+    torch.ops.aten.native_layer_norm_backward.default,
+)
+"""Kernels whose last argument tells which of their results are wanted."""
+_numbers, _units = itertools.count(), list[torch.jit.CompilationUnit]()
 Gradient = Callable[[Tensor, dict[str, Tensor], tuple[Tensor, ...]], tuple[Tensor, Tensor]]
 
 
@@ -66,10 +76,45 @@ def trace_kernels(function: Callable[..., Any], given: tuple[Tensor | list[Tenso
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            graph = make_fx(function)(*_copies(given))
-            return torch.jit.trace(graph, _copies(given), check_trace=False)  # type: ignore[no-untyped-call]
+            kernels = _Kernels(make_fx(function)(*_copies(given)))
+            return torch.jit.trace(kernels.run, _copies(given), check_trace=False)  # type: ignore[no-untyped-call]
     finally:
         torch.random.set_rng_state(state)
+
+
+class _Kernels(Interpreter):
+    """Runs a graph of kernels so that `torch.jit.trace` can follow.
+
+    Its tracer knows no arrays of booleans, by which the backward kernels of convolutions and normalizations are told
+    which gradients to compute. TorchScript does, so these are called from scripts.
+    """
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the kernel `target` returns; None in place of gradients that are not computed."""
+        if target not in MASKED_KERNELS:
+            return super().call_function(target, args, kwargs)
+        mask, tensors = args[-1], [one for one in args if isinstance(one, Tensor)]
+        names = iter(f"x{i}" for i in range(len(tensors)))
+        values = [next(names) if isinstance(one, Tensor) else repr(one) for one in args]
+        computed = ", ".join(f"y{i}" for i, wanted in enumerate(mask) if wanted)
+        found = _script(
+            f"({', '.join(f'x{i}' for i in range(len(tensors)))}):\n"
+            f"    {', '.join(f'y{i}' for i in range(len(mask)))} = torch.ops.aten.{target.overloadpacket.__name__}"
+            f"({', '.join(values)})\n"
+            f"    return {computed}\n"
+        )(*tensors)
+        given = iter(found if isinstance(found, tuple) else (found,))
+        return tuple(next(given) if wanted else None for wanted in mask)
+
+
+@cache
+def _script(rest: str) -> Callable[..., Any]:
+    """A function in TorchScript from its arguments and body; kept, because a trace does not keep what it calls."""
+    name = f"kernel_{next(_numbers)}"
+    unit = torch.jit.CompilationUnit(f"def {name}{rest}")
+    _units.append(unit)
+    function: Callable[..., Any] = getattr(unit, name)
+    return function
 
 
 def _copies(given: tuple[Tensor | list[Tensor], ...]) -> tuple[Tensor | list[Tensor], ...]:

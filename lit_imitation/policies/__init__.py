@@ -13,6 +13,7 @@ from lit_imitation.policies.mixture import MixturePolicy
 from lit_imitation.policies.quantized import QuantizedPolicy
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.policies.squashed import SquashedGaussianPolicy
+from lit_imitation.policies.vq_bet import VQBeTPolicy
 
 __all__ = [
     "CVAEPolicy",
@@ -30,6 +31,7 @@ __all__ = [
     "QuantizedPolicy",
     "SequencePolicy",
     "SquashedGaussianPolicy",
+    "VQBeTPolicy",
     "Value",
     "default_policy",
     "default_policy_class",

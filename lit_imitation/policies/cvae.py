@@ -66,14 +66,15 @@ class MixturePrior(nn.Module):
     def log_prob(self, condition: Tensor, z: Tensor) -> Tensor:
         """Log-density `[B]` of `z: [B, d]`."""
         log_weight, mean, log_std = self(condition)
-        return (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
+        density: Tensor = (log_weight + log_normal(z[:, None], mean, log_std)).logsumexp(-1)
+        return density
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
         """Latent variables `[B, d]`: a sample, or the mean of the most likely component."""
         log_weight, mean, log_std = self(condition)
         index = log_weight.argmax(-1) if deterministic else torch.multinomial(log_weight.exp(), 1).squeeze(-1)
-        row = torch.arange(len(index), device=index.device)
-        z = mean[row, index]
+        row = torch.arange(index.shape[0], device=index.device)
+        z: Tensor = mean[row, index]
         return z if deterministic else torch.addcmul(z, log_std[row, index].exp(), torch.randn_like(z))
 
 

@@ -96,7 +96,7 @@ class DenoisingPolicy(SequencePolicy):
 
     def draw(self, condition: Tensor, deterministic: bool) -> Tensor:
         """Chunks `[B, H, act_dim]` in units from N(0, I), or from 0 if deterministic."""
-        x = condition.new_zeros(len(condition), self.horizon, self.act_dim)
+        x = condition.new_zeros(condition.shape[0], self.horizon, self.act_dim)
         if not deterministic:
             x = torch.randn_like(x)
         return torch.addcmul(self.data_center, self.denoise(x, condition), self.data_scale)

@@ -131,7 +131,7 @@ class DiffusionPolicy(DenoisingPolicy):
         """Chunks at level 0 of the paths that begin at noise `x: [B, H, act_dim]`."""
 
         def predict(x: Tensor, k: int) -> Tensor:
-            predicted = self.network(x, x.new_full((len(x),), k / self.noise_levels), condition)
+            predicted = self.network(x, x.new_full((x.shape[0],), k / self.noise_levels), condition)
             return self.to_data(x, predicted, k).clamp(-1.0, 1.0)
 
         return ddim(predict, x, self.levels, self.signal, self.noise)

@@ -80,7 +80,7 @@ class FlowPolicy(DenoisingPolicy):
         """Chunks at t = 1 of the paths that begin at noise `x: [B, H, act_dim]`."""
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            v: Tensor = self.network(x, x.new_full((len(x),), t), condition)
+            v: Tensor = self.network(x, x.new_full((x.shape[0],), t), condition)
             return v
 
         return integrate(velocity, x, self.steps, self.solver)

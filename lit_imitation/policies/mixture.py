@@ -98,7 +98,7 @@ class MixturePolicy(SequencePolicy):
             index = log_weight.argmax(-1)
         else:
             index = torch.multinomial((log_weight / self.temperature).softmax(-1), 1).squeeze(-1)
-        row = torch.arange(len(index), device=index.device)
+        row = torch.arange(index.shape[0], device=index.device)
         chunk = mean[row, index]
         if not deterministic:
             std = log_std[row, index].exp() * math.sqrt(self.temperature)

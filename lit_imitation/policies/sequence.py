@@ -128,7 +128,7 @@ class SequencePolicy(BoxActions, Policy):
     def condition(self, observation: Tensor) -> Tensor:
         """Features `[B, n · features]` of windows of observations `[B, n, *obs]`, each step encoded alone."""
         features: Tensor = self.encoder(observation.flatten(0, 1))
-        return features.view(len(observation), self.n_obs_steps * self.encoder.out_features)
+        return features.view(observation.shape[0], self.n_obs_steps * self.encoder.out_features)
 
     def head(self, observation: Tensor) -> Tensor:
         """The `condition` of windows `[B, n, *obs]`, or of observations `[B, *obs]` if n is 1."""

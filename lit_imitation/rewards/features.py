@@ -124,7 +124,7 @@ class ActionFeatures(nn.Module):
 
     def forward(self, action: Tensor) -> Tensor:
         """Vectors `[B, out_features]` of actions `[B, *act]`."""
-        flat = action.reshape(len(action), -1)
+        flat = action.reshape(action.shape[0], -1)
         if not self.counts:
             return (flat.clamp(self.low, self.high) - self.middle) / self.half_range
         return one_hot(flat.long() - self.middle, self.counts)

@@ -158,7 +158,7 @@ class GuidedCost(LearnableReward):
 
     def costs(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """State costs c and rewards r_θ, `[B]` each, of `observation: [B, *obs]` and `action: [B, *act]`."""
-        nothing = torch.zeros(len(observation), dtype=torch.bool, device=observation.device)
+        nothing = torch.zeros(observation.shape[0], dtype=torch.bool, device=observation.device)
         cost = self.network(self.features(Samples(observation, action, observation, nothing, nothing)))
         cost = cost.square().sum(-1)
         if self.action_features is None or self.action_weight is None:

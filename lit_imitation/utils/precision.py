@@ -20,7 +20,10 @@ def without_autocast(method: Method) -> Method:
 
     @wraps(method)
     def full(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        device = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(device):  # so that an exported graph has no autocast in it
+            return method(self, *args, **kwargs)
+        with torch.autocast(device, enabled=False):
             return method(self, *args, **kwargs)
 
     return cast("Method", full)

@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from lit_imitation.policies import CVAEPolicy, DiffusionPolicy, FlowPolicy, MixturePolicy, QuantizedPolicy
+from lit_imitation.policies import (
+    CVAEPolicy,
+    DiffusionPolicy,
+    FlowPolicy,
+    MixturePolicy,
+    QuantizedPolicy,
+    VQBeTPolicy,
+)
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
 ARM = Box(np.float32([-0.5, 2.0, -7.0]), np.float32([3.0, 2.5, -1.0]))
@@ -17,6 +24,7 @@ HEADS = {
     "mixture-censored": (MixturePolicy, {"components": 3, "censored": True}),
     "quantized": (QuantizedPolicy, {"codes": 5}),
     "quantized-residual": (QuantizedPolicy, {"codes": 4, "levels": 3, "focal_gamma": 2.0}),
+    "vq-bet": (VQBeTPolicy, {"codes": 4, "latent_size": 3, "autoencoder_steps": 20}),
     "cvae": (CVAEPolicy, {"latent_size": 3, "reconstruction": "l1", "kl_weight": 0.05}),
     "cvae-gaussian": (CVAEPolicy, {"latent_size": 3, "backbone": "transformer"}),
     "diffusion": (DiffusionPolicy, {"steps": 4}),

@@ -139,6 +139,7 @@ METHODS = {
     "bc-chunks": offline("MixturePolicy", CONTINUOUS, more=CHUNKS),
     "dagger-chunks": offline("MixturePolicy", CONTINUOUS, more=(*CHUNKS, *DAGGER)),
     "bc-quantized": offline("QuantizedPolicy", CONTINUOUS, more=("--model.policy.levels=2",)),
+    "bc-vq-bet": offline("VQBeTPolicy", CONTINUOUS, more=(*CHUNKS, "--model.policy.autoencoder_steps=50")),
     "bc-flow": offline("FlowPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),  # its loss draws noise
     "bc-diffusion": offline("DiffusionPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),
     "bc-cvae": offline("CVAEPolicy", CONTINUOUS, more=CHUNKS)._replace(differs=True),

@@ -27,6 +27,7 @@ from lit_imitation import (
     QuantizedPolicy,
     SequencePolicy,
     SquashedGaussianPolicy,
+    VQBeTPolicy,
 )
 from lit_imitation.methods.bc import CloningLoss
 from lit_imitation.optim import gradients
@@ -52,6 +53,9 @@ POLICIES = {
     "cvae": (CVAEPolicy, ACTION, {"reconstruction": "gaussian"}),
     "diffusion": (DiffusionPolicy, ACTION, {}),
     "flow": (FlowPolicy, ACTION, {}),
+    "flow, convolutions": (FlowPolicy, ACTION, {"backbone": "unet"}),
+    "flow, normalized layers": (FlowPolicy, ACTION, {"backbone": "transformer"}),
+    "vq-bet": (VQBeTPolicy, ACTION, {"codes": 4, "latent_size": 3}),
 }
 
 
@@ -207,20 +211,34 @@ def test_discriminator_of_discrete_actions_is_traced(cls, more, space, monkeypat
 
 def test_loss_that_cannot_be_traced_stays_eager(monkeypatch):
     monkeypatch.setattr(gradients, "TRACE_AFTER", 1)
-    space = Box(0, 255, (36, 36, 3), np.uint8)
-    space.seed(0)
-    x = torch.from_numpy(np.stack([space.sample() for _ in range(8)]))
+
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+
+        def forward(self, x):
+            value = self.layer(x).square().mean()
+            return (value if value < 1e3 else value.sqrt()), value.new_zeros(0)
+
     found = []
     for traced in (False, True):
         torch.manual_seed(0)
-        policy = CategoricalPolicy(space, Discrete(3), hidden_sizes=[8], dropout=0.1).train()
-        descent = Descent(CloningLoss(policy, 0.0, 0.0), policy.parameters(), 1e-2, traced=traced)
-        torch.manual_seed(1)
+        loss = Branching()
+        descent = Descent(loss, loss.parameters(), 1e-2, traced=traced)
         for _ in range(4):
-            descent.step(x, torch.arange(8) % 3)
+            descent.step(torch.ones(8, 3))
         found.append(descent.vector.detach())
     assert descent.loss_gradient.traced is None
     assert torch.equal(*found)
+
+
+def test_image_encoder_is_traced(monkeypatch):
+    space = Box(0, 255, (36, 36, 3), np.uint8)
+    torch.manual_seed(0)
+    policy = CategoricalPolicy(space, Discrete(3), hidden_sizes=[8])
+    columns = torch.randint(0, 256, (5, 8, 36, 36, 3), dtype=torch.uint8), torch.arange(40).view(5, 8) % 3
+    assert_traced_is_eager(CloningLoss(policy, 0.0, 0.0), list(policy.parameters()), columns, monkeypatch)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

@@ -14,6 +14,7 @@ from lit_imitation.policies import (
     FlowPolicy,
     MixturePolicy,
     QuantizedPolicy,
+    VQBeTPolicy,
 )
 
 pytestmark = pytest.mark.slow
@@ -23,6 +24,7 @@ HEADS = {
     "mixture": (MixturePolicy, {}),
     "quantized": (QuantizedPolicy, {}),
     "quantized-residual": (QuantizedPolicy, {"codes": 6, "levels": 2}),
+    "vq-bet": (VQBeTPolicy, {"codes": 6, "focal_gamma": 0.0}),
     "cvae": (CVAEPolicy, {"latent_size": 2}),
     "diffusion": (DiffusionPolicy, {}),
     "diffusion-epsilon": (DiffusionPolicy, {"prediction": "epsilon"}),
