@@ -146,7 +146,8 @@ def save_arrays(policy: Policy, path: str | Path, **notes: str | float) -> None:
         if not (policy.to_box(torch.ones(policy.act_dim)) == policy.high).all():
             raise ExpertError(f"{path}: actions of which only a part of their box is used cannot be written as arrays")
         arrays["output"] = "tanh"
-        weights[-1] = tuple(part[..., : policy.act_dim] for part in weights[-1])  # the rest of the head is log σ
+        weight, bias = weights[-1]
+        weights[-1] = weight[:, : policy.act_dim], bias[: policy.act_dim]  # the rest of the head is log σ
     elif isinstance(policy, GaussianPolicy | DeterministicPolicy):
         squashed = isinstance(policy, DeterministicPolicy) and bool(policy.bounded.all())
         if isinstance(policy, DeterministicPolicy) and not squashed and policy.bounded.any():
