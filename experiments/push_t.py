@@ -23,7 +23,7 @@ def mirrored(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """States `[N, 5]` and targets `[N, 2]` after (x, y) → (512 − y, 512 − x), which turns an angle θ to π/2 − θ."""
 
-    def swap(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def swap(points: Array) -> Array:
         return SIDE - points[:, ::-1]
 
     angle = np.pi / 2 - state[:, 4:]

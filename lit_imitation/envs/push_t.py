@@ -19,17 +19,11 @@ CENTER_OF_MASS = 45.0
 """The block's center of mass lies at (0, 45) in its own coordinates."""
 KEYPOINTS = np.array(
     [
-        [9.3, 90],
-        [-61, -1.2],
-        [60.9, -1.4],
-        [-0.3, 25.5],
-        [-14.1, 122.8],
-        [39, 32.9],
-        [-40, 32.7],
-        [-16.8, 62.9],
-        [23.5, -1.7],
+        [[9.3, 90.0], [-61.0, -1.2], [60.9, -1.4]],
+        [[-0.3, 25.5], [-14.1, 122.8], [39.0, 32.9]],
+        [[-40.0, 32.7], [-16.8, 62.9], [23.5, -1.7]],
     ]
-)
+).reshape(9, 2)
 """Points `[9, 2]` of the block in its own coordinates, fitted to the keypoints of the human demonstrations."""
 
 
