@@ -9,13 +9,23 @@ do not have.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+import yaml
+from lightning import seed_everything
 from numpy.typing import NDArray
 
-from lit_imitation.envs.push_t import SIDE, keypoints
+from lit_imitation import load_policy
+from lit_imitation.envs.push_t import SIDE, PushTEnv, keypoints
+from lit_imitation.policies import Policy
 from lit_imitation.utils.files import atomic_file
+
+Array: TypeAlias = NDArray[np.float64]
+STEPS = 300
+"""Steps of an episode, as in the paper's protocol."""
 
 
 def mirrored(
@@ -28,6 +38,36 @@ def mirrored(
 
     angle = np.pi / 2 - state[:, 4:]
     return np.concatenate([swap(state[:, :2]), swap(state[:, 2:4]), angle], 1), swap(action)
+
+
+def scores(run: Path, seeds: range) -> list[float]:
+    """Mean score of a run's last ten checkpoints over the paper's starts of these seeds, with sampled plans."""
+    checkpoints = sorted((run / "checkpoints").glob("epoch_*.ckpt"))[-10:]
+    found = []
+    for checkpoint in checkpoints:
+        recipe = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        arguments = recipe["data"]["init_args"]["env_kwargs"] or {}
+        seed_everything(seeds.start, verbose=False)
+        played = play(load_policy(checkpoint), [PushTEnv(**arguments) for _ in seeds], seeds)
+        found.append(float(played.mean()))
+    return found
+
+
+def play(policy: Policy, envs: Sequence[PushTEnv], seeds: Sequence[int]) -> Array:
+    """Return of one episode in each environment, from the start of its seed; all are planned for together."""
+    actor = policy.actor(deterministic=False)
+    observation = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)])
+    returns, running = np.zeros(len(envs)), np.ones(len(envs), np.bool_)
+    actor.reset(running)
+    for _ in range(STEPS):
+        actions = actor(observation)
+        for i in np.flatnonzero(running):
+            observation[i], reward, terminated, _, _ = envs[i].step(actions[i])
+            returns[i] += float(reward)
+            running[i] = not terminated
+        if not running.any():
+            break
+    return returns
 
 
 def prepare(source: Path, relative: bool, mirror: bool) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
