@@ -20,13 +20,15 @@ import yaml
 from experiments.runner import EXPERTS, ROOT, Done, Row, fit
 from lit_imitation import collect, load_expert, load_policy, make
 from lit_imitation.rollout import Episodes
-from lit_imitation.utils.files import atomic_write
+from lit_imitation.utils.files import atomic_file, atomic_write
 from lit_imitation.utils.statistics import bootstrap_interval
 
 REACHED = 0.95
 """Share of the expert's score at which `equal_labels` counts the labels."""
 EPISODES, SEED = 100, 12345
 """For the measurement of an expert's return."""
+REPORTED = range(100_000, 100_050)
+"""Push-T's starts of Chi et al.; settings were chosen on those of seeds from 200,000 on."""
 
 
 def summarized(values: Sequence[float]) -> dict[str, Any]:
@@ -262,6 +264,34 @@ def arms(done: Done) -> dict[str, Any]:
 def lengths(done: Done) -> dict[str, Any]:
     """Per seed, the mean length of the learner's episodes."""
     return {"lengths": [summary["length_mean"] for summary in done.summaries()]}
+
+
+# Push-T
+
+
+def push_t_data(row: Row, folder: Path) -> Row:
+    """The human demonstrations as the environment records them, in a file; `mirrored` rows add their mirror images."""
+    from experiments.push_t import prepare
+
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = row.data_settings().get("env_kwargs") or {}
+    source = EXPERTS / "demonstrations" / "pusht-human-0-149.npz"
+    columns = prepare(source, arguments.get("relative", False), row.label["mirrored"])
+    with atomic_file(folder / "push_t.npz") as file:
+        np.savez(file, **columns)
+    return row._replace(overrides={**row.overrides, "data.demonstrations": str((folder / "push_t.npz").resolve())})
+
+
+def push_t_scores(done: Done) -> dict[str, Any]:
+    """Published protocol: largest and mean score of the last ten checkpoints over 50 starts, mean over the seeds."""
+    from experiments.push_t import scores
+
+    found = [scores(run, REPORTED) for run in done.runs]
+    return {
+        "checkpoint_scores": found,
+        "max": summarized([max(one) for one in found]),
+        "mean": summarized([mean(one) for one in found]),
+    }
 
 
 # Reinforcement learning

@@ -41,6 +41,7 @@ for _id, _crippled in (("WeakAnt", False), ("CrippledAnt", True)):
         max_episode_steps=500,
         kwargs={"crippled": _crippled},
     )
+register("lit_imitation/PushT-v0", "lit_imitation.envs.push_t:PushTEnv", max_episode_steps=300)
 _entry_point = "lit_imitation.tabular.env:Tabular"
 for _id in ("GridWorld", "ObjectWorld", "BinaryWorld", "Tabular"):
     register(
