@@ -132,7 +132,11 @@ def ours(name: str, file: Path, windows: int) -> float:
     """Seconds per step of `fit`."""
     cls, arguments = HEADS[name]
     policy = {"class_path": f"lit_imitation.{cls}", "init_args": WINDOW | arguments}
-    data = {"demonstrations": str(file), "batch_size": BATCH, "action_space": {"low": -1.0, "high": 1.0}}
+    data = {
+        "demonstrations": str(file),
+        "batch_size": BATCH,
+        "action_space": {"type": "Box", "low": [-1.0, -1.0], "high": [1.0, 1.0]},
+    }
     config = {
         "model": {"class_path": "lit_imitation.BC", "init_args": {"policy": policy, "learning_rate": LEARNING_RATE}},
         "data": {"class_path": "lit_imitation.DemonstrationDataModule", "init_args": data},
