@@ -266,6 +266,27 @@ def lengths(done: Done) -> dict[str, Any]:
     return {"lengths": [summary["length_mean"] for summary in done.summaries()]}
 
 
+# Policies that plan ahead
+
+
+def gates(done: Done) -> dict[str, Any]:
+    """Total variation between the shares of Fork's gates in the policy's episodes and in the expert's, per seed.
+
+    An episode that passes no gate counts as one of its own kind.
+    """
+    from experiments.studies.multimodal.learners import play
+    from lit_imitation.experts.fork import ForkExpert
+
+    modes = done.row.data_settings()["env_kwargs"]["modes"]
+
+    def shares(actor: Any, episodes: int) -> Any:
+        return np.bincount(play(actor, modes, episodes, SEED)["mode"] + 1, minlength=modes + 1) / episodes
+
+    demonstrated = shares(ForkExpert(modes), 20_000)
+    found = [0.5 * float(np.abs(shares(load_policy(run).actor(False), 1000) - demonstrated).sum()) for run in done.runs]
+    return {"total_variation": summarized(found)}
+
+
 # Push-T
 
 

@@ -137,6 +137,23 @@ def bc_recipes() -> str:
     )
 
 
+def heads() -> str:
+    def variation(row: Row) -> str:
+        return estimate(row["total_variation"]["mean"], row["total_variation"]["mean_ci95"], ".3f")
+
+    return columns(
+        results("heads"),
+        ("recipe", recipe_of),
+        SEEDS,
+        (
+            "success",
+            lambda row: estimate(row["return_mean"]["mean"], row["return_mean"]["mean_ci95"], ".3f", bold=True),
+        ),
+        ("total variation of the gates' shares", variation),
+        ("seconds", lambda row: f"{row['wall_seconds']:.0f}"),
+    )
+
+
 def dagger(name: str) -> str:
     def at_reach(row: Row, cell: Callable[[], str], otherwise: str) -> str:
         return cell() if row["bc_at_reach"] else otherwise
@@ -499,6 +516,7 @@ def maxent_irl_speed(found: Row | None = None) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "bc_recipes": bc_recipes,
+    "heads": heads,
     "dagger_recipes": lambda: dagger("dagger_recipes"),
     "dagger_mujoco": lambda: dagger("dagger_mujoco"),
     "bc_table": bc_table,
@@ -536,6 +554,14 @@ def measured_bc(row: Row) -> str:
     return measured_head(row, f"{row['wall_seconds']:.0f} s") + (
         f"# return {row['return_mean']['mean']:.1f} (expert {row['expert_return']:.1f}), normalized score "
         f"{score_of(row)}.\n"
+    )
+
+
+def measured_head_on_fork(row: Row) -> str:
+    variation = row["total_variation"]
+    return measured_head(row, f"{row['wall_seconds']:.0f} s") + (
+        f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalized score {score_of(row)};\n"
+        f"# total variation of the gates' shares {estimate(variation['mean'], variation['mean_ci95'], '.3f')}.\n"
     )
 
 
@@ -583,6 +609,7 @@ def comments() -> dict[str, str]:
         row["name"]: measured(row)
         for rows, measured in (
             (own, measured_bc),
+            (results("heads"), measured_head_on_fork),
             (results("dagger_recipes"), measured_dagger),
             (results("adversarial_recipes"), measured_adversarial),
             (results("maxent_irl_recipes"), measured_maxent_irl),

@@ -32,6 +32,8 @@ TASKS = {
 }  # fmt: skip
 MORE_TASKS = {"bipedal_walker", "inverted_double_pendulum"}
 GUIDED = {"navigation", "pendulum", "reacher"}
+HEADS = dict.fromkeys(("mdn", "quantized", "cvae", "diffusion", "flow"), {"fork"})
+"""Tasks of policies that plan ahead."""
 WORLDS = {"grid_world", "object_world", "binary_world", "frozen_lake", "taxi"}
 SIMULATED = {
     "Box2D": ("LunarLander", "BipedalWalker"),
@@ -46,6 +48,7 @@ SHIPPED = {"lunar_lander_shipped", "lunar_lander_continuous_shipped"}
 SMOKE = {
     "bc/cartpole", "bc/from_file", "dagger/cartpole", "gail/cartpole", "airl/hopper", "gcl/navigation",
     "maxent_irl/frozen_lake", "ppo/cartpole", "sac/pendulum",
+    "mdn/fork", "quantized/fork", "cvae/fork", "diffusion/fork", "flow/fork",
 }  # fmt: skip
 """Recipes, at least one of each method, that run in the fast tiers; the others are only read."""
 
@@ -121,7 +124,7 @@ def test_recipe_comment_has_time_and_score(recipe):
     assert "2 cores" in comment
     # Imitation reports the normalized score; reinforcement learning has no expert to compare with.
     assert ("return" if recipe.parent.name in ("ppo", "sac") else "normalized score") in comment
-    known = {"maxent_irl": WORLDS, "gcl": GUIDED}.get(recipe.parent.name, TASKS | MORE_TASKS | SHIPPED)
+    known = {"maxent_irl": WORLDS, "gcl": GUIDED, **HEADS}.get(recipe.parent.name, TASKS | MORE_TASKS | SHIPPED)
     assert recipe.stem.removesuffix("_planner") in known
     if recipe.parent.name == "dagger":
         interval = r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]"

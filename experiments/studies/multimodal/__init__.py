@@ -26,8 +26,8 @@ POLICIES: dict[str, dict[str, Any]] = {
     "mixture": {"hidden_sizes": [64, 64], "components": 16, **CHUNK},
     "quantized": {"hidden_sizes": [64, 64], "codes": 32, **CHUNK},
     "cvae": {"hidden_sizes": [64, 64], "latent_size": 2, **CHUNK},
-    "diffusion": {"hidden_sizes": [64, 64, 64], **CHUNK},
-    "flow": {"hidden_sizes": [64, 64, 64], **CHUNK},
+    "diffusion": {"hidden_sizes": [128, 128, 128], "steps": 16, **CHUNK},
+    "flow": {"hidden_sizes": [128, 128, 128], "steps": 16, **CHUNK},
 }
 """Arguments of each policy. The heads plan two steps at a time; regression and the Gaussian are asked at every step."""
 WAYS = ("sampled", "deterministic")
@@ -43,7 +43,7 @@ class Settings:
     policies: tuple[str, ...] = tuple(POLICIES)
     demonstrations: int = 5000
     """Demonstrations of four steps each, new ones for each seed."""
-    steps: int = 2000
+    steps: int = 3000
     batch_size: int = 256
     learning_rate: float = 2e-3
     episodes: int = 1000
