@@ -32,7 +32,7 @@ TASKS = {
 }  # fmt: skip
 MORE_TASKS = {"bipedal_walker", "inverted_double_pendulum"}
 GUIDED = {"navigation", "pendulum", "reacher"}
-HEADS = dict.fromkeys(("mdn", "quantized", "cvae", "diffusion", "flow"), {"fork"})
+HEADS = {name: {"fork"} for name in ("mdn", "quantized", "cvae", "diffusion", "flow")}
 """Tasks of policies that plan ahead."""
 WORLDS = {"grid_world", "object_world", "binary_world", "frozen_lake", "taxi"}
 SIMULATED = {
