@@ -255,7 +255,7 @@ def test_refit_converts_adam_moments(name):
     policy.zero_grad()
     torch.manual_seed(0)
     policy.mean_loss(observation, action).backward()
-    assert len(policy.observation_layers) == (2 if name == "cvae" else 1)
+    assert len(policy.observation_layers) == (3 if name == "cvae" else 1)
     for layer in policy.observation_layers:
         for parameter in layer:
             moment = descent.moments(parameter)[0]
