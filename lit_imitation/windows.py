@@ -107,3 +107,8 @@ class WindowedTransitions:
             weight=None if self.data.weight is None else self.data.weight[current],
             batch_size=current.shape,
         )
+
+
+def chunks_of(data: Transitions, size: WindowSize) -> Tensor:
+    """Actions `[N, *act]` of flat transitions, or the chunks `[windows, H, *act]` of a policy that plans ahead."""
+    return data.action if size == WindowSize() else WindowedTransitions(data, size).chunks()

@@ -10,7 +10,7 @@ from lit_imitation import FlowPolicy
 from lit_imitation.data.expert_module import examples_of
 from lit_imitation.errors import DemonstrationError
 from lit_imitation.transitions import Transitions
-from lit_imitation.windows import WindowedTransitions, WindowSize
+from lit_imitation.windows import WindowedTransitions, WindowSize, chunks_of
 
 LENGTHS = [12, 5, 9, 1]
 
@@ -85,6 +85,13 @@ def test_blocks_of_indices_give_blocks_of_windows():
     assert block.action.shape == (2, 3, 4, 1)
     assert torch.equal(block[1].action, windows[order[1]].action)
     assert torch.equal(windows[2:5].action, windows[torch.arange(2, 5)].action)
+
+
+def test_chunks_are_actions_of_windows():
+    data, size = trajectories(LENGTHS), WindowSize(2, 4, 2)
+    windows = WindowedTransitions(data, size)
+    assert torch.equal(chunks_of(data, size), windows[torch.arange(len(windows))].action)
+    assert chunks_of(data, WindowSize()) is data.action
 
 
 def test_trajectories_too_short_for_a_window_are_counted_or_refused():

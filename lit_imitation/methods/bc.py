@@ -15,7 +15,7 @@ from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
-from lit_imitation.windows import WindowedTransitions, Windows, WindowSize
+from lit_imitation.windows import Windows, chunks_of
 
 
 class CloningLoss(nn.Module):
@@ -115,8 +115,6 @@ class BC(Method):
         if stage == "fit":
             data = check_demonstration_data(self.datamodule, type(self).__name__)
             check_held_out(self.trainer, data)
-            size = self.policy.window
-            ahead = size != WindowSize()
-            action = WindowedTransitions(data.train, size).chunks() if ahead else data.train.action
-            self.policy.fit_normalizer(data.observations(data.train), action)
+            actions = chunks_of(data.train, self.policy.window)
+            self.policy.fit_normalizer(data.observations(data.train), actions)
             check_entropy(self.policy, data.observations(data.train[:1]), self.entropy_coefficient)

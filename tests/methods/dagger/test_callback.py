@@ -21,6 +21,7 @@ from lit_imitation import (
     EnsemblePolicy,
     GaussianPolicy,
     HumanLabels,
+    QuantizedPolicy,
     Transitions,
     load_policy,
     read_demonstrations,
@@ -47,7 +48,7 @@ def run(directory, *, ckpt_path=None, callbacks=(), policy=CategoricalPolicy, da
         "seed": 0,
         "batch_size": 32,
     }
-    datamodule = DemonstrationDataModule("CartPole-v1", **(settings | (data or {})))
+    datamodule = DemonstrationDataModule(**({"env_id": "CartPole-v1"} | settings | (data or {})))
     lightning.seed_everything(0, verbose=False)
     module = BC(policy=partial(policy, hidden_sizes=[16]))
     dagger = dagger.pop("callback", None) or DAggerCallback(**(SMALL | dagger))
@@ -200,6 +201,13 @@ def test_reinitialize_decides_where_a_round_starts(tmp_path, reinitialize):
         assert warm is not reinitialize
         assert bool(noted.moments[number]) is not reinitialize  # Adam's moments
         assert not torch.equal(noted.starts[number][name], noted.starts[0][name])
+
+
+def test_reinitialized_codes_are_fitted_to_chunks(tmp_path):
+    data = {"env_id": "Pendulum-v1"}
+    policy = partial(QuantizedPolicy, horizon=4, n_action_steps=2, codes=4)
+    dagger, _, _ = run(tmp_path, policy=policy, data=data, reinitialize=True)
+    assert dagger.history.round == 2
 
 
 def test_inputs_are_standardized_by_all_data_of_a_round(tmp_path):
