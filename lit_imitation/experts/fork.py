@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from lit_imitation.envs.fork import gate_directions
 from lit_imitation.errors import ExpertError
 
+__all__ = ["ForkExpert"]
+
 FEEDBACK = 2.0
 """Lateral speed, relative to the forward speed, by distance from the way."""
 

@@ -14,6 +14,7 @@ from lit_imitation.errors import ConfigError, LitImitationError
 
 PUBLIC_MODULES = (
     "lit_imitation",
+    "lit_imitation.experts.fork",
     "lit_imitation.methods.dagger",
     "lit_imitation.rl",
     "lit_imitation.methods",

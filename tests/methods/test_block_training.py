@@ -99,7 +99,7 @@ class Noting(Callback):
 @pytest.mark.parametrize("length", [1, 2, 3, 5, 64])
 def test_block_length_changes_no_bit(length, tmp_path, monkeypatch):
     whole = fit(tmp_path)
-    monkeypatch.setattr(blocks, "LONGEST", length)
+    monkeypatch.setattr(blocks.Blocks, "longest", length)
     noting = Noting()
     cut = fit(tmp_path, [noting])
     assert_same(cut, whole)
@@ -146,7 +146,7 @@ def test_checkpoints_every_n_steps_fall_between_blocks(every, tmp_path):
 def test_run_resumes_exactly_from_a_checkpoint_within_an_epoch(length, tmp_path, monkeypatch):
     whole = fit(tmp_path)
     fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")])
-    monkeypatch.setattr(blocks, "LONGEST", length)
+    monkeypatch.setattr(blocks.Blocks, "longest", length)
     resumed = fit(tmp_path, resume=tmp_path / "step=7.ckpt")
     assert resumed.trainer.global_step == 15
     assert_same(resumed, whole)
@@ -205,7 +205,7 @@ class Weights(Callback):
 
 
 def test_moving_average_is_evaluated_saved_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "LONGEST", 1)
+    monkeypatch.setattr(blocks.Blocks, "longest", 1)
     weights, averaging = Weights(), Optimization(ema_decay=0.5)
     module = fit(tmp_path, [weights], module=BC(learning_rate=1e-2, optimization=averaging))
     plain = Weights()
@@ -306,7 +306,7 @@ def test_package_overrides_no_private_method_of_lightning():
 def test_traced_run_resumes_exactly_and_matches_eager_run(length, tmp_path, monkeypatch):
     eager = fit(tmp_path)
     monkeypatch.setattr(gradients, "TRACE_AFTER", 4)
-    monkeypatch.setattr(blocks, "LONGEST", length)
+    monkeypatch.setattr(blocks.Blocks, "longest", length)
     whole = fit(tmp_path, [ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1, filename="{step}")])
     assert whole.descent.block.loops
     torch.testing.assert_close(whole.descent.vector, eager.descent.vector, rtol=1e-4, atol=1e-5)
