@@ -137,12 +137,12 @@ def bc_recipes() -> str:
     )
 
 
-def heads() -> str:
+def head_recipes() -> str:
     def variation(row: Row) -> str:
         return estimate(row["total_variation"]["mean"], row["total_variation"]["mean_ci95"], ".3f")
 
     return columns(
-        results("heads"),
+        results("head_recipes"),
         ("recipe", recipe_of),
         SEEDS,
         (
@@ -516,7 +516,7 @@ def maxent_irl_speed(found: Row | None = None) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "bc_recipes": bc_recipes,
-    "heads": heads,
+    "head_recipes": head_recipes,
     "dagger_recipes": lambda: dagger("dagger_recipes"),
     "dagger_mujoco": lambda: dagger("dagger_mujoco"),
     "bc_table": bc_table,
@@ -609,7 +609,7 @@ def comments() -> dict[str, str]:
         row["name"]: measured(row)
         for rows, measured in (
             (own, measured_bc),
-            (results("heads"), measured_head_on_fork),
+            (results("head_recipes"), measured_head_on_fork),
             (results("dagger_recipes"), measured_dagger),
             (results("adversarial_recipes"), measured_adversarial),
             (results("maxent_irl_recipes"), measured_maxent_irl),
