@@ -46,9 +46,10 @@ def test_list_names_task_method_score_and_time(capsys):
             continue
         recipe = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
         assert row[1] == recipe["data"]["init_args"].get("env_id", "your file")
-        assert row[2] == {"dagger": "DAgger", "maxent_irl": "MaxEntIRL"}.get(
-            name.split("/")[0], name.split("/")[0].upper()
-        )
+        folder = name.split("/")[0]
+        others = {"dagger": "DAgger", "maxent_irl": "MaxEntIRL"}
+        heads = dict.fromkeys(("mdn", "quantized", "cvae", "diffusion", "flow"), "BC")
+        assert row[2] == (others | heads).get(folder, folder.upper())
         if row[1] == "your file":  # which has no score
             continue
         assert re.fullmatch(r"(return )?-?\d+\.\d+", row[3]), row

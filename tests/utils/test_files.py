@@ -93,11 +93,10 @@ def test_lock_excludes_other_processes(tmp_path):
 def test_lock_ends_with_killed_process(tmp_path):
     code = (
         "import os, sys, time, pathlib; from lit_imitation.utils.files import FileLock; "
-        "FileLock(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or time.sleep(30); print(flush=True); time.sleep(30)"
+        "FileLock(pathlib.Path(sys.argv[1]), 'it', ''); os.fork() or print('forked', flush=True); time.sleep(30)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / ".lock"], stdout=subprocess.PIPE, text=True)
-    while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
-        time.sleep(0.05)
+    assert holder.stdout.readline() == "forked\n"  # the child, which holds no lock any more
     with pytest.raises(ConfigError, match=f"process {holder.pid}"):
         FileLock(tmp_path / ".lock", "it", "")
     holder.kill()
