@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import Literal
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.networks.film import FilmMLP
+from lit_imitation.networks.film import Backbone, FilmMLP
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.networks.transformer import CausalTransformer
 from lit_imitation.networks.unet import ConditionalUNet
 
 BackboneKind = Literal["mlp", "unet", "transformer"]
 """Kind of a backbone."""
-Backbone = FilmMLP | ConditionalUNet | CausalTransformer
-"""Network `(x [B, H, A], t [B] or None, condition [B, C]) -> [B, H, A']`."""
-BACKBONES: dict[str, type[Backbone]] = {"mlp": FilmMLP, "unet": ConditionalUNet, "transformer": CausalTransformer}
+BACKBONES: dict[str, type[FilmMLP | ConditionalUNet | CausalTransformer]] = {
+    "mlp": FilmMLP,
+    "unet": ConditionalUNet,
+    "transformer": CausalTransformer,
+}
 
 
 def make_backbone(

@@ -1,8 +1,10 @@
-"""Conditioning by FiLM, and a residual MLP of action chunks that uses it."""
+"""Conditioning by FiLM, the base of the networks that use it, and a residual MLP of action chunks."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,27 +34,32 @@ def sinusoidal(t: Tensor, frequencies: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class ConditionEmbedding(nn.Module):
-    """Embedding of condition and time by an MLP with two layers; every FiLM layer of a network reads it.
+class Film(nn.Module):
+    """Scales and shifts of all layers of a network by FiLM (Perez et al. 2018, arXiv:1709.07871).
 
-    The condition enters a network here and nowhere else, so a change of the inputs' standardization can be taken in by
-    one layer.
+    An MLP embeds condition and time, and one linear map of the embedding gives every layer its γ − 1 and β. The
+    condition enters a network here and nowhere else, so a change of the inputs' standardization can be taken in by one
+    layer.
 
     Args:
-        condition_features: Size of the condition.
+        condition_features: Size C of the condition.
         width: Size of the embedding.
-        activation: Activation after each layer.
+        sizes: Number of features that each layer scales and shifts.
+        activation: Activation of the MLP.
         timed: Whether there is a time.
     """
 
     frequencies: Tensor
 
-    def __init__(self, condition_features: int, width: int, activation: Activation, timed: bool) -> None:
+    def __init__(
+        self, condition_features: int, width: int, sizes: Sequence[int], activation: Activation, timed: bool
+    ) -> None:
         super().__init__()
         self.register_buffer("frequencies", time_frequencies().float(), persistent=False)
         self.first = nn.Linear(condition_features + (TIME_FEATURES if timed else 0), width)
         self.second = nn.Linear(width, width)
-        self.timed = timed
+        self.output = nn.Linear(width, 2 * sum(sizes))
+        self.sizes, self.timed = list(sizes), timed
         self._activate = activation_function(activation)
 
     @property
@@ -61,20 +68,57 @@ class ConditionEmbedding(nn.Module):
         return self.first.weight, self.first.bias  # type: ignore[return-value]
 
     def forward(self, t: Tensor | None, condition: Tensor) -> Tensor:
-        """Embedding `[B, width]` of times `t: [B]` and conditions `[B, C]`.
+        """Modulation `[B, 2 Σ sizes]`, the scales before the shifts, at times `t: [B]` and conditions `[B, C]`.
 
         Raises:
-            ValueError: `t` is missing, or the embedding has no time.
+            ValueError: `t` is missing, or the network has no time.
         """
         if (t is not None) != self.timed:
             raise ValueError(f"the network was built {'with' if self.timed else 'without'} a time, but got t = {t}")
         x = condition if t is None else torch.cat([condition, sinusoidal(t, self.frequencies)], -1)
-        embedding: Tensor = self._activate(self.second(self._activate(self.first(x))))
-        return embedding
+        modulation: Tensor = self.output(self._activate(self.second(self._activate(self.first(x)))))
+        return modulation
+
+    def split(self, modulation: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Scale γ − 1 and shift β of each layer, `[B, size]` each."""
+        scales, shifts = modulation.chunk(2, -1)
+        return list(zip(scales.split(self.sizes, -1), shifts.split(self.sizes, -1), strict=True))
+
+
+class Backbone(nn.Module):
+    """Base of the networks that map a chunk of actions, a time and a condition to a chunk.
+
+    A subclass creates `film`, and computes `modulated`.
+    """
+
+    film: Film
+
+    @property
+    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
+        """Weight and bias of the layer that reads the condition, as its first inputs."""
+        return self.film.first_layer
+
+    def forward(self, x: Tensor, t: Tensor | None, condition: Tensor) -> Tensor:
+        """Outputs `[B, H, A']` of chunks `x: [B, H, A]`, times `t: [B]` in [0, 1] and conditions `[B, C]`."""
+        return self.modulated(x, self.film(t, condition))
+
+    @abstractmethod
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Outputs `[B, H, A']` of chunks `x: [B, H, A]` with the modulation `[B, 2 Σ sizes]` of time and condition."""
+
+    def modulations(self, times: Sequence[float], condition: Tensor) -> tuple[Tensor, ...]:
+        """Modulations `[B, 2 Σ sizes]` of all rows of `condition: [B, C]` at each time.
+
+        A path needs them at times that are known before. All in one product read FiLM's weights, most of the network's,
+        once instead of once a step.
+        """
+        t = condition.new_tensor(times)[:, None].expand(-1, condition.shape[0])
+        repeated = condition.expand(len(times), -1, -1)
+        return self.film(t.flatten(), repeated.flatten(0, 1)).unflatten(0, t.shape).unbind(0)
 
 
 class FilmBlock(nn.Module):
-    """Residual block h + W_2 act(γ ⊙ W_1 h + β) with FiLM's γ and β (Perez et al. 2018, arXiv:1709.07871).
+    """Residual block h + W_2 act(γ ⊙ W_1 h + β) with FiLM's γ and β.
 
     Args:
         before: Size of the input.
@@ -100,7 +144,7 @@ class FilmBlock(nn.Module):
         return result
 
 
-class FilmMLP(nn.Module):
+class FilmMLP(Backbone):
     """Residual MLP of the flat chunk, with FiLM from condition and time.
 
     Args:
@@ -127,30 +171,20 @@ class FilmMLP(nn.Module):
         timed: bool,
     ) -> None:
         super().__init__()
-        self.hidden_sizes = list(hidden_sizes)
-        first, last = self.hidden_sizes[0], self.hidden_sizes[-1]
-        self.embedding = ConditionEmbedding(condition_features, first, activation, timed)
-        self.film = nn.Linear(first, 2 * sum(self.hidden_sizes))
+        sizes = list(hidden_sizes)
+        first, last = sizes[0], sizes[-1]
+        self.film = Film(condition_features, first, sizes, activation, timed)
         self.input = nn.Linear(horizon * act_dim, first)
-        before = [first, *self.hidden_sizes[:-1]]
         self.blocks = nn.ModuleList(
-            FilmBlock(a, b, activation, dropout) for a, b in zip(before, self.hidden_sizes, strict=True)
+            FilmBlock(before, width, activation, dropout) for before, width in pairwise([first, *sizes])
         )
         self.output = nn.Linear(last, horizon * out_features)
         self.horizon, self.out_features = horizon, out_features
 
-    @property
-    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Weight and bias of the layer that reads the condition, as its first inputs."""
-        return self.embedding.first_layer
-
-    def forward(self, x: Tensor, t: Tensor | None, condition: Tensor) -> Tensor:
-        """Outputs `[B, H, A']` of chunks `x: [B, H, A]`, times `t: [B]` in [0, 1] and conditions `[B, C]`."""
-        # One product gives γ and β of all blocks.
-        scales, shifts = self.film(self.embedding(t, condition)).chunk(2, -1)
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Outputs `[B, H, A']` of chunks `x: [B, H, A]` with the modulation `[B, 2 Σ sizes]` of time and condition."""
         h = self.input(x.flatten(1))
-        parts = zip(scales.split(self.hidden_sizes, -1), shifts.split(self.hidden_sizes, -1), strict=True)
-        for block, (scale, shift) in zip(self.blocks, parts, strict=True):
+        for block, (scale, shift) in zip(self.blocks, self.film.split(modulation), strict=True):
             h = block(h, scale, shift)
         output: Tensor = self.output(h).view(-1, self.horizon, self.out_features)
         return output

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError
-from lit_imitation.networks.film import ConditionEmbedding
+from lit_imitation.networks.film import Backbone, Film
 from lit_imitation.networks.mlp import Activation, activation_function
 
 HEADS = 4
@@ -28,22 +28,22 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, width: int, activation: Activation, dropout: float) -> None:
         super().__init__()
-        self.film = nn.Linear(width, 4 * width)
         self.norms = nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(2))
         self.queries_keys_values, self.mix = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = dropout
         self._activate = activation_function(activation)
 
-    def forward(self, h: Tensor, embedding: Tensor, future: Tensor) -> Tensor:
+    def forward(self, h: Tensor, scale: Tensor, shift: Tensor, future: Tensor) -> Tensor:
         """Tokens `[B, H, width]` after the block.
 
         Args:
             h: Tokens `[B, H, width]`.
-            embedding: Embedding of time and condition `[B, width]`.
+            scale: γ − 1 of the attention's input, then of the MLP's, `[B, 2 width]`.
+            shift: β of the same, `[B, 2 width]`.
             future: `[H, H]`, true where column j is later than row i.
         """
-        scale, shift, scale_2, shift_2 = self.film(embedding)[:, None].chunk(4, -1)
+        (scale, scale_2), (shift, shift_2) = scale[:, None].chunk(2, -1), shift[:, None].chunk(2, -1)
         x = self.norms[0](h)
         h = h + self._drop(self._attend(torch.addcmul(x + shift, x, scale), future))
         x = self.norms[1](h)
@@ -63,7 +63,7 @@ class AttentionBlock(nn.Module):
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
-class CausalTransformer(nn.Module):
+class CausalTransformer(Backbone):
     """Transformer with one token for each action, which attends to itself and the actions before it.
 
     Time and condition modulate each layer by FiLM.
@@ -103,23 +103,17 @@ class CausalTransformer(nn.Module):
                 f"hidden_sizes is {list(hidden_sizes)}; the layers of a transformer must have equal sizes, divisible "
                 f"by its {HEADS} attention heads"
             )
-        self.embedding = ConditionEmbedding(condition_features, width, activation, timed)
+        self.film = Film(condition_features, width, [2 * width] * len(hidden_sizes), activation, timed)
         self.input = nn.Linear(act_dim, width)
         self.position = nn.Parameter(0.02 * torch.randn(horizon, width))
         self.blocks = nn.ModuleList(AttentionBlock(width, activation, dropout) for _ in hidden_sizes)
         self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, out_features)
         self.register_buffer("future", torch.ones(horizon, horizon, dtype=torch.bool).triu(1), persistent=False)
 
-    @property
-    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Weight and bias of the layer that reads the condition, as its first inputs."""
-        return self.embedding.first_layer
-
-    def forward(self, x: Tensor, t: Tensor | None, condition: Tensor) -> Tensor:
-        """Outputs `[B, H, A']` of chunks `x: [B, H, A]`, times `t: [B]` in [0, 1] and conditions `[B, C]`."""
-        embedding = self.embedding(t, condition)
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Outputs `[B, H, A']` of chunks `x: [B, H, A]` with the modulation `[B, 2 Σ sizes]` of time and condition."""
         h = self.input(x) + self.position
-        for block in self.blocks:
-            h = block(h, embedding, self.future)
+        for block, (scale, shift) in zip(self.blocks, self.film.split(modulation), strict=True):
+            h = block(h, scale, shift, self.future)
         output: Tensor = self.output(self.norm(h))
         return output

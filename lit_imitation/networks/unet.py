@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_imitation.networks.film import ConditionEmbedding
+from lit_imitation.networks.film import Backbone, Film
 from lit_imitation.networks.mlp import Activation, activation_function
 
 KERNEL = 5
@@ -27,36 +27,31 @@ class ConvolutionBlock(nn.Module):
     Args:
         before: Channels of the input.
         channels: Channels of the output.
-        condition_features: Size of the embedding that FiLM's γ and β come from.
         activation: Activation.
         dropout: Probability of zeroing a hidden unit during training.
     """
 
-    def __init__(
-        self, before: int, channels: int, condition_features: int, activation: Activation, dropout: float
-    ) -> None:
+    def __init__(self, before: int, channels: int, activation: Activation, dropout: float) -> None:
         super().__init__()
         groups = math.gcd(GROUPS, max(channels // MIN_GROUP, 1))
         self.first = nn.Conv1d(before, channels, KERNEL, padding=KERNEL // 2)
         self.second = nn.Conv1d(channels, channels, KERNEL, padding=KERNEL // 2)
         self.first_norm, self.second_norm = nn.GroupNorm(groups, channels), nn.GroupNorm(groups, channels)
-        self.film = nn.Linear(condition_features, 2 * channels)
         self.skip = nn.Conv1d(before, channels, 1) if before != channels else nn.Identity()
         self.dropout = dropout
         self._activate = activation_function(activation)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Outputs `[B, channels, L]` of `x: [B, before, L]` and `embedding: [B, condition_features]`."""
-        scale, shift = self.film(embedding)[..., None].chunk(2, 1)
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Outputs `[B, channels, L]` of `x: [B, before, L]`, with γ = 1 + `scale` and β = `shift`, `[B, channels]`."""
         h = self._activate(self.first_norm(self.first(x)))
-        h = torch.addcmul(h + shift, h, scale)
+        h = torch.addcmul(h + shift[..., None], h, scale[..., None])
         if self.dropout:
             h = F.dropout(h, self.dropout, self.training)
         output: Tensor = self._activate(self.second_norm(self.second(h))) + self.skip(x)
         return output
 
 
-class ConditionalUNet(nn.Module):
+class ConditionalUNet(Backbone):
     """Conditional 1-D U-Net of Diffusion Policy (Chi et al. 2023, section 3.1, arXiv:2303.04137; Janner et al. 2022).
 
     Each resolution has two blocks on the way down and two on the way up, with a connection across. A chunk is padded
@@ -88,11 +83,13 @@ class ConditionalUNet(nn.Module):
         super().__init__()
         sizes = list(hidden_sizes)
         width, coarsest = sizes[0], sizes[-1]
-        self.embedding = ConditionEmbedding(condition_features, width, activation, timed)
+        # In the order in which `modulated` takes them: down, middle, and up from coarse to fine; two blocks each.
+        modulated = [size for size in (*sizes, coarsest, *reversed(sizes)) for _ in range(2)]
+        self.film = Film(condition_features, width, modulated, activation, timed)
 
         def blocks(before: int, channels: int) -> nn.ModuleList:
             pairs = ((before, channels), (channels, channels))
-            return nn.ModuleList(ConvolutionBlock(a, b, width, activation, dropout) for a, b in pairs)
+            return nn.ModuleList(ConvolutionBlock(a, b, activation, dropout) for a, b in pairs)
 
         self.down = nn.ModuleList(blocks(a, b) for a, b in pairwise([act_dim, *sizes]))
         self.coarsen = nn.ModuleList(nn.Conv1d(size, size, 3, stride=2, padding=1) for size in sizes[:-1])
@@ -105,32 +102,27 @@ class ConditionalUNet(nn.Module):
         self.horizon = horizon
         self.padding = -horizon % 2 ** (len(sizes) - 1)
 
-    @property
-    def first_layer(self) -> tuple[nn.Parameter, nn.Parameter]:
-        """Weight and bias of the layer that reads the condition, as its first inputs."""
-        return self.embedding.first_layer
-
-    def forward(self, x: Tensor, t: Tensor | None, condition: Tensor) -> Tensor:
-        """Outputs `[B, H, A']` of chunks `x: [B, H, A]`, times `t: [B]` in [0, 1] and conditions `[B, C]`."""
-        embedding = self.embedding(t, condition)
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """Outputs `[B, H, A']` of chunks `x: [B, H, A]` with the modulation `[B, 2 Σ sizes]` of time and condition."""
+        layers = iter(self.film.split(modulation))
         h = F.pad(x.mT, (0, self.padding))
         across: list[Tensor] = []
         for i, blocks in enumerate(self.down):
             if i:
                 h = self.coarsen[i - 1](h)
-            h = _apply(blocks, h, embedding)
+            h = _apply(blocks, h, layers)
             across.append(h)
-        h = _apply(self.middle, h, embedding)
+        h = _apply(self.middle, h, layers)
         for i in reversed(range(len(self.up))):
-            h = _apply(self.up[i], torch.cat([h, across[i]], 1), embedding)
+            h = _apply(self.up[i], torch.cat([h, across[i]], 1), layers)
             if i:
                 h = self.refine[i - 1](h)
         output: Tensor = self.output(h)
         return output[..., : self.horizon].mT
 
 
-def _apply(blocks: nn.Module, h: Tensor, embedding: Tensor) -> Tensor:
+def _apply(blocks: nn.Module, h: Tensor, layers: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
     assert isinstance(blocks, nn.ModuleList)
     for block in blocks:
-        h = block(h, embedding)
+        h = block(h, *next(layers))
     return h

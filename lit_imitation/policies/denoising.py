@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from gymnasium import Space
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_imitation.networks.backbones import BackboneKind, make_backbone
+from lit_imitation.networks.film import Backbone
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least
@@ -42,6 +43,7 @@ class DenoisingPolicy(SequencePolicy):
         UnsupportedSpaceError: The action space is not a Box.
     """
 
+    network: Backbone
     data_center: Tensor
     data_scale: Tensor
 
@@ -68,7 +70,7 @@ class DenoisingPolicy(SequencePolicy):
 
     def build_network(
         self, features: int, hidden_sizes: Sequence[int], activation: Activation, dropout: float
-    ) -> nn.Module:
+    ) -> Backbone:
         """Backbone with a time."""
         return make_backbone(
             self.backbone,

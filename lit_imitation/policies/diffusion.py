@@ -129,9 +129,11 @@ class DiffusionPolicy(DenoisingPolicy):
 
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
         """Chunks at level 0 of the paths that begin at noise `x: [B, H, act_dim]`."""
+        times = [k / self.noise_levels for k in self.levels[:-1]]
+        modulations = iter(self.network.modulations(times, condition))
 
         def predict(x: Tensor, k: int) -> Tensor:
-            predicted = self.network(x, x.new_full((x.shape[0],), k / self.noise_levels), condition)
+            predicted = self.network.modulated(x, next(modulations))
             return self.to_data(x, predicted, k).clamp(-1.0, 1.0)
 
         return ddim(predict, x, self.levels, self.signal, self.noise)

@@ -16,6 +16,12 @@ Solver = Literal["euler", "midpoint"]
 """Solver of an ordinary differential equation."""
 
 
+def evaluation_times(steps: int, solver: Solver) -> list[float]:
+    """Times at which `integrate` asks for the velocity, in its order."""
+    offsets = (0.0,) if solver == "euler" else (0.0, 0.5)
+    return [(i + offset) / steps for i in range(steps) for offset in offsets]
+
+
 def integrate(velocity: Callable[[Tensor, float], Tensor], x: Tensor, steps: int, solver: Solver) -> Tensor:
     """Solve dx/dt = v(x, t) from t = 0 to 1 by steps of equal length h.
 
@@ -78,9 +84,9 @@ class FlowPolicy(DenoisingPolicy):
 
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
         """Chunks at t = 1 of the paths that begin at noise `x: [B, H, act_dim]`."""
+        modulations = iter(self.network.modulations(evaluation_times(self.steps, self.solver), condition))
 
-        def velocity(x: Tensor, t: float) -> Tensor:
-            v: Tensor = self.network(x, x.new_full((x.shape[0],), t), condition)
-            return v
+        def velocity(x: Tensor, _: float) -> Tensor:
+            return self.network.modulated(x, next(modulations))
 
         return integrate(velocity, x, self.steps, self.solver)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
+from lit_imitation.networks.film import Backbone
 from lit_imitation.policies import (
     CVAEPolicy,
     DiffusionPolicy,
@@ -32,6 +33,21 @@ HEADS = {
     "flow": (FlowPolicy, {"steps": 3}),
     "flow-midpoint": (FlowPolicy, {"steps": 2, "solver": "midpoint", "backbone": "transformer"}),
 }
+
+
+class Recorder(Backbone):
+    """Network that records chunks and times, and predicts a constant."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.value, self.calls = value, []
+
+    def film(self, t, condition):
+        return t
+
+    def modulated(self, x, t):
+        self.calls.append((x, t))
+        return torch.full_like(x, self.value)
 
 
 def make_head(name, action_space=ARM, observation_space=VECTOR, *, seed=0, **more):

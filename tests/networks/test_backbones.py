@@ -101,6 +101,16 @@ def test_network_without_time_refuses_one(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_modulations_of_all_times_are_those_of_each_time(kind):
+    network, (x, _, condition) = build(kind), inputs()
+    times = [0.0, 0.3, 1.0]
+    found = network.modulations(times, condition)
+    for t, modulation in zip(times, found, strict=True):
+        each = torch.full((3,), t, dtype=torch.float64)
+        torch.testing.assert_close(network.modulated(x, modulation), network(x, each, condition))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_dropout_is_active_only_in_training(kind):
     network, given = build(kind, dropout=0.5), inputs()
     assert not torch.equal(network(*given), network(*given))

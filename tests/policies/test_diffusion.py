@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from heads import make_chunks, make_head
+from heads import Recorder, make_chunks, make_head
 
 from lit_imitation.policies.diffusion import ddim, squared_cosine
 
@@ -83,18 +83,6 @@ def test_v_and_epsilon_predict_the_same_data():
         data = by_epsilon.to_data(x, epsilon, k)
         v = by_v.signal[k] * epsilon - by_v.noise[k] * data
         torch.testing.assert_close(by_v.to_data(x, v, k), data, rtol=1e-4, atol=1e-4)
-
-
-class Recorder(torch.nn.Module):
-    """Network that records its arguments and predicts a constant."""
-
-    def __init__(self, value):
-        super().__init__()
-        self.value, self.calls = value, []
-
-    def forward(self, x, t, condition):
-        self.calls.append((x, t))
-        return torch.full_like(x, self.value)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])

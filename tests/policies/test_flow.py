@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from heads import ARM, make_chunks, make_head
+from heads import ARM, Recorder, make_chunks, make_head
 
 from lit_imitation.policies.flow import integrate
 
@@ -47,18 +47,6 @@ def test_optimal_velocity_carries_noise_to_data():
     torch.testing.assert_close(end, MEAN + STD * x, atol=1e-3, rtol=0)  # the flow keeps quantiles
 
 
-class Recorder(torch.nn.Module):
-    """Network that records its arguments and predicts a constant."""
-
-    def __init__(self, value=0.0):
-        super().__init__()
-        self.value, self.calls = value, []
-
-    def forward(self, x, t, condition):
-        self.calls.append((x, t, condition))
-        return torch.full_like(x, self.value)
-
-
 def test_loss_matches_plain_loop():
     policy = make_head("flow", horizon=4)
     observation, action = make_chunks(policy, 10)
@@ -67,7 +55,7 @@ def test_loss_matches_plain_loop():
     policy.network = Recorder(0.3)
     torch.manual_seed(5)
     losses = policy.loss(observation, action, mask)
-    ((seen, times, _),) = policy.network.calls
+    ((seen, times),) = policy.network.calls
     lowest, highest = action.amin((0, 1)), action.amax((0, 1))
     data = (2 * action - lowest - highest) / (highest - lowest)
     assert data.amin() == pytest.approx(-1.0, abs=1e-5)
@@ -89,7 +77,7 @@ def test_plan_evaluates_network_at_expected_times(solver, times):
     policy = make_head("flow", steps=4, solver=solver)
     policy.network = Recorder()
     policy.plan(torch.zeros(2, 1, 4))
-    np.testing.assert_allclose([float(t[0]) for _, t, _ in policy.network.calls], times)
+    np.testing.assert_allclose([float(t[0]) for _, t in policy.network.calls], times)
 
 
 def test_deterministic_plan_begins_at_zero():

@@ -43,9 +43,10 @@ class Settings:
     policies: tuple[str, ...] = tuple(POLICIES)
     demonstrations: int = 5000
     """Demonstrations of four steps each, new ones for each seed."""
-    steps: int = 3000
+    steps: int = 6000
     batch_size: int = 256
     learning_rate: float = 2e-3
+    ema_decay: float = 0.995
     episodes: int = 1000
     """Measured episodes of each run and each way to play."""
 
@@ -92,6 +93,7 @@ def run(out: Path, settings: Settings, jobs: int = 1) -> dict[str, Any]:
 def _run(settings: Settings, seed: int, modes: int, head: str) -> Run:
     training = {
         "steps": settings.steps, "batch_size": settings.batch_size, "learning_rate": settings.learning_rate,
+        "ema_decay": settings.ema_decay,
     }  # fmt: skip
     arguments = {
         "head": head, "policy": POLICIES[head], "modes": modes, "demonstrations": settings.demonstrations,

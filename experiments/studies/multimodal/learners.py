@@ -64,7 +64,7 @@ def clone(
         policy: Arguments of the policy.
         modes: Number of gates.
         demonstrations: Number of demonstrations.
-        training: `steps`, `batch_size` and `learning_rate` of `BC`.
+        training: `steps`, `batch_size`, `learning_rate` and `ema_decay` of `BC`.
         episodes: Number of measured episodes of each way to play.
         seed: Seed of everything; the demonstrations of a seed are the same for all heads.
     """
@@ -77,7 +77,7 @@ def clone(
         method = BC(
             partial(POLICIES[head], **policy),
             learning_rate=training["learning_rate"],
-            optimization=Optimization(schedule="cosine"),
+            optimization=Optimization(schedule="cosine", ema_decay=training["ema_decay"]),
         )
         data = DemonstrationDataModule(
             ENV,

@@ -59,7 +59,8 @@ decides less often. The five heads plan {settings["policy_arguments"][settings["
 {_setup(summary)}
 
 - **Training** is `BC` with {settings["steps"]:,} steps of {settings["batch_size"]} windows, learning rate
-  {settings["learning_rate"]:g}, cosine schedule, from {settings["demonstrations"]:,} demonstrations of four steps.
+  {settings["learning_rate"]:g}, cosine schedule, and weights averaged with decay {settings["ema_decay"]:g}, from
+  {settings["demonstrations"]:,} demonstrations of four steps.
 - **Time** is the median of one decision for one observation, by samples, on one thread.
 - **Tuning** used seed 100, which is not reported.
 
