@@ -295,9 +295,8 @@ def push_t_data(row: Row, folder: Path) -> Row:
     from experiments.push_t import prepare
 
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = row.data_settings().get("env_kwargs") or {}
     source = EXPERTS / "demonstrations" / "pusht-human-0-149.npz"
-    columns = prepare(source, arguments.get("relative", False), row.label["mirrored"])
+    columns = prepare(source, row.label["mirrored"])
     with atomic_file(folder / "push_t.npz") as file:
         np.savez(file, **columns)
     return row._replace(overrides={**row.overrides, "data.demonstrations": str((folder / "push_t.npz").resolve())})

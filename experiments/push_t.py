@@ -1,9 +1,8 @@
 """Push-T data: the human demonstrations of Chi et al. as `lit_imitation/PushT-v0` would record them.
 
 `python -m experiments.push_t SOURCE OUT` reads an `.npz` with `observations` (agent x, y, block x, y, angle) and
-`actions` (the agent's target), and writes keypoints and actions. `--relative` makes the actions displacements from the
-agent; `--mirror` adds every demonstration's mirror image about the diagonal on which the goal lies, which Chi et al.
-do not have.
+`actions` (the agent's target), and writes keypoints and actions. `--mirror` adds every demonstration's mirror image
+about the diagonal on which the goal lies, which Chi et al. do not have.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def play(policy: Policy, envs: Sequence[PushTEnv], seeds: Sequence[int]) -> Arra
     return returns
 
 
-def prepare(source: Path, relative: bool, mirror: bool) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
+def prepare(source: Path, mirror: bool) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
     """Columns under D4RL's keys; a reward is not recorded and is 0."""
     with np.load(source, allow_pickle=False) as file:
         state, action = file["observations"].astype(np.float64), file["actions"].astype(np.float64)
@@ -79,8 +78,6 @@ def prepare(source: Path, relative: bool, mirror: bool) -> dict[str, NDArray[np.
         pairs = zip((state, action), mirrored(state, action), strict=True)
         state, action = (np.concatenate(pair) for pair in pairs)
         done = np.concatenate([done, done])
-    if relative:
-        action = action - state[:, :2]
     observation = np.concatenate([keypoints(state[:, 2:]).reshape(-1, 18), state[:, :2]], 1)
     return {
         "observations": observation.astype(np.float32),
@@ -96,11 +93,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Push-T demonstrations as lit_imitation/PushT-v0 records them")
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--relative", action="store_true")
     parser.add_argument("--mirror", action="store_true")
     given = parser.parse_args()
     with atomic_file(given.out) as file:
-        np.savez_compressed(file, **prepare(given.source, given.relative, given.mirror))
+        np.savez_compressed(file, **prepare(given.source, given.mirror))
 
 
 if __name__ == "__main__":

@@ -158,9 +158,12 @@ def dagger(name: str) -> str:
     def at_reach(row: Row, cell: Callable[[], str], otherwise: str) -> str:
         return cell() if row["bc_at_reach"] else otherwise
 
+    def task(row: Row) -> str:
+        return recipe_of(row) + (f", expert {row['expert']}" if row["name"] != row.get("recipe", row["name"]) else "")
+
     return columns(
         results(name),
-        ("task", recipe_of),
+        ("task", task),
         SEEDS,
         ("labels", lambda row: f"{row['labels']:,.0f}"),
         EXPERTS_RETURN,
@@ -604,13 +607,16 @@ def measured_sac(row: Row) -> str:
 
 def comments() -> dict[str, str]:
     """The measured part of each recipe's first comment, by the recipe's name."""
-    own = [row for row in results("bc_recipes") if row["name"] == row["recipe"]]  # others change the expert
+
+    def own(name: str) -> list[Row]:
+        return [row for row in results(name) if row["name"] == row["recipe"]]  # others change the expert
+
     return {
         row["name"]: measured(row)
         for rows, measured in (
-            (own, measured_bc),
+            (own("bc_recipes"), measured_bc),
             (results("head_recipes"), measured_head_on_fork),
-            (results("dagger_recipes"), measured_dagger),
+            (own("dagger_recipes"), measured_dagger),
             (results("adversarial_recipes"), measured_adversarial),
             (results("maxent_irl_recipes"), measured_maxent_irl),
             (results("experts"), measured_expert),

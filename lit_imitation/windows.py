@@ -84,6 +84,10 @@ class WindowedTransitions:
         steps = self.first[:, None] + torch.arange(self.size.horizon, device=self.first.device)
         return self.data.action[steps.clamp(self.low[:, None], self.high[:, None])]
 
+    def current(self) -> Tensor:
+        """`[windows]`: row of the current observation, the last that the policy sees."""
+        return self.first + self.size.observations - 1
+
     def __len__(self) -> int:
         """Number of windows."""
         return len(self.first)
@@ -107,8 +111,3 @@ class WindowedTransitions:
             weight=None if self.data.weight is None else self.data.weight[current],
             batch_size=current.shape,
         )
-
-
-def chunks_of(data: Transitions, size: WindowSize) -> Tensor:
-    """Actions `[N, *act]` of flat transitions, or the chunks `[windows, H, *act]` of a policy that plans ahead."""
-    return data.action if size == WindowSize() else WindowedTransitions(data, size).chunks()

@@ -5,29 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from gymnasium.spaces import Box
+from heads import trajectories
 
 from lit_imitation import FlowPolicy
 from lit_imitation.data.expert_module import examples_of
 from lit_imitation.errors import DemonstrationError
-from lit_imitation.transitions import Transitions
-from lit_imitation.windows import WindowedTransitions, WindowSize, chunks_of
+from lit_imitation.windows import WindowedTransitions, WindowSize
 
 LENGTHS = [12, 5, 9, 1]
-
-
-def trajectories(lengths, weight=None):
-    rows = sum(lengths)
-    truncated = torch.zeros(rows, dtype=torch.bool)
-    truncated[torch.tensor(lengths).cumsum(0) - 1] = True
-    return Transitions(
-        observation=torch.arange(2.0 * rows).view(rows, 2),
-        action=-torch.arange(rows).float()[:, None],
-        reward=torch.zeros(rows),
-        terminated=torch.zeros(rows, dtype=torch.bool),
-        truncated=truncated,
-        weight=weight,
-        batch_size=[rows],
-    )
 
 
 def plain_windows(lengths, size):
@@ -90,8 +75,9 @@ def test_blocks_of_indices_give_blocks_of_windows():
 def test_chunks_are_actions_of_windows():
     data, size = trajectories(LENGTHS), WindowSize(2, 4, 2)
     windows = WindowedTransitions(data, size)
-    assert torch.equal(chunks_of(data, size), windows[torch.arange(len(windows))].action)
-    assert chunks_of(data, WindowSize()) is data.action
+    every = windows[torch.arange(len(windows))]
+    assert torch.equal(windows.chunks(), every.action)
+    assert torch.equal(data.observation[windows.current()], every.observation[:, -1])
 
 
 def test_trajectories_too_short_for_a_window_are_counted_or_refused():

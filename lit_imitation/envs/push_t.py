@@ -13,8 +13,6 @@ from lit_imitation.errors import ConfigError, require
 
 SIDE = 512.0
 """Side of the square, in pixels."""
-REACH = 200.0
-"""Largest component of a relative action, in pixels."""
 CENTER_OF_MASS = 45.0
 """The block's center of mass lies at (0, 45) in its own coordinates."""
 KEYPOINTS = np.array(
@@ -64,8 +62,6 @@ class PushTEnv(Env[Any, NDArray[np.float32]]):
     `reset(seed=n)` starts where the paper's code starts for seed n, which other resets draw at random.
 
     Args:
-        relative: Whether an action is the target's displacement from the agent, within 200 pixels along each axis,
-            instead of the target in [0, 512]².
         image: Whether to observe an image and the agent's position.
         render_mode: `rgb_array` or None.
 
@@ -76,11 +72,11 @@ class PushTEnv(Env[Any, NDArray[np.float32]]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - as Gymnasium declares it
 
-    def __init__(self, relative: bool = False, image: bool = False, render_mode: str | None = None) -> None:
+    def __init__(self, image: bool = False, render_mode: str | None = None) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode is {render_mode!r}; choose rgb_array or None")
         simulation = require("gym_pusht.envs.pusht", "pusht", "the environment lit_imitation/PushT-v0")
-        self.render_mode, self.relative, self.image = render_mode, relative, image
+        self.render_mode, self.image = render_mode, image
         self.simulation = simulation.PushTEnv(obs_type="state", visualization_width=384, visualization_height=384)
         agent = Box(0.0, SIDE, (2,), np.float32)
         # Corners of the block reach beyond the walls for a moment, and so do points that follow from its pose.
@@ -89,7 +85,7 @@ class PushTEnv(Env[Any, NDArray[np.float32]]):
             if image
             else Box(-SIDE, 2 * SIDE, (20,), np.float32)
         )
-        self.action_space = Box(-REACH, REACH, (2,), np.float32) if relative else Box(0.0, SIDE, (2,), np.float32)
+        self.action_space = Box(0.0, SIDE, (2,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Start an episode; `options={"state": [5]}` chooses the start (agent x, y, block x, y, angle)."""
@@ -104,8 +100,8 @@ class PushTEnv(Env[Any, NDArray[np.float32]]):
 
     def step(self, action: NDArray[Any]) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
         """Move the agent toward the target for a tenth of a second."""
-        target = np.asarray(action, np.float64) + (self.state[:2] if self.relative else 0.0)
-        self.state, score, terminated, _, info = self.simulation.step(np.clip(target, 0.0, SIDE))
+        target = np.clip(np.asarray(action, np.float64), 0.0, SIDE)
+        self.state, score, terminated, _, info = self.simulation.step(target)
         rise = max(float(score) - self.best, 0.0)
         self.best += rise
         told = {"coverage": info["coverage"], "is_success": bool(terminated)}

@@ -15,7 +15,7 @@ from lit_imitation.policies import Policy, PolicyFactory
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.ranges import check_finite, check_positive, check_weights
-from lit_imitation.windows import Windows, chunks_of
+from lit_imitation.windows import Windows
 
 
 class CloningLoss(nn.Module):
@@ -115,6 +115,6 @@ class BC(Method):
         if stage == "fit":
             data = check_demonstration_data(self.datamodule, type(self).__name__)
             check_held_out(self.trainer, data)
-            actions = chunks_of(data.train, self.policy.window)
-            self.policy.fit_normalizer(data.observations(data.train), actions)
+            observations = data.observations(data.train)
+            self.policy.fit_normalizer(observations, self.policy.demonstrated(data.train, observations))
             check_entropy(self.policy, data.observations(data.train[:1]), self.entropy_coefficient)

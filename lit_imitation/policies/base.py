@@ -17,7 +17,7 @@ from lit_imitation.errors import ConfigError
 from lit_imitation.networks.encoders import Encoder, EncoderKind
 from lit_imitation.networks.mlp import MLP, Activation, EnsembleMLP
 from lit_imitation.rollout import Actor, FunctionActor
-from lit_imitation.transitions import cast_action
+from lit_imitation.transitions import Transitions, cast_action
 from lit_imitation.utils.descriptions import Describable
 from lit_imitation.utils.spaces import FlatBox
 from lit_imitation.windows import WindowSize
@@ -148,6 +148,10 @@ class Policy(Describable, nn.Module, ABC):
         self.encoder.fit(observation)
         if action is not None:
             self.fit_actions(action)
+
+    def demonstrated(self, data: Transitions, observation: Tensor | Iterable[Tensor]) -> Tensor:
+        """What `fit_actions` takes of demonstrations `[N]` and their observations `[N, *obs]`, or parts of these."""
+        return data.action
 
     def fit_actions(self, action: Tensor) -> None:
         """Fit the units of continuous actions to demonstrated actions `[N, *act]`; no effect for other actions."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import Space
@@ -101,10 +102,16 @@ class BoxActions(nn.Module):
     range_factor = 1.0
     """Factor on the range of demonstrated actions if they define the scale."""
 
-    def set_box(self, space: Box) -> None:
-        """Register bounds and units of the box as buffers, so that they move with the parameters."""
+    def set_box(self, space: Box, relative: bool = False) -> None:
+        """Register bounds and units of the box as buffers, so that they move with the parameters.
+
+        Args:
+            space: Action space.
+            relative: Whether units are those of displacements, which the bounds say nothing about.
+        """
         self.shape, self.act_dim = space.shape, math.prod(space.shape)
-        units = action_units(space)
+        self.unit_space = Box(-np.inf, np.inf, space.shape) if relative else space
+        units = action_units(self.unit_space)
         self.register_buffer("center", torch.as_tensor(units.center, dtype=torch.float32))
         self.register_buffer("scale", torch.as_tensor(units.scale, dtype=torch.float32))
         self.register_buffer("bounded", torch.as_tensor(units.bounded))
@@ -114,9 +121,8 @@ class BoxActions(nn.Module):
     @torch.no_grad()
     def fit_actions(self, action: Tensor) -> None:
         """Fit the units to demonstrated actions `[N, *act]` where the bounds do not define them."""
-        space = self.action_space
-        if isinstance(space, Box):
-            units = action_units(space, action.cpu().numpy(), self.range_factor)
+        if isinstance(self.action_space, Box):
+            units = action_units(self.unit_space, action.cpu().numpy(), self.range_factor)
             for name, values in units._asdict().items():
                 getattr(self, name).copy_(torch.as_tensor(values))
 

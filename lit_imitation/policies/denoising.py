@@ -16,13 +16,20 @@ from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.sequence import SequencePolicy
 from lit_imitation.utils.ranges import check_at_least
 
+DEVIATIONS = 2.5
+"""Largest half-range, in standard deviations, that is scaled to 1. A uniform distribution has 1.7.
+
+The smaller the data beside the noise, the closer to a path's end is where it is decided, in ever fewer of its steps.
+"""
+
 
 class DenoisingPolicy(SequencePolicy):
     """Policy whose chunk x is the end of a path that begins at noise of N(0, I).
 
     The network sees each action dimension scaled so that the demonstrations fill [−1, 1], as in Diffusion Policy (Chi
-    et al. 2023, arXiv:2303.04137): noise and data then have the same magnitude. Before `fit_actions` these are the
-    units of the action space.
+    et al. 2023, arXiv:2303.04137): noise and data then have the same magnitude. Where few large actions make the range,
+    `DEVIATIONS` standard deviations are scaled to 1 instead. Before `fit_actions` these are the units of the action
+    space.
 
     A mode is not defined for such a policy. If deterministic, the path begins at x = 0, the most likely noise. Its end
     depends on the observation alone; between two equally likely modes it may lie in the middle, so evaluate with
@@ -46,6 +53,8 @@ class DenoisingPolicy(SequencePolicy):
     network: Backbone
     data_center: Tensor
     data_scale: Tensor
+    data_low: Tensor
+    data_high: Tensor
 
     def __init__(
         self,
@@ -63,6 +72,8 @@ class DenoisingPolicy(SequencePolicy):
         super().__init__(observation_space, action_space, hidden_sizes=hidden_sizes, activation=activation, **arguments)
         self.register_buffer("data_center", torch.zeros(self.act_dim))
         self.register_buffer("data_scale", torch.ones(self.act_dim))
+        self.register_buffer("data_low", -torch.ones(self.act_dim))
+        self.register_buffer("data_high", torch.ones(self.act_dim))
 
     @abstractmethod
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -88,9 +99,12 @@ class DenoisingPolicy(SequencePolicy):
         super().fit_actions(action)
         u = self.from_action(action.reshape(-1, *self.shape))
         lowest, highest = u.amin(0), u.amax(0)
-        half = (highest - lowest) / 2
-        self.data_center.copy_((lowest + highest) / 2)
-        self.data_scale.copy_(torch.where(half > 1e-6, half, 1.0))
+        half, most = (highest - lowest) / 2, DEVIATIONS * u.std(0, correction=0)
+        scale = torch.where(half > most, most, half)
+        self.data_center.copy_(torch.where(half > most, u.mean(0), (lowest + highest) / 2))
+        self.data_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
+        self.data_low.copy_(self.scaled(lowest))
+        self.data_high.copy_(self.scaled(highest))
 
     def scaled(self, u: Tensor) -> Tensor:
         """Units `[..., act_dim]` scaled to the range of the demonstrations."""

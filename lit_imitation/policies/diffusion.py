@@ -78,8 +78,8 @@ class DiffusionPolicy(DenoisingPolicy):
     - `v`: y = √ᾱ_k ε − √(1 − ᾱ_k) x_0 (Salimans & Ho 2022, arXiv:2202.00512), so x̂_0 = √ᾱ_k x_k − √(1 − ᾱ_k) v_θ.
       Unlike ε it tells x_0 at the highest levels, where a plan of few steps begins.
 
-    A plan takes `steps` of DDIM (`ddim`) over evenly spaced levels from K to 0, with x̂_0 clipped to [−1, 1], the range
-    of the demonstrations. See `DenoisingPolicy` for scaling and for deterministic plans.
+    A plan takes `steps` of DDIM (`ddim`) over evenly spaced levels from K to 0, with x̂_0 clipped to the range of the
+    demonstrations. See `DenoisingPolicy` for scaling and for deterministic plans.
 
     Args:
         observation_space: Box or Discrete observation space.
@@ -134,7 +134,7 @@ class DiffusionPolicy(DenoisingPolicy):
 
         def predict(x: Tensor, k: int) -> Tensor:
             predicted = self.network.modulated(x, next(modulations))
-            return self.to_data(x, predicted, k).clamp(-1.0, 1.0)
+            return self.to_data(x, predicted, k).clamp(self.data_low, self.data_high)
 
         return ddim(predict, x, self.levels, self.signal, self.noise)
 

@@ -10,6 +10,7 @@ import torch
 from gymnasium import Space
 from torch import Tensor, nn
 
+from lit_imitation.errors import ConfigError
 from lit_imitation.networks.mlp import MLP, Activation
 from lit_imitation.policies.continuous import LOG_STD_MAX, LOG_STD_MIN, censor, soft_tanh
 from lit_imitation.policies.sequence import SequencePolicy
@@ -54,6 +55,10 @@ class MixturePolicy(SequencePolicy):
         check_positive("MixturePolicy", temperature=temperature)
         self.components, self.temperature, self.censored = components, temperature, censored
         super().__init__(observation_space, action_space, **arguments)
+        if censored and self.relative_to is not None:
+            raise ConfigError(
+                "MixturePolicy.censored is true, and relative_to is given: displacements have no bounds; choose one"
+            )
 
     def build_network(
         self, features: int, hidden_sizes: Sequence[int], activation: Activation, dropout: float

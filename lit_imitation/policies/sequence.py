@@ -20,8 +20,10 @@ from lit_imitation.policies.base import Policy
 from lit_imitation.policies.chunk_actor import ChunkActor
 from lit_imitation.policies.continuous import BoxActions
 from lit_imitation.rollout import Actor, FunctionActor
+from lit_imitation.transitions import Transitions
 from lit_imitation.utils.ranges import check_at_least, check_weights
-from lit_imitation.windows import WindowSize
+from lit_imitation.utils.spaces import PackedBox
+from lit_imitation.windows import WindowedTransitions, WindowSize
 
 
 class SequencePolicy(BoxActions, Policy):
@@ -46,9 +48,14 @@ class SequencePolicy(BoxActions, Policy):
         dropout: Probability of zeroing a hidden unit during training.
         encoder: Kind of encoder, with its options, or encoders of parts by path; see `Encoder`. Each step is encoded
             alone.
+        relative_to: For each action dimension, the number of the observation that it is measured from: for actions
+            that are target positions, the number with the current position. The network then plans displacements from
+            the last observation (relative trajectories, Chi et al. 2024, arXiv:2402.10329), which are the same
+            wherever a motion begins. By default actions are planned as they are.
 
     Raises:
-        ConfigError: A number of steps is less than 1, or `n_action_steps` is too large for the horizon.
+        ConfigError: A number of steps is less than 1, `n_action_steps` is too large for the horizon, or `relative_to`
+            does not fit the spaces.
         UnsupportedSpaceError: The action space is not a Box.
     """
 
@@ -67,6 +74,7 @@ class SequencePolicy(BoxActions, Policy):
         activation: Activation = "relu",
         dropout: float = 0.0,
         encoder: EncoderKind = "auto",
+        relative_to: Sequence[int] | None = None,
     ) -> None:
         name = type(self).__name__
         if not isinstance(action_space, Box):
@@ -78,6 +86,7 @@ class SequencePolicy(BoxActions, Policy):
                 f"{name}.n_action_steps is {n_action_steps}; with n_obs_steps {n_obs_steps} and horizon {horizon} it "
                 f"must be at most horizon - n_obs_steps + 1 = {horizon - n_obs_steps + 1}"
             )
+        _check_reference(name, relative_to, observation_space, action_space)
         # `build_network`, which the base class calls, needs these.
         self.n_obs_steps, self.horizon, self.n_action_steps = n_obs_steps, horizon, n_action_steps
         self.window = WindowSize(n_obs_steps, horizon, n_action_steps)
@@ -98,7 +107,8 @@ class SequencePolicy(BoxActions, Policy):
             encoder=encoder,
             network=network,
         )
-        self.set_box(action_space)
+        self.set_box(action_space, relative=relative_to is not None)
+        self.relative_to = None if relative_to is None else list(relative_to)
 
     @abstractmethod
     def build_network(
@@ -130,17 +140,33 @@ class SequencePolicy(BoxActions, Policy):
         features: Tensor = self.encoder(observation.flatten(0, 1))
         return features.view(observation.shape[0], self.n_obs_steps * self.encoder.out_features)
 
+    def reference(self, observation: Tensor) -> Tensor | None:
+        """What actions are measured from, `[B, 1, act_dim]`, in the last of observations `[B, n, *obs]`."""
+        return None if self.relative_to is None else observation[:, -1:, self.relative_to]
+
     def head(self, observation: Tensor) -> Tensor:
-        """The `condition` of windows `[B, n, *obs]`, or of observations `[B, *obs]` if n is 1."""
-        return self.condition(self._as_windows(observation))
+        """The `condition` of windows `[B, n, *obs]`, or of observations `[B, *obs]` if n is 1.
+
+        The `reference` follows it, if there is one.
+        """
+        windows = self._as_windows(observation)
+        condition, reference = self.condition(windows), self.reference(windows)
+        return condition if reference is None else torch.cat([condition, reference[:, 0].to(condition.dtype)], -1)
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
-        """First executed actions `[B, *act]` inside the action space from the condition `[B, n · features]`."""
+        """First executed actions `[B, *act]` inside the action space from `head`."""
         return self.decode_chunk(head, deterministic)[:, self.n_obs_steps - 1]
 
-    def decode_chunk(self, condition: Tensor, deterministic: bool) -> Tensor:
-        """Chunks of actions `[B, H, *act]` inside the action space from the condition `[B, n · features]`."""
-        return self.to_box(self.draw(condition, deterministic)).view(-1, self.horizon, *self.shape)
+    def decode_chunk(self, head: Tensor, deterministic: bool) -> Tensor:
+        """Chunks of actions `[B, H, *act]` inside the action space from `head`."""
+        if self.relative_to is None:
+            action = self.to_box(self.draw(head, deterministic))
+        else:
+            condition, reference = head.tensor_split([-self.act_dim], -1)
+            u = self.draw(condition, deterministic)
+            planned = torch.addcmul(self.center, u, self.scale) + reference[:, None]
+            action = torch.clamp(planned, self.low, self.high)
+        return action.view(-1, self.horizon, *self.shape)
 
     @torch.no_grad()
     def plan(self, observation: Tensor, deterministic: bool = True) -> Tensor:
@@ -158,7 +184,8 @@ class SequencePolicy(BoxActions, Policy):
         Raises:
             ValueError: A shape does not fit.
         """
-        condition, u = self.head(observation), self.units(action)
+        windows = self._as_windows(observation)
+        condition, u = self.condition(windows), self.units(action, self.reference(windows))
         mask = torch.ones_like(u[..., 0]) if mask is None else mask.to(u.dtype)
         return self.chunk_loss(condition, u, mask)
 
@@ -166,8 +193,12 @@ class SequencePolicy(BoxActions, Policy):
         """Mean of `loss` over the batch, `[]`."""
         return self.loss(observation, action, mask).mean()
 
-    def units(self, action: Tensor) -> Tensor:
+    def units(self, action: Tensor, reference: Tensor | None = None) -> Tensor:
         """Units `[B, H, act_dim]` of chunks `[B, H, *act]`, or of actions `[B, *act]` if H is 1.
+
+        Args:
+            action: Actions.
+            reference: What they are measured from, `[B, 1, act_dim]`.
 
         Raises:
             ValueError: The shape does not fit.
@@ -178,14 +209,29 @@ class SequencePolicy(BoxActions, Policy):
             expected = f"[B, {self._sizes(self.horizon, self.shape)}]"
             raise ValueError(f"action has shape {list(action.shape)}; expected {expected}")
         flat = action.reshape(len(action), self.horizon, self.act_dim)
-        return (flat - self.center) / self.scale
+        return (flat - (self.center if reference is None else self.center + reference)) / self.scale
+
+    def demonstrated(self, data: Transitions, observation: Tensor | Iterable[Tensor]) -> Tensor:
+        """All chunks `[windows, H, *act]`, measured from their `reference`; actions `[N, *act]` without windows.
+
+        Args:
+            data: Demonstrations `[N]`.
+            observation: Their observations `[N, *obs]`, or parts of them.
+        """
+        windows = WindowedTransitions(data, self.window)
+        chunks = data.action if self.window == WindowSize() else windows.chunks()
+        if self.relative_to is None:
+            return chunks
+        parts = [observation] if isinstance(observation, Tensor) else observation
+        reference = torch.cat([part[:, self.relative_to] for part in parts])[windows.current()]
+        return chunks - reference.view(-1, *[1] * (chunks.ndim - 1 - len(self.shape)), *self.shape)
 
     def fit_normalizer(self, observation: Tensor | Iterable[Tensor], action: Tensor | None = None) -> None:
         """Fit the input standardization and, with actions, the units of the outputs.
 
         Args:
             observation: Observations `[N, *obs]` or windows `[N, n, *obs]`, or parts of observations.
-            action: Actions `[N, *act]` or chunks `[N, H, *act]`, see `fit_actions`.
+            action: Actions `[N, *act]` or chunks `[N, H, *act]`, as `demonstrated` gives them.
         """
         if isinstance(observation, Tensor):
             observation = observation.reshape(-1, *(self.observation_space.shape or ()))
@@ -225,6 +271,25 @@ class SequencePolicy(BoxActions, Policy):
     @staticmethod
     def _sizes(steps: int, shape: tuple[int, ...]) -> str:
         return ", ".join(map(str, (steps, *shape)))
+
+
+def _check_reference(
+    name: str, relative_to: Sequence[int] | None, observation_space: Space[Any], action_space: Box
+) -> None:
+    if relative_to is None:
+        return
+    act_dim = math.prod(action_space.shape)
+    shape = observation_space.shape
+    if not isinstance(observation_space, Box) or isinstance(observation_space, PackedBox) or len(shape or ()) != 1:
+        raise ConfigError(
+            f"{name}.relative_to needs observations that are one vector of numbers, not {observation_space}"
+        )
+    size = observation_space.shape[0]
+    if len(relative_to) != act_dim or not all(0 <= i < size for i in relative_to):
+        raise ConfigError(
+            f"{name}.relative_to is {list(relative_to)}; name one number of the observation, 0 to {size - 1}, for each "
+            f"of the {act_dim} action dimensions"
+        )
 
 
 def mean_over_steps(loss: Tensor, mask: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ def test_missing_simulation_names_extra():
 
 @simulated
 def test_gymnasium_checks_pass():
-    for arguments in ({}, {"relative": True}, {"image": True}):
+    for arguments in ({}, {"image": True}):
         check_env(push_t.PushTEnv(**arguments), skip_render_check=True)
 
 
@@ -64,16 +64,6 @@ def test_seeded_start_is_the_papers_and_others_differ():
     again = [env.reset()[0] for _ in range(2)]
     np.testing.assert_array_equal(first, again)
     assert (first[0] != first[1]).any()
-
-
-@simulated
-def test_relative_action_is_displacement_from_agent():
-    absolute, relative = push_t.PushTEnv(), push_t.PushTEnv(relative=True)
-    absolute.reset(options={"state": BESIDE})
-    relative.reset(options={"state": BESIDE})
-    for target in np.random.default_rng(0).uniform(150, 350, (20, 2)):
-        displacement = target - relative.state[:2]
-        np.testing.assert_allclose(relative.step(displacement)[0], absolute.step(target)[0])
 
 
 @simulated

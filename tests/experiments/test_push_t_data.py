@@ -18,17 +18,18 @@ def source(tmp_path):
 
 
 def test_columns_hold_keypoints_agent_and_action(tmp_path):
-    columns = prepare(source(tmp_path), relative=False, mirror=False)
+    columns = prepare(source(tmp_path), mirror=False)
     np.testing.assert_allclose(columns["observations"][1, :18].reshape(9, 2), keypoints(STATE[1, 2:]), rtol=1e-5)
     np.testing.assert_array_equal(columns["observations"][:, 18:], STATE[:, :2])
     np.testing.assert_array_equal(columns["actions"], ACTION)
     np.testing.assert_array_equal(columns["timeouts"], DONE)
 
 
-def test_relative_actions_and_mirrored_episodes(tmp_path):
-    columns = prepare(source(tmp_path), relative=True, mirror=True)
-    np.testing.assert_allclose(columns["actions"][:3], ACTION - STATE[:, :2])
-    np.testing.assert_allclose(columns["actions"][3:], -(ACTION - STATE[:, :2])[:, ::-1])  # (dx, dy) → (−dy, −dx)
+def test_mirrored_episodes_follow(tmp_path):
+    columns = prepare(source(tmp_path), mirror=True)
+    np.testing.assert_array_equal(columns["actions"][:3], ACTION)
+    displacement = columns["actions"] - columns["observations"][:, 18:]
+    np.testing.assert_allclose(displacement[3:], -displacement[:3, ::-1])  # (dx, dy) → (−dy, −dx)
     np.testing.assert_array_equal(columns["timeouts"], np.tile(DONE, 2))
 
 

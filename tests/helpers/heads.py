@@ -15,6 +15,7 @@ from lit_imitation.policies import (
     QuantizedPolicy,
     VQBeTPolicy,
 )
+from lit_imitation.transitions import Transitions
 
 VECTOR = Box(-np.inf, np.inf, (4,), np.float32)
 ARM = Box(np.float32([-0.5, 2.0, -7.0]), np.float32([3.0, 2.5, -1.0]))
@@ -69,3 +70,18 @@ def make_chunks(policy, count=40, seed=0):
     windows = [[observations.sample() for _ in range(policy.n_obs_steps)] for _ in range(count)]
     chunks = [[actions.sample() for _ in range(policy.horizon)] for _ in range(count)]
     return torch.from_numpy(np.array(windows)), torch.from_numpy(np.array(chunks))
+
+
+def trajectories(lengths, weight=None):
+    rows = sum(lengths)
+    truncated = torch.zeros(rows, dtype=torch.bool)
+    truncated[torch.tensor(lengths).cumsum(0) - 1] = True
+    return Transitions(
+        observation=torch.arange(2.0 * rows).view(rows, 2),
+        action=-torch.arange(rows).float()[:, None],
+        reward=torch.zeros(rows),
+        terminated=torch.zeros(rows, dtype=torch.bool),
+        truncated=truncated,
+        weight=weight,
+        batch_size=[rows],
+    )

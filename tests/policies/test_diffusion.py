@@ -9,6 +9,7 @@ import pytest
 import torch
 from heads import Recorder, make_chunks, make_head
 
+from lit_imitation.policies.denoising import DEVIATIONS
 from lit_imitation.policies.diffusion import ddim, squared_cosine
 
 MEAN, STD = 0.4, 0.3
@@ -154,3 +155,18 @@ def test_deterministic_plan_begins_at_zero():
     assert not policy.network.calls[0][0].any()
     policy.plan(torch.zeros(2, 1, 4), deterministic=False)
     assert policy.network.calls[4][0].all()
+
+
+@pytest.mark.parametrize("name", ["diffusion", "flow"])
+def test_few_large_actions_do_not_set_the_scale(name):
+    policy = make_head(name)
+    u = torch.rand(1000, 3) * 2 - 1
+    u[:10, 0] = 50.0
+    policy.fit_normalizer(torch.zeros(1000, 4), policy.center + u * policy.scale)
+    u = policy.from_action(policy.center + u * policy.scale)
+    scaled = policy.scaled(u)
+    torch.testing.assert_close(scaled[:, 0].std(correction=0), torch.tensor(1 / DEVIATIONS), rtol=1e-4, atol=0)
+    torch.testing.assert_close(scaled[:, 0].mean(), torch.tensor(0.0), rtol=0, atol=1e-4)
+    torch.testing.assert_close(scaled[:, 1:].amax(0), torch.ones(2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(policy.data_high, scaled.amax(0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(policy.data_low, scaled.amin(0), rtol=1e-4, atol=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
-from heads import ARM, HEADS, MATRIX, UNBOUNDED, VECTOR, make_chunks, make_head
+from heads import ARM, HEADS, MATRIX, UNBOUNDED, VECTOR, make_chunks, make_head, trajectories
 from torch.func import functional_call
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
@@ -16,6 +16,7 @@ from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import FlowPolicy, MixturePolicy, load_policy
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.policies.sequence import mean_over_steps
+from lit_imitation.windows import WindowedTransitions
 
 WINDOWS = {"n_obs_steps": 2, "horizon": 5, "n_action_steps": 3}
 OBSERVATIONS = {
@@ -351,3 +352,57 @@ def test_heads_need_a_box():
     for cls in (MixturePolicy, FlowPolicy):
         with pytest.raises(UnsupportedSpaceError, match=rf"{cls.__name__} needs a Box action space.*Discrete\(3\)"):
             cls(VECTOR, Discrete(3))
+
+
+# Actions measured from an observed position.
+
+PLAIN_HEADS = [name for name in HEADS if name != "mixture-censored"]
+
+
+@pytest.mark.parametrize("name", PLAIN_HEADS)
+def test_relative_head_is_a_head_of_displacements(name):
+    plain = make_head(name, UNBOUNDED, **WINDOWS)
+    policy = make_head(name, Box(-4, 4, (2,), np.float32), relative_to=[3, 1], **WINDOWS)
+    observation, displacement = make_chunks(plain)
+    observation = observation.clamp(-3, 3)
+    position = observation[:, -1, [3, 1]].unsqueeze(1)
+    for one in (plain, policy):
+        one.fit_normalizer(observation, displacement)
+    mask = torch.rand(displacement.shape[:2]) < 0.8
+    torch.testing.assert_close(
+        loss(policy, observation, position + displacement, mask), loss(plain, observation, displacement, mask)
+    )
+    for deterministic in (True, False):
+        torch.manual_seed(1)
+        planned = policy.plan(observation, deterministic)
+        torch.manual_seed(1)
+        expected = (position + plain.plan(observation, deterministic)).clamp(-4, 4)
+        torch.testing.assert_close(planned, expected, rtol=1e-4, atol=1e-5)
+        assert (planned.abs() < 4).any()
+
+
+@pytest.mark.parametrize("size", [{}, WINDOWS])
+def test_demonstrated_displacements_begin_at_last_observation(size):
+    data = trajectories([6, 9])
+    policy = make_head("flow", Box(-99, 99, (1,), np.float32), Box(-99, 99, (2,), np.float32), relative_to=[1], **size)
+    windows = WindowedTransitions(data, policy.window)
+    whole = windows[torch.arange(len(windows))]
+    expected = whole.action - whole.observation[:, -1:, 1:]
+    for observation in (data.observation, data.observation.split(4)):
+        assert torch.equal(policy.demonstrated(data, observation), expected if size else expected[:, 0])
+
+
+@pytest.mark.parametrize("relative_to", [[0], [0, 4], [0, -1], [0, 1, 2]])
+def test_relative_to_must_name_a_number_for_each_action(relative_to):
+    with pytest.raises(ConfigError, match=r"relative_to is .* of the observation, 0 to 3, for each of the 2"):
+        make_head("flow", UNBOUNDED, relative_to=relative_to)
+
+
+def test_relative_to_needs_a_vector():
+    with pytest.raises(ConfigError, match="needs observations that are one vector"):
+        make_head("flow", UNBOUNDED, OBSERVATIONS["image"], relative_to=[0, 1])
+
+
+def test_censored_mixture_is_not_relative():
+    with pytest.raises(ConfigError, match="displacements have no bounds"):
+        make_head("mixture-censored", UNBOUNDED, relative_to=[0, 1])

@@ -32,7 +32,6 @@ from lit_imitation.methods.dagger.trainer_setup import prepare_trainer, restart_
 from lit_imitation.transitions import Transitions
 from lit_imitation.utils.arguments import TypeChecked
 from lit_imitation.utils.seeding import RandomStream, derive_seed
-from lit_imitation.windows import chunks_of
 
 
 class DAggerCallback(TypeChecked, Checkpoint):
@@ -168,7 +167,7 @@ class DAggerCallback(TypeChecked, Checkpoint):
                 new = type(policy)(policy.observation_space, policy.action_space, **policy.arguments)
             policy.load_state_dict(new.state_dict())
             self.module.descent.forget_moments()
-            policy.fit_normalizer(train.observation, chunks_of(train, policy.window))
+            policy.fit_normalizer(train.observation, policy.demonstrated(train, train.observation))
         elif self.module.optimization.ema_decay is None:  # averaged weights need inputs with the same standardization
             policy.refit_normalizer(train.observation, self.module.descent.moments)
 
