@@ -2,7 +2,8 @@
 
 `python -m experiments.push_t SOURCE OUT` reads an `.npz` with `observations` (agent x, y, block x, y, angle) and
 `actions` (the agent's target), and writes keypoints and actions. `--mirror` adds every demonstration's mirror image
-about the diagonal on which the goal lies, which Chi et al. do not have.
+about the diagonal on which the goal lies, which Chi et al. do not have. `--image` writes images and the position of the
+agent in place of keypoints, and `--demonstrations N` only the first N.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import yaml
@@ -69,18 +70,26 @@ def play(policy: Policy, envs: Sequence[PushTEnv], seeds: Sequence[int]) -> Arra
     return returns
 
 
-def prepare(source: Path, mirror: bool) -> dict[str, NDArray[np.float32] | NDArray[np.bool_]]:
+def prepare(source: Path, mirror: bool, image: bool = False, demonstrations: int | None = None) -> dict[str, Any]:
     """Columns under D4RL's keys; a reward is not recorded and is 0."""
     with np.load(source, allow_pickle=False) as file:
         state, action = file["observations"].astype(np.float64), file["actions"].astype(np.float64)
         done = file["terminals"] | file["timeouts"]
+    if demonstrations is not None:
+        kept = np.flatnonzero(done)[demonstrations - 1] + 1
+        state, action, done = state[:kept], action[:kept], done[:kept]
     if mirror:
         pairs = zip((state, action), mirrored(state, action), strict=True)
         state, action = (np.concatenate(pair) for pair in pairs)
         done = np.concatenate([done, done])
-    observation = np.concatenate([keypoints(state[:, 2:]).reshape(-1, 18), state[:, :2]], 1)
-    return {
-        "observations": observation.astype(np.float32),
+    if image:
+        env = PushTEnv(image=True)
+        seen = [env.reset(options={"state": one})[0] for one in state]
+        observations = {f"observations/{key}": np.stack([one[key] for one in seen]) for key in ("agent", "image")}
+    else:
+        rows = np.concatenate([keypoints(state[:, 2:]).reshape(-1, 18), state[:, :2]], 1)
+        observations = {"observations": rows.astype(np.float32)}
+    return observations | {
         "actions": action.astype(np.float32),
         "rewards": np.zeros(len(done), np.float32),
         "terminals": np.zeros(len(done), np.bool_),
@@ -94,9 +103,11 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--mirror", action="store_true")
+    parser.add_argument("--image", action="store_true")
+    parser.add_argument("--demonstrations", type=int, metavar="N")
     given = parser.parse_args()
     with atomic_file(given.out) as file:
-        np.savez_compressed(file, **prepare(given.source, given.mirror))
+        np.savez(file, **prepare(given.source, given.mirror, given.image, given.demonstrations))
 
 
 if __name__ == "__main__":

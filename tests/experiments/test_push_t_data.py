@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from experiments.push_t import mirrored, prepare
-from lit_imitation.envs.push_t import keypoints
+from lit_imitation.envs.push_t import PushTEnv, keypoints
 
 STATE = np.array([[100.0, 200, 300, 150, 0.4], [110, 210, 301, 149, 0.5], [50, 60, 200, 220, -1.0]], np.float32)
 ACTION = np.array([[120.0, 230], [130, 220], [55, 80]], np.float32)
@@ -46,3 +47,20 @@ def test_mirror_is_a_reflection_that_keeps_the_goal():
     angle = state[0, 4]
     image = state[0, 2:4] + [np.cos(angle) * -20 - np.sin(angle) * 90, np.sin(angle) * -20 + np.cos(angle) * 90]
     np.testing.assert_allclose(image, 512 - point[::-1], rtol=1e-6)
+
+
+def test_first_demonstrations_are_whole(tmp_path):
+    columns = prepare(source(tmp_path), mirror=False, demonstrations=1)
+    np.testing.assert_array_equal(columns["actions"], ACTION[:2])
+    assert columns["timeouts"].tolist() == [False, True]
+
+
+def test_images_show_the_recorded_states(tmp_path):
+    pytest.importorskip("gym_pusht")
+    columns = prepare(source(tmp_path), mirror=False, image=True)
+    np.testing.assert_allclose(columns["observations/agent"], STATE[:, :2])
+    assert columns["observations/image"].shape == (3, 96, 96, 3)
+    env = PushTEnv(image=True)
+    expected = env.reset(options={"state": STATE[2].astype(np.float64)})[0]["image"]
+    np.testing.assert_array_equal(columns["observations/image"][2], expected)
+    assert (columns["observations/image"][0] != expected).any()
