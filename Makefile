@@ -59,7 +59,7 @@ tables: setup  ## make the score tables of docs/results.md; an interrupted run r
 	$(BIN)/python -m experiments render
 
 figures: setup  ## make the figures, numbers and pages of the studies; an interrupted run resumes
-	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl; do \
+	set -e; for study in horizon finetune sample_efficiency transfer inverse_rl multimodal; do \
 	  OMP_NUM_THREADS=1 $(BIN)/python -m experiments study $$study --out runs/studies/$$study --jobs 2; \
 	  mkdir -p docs/figures/$$study; \
 	  for suffix in png svg csv json; do cp runs/studies/$$study/*.$$suffix docs/figures/$$study; done; \

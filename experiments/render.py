@@ -23,7 +23,7 @@ from lit_imitation.utils.files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "experiments" / "results"
-STUDIES = ("horizon", "finetune", "sample_efficiency", "transfer", "inverse_rl")
+STUDIES = ("horizon", "finetune", "sample_efficiency", "transfer", "inverse_rl", "multimodal")
 Row = dict[str, Any]
 
 
@@ -151,6 +151,25 @@ def head_recipes() -> str:
         ),
         ("total variation of the gates' shares", variation),
         ("seconds", lambda row: f"{row['wall_seconds']:.0f}"),
+    )
+
+
+def push_t() -> str:
+    def score(name: str) -> tuple[str, Callable[[Row], str]]:
+        title = {"max": "largest of the last ten", "mean": "mean of the last ten"}[name]
+        return title, lambda row: estimate(row[name]["mean"], row[name]["mean_ci95"], ".3f", bold=True)
+
+    def data(row: Row) -> str:
+        return "150 demonstrations" + " and their mirror images" * row["mirrored"]
+
+    return columns(
+        results("push_t"),
+        ("policy", lambda row: row["method"]),
+        ("data", data),
+        SEEDS,
+        score("max"),
+        score("mean"),
+        ("minutes", minutes),
     )
 
 

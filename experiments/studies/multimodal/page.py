@@ -35,6 +35,18 @@ aims, 0.95 and 0.1. Made by `python -m experiments study multimodal`.*
 Total variation is half the sum of the differences between the shares of the gates, as played and as shown; failures
 count as one more outcome. Each cell is measured over {settings["episodes"]:,} episodes a seed.
 
+## Which head when
+
+- **One right answer**: regression or `GaussianPolicy`. They are the fastest and need the fewest steps.
+- **Several, short chunks**: `MixturePolicy`. It is one pass of a small network and has a likelihood; `components` has to
+  be at least the number of right answers.
+- **Several, in groups**: `QuantizedPolicy`, whose codes are the groups, or `VQBeTPolicy` for long chunks.
+- **Several, and a chunk varies within each**: `CVAEPolicy`, one pass with the same bound on their number
+  (`prior_components`).
+- **An unknown number, long chunks**: `FlowPolicy` or `DiffusionPolicy`. Nothing about the answers has to be guessed, but a
+  plan takes {settings["policy_arguments"]["flow"]["steps"]} passes here, and with many answers a few samples end between
+  two of them: more training and more `steps` leave fewer. Flow matching needs fewer of both.
+
 ## Samples or deterministic play
 
 `data.eval_deterministic: false` plays samples. With `true`, the default:
@@ -61,7 +73,8 @@ decides less often. The five heads plan {settings["policy_arguments"][settings["
 - **Training** is `BC` with {settings["steps"]:,} steps of {settings["batch_size"]} windows, learning rate
   {settings["learning_rate"]:g}, cosine schedule, and weights averaged with decay {settings["ema_decay"]:g}, from
   {settings["demonstrations"]:,} demonstrations of four steps.
-- **Time** is the median of one decision for one observation, by samples, on one thread.
+- **Time** is the median of one decision for one observation, by samples, on one thread of a machine that did other work
+  too.
 - **Tuning** used seed 100, which is not reported.
 
 Plotted numbers: [multimodal.csv](multimodal.csv); headline values, settings and versions:
