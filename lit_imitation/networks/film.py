@@ -82,7 +82,8 @@ class Film(nn.Module):
     def split(self, modulation: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Scale γ − 1 and shift β of each layer, `[B, size]` each."""
         scales, shifts = modulation.chunk(2, -1)
-        return list(zip(scales.split(self.sizes, -1), shifts.split(self.sizes, -1), strict=True))
+        parts = (torch.split(one, self.sizes, -1) for one in (scales, shifts))
+        return list(zip(*parts, strict=True))
 
 
 class Backbone(nn.Module):
@@ -114,7 +115,8 @@ class Backbone(nn.Module):
         """
         t = condition.new_tensor(times)[:, None].expand(-1, condition.shape[0])
         repeated = condition.expand(len(times), -1, -1)
-        return self.film(t.flatten(), repeated.flatten(0, 1)).unflatten(0, t.shape).unbind(0)
+        modulation: Tensor = self.film(t.flatten(), repeated.flatten(0, 1))
+        return modulation.view(*t.shape, modulation.shape[-1]).unbind(0)
 
 
 class FilmBlock(nn.Module):

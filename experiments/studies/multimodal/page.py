@@ -38,14 +38,14 @@ count as one more outcome. Each cell is measured over {settings["episodes"]:,} e
 ## Which head when
 
 - **One right answer**: regression or `GaussianPolicy`. They are the fastest and need the fewest steps.
-- **Several, short chunks**: `MixturePolicy`. It is one pass of a small network and has a likelihood; `components` has to
-  be at least the number of right answers.
+- **Several, short chunks**: `MixturePolicy`. It is one pass of a small network and has a likelihood; `components` has
+  to be at least the number of right answers.
 - **Several, in groups**: `QuantizedPolicy`, whose codes are the groups, or `VQBeTPolicy` for long chunks.
 - **Several, and a chunk varies within each**: `CVAEPolicy`, one pass with the same bound on their number
   (`prior_components`).
-- **An unknown number, long chunks**: `FlowPolicy` or `DiffusionPolicy`. Nothing about the answers has to be guessed, but a
-  plan takes {settings["policy_arguments"]["flow"]["steps"]} passes here, and with many answers a few samples end between
-  two of them: more training and more `steps` leave fewer. Flow matching needs fewer of both.
+- **An unknown number, long chunks**: `FlowPolicy` or `DiffusionPolicy`. Nothing about the answers has to be guessed,
+  but a plan takes {settings["policy_arguments"]["flow"]["steps"]} passes here, and with many answers a few samples end
+  between two of them: more training and more `steps` leave fewer. Flow matching needs fewer of both.
 
 ## Samples or deterministic play
 
