@@ -154,35 +154,13 @@ def head_recipes() -> str:
     )
 
 
-def push_t() -> str:
-    def score(name: str) -> tuple[str, Callable[[Row], str]]:
-        title = {"max": "largest of the last ten", "mean": "mean of the last ten"}[name]
-        return title, lambda row: estimate(row[name]["mean"], row[name]["mean_ci95"], ".3f", bold=True)
-
-    def data(row: Row) -> str:
-        return "150 demonstrations" + " and their mirror images" * row["mirrored"]
-
-    return columns(
-        results("push_t"),
-        ("policy", lambda row: row["method"]),
-        ("data", data),
-        SEEDS,
-        score("max"),
-        score("mean"),
-        ("minutes", minutes),
-    )
-
-
 def dagger(name: str) -> str:
     def at_reach(row: Row, cell: Callable[[], str], otherwise: str) -> str:
         return cell() if row["bc_at_reach"] else otherwise
 
-    def task(row: Row) -> str:
-        return recipe_of(row) + (f", expert {row['expert']}" if row["name"] != row.get("recipe", row["name"]) else "")
-
     return columns(
         results(name),
-        ("task", task),
+        ("task", recipe_of),
         SEEDS,
         ("labels", lambda row: f"{row['labels']:,.0f}"),
         EXPERTS_RETURN,
@@ -626,16 +604,13 @@ def measured_sac(row: Row) -> str:
 
 def comments() -> dict[str, str]:
     """The measured part of each recipe's first comment, by the recipe's name."""
-
-    def own(name: str) -> list[Row]:
-        return [row for row in results(name) if row["name"] == row["recipe"]]  # others change the expert
-
+    own = [row for row in results("bc_recipes") if row["name"] == row["recipe"]]  # others change the expert
     return {
         row["name"]: measured(row)
         for rows, measured in (
-            (own("bc_recipes"), measured_bc),
+            (own, measured_bc),
             (results("head_recipes"), measured_head_on_fork),
-            (own("dagger_recipes"), measured_dagger),
+            (results("dagger_recipes"), measured_dagger),
             (results("adversarial_recipes"), measured_adversarial),
             (results("maxent_irl_recipes"), measured_maxent_irl),
             (results("experts"), measured_expert),

@@ -19,7 +19,7 @@ from lit_imitation.utils.ranges import check_at_least
 DEVIATIONS = 2.5
 """Largest half-range, in standard deviations, that is scaled to 1. A uniform distribution has 1.7.
 
-The smaller the data beside the noise, the closer to a path's end is where it is decided, in ever fewer of its steps.
+Data that are small beside the noise are decided near a path's end, where a plan of few steps has one or two of them.
 """
 
 

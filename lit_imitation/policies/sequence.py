@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from lit_imitation.errors import ConfigError, UnsupportedSpaceError
-from lit_imitation.networks.encoders import EncoderKind
+from lit_imitation.networks.encoders import EncoderKind, SplitEncoder
 from lit_imitation.networks.mlp import Activation
 from lit_imitation.policies.base import Policy
 from lit_imitation.policies.chunk_actor import ChunkActor
@@ -107,6 +107,8 @@ class SequencePolicy(BoxActions, Policy):
             encoder=encoder,
             network=network,
         )
+        if relative_to is not None and isinstance(self.encoder.encode, SplitEncoder):
+            raise ConfigError(f"{name}.relative_to needs one encoder for the whole vector; leave out encoders by path")
         self.set_box(action_space, relative=relative_to is not None)
         self.relative_to = None if relative_to is None else list(relative_to)
 
@@ -151,7 +153,10 @@ class SequencePolicy(BoxActions, Policy):
         """
         windows = self._as_windows(observation)
         condition, reference = self.condition(windows), self.reference(windows)
-        return condition if reference is None else torch.cat([condition, reference[:, 0].to(condition.dtype)], -1)
+        if reference is None:
+            return condition
+        # In full precision, also where features have half of it.
+        return torch.cat([condition, reference[:, 0].to(self.center.dtype)], -1)
 
     def decode(self, head: Tensor, deterministic: bool) -> Tensor:
         """First executed actions `[B, *act]` inside the action space from `head`."""
@@ -218,6 +223,8 @@ class SequencePolicy(BoxActions, Policy):
             data: Demonstrations `[N]`.
             observation: Their observations `[N, *obs]`, or parts of them.
         """
+        if self.window == WindowSize() and self.relative_to is None:
+            return data.action
         windows = WindowedTransitions(data, self.window)
         chunks = data.action if self.window == WindowSize() else windows.chunks()
         if self.relative_to is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from heads import ARM, HEADS, MATRIX, UNBOUNDED, VECTOR, make_chunks, make_head, trajectories
 from torch.func import functional_call
 
@@ -16,6 +16,7 @@ from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.policies import FlowPolicy, MixturePolicy, load_policy
 from lit_imitation.policies.checkpoints import describe
 from lit_imitation.policies.sequence import mean_over_steps
+from lit_imitation.utils.spaces import FlatBox
 from lit_imitation.windows import WindowedTransitions
 
 WINDOWS = {"n_obs_steps": 2, "horizon": 5, "n_action_steps": 3}
@@ -401,6 +402,19 @@ def test_relative_to_must_name_a_number_for_each_action(relative_to):
 def test_relative_to_needs_a_vector():
     with pytest.raises(ConfigError, match="needs observations that are one vector"):
         make_head("flow", UNBOUNDED, OBSERVATIONS["image"], relative_to=[0, 1])
+
+
+def test_relative_to_needs_one_encoder():
+    pair = FlatBox(Dict({"arm": VECTOR, "hand": VECTOR}))
+    with pytest.raises(ConfigError, match="needs one encoder for the whole vector"):
+        make_head("flow", UNBOUNDED, pair, relative_to=[0, 1], encoder={"arm": "vector"})
+
+
+def test_positions_keep_their_precision_beside_rounded_features():
+    policy = make_head("flow", Box(0, 512, (2,), np.float32), relative_to=[0, 1])
+    observation = torch.tensor([[[300.3, 401.7, 0.0, 0.0]]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(policy.head(observation)[:, -2:].float(), observation[:, 0, :2])
 
 
 def test_censored_mixture_is_not_relative():

@@ -12,7 +12,8 @@ from experiments.studies.multimodal.figure import LABELS
 def page(summary: Mapping[str, Any]) -> str:
     """The page in Markdown, with links to the figure in the same folder."""
     settings = summary["settings"]
-    numbers = ", ".join(str(modes) for modes in summary["modes"])
+    *first, last = summary["modes"]
+    numbers = f"{', '.join(first)} or {last}"
     return f"""\
 # Several right answers: which head learns them
 
