@@ -116,7 +116,8 @@ class Backbone(nn.Module):
         t = condition.new_tensor(times)[:, None].expand(-1, condition.shape[0])
         repeated = condition.expand(len(times), -1, -1)
         modulation: Tensor = self.film(t.flatten(), repeated.flatten(0, 1))
-        return modulation.view(*t.shape, modulation.shape[-1]).unbind(0)
+        by_time: Tensor = modulation.unflatten(0, t.shape)  # type: ignore[no-untyped-call]
+        return by_time.unbind(0)
 
 
 class FilmBlock(nn.Module):
