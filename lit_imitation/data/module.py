@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 
 from lit_imitation.envs import Backend, make, shares_generator
 from lit_imitation.errors import ConfigError, LitImitationError
+from lit_imitation.policies import Policy
 from lit_imitation.rollout import Actor, Episode, Episodes, shares
 from lit_imitation.rollout.progress import EpisodeProgress
 from lit_imitation.rollout.random_return import random_reference
@@ -279,6 +280,12 @@ class PolicyEpisodes:
             self.num_envs, self.played, self.own = last - first, self.episodes, slice(None)
             self.seed = seed + first  # environment i of all is seeded with `seed + i`, wherever it runs
         self.datamodule, self.record = datamodule, record
+        policy = getattr(trainer.lightning_module, "policy", None)
+        if data.eval_deterministic and isinstance(policy, Policy) and not policy.has_mode:
+            print_once(
+                f"{type(policy).__name__} is evaluated without noise, where a plan may lie between two demonstrated "
+                "ways; set data.eval_deterministic to false for samples"
+            )
 
     def __len__(self) -> int:
         """Number of episodes of this process."""

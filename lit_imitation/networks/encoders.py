@@ -19,6 +19,7 @@ from lit_imitation.networks.image_encoders import ImageEncoder, ResNetEncoder, i
 from lit_imitation.networks.mlp import MLP, Activation, Standardize, activation_function, moments
 from lit_imitation.networks.one_hot import one_hot
 from lit_imitation.utils.arguments import argument_names, check_arguments
+from lit_imitation.utils.ranges import check_finite, check_positive
 from lit_imitation.utils.spaces import FlatBox, PackedBox, Part
 
 Kind = Literal["auto", "image", "resnet18", "vector", "mlp"]
@@ -123,6 +124,11 @@ CLASSES: dict[str, type[ImageEncoder | ResNetEncoder | VectorEncoder]] = {
     "mlp": VectorEncoder,
 }
 """Encoders with options, which are the arguments of their constructors."""
+OPTIONS: dict[str, list[str]] = {
+    kind: [name for name in argument_names(cls) if name not in ("space", "size", "name")]
+    for kind, cls in (CLASSES | {"vector": Standardize}).items()
+}
+"""Names of the options by kind."""
 
 
 class Inputs(NamedTuple):
@@ -143,7 +149,7 @@ class Encoder(nn.Module):
 
     | `kind` | reads | options |
     |---|---|---|
-    | `vector` | any Box, flattened and standardized | |
+    | `vector` | any Box, flattened and standardized | `deviations`, see `Standardize` |
     | `mlp` | the same, through an MLP | those of `VectorEncoder` |
     | `image` | images, by three convolutions | those of `ImageEncoder` |
     | `resnet18` | images, by ResNet-18 and a spatial softmax | those of `ResNetEncoder` |
@@ -168,15 +174,19 @@ class Encoder(nn.Module):
         self.standardize: Standardize | None = None
         self.encode: nn.Module | None = None
         by_path = isinstance(space, FlatBox) and isinstance(kind, Mapping)
+        options: dict[str, Any] = {}
         if isinstance(space, FlatBox) and (by_path or isinstance(space, PackedBox)):
             self.encode = SplitEncoder(space, kind, name)
         else:
-            self.encode = _encoder_of(space, *_kind_and_options(kind, name), name)
+            one, options = _kind_and_options(kind, name)
+            self.encode = _encoder_of(space, one, options, name)
         if self.encode is not None:
             self.out_features: int = self.encode.out_features  # type: ignore[assignment]
         else:
             self.out_features = math.prod(space.shape or (1,))
-            self.standardize = Standardize(self.out_features)
+            check_positive(name, **options)
+            check_finite(name, **options)
+            self.standardize = Standardize(self.out_features, **options)
 
     @property
     def inputs(self) -> list[Inputs]:
@@ -346,12 +356,11 @@ def _kind_and_options(given: EncoderKind, name: str) -> tuple[str, dict[str, Any
         kind = options.pop("kind", "auto")  # type: ignore[assignment]
     if kind not in get_args(Kind):
         raise ConfigError(f"{name} is {kind!r}; choose one of {', '.join(get_args(Kind))}")
-    names = argument_names(CLASSES[kind])[1:-1] if kind in CLASSES else []
+    names = OPTIONS.get(kind, [])
     if unknown := [key for key in options if key not in names]:
         takes = f"takes {', '.join(names)}" if names else "has no options: name a kind"
         raise ConfigError(f"{name} has {unknown[0]!r}; {kind!r} {takes}")
-    if kind in CLASSES:
-        check_arguments(CLASSES[kind], (), options, name)
+    check_arguments(CLASSES.get(kind, Standardize), (), options, name)
     return kind, options
 
 
@@ -363,8 +372,10 @@ def _encoder_of(space: Space[Any], kind: str, options: dict[str, Any], name: str
             f"{name} is {kind!r}, but the observation space is {space}; an image is a Box [H, W], [H, W, C], "
             "[C, H, W], or a stack of such frames"
         )
-    if kind == "mlp" and not isinstance(space, Box):
-        raise ConfigError(f"{name} is 'mlp', but the observation space is {space}, which is read as one-hot or 0 and 1")
+    if (kind == "mlp" or options) and not isinstance(space, Box):
+        raise ConfigError(
+            f"{name} is {kind!r}, but the observation space is {space}, which is read as one-hot or 0 and 1"
+        )
     if isinstance(space, Discrete | MultiDiscrete):
         return OneHot(space)
     if isinstance(space, MultiBinary):

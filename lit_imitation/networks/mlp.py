@@ -51,20 +51,22 @@ def moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class Standardize(nn.Module):
-    """Standardization x ↦ clip((x − μ) / max(σ, `MIN_STD`), ±`CLIP`) with μ and σ of the training data.
+    """Standardization x ↦ clip((x − μ) / (k max(σ, `MIN_STD`)), ±`CLIP`) with μ and σ of the training data.
 
     Before `fit` it is the identity. The statistics are buffers, so checkpoints contain them.
 
     Args:
         size: Number of dimensions.
+        deviations: k.
     """
 
     mean: Tensor
     inverse_std: Tensor
     limit: Tensor
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, deviations: float = 1.0) -> None:
         super().__init__()
+        self.deviations = deviations
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("inverse_std", torch.ones(size))
         self.register_buffer("limit", torch.full((1,), UNFITTED))
@@ -80,7 +82,7 @@ class Standardize(nn.Module):
         varies = std > 1e-6 * mean.abs().clamp(min=1.0)
         std = torch.where(varies, std.clamp(min=MIN_STD), torch.ones_like(std))
         self.mean.copy_(mean)
-        self.inverse_std.copy_(1.0 / std)
+        self.inverse_std.copy_(1.0 / (self.deviations * std))
         self.limit.fill_(CLIP)
 
     @property

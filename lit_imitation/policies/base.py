@@ -49,6 +49,8 @@ class Policy(Describable, nn.Module, ABC):
     """Whether the policy was loaded from a checkpoint; its weights then require its own normalizer."""
     fresh = False
     """Whether the weights are known to be untrained, so that nothing in them has to be preserved."""
+    has_mode = True
+    """Whether deterministic actions are a mode of the distribution, so that they repeat what was demonstrated."""
     window = WindowSize()
     """Observations that an action depends on, and actions that are planned at once."""
     context = ("observation_space", "action_space")

@@ -22,6 +22,9 @@ DEVIATIONS = 2.5
 Data that are small beside the noise are decided near a path's end, where a plan of few steps has one or two of them.
 """
 
+MIN_RMS = 0.01
+"""Least root mean square of scaled data that a network is preconditioned for; constant data have 0."""
+
 
 class DenoisingPolicy(SequencePolicy):
     """Policy whose chunk x is the end of a path that begins at noise of N(0, I).
@@ -50,9 +53,11 @@ class DenoisingPolicy(SequencePolicy):
         UnsupportedSpaceError: The action space is not a Box.
     """
 
+    has_mode = False
     network: Backbone
     data_center: Tensor
     data_scale: Tensor
+    data_rms: Tensor
     data_low: Tensor
     data_high: Tensor
 
@@ -72,6 +77,7 @@ class DenoisingPolicy(SequencePolicy):
         super().__init__(observation_space, action_space, hidden_sizes=hidden_sizes, activation=activation, **arguments)
         self.register_buffer("data_center", torch.zeros(self.act_dim))
         self.register_buffer("data_scale", torch.ones(self.act_dim))
+        self.register_buffer("data_rms", torch.ones(self.act_dim))
         self.register_buffer("data_low", -torch.ones(self.act_dim))
         self.register_buffer("data_high", torch.ones(self.act_dim))
 
@@ -103,6 +109,7 @@ class DenoisingPolicy(SequencePolicy):
         scale = torch.where(half > most, most, half)
         self.data_center.copy_(torch.where(half > most, u.mean(0), (lowest + highest) / 2))
         self.data_scale.copy_(torch.where(scale > 1e-6, scale, 1.0))
+        self.data_rms.copy_(self.scaled(u).square().mean(0).sqrt().clamp(min=MIN_RMS))
         self.data_low.copy_(self.scaled(lowest))
         self.data_high.copy_(self.scaled(highest))
 

@@ -54,6 +54,14 @@ class FlowPolicy(DenoisingPolicy):
 
         L(θ) = 1/H · E ‖ v_θ(x_t, t, o) − (x_1 − x_0) ‖²
 
+    The network F is preconditioned (Karras et al. 2022, section 5, arXiv:2206.00364): with the root mean square s of
+    the data and r² = (1 − t)² + t² s², the mean square of x_t,
+
+        v_θ(x, t, o) = (t s² − (1 − t)) / r² · x + s / r · F_θ(x / r, t, o).
+
+    The first term is the regression of the velocity on x alone, and F's input and target have mean square 1 at all
+    t. F thus need not carry the noise x_0 through its layers, whose error would end up in the actions.
+
     A plan solves dx/dt = v_θ(x, t, o) from noise at t = 0 to t = 1. See `DenoisingPolicy` for scaling and for
     deterministic plans; for one action dimension these are the median of the learned distribution.
 
@@ -78,15 +86,26 @@ class FlowPolicy(DenoisingPolicy):
         """Squared error `[B]` of the velocity at a random time, see the class."""
         data = self.scaled(u)
         noise = torch.randn_like(data)
-        t = torch.rand(len(data), dtype=data.dtype, device=data.device)
-        velocity = self.network(torch.lerp(noise, data, t[:, None, None]), t, condition)
+        t = torch.rand(len(data), 1, 1, dtype=data.dtype, device=data.device)
+        x, (on_x, on_network, deviation) = torch.lerp(noise, data, t), self.preconditioning(t)
+        velocity = on_x * x + on_network * self.network(x / deviation, t.flatten(), condition)
         return mean_over_steps((velocity - (data - noise)).square(), mask)
+
+    def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of x and of F, and r, `[..., act_dim]` each, at times `t: [..., 1]`."""
+        variance = (1.0 - t).square() + (t * self.data_rms).square()
+        deviation = variance.sqrt()
+        return (t * self.data_rms.square() - (1.0 - t)) / variance, self.data_rms / deviation, deviation
 
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
         """Chunks at t = 1 of the paths that begin at noise `x: [B, H, act_dim]`."""
-        modulations = iter(self.network.modulations(evaluation_times(self.steps, self.solver), condition))
+        times = evaluation_times(self.steps, self.solver)
+        modulations = self.network.modulations(times, condition)
+        factors = self.preconditioning(x.new_tensor(times)[:, None])
+        each = iter(zip(modulations, *factors, strict=True))
 
         def velocity(x: Tensor, _: float) -> Tensor:
-            return self.network.modulated(x, next(modulations))
+            modulation, on_x, on_network, deviation = next(each)
+            return torch.addcmul(on_x * x, on_network, self.network.modulated(x / deviation, modulation))
 
         return integrate(velocity, x, self.steps, self.solver)

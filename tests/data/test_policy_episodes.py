@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lit_imitation.data.module import EnvironmentDataModule
+from lit_imitation.policies import DeterministicPolicy, FlowPolicy
 from lit_imitation.transitions import Transitions
 
 
@@ -53,3 +54,19 @@ def test_processes_do_not_change_recorded_trajectories():
 def test_environments_with_own_streams_run_on_one_process():
     played = [len(part) for part in shared_out("CartPole-v1", "sync", 2)]
     assert played == [6, 5]
+
+
+@pytest.mark.parametrize(
+    ("policy", "deterministic", "noted"),
+    [(FlowPolicy, True, True), (FlowPolicy, False, False), (DeterministicPolicy, True, False)],
+)
+def test_plans_without_noise_are_noted(policy, deterministic, noted, capfd):
+    data = EnvironmentDataModule("Pendulum-v1", num_envs=1, eval_deterministic=deterministic, seed=3)
+    played = policy(*data.spaces)
+    module = SimpleNamespace(policy=played, actor=played.actor)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, lightning_module=module)
+    loader = data.rollouts("validation", 1, record=False)
+    for _ in range(2):
+        list(loader)
+    data.teardown("validate")
+    assert capfd.readouterr().err.count("set data.eval_deterministic to false") == noted

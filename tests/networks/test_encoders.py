@@ -74,6 +74,17 @@ def test_kinds_by_path_choose_the_encoders():
     assert isinstance(automatic[3].encode, ImageEncoder)
 
 
+def test_deviations_scale_standardized_vectors():
+    space, x = Box(-9, 9, (3,), np.float32), torch.randn(40, 3) * 2 + 1
+    one, three = Encoder(space), Encoder(space, {"kind": "vector", "deviations": 3.0})
+    for encoder in (one, three):
+        encoder.fit(x)
+    torch.testing.assert_close(three(x), one(x) / 3)
+    np.testing.assert_allclose(three.inference()(x.numpy()), three(x), atol=1e-6)
+    split = Encoder(flat_space(VECTORS), {"state": {"kind": "vector", "deviations": 3.0}})
+    assert [inputs.standardize.deviations for inputs in split.inputs] == [3.0, 1.0, 1.0]
+
+
 def test_one_image_takes_options_without_a_path():
     space = Box(0, 255, (40, 40, 3), np.uint8)
     encoder = Encoder(space, {"kind": "image", "features": 9, "crop": 30})
@@ -141,6 +152,10 @@ def test_images_alone_have_nothing_to_standardize():
         ({"camera": {"kind": "image", "crop": "x"}}, "encoder.camera.crop is 'x'; it must be a whole number"),
         ({"camera": {"kind": "resnet18", "crop": 30}}, "encoder.camera is 'resnet18', but its images have 30×30"),
         ({"state": {"kind": "mlp", "features": 0}}, r"encoder.state has the sizes \[64, 0\]; each must be at least 1"),
+        ({"state": {"kind": "vector", "deviations": 0}}, r"encoder.state.deviations is 0; it must be above 0"),
+        ({"state": {"kind": "vector", "deviations": float("inf")}}, "encoder.state.deviations is inf"),
+        ({"state": {"kind": "vector", "deviation": 2}}, "encoder.state has 'deviation'; 'vector' takes deviations"),
+        ({"inner/kind": {"kind": "vector", "deviations": 2}}, r"encoder.inner/kind is 'vector', but the .* Discrete"),
         ("image", "encoder.state is 'image'"),
     ],
 )

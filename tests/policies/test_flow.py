@@ -60,16 +60,41 @@ def test_loss_matches_plain_loop():
     data = (2 * action - lowest - highest) / (highest - lowest)
     assert data.amin() == pytest.approx(-1.0, abs=1e-5)
     torch.manual_seed(5)
-    noise, t = torch.randn(10, 4, 3), torch.rand(10)
-    assert torch.equal(times, t)
+    noise, times_drawn = torch.randn(10, 4, 3), torch.rand(10)
+    assert torch.equal(times, times_drawn)
+    squares = data.square().mean((0, 1)).tolist()
     for i in range(10):
-        total = 0.0
+        total, t = 0.0, float(times_drawn[i])
         for h in range(4):
             for d in range(3):
                 a, b = float(noise[i, h, d]), float(data[i, h, d])
-                assert float(seen[i, h, d]) == pytest.approx((1 - float(t[i])) * a + float(t[i]) * b, abs=1e-4)
-                total += float(mask[i, h]) * (0.3 - (b - a)) ** 2
+                x, r = (1 - t) * a + t * b, math.sqrt((1 - t) ** 2 + t**2 * squares[d])
+                assert float(seen[i, h, d]) == pytest.approx(x / r, abs=1e-4)
+                velocity = (t * squares[d] - (1 - t)) / r**2 * x + math.sqrt(squares[d]) / r * 0.3
+                total += float(mask[i, h]) * (velocity - (b - a)) ** 2
         assert float(losses[i]) == pytest.approx(total / 4, rel=1e-4)
+
+
+def test_network_has_nothing_to_learn_from_a_centered_gaussian():
+    """The optimal F is 0 for N(0, s²), whose flow ends at s x_0."""
+    policy = make_head("flow", steps=200, solver="midpoint")
+    policy.fit_normalizer(*make_chunks(policy, 50))
+    policy.network = Recorder(0.0)
+    x = torch.randn(8, policy.horizon, 3)
+    torch.testing.assert_close(policy.denoise(x, torch.zeros(8, 4)), policy.data_rms * x, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0])
+def test_target_of_the_network_has_mean_square_one(t):
+    policy = make_head("flow")
+    policy.data_rms.fill_(STD)
+    noise, data = torch.randn(2, 200_000, 1, generator=torch.Generator().manual_seed(0))
+    data = STD * data
+    on_x, on_network, deviation = policy.preconditioning(torch.tensor([t]))
+    x = torch.lerp(noise, data, t)
+    target = (data - noise - on_x[0] * x) / on_network[0]
+    assert float((x / deviation[0]).square().mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(target.square().mean()) == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize(("solver", "times"), [("euler", [0, 0.25, 0.5, 0.75]), ("midpoint", np.arange(8) / 8)])
