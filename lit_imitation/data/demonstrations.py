@@ -376,25 +376,37 @@ def with_return(metadata: Metadata, reference: Reference | None, deterministic: 
     return {**metadata, **known}
 
 
-def with_successors(demonstrations: Demonstrations) -> Demonstrations:
+def with_successors(demonstrations: Demonstrations, keep_terminal: bool = False) -> Demonstrations:
     """Demonstrations with `next_observation`, which is read from the next row if it was not recorded.
 
     The last row of each trajectory has no next row. It is dropped, and the row before it is marked as truncated.
 
+    Args:
+        demonstrations: Demonstrations.
+        keep_terminal: Keep last rows that terminated, with their own observation in the successor's place: for methods
+            that never look at it.
+
     Raises:
-        DemonstrationError: No trajectory has two rows.
+        DemonstrationError: No row is left.
     """
     transitions = demonstrations.transitions.clone(recurse=False)
     if transitions.next_observation is not None:
         return demonstrations
-    transitions.next_observation = transitions.observation.roll(-1, 0)
-    returns = demonstrations.episode_returns[transitions.episode_lengths() > 1]
-    if not len(returns):
+    following, done = transitions.observation.roll(-1, 0), transitions.done
+    kept = ~done
+    if keep_terminal:
+        own = done.view(-1, *[1] * (following.ndim - 1))
+        following, kept = torch.where(own, transitions.observation, following), kept | transitions.terminated
+    transitions.next_observation = following
+    left = transitions.keep(kept)
+    if not len(left):
         raise DemonstrationError(
             "the demonstrations have no next_observations, and none of their trajectories has a second row to read "
             "them from: record next_observations [N, *obs], the true successor of each row"
         )
-    return demonstrations._replace(transitions=transitions.keep(~transitions.done), episode_returns=returns)
+    has_rows = torch.zeros(len(demonstrations.episode_returns), dtype=torch.bool)
+    has_rows[transitions.episode_index()[kept].cpu()] = True
+    return demonstrations._replace(transitions=left, episode_returns=demonstrations.episode_returns[has_rows])
 
 
 def subsample(demonstrations: Demonstrations, every: int, generator: torch.Generator) -> Demonstrations:

@@ -175,10 +175,14 @@ class ExpertDataModule(EnvironmentDataModule):
         self.terminated = int(demonstrations.transitions.terminated.sum())
         self.longest = int(demonstrations.transitions.episode_lengths().max())
         if self.needs_successors:
-            demonstrations = with_successors(demonstrations)
+            demonstrations = self.add_successors(demonstrations)
         demonstrations = subsample(demonstrations, self.subsample, generator)
         demonstrations = self._weight(demonstrations)
         self.divide(demonstrations, generator)
+
+    def add_successors(self, demonstrations: Demonstrations) -> Demonstrations:
+        """Find successors where they were not recorded."""
+        return with_successors(demonstrations)
 
     def divide(self, demonstrations: Demonstrations, generator: torch.Generator) -> None:
         """Split into training and held-out trajectories."""

@@ -1,9 +1,11 @@
-"""Exponential moving average of the weights."""
+"""Exponential moving averages of weights: of all of them, or of a part in a network of its own."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lit_imitation.optim.vector import ParameterVector, flatten_parameters
 
 
 class WeightAverage:
@@ -60,3 +62,25 @@ class WeightAverage:
             return
         self._swapped = True
         self.swap()
+
+
+class Follower:
+    """A target network that follows a trained one: θ̄ ← θ̄ + τ (θ − θ̄) after each step.
+
+    Args:
+        layout: The trained parameters.
+        source: The part of them that is followed, a module whose parameters lie side by side in `layout`.
+        copy: Module of the same shape that follows.
+        tau: Step size τ.
+    """
+
+    def __init__(self, layout: ParameterVector, source: nn.Module, copy: nn.Module, tau: float) -> None:
+        own, first = list(source.parameters()), layout.position(next(source.parameters()))
+        assert all(a is b for a, b in zip(layout.parameters[first:], own, strict=False))
+        start = sum(layout.sizes[:first])
+        self.source = layout.vector.detach()[start : start + sum(one.numel() for one in own)]
+        self.copy, self.tau = flatten_parameters(list(copy.parameters())), tau
+
+    def update(self) -> None:
+        """Take a step."""
+        self.copy.lerp_(self.source, self.tau)

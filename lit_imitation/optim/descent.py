@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_imitation.optim.adam import make_adam, moments_of
-from lit_imitation.optim.averaging import WeightAverage
+from lit_imitation.optim.averaging import Follower, WeightAverage
 from lit_imitation.optim.compiled import CompiledSteps
 from lit_imitation.optim.gradients import LossGradient, clip
 from lit_imitation.optim.optimization import Optimization
@@ -38,6 +38,7 @@ class Descent:
             and `LossGradient`.
         compiled: Compile the gradient into one function, and several steps with Adam into another: 20 seconds at the
             first step, then faster steps.
+        follower: Part of `module` with trained parameters, another part that follows it, and τ; see `Follower`.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Descent:
         make_optimizer: Callable[[list[nn.Parameter]], Optimizer | None] | None = None,
         traced: bool = False,
         compiled: bool = False,
+        follower: tuple[nn.Module, nn.Module, float] | None = None,
     ) -> None:
         self.learning_rate, self.optimization = learning_rate, optimization
         self.layout = ParameterVector(module, parameters)
@@ -61,6 +63,7 @@ class Descent:
         """Steps of Adam so far, counted on the host."""
         self.exchange = GradientExchange()
         self.ema = WeightAverage(self.optimizer, self.vector, optimization.ema_decay)
+        self.follower = None if follower is None else Follower(self.layout, *follower)
         self._after_step: Callable[[], None] | None = getattr(module, "after_step", None)
         compiled = compiled and own is None
         alone = self.exchange.processes == 1 and optimization.accumulate_batches == 1
@@ -68,10 +71,10 @@ class Descent:
         self.loss_gradient = LossGradient(module, self.layout, max_norm, clips=alone, traced=traced, compiled=compiled)
         self.block: CompiledSteps | TracedSteps | None = None
         if alone and own is None and self._after_step is None and optimization.ema_decay is None:
-            if compiled:
+            if compiled and self.follower is None:
                 self.block = CompiledSteps(self.loss_gradient, self.optimizer, eps, optimization.weight_decay)
             elif self.loss_gradient.traced is not None:
-                self.block = TracedSteps(self.loss_gradient, self.optimizer)
+                self.block = TracedSteps(self.loss_gradient, self.optimizer, self.follower)
 
     def steps(self, *columns: Tensor, mask: Tensor | None = None, rates: Sequence[float] | None = None) -> Tensor:
         """Take one optimizer step on each of S minibatches (of every `accumulate_batches` together).
@@ -121,6 +124,8 @@ class Descent:
         self.vector.grad = gradient if mask is None else gradient * mask
         self.optimizer.step()
         self.adam_steps += 1
+        if self.follower is not None:
+            self.follower.update()
         if self._after_step is not None:
             self._after_step()
         self.ema.update()

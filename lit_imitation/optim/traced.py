@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_imitation.optim.adam import adam_step_, moments_of
+from lit_imitation.optim.averaging import Follower
 from lit_imitation.optim.gradients import LossGradient
 from lit_imitation.optim.tracing import trace_kernels
 from lit_imitation.utils.interruption import check
@@ -28,11 +29,14 @@ class TracedSteps:
     Args:
         loss: Gradient of the loss, clipped.
         optimizer: Adam or AdamW of the vector of parameters.
+        follower: Target network that follows after each step, if there is one.
     """
 
-    def __init__(self, loss: LossGradient, optimizer: Optimizer) -> None:
+    def __init__(self, loss: LossGradient, optimizer: Optimizer, follower: Follower | None = None) -> None:
         self.loss, self.optimizer = loss, optimizer
         self.vector = loss.parameters.vector
+        nothing = self.vector.detach()[:0]
+        self.follower = (nothing, nothing, 0.0) if follower is None else (follower.source, follower.copy, follower.tau)
         self.loops: dict[Any, Callable[..., Tensor]] = {}
         """Loops by what their trace depends on: shapes, types, precision and mode."""
 
@@ -65,7 +69,7 @@ class TracedSteps:
             chosen = slice(first, first + LONGEST)
             parts = [column[chosen] for column in columns]
             settings = (taken + first, rates[chosen], tuple(group["betas"]), group["eps"], group["weight_decay"])
-            rows.append(self.loops[key](*state, constants, parts, *settings))
+            rows.append(self.loops[key](*state, constants, parts, *settings, *self.follower))
             moments.steps.add_(len(parts[0]))
         group["lr"] = rates[-1]
         return rows
@@ -104,11 +108,16 @@ class _Loop(nn.Module):
         betas: tuple[float, float],
         eps: float,
         weight_decay: float,
+        source: Tensor,
+        copy: Tensor,
+        tau: float,
     ) -> Tensor:
-        """Rows `[S, 1 + K + 1]` of S steps on columns `[S, B, …]`; parameters and moments change in place."""
+        """Rows `[S, 1 + K + 1]` of S steps on columns `[S, B, …]`; all state changes in place."""
         rows: list[Tensor] = []
         for i in range(len(rates)):
             gradient, row = self.gradient(theta, constants + [column[i] for column in columns])
             adam_step_(theta, gradient, first, second, taken + i + 1, rates[i], betas, eps, weight_decay)
+            if tau > 0.0:
+                copy.lerp_(source, tau)
             rows.append(row)
         return torch.stack(rows)

@@ -23,6 +23,7 @@ from lit_imitation.optim.tracing import is_traceable
 from lit_imitation.optim.vector import flatten_parameters
 from lit_imitation.policies import CategoricalPolicy, GaussianPolicy, Policy, QFunctions, SquashedGaussianPolicy
 from lit_imitation.policies.base import Explorer
+from lit_imitation.rl.action_values import action_values, make_q_functions
 from lit_imitation.rl.learner import Learner
 from lit_imitation.rl.normalization import RunningMoments, update_statistics
 from lit_imitation.rl.replay import Replay, ReplayBatch
@@ -121,11 +122,7 @@ class CriticLoss(nn.Module):
             head = self.policy.head(next_observation)
             q, log_prob = soft_value(self.policy, self.target, next_observation, head, noise)
             target = reward + self.gamma * ~terminated * (q - self.temperature() * log_prob)
-        if isinstance(self.policy, CategoricalPolicy):
-            index = (action - self.policy.start)[None, :, None].expand(self.critic.network.members, -1, -1)
-            value = self.critic(observation).gather(-1, index).squeeze(-1)
-        else:
-            value = self.critic(observation, self.policy.from_action(self.policy.clip(action))).squeeze(-1)
+        value = action_values(self.policy, self.critic, observation, action)
         return 0.5 * (value - target).square().mean(-1).sum(), value.detach().mean()[None]
 
 
@@ -273,13 +270,11 @@ class SAC(Learner[Round]):
             )
         self.policy = policy
         if isinstance(action_space, Discrete):
-            self.act_dim, outputs, default_entropy = 0, int(action_space.n), 0.98 * math.log(int(action_space.n))
+            self.act_dim, default_entropy = 0, 0.98 * math.log(int(action_space.n))
         else:
-            self.act_dim, outputs = math.prod(action_space.shape or ()), 1
+            self.act_dim = math.prod(action_space.shape or ())
             default_entropy = -float(self.act_dim)
-        self.critic = QFunctions(
-            observation_space, self.act_dim, outputs, hidden_sizes, activation, encoder=policy.encoder.kind
-        )
+        self.critic = make_q_functions(observation_space, action_space, hidden_sizes, activation, policy.encoder.kind)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
         self.initial_temperature = temperature

@@ -66,6 +66,15 @@ def from_file(model: str, more: tuple[str, ...] = ()) -> Method:
     return of._replace(task=[*data, *of.task[-2:]], plays=False)
 
 
+def valued(model: str, *task: str, more: tuple[str, ...] = ()) -> Method:
+    """Offline reinforcement learning from the rewards of an expert."""
+    data = ["--data=lit_imitation.OfflineDataModule", "--data.expert=scripted", "--data.num_trajectories=4"]
+    data += ["--data.val_fraction=0.25", "--data.batch_size=64"]
+    smaller = ["--model.hidden_sizes=[16,16]"]
+    monitor = ["--trainer.callbacks.monitor=val/loss"]
+    return Method([*data, f"--model=lit_imitation.{model}", *task], list(more), smaller, monitor, [], differs=False)
+
+
 def online(learner: str, *task: str, more: tuple[str, ...] = ()) -> Method:
     """Reinforcement learning with a learner."""
     data = ["--data=lit_imitation.RolloutDataModule", "--data.rounds_per_epoch=3", "--data.steps_per_round=24"]
@@ -146,6 +155,8 @@ METHODS = {
     "dagger-discrete": offline("CategoricalPolicy", DISCRETE, more=(*DAGGER, ONE_BY_ONE)),
     "dagger-continuous": offline("GaussianPolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.reinitialize=true")),
     "dagger-asking-less": offline("EnsemblePolicy", CONTINUOUS, more=(*DAGGER, "--trainer.callbacks.query_budget=50")),
+    "iql-discrete": valued("IQL", DISCRETE),
+    "iql-continuous": valued("IQL", CONTINUOUS),
     "maxent-irl": tabular("LinearReward", "--data.env_id=FrozenLake-v1", more=(ONE_BY_ONE, "--model.gamma=0.8")),
     "ppo-discrete": online("PPO", DISCRETE, more=PPO),
     "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
