@@ -78,6 +78,15 @@ class DiffusionPolicy(DenoisingPolicy):
     - `v`: y = √ᾱ_k ε − √(1 − ᾱ_k) x_0 (Salimans & Ho 2022, arXiv:2202.00512), so x̂_0 = √ᾱ_k x_k − √(1 − ᾱ_k) v_θ.
       Unlike ε it tells x_0 at the highest levels, where a plan of few steps begins.
 
+    The network F is preconditioned (Karras et al. 2022, section 5, arXiv:2206.00364): with the root mean square s of
+    the data and r² = ᾱ_k s² + 1 − ᾱ_k, the mean square of x_k,
+
+        ε_θ = √(1 − ᾱ_k) / r² · x_k + √ᾱ_k s / r · F_θ(x_k / r, k, o)
+        v_θ = √(ᾱ_k (1 − ᾱ_k)) (1 − s²) / r² · x_k + s / r · F_θ(x_k / r, k, o)
+
+    The first terms are regressions on x_k alone, and F's input and target have mean square 1 at all levels. F thus need
+    not carry the noise ε through its layers, whose error would end up in the actions.
+
     A plan takes `steps` of DDIM (`ddim`) over evenly spaced levels from K to 0, with x̂_0 clipped to the range of the
     demonstrations. See `DenoisingPolicy` for scaling and for deterministic plans.
 
@@ -123,17 +132,31 @@ class DiffusionPolicy(DenoisingPolicy):
         epsilon = torch.randn_like(data)
         k = torch.randint(1, self.noise_levels + 1, (len(data),), device=data.device)
         signal, noise = (root[k][:, None, None] for root in (self.signal, self.noise))
-        predicted = self.network(signal * data + noise * epsilon, k.to(data.dtype) / self.noise_levels, condition)
+        x, (on_x, on_network, deviation) = signal * data + noise * epsilon, self.preconditioning(k[:, None])
+        output = self.network(x / deviation, k.to(data.dtype) / self.noise_levels, condition)
+        predicted = on_x * x + on_network * output
         target = epsilon if self.prediction == "epsilon" else signal * epsilon - noise * data
         return mean_over_steps((predicted - target).square(), mask)
+
+    def preconditioning(self, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of x_k and of F, and r, `[..., act_dim]` each, at levels `k: [...]`."""
+        signal, noise, rms = self.signal[k][..., None], self.noise[k][..., None], self.data_rms
+        variance = (signal * rms).square() + noise.square()
+        deviation = variance.sqrt()
+        if self.prediction == "epsilon":
+            return noise / variance, signal * rms / deviation, deviation
+        on_x = signal * noise * (1.0 - rms.square()) / variance
+        return on_x, rms / deviation, deviation
 
     def denoise(self, x: Tensor, condition: Tensor) -> Tensor:
         """Chunks at level 0 of the paths that begin at noise `x: [B, H, act_dim]`."""
         times = [k / self.noise_levels for k in self.levels[:-1]]
-        modulations = iter(self.network.modulations(times, condition))
+        factors = self.preconditioning(torch.tensor(self.levels[:-1], device=x.device))
+        each = iter(zip(self.network.modulations(times, condition), *factors, strict=True))
 
         def predict(x: Tensor, k: int) -> Tensor:
-            predicted = self.network.modulated(x, next(modulations))
+            modulation, on_x, on_network, deviation = next(each)
+            predicted = torch.addcmul(on_x * x, on_network, self.network.modulated(x / deviation, modulation))
             return self.to_data(x, predicted, k).clamp(self.data_low, self.data_high)
 
         return ddim(predict, x, self.levels, self.signal, self.noise)

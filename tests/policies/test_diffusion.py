@@ -102,16 +102,40 @@ def test_loss_matches_plain_loop(prediction):
     epsilon, levels = torch.randn(10, 4, 3), torch.randint(1, 101, (10,))
     kept = squared_cosine(100)
     torch.testing.assert_close(times, levels / 100)
+    squares = data.square().mean((0, 1)).tolist()
     for i in range(10):
         signal, noise = float(kept[levels[i]].sqrt()), float((1 - kept[levels[i]]).sqrt())
         total = 0.0
         for h in range(4):
             for d in range(3):
                 e, x = float(epsilon[i, h, d]), float(data[i, h, d])
-                assert float(seen[i, h, d]) == pytest.approx(signal * x + noise * e, abs=1e-4)
-                target = e if prediction == "epsilon" else signal * e - noise * x
-                total += float(mask[i, h]) * (0.3 - target) ** 2
+                noisy, rms = signal * x + noise * e, math.sqrt(squares[d])
+                variance = signal**2 * squares[d] + noise**2
+                assert float(seen[i, h, d]) == pytest.approx(noisy / math.sqrt(variance), abs=1e-4)
+                if prediction == "epsilon":
+                    target, on_x, on_network = e, noise / variance, signal * rms / math.sqrt(variance)
+                else:
+                    target, on_network = signal * e - noise * x, rms / math.sqrt(variance)
+                    on_x = signal * noise * (1 - squares[d]) / variance
+                total += float(mask[i, h]) * (on_x * noisy + on_network * 0.3 - target) ** 2
         assert float(losses[i]) == pytest.approx(total / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize("k", [1, 30, 99])
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_network_has_nothing_to_learn_from_a_centered_gaussian(prediction, k):
+    """F = 0 predicts √ᾱ s² / r² · x, the mean of N(0, s²) given x, and the target of F has mean square 1."""
+    policy = make_head("diffusion", prediction=prediction)
+    policy.data_rms.fill_(STD)
+    epsilon, data = torch.randn(2, 200_000, 1, generator=torch.Generator().manual_seed(0))
+    data, signal, noise = STD * data, policy.signal[k], policy.noise[k]
+    x = signal * data + noise * epsilon
+    on_x, on_network, deviation = (one[0] for one in policy.preconditioning(torch.tensor(k)))
+    variance = signal**2 * STD**2 + noise**2
+    torch.testing.assert_close(policy.to_data(x, on_x * x, k), signal * STD**2 / variance * x, rtol=1e-3, atol=1e-4)
+    target = epsilon if prediction == "epsilon" else signal * epsilon - noise * data
+    assert float((x / deviation).square().mean()) == pytest.approx(1.0, abs=0.01)
+    assert float(((target - on_x * x) / on_network).square().mean()) == pytest.approx(1.0, abs=0.01)
 
 
 def test_noisy_chunks_have_moments_of_forward_process():
