@@ -69,6 +69,12 @@ def recipe_of(row: Row) -> str:
     return f"`{row['recipe']}`" if "recipe" in row else row["env_id"]
 
 
+def task_of(row: Row) -> str:
+    """The recipe, and its expert where that is not the recipe's own."""
+    own = row["name"] == row.get("recipe", row["name"])
+    return recipe_of(row) if own else f"{recipe_of(row)}, expert {row['expert']}"
+
+
 def minutes(row: Row) -> str:
     """Minutes of a run."""
     return f"{row['wall_seconds'] / 60:.1f}"
@@ -154,13 +160,28 @@ def head_recipes() -> str:
     )
 
 
+def push_t() -> str:
+    def estimated(part: str) -> Callable[[Row], str]:
+        return lambda row: estimate(row[part]["mean"], row[part]["mean_ci95"], ".3f", bold=True)
+
+    return columns(
+        results("push_t"),
+        ("recipe", recipe_of),
+        ("demonstrations", lambda row: "150 and their mirror images" if row["mirrored"] else "150"),
+        SEEDS,
+        ("largest of the last 10 checkpoints", estimated("max")),
+        ("mean of the last 10 checkpoints", estimated("mean")),
+        MINUTES,
+    )
+
+
 def dagger(name: str) -> str:
     def at_reach(row: Row, cell: Callable[[], str], otherwise: str) -> str:
         return cell() if row["bc_at_reach"] else otherwise
 
     return columns(
         results(name),
-        ("task", recipe_of),
+        ("task", task_of),
         SEEDS,
         ("labels", lambda row: f"{row['labels']:,.0f}"),
         EXPERTS_RETURN,
@@ -517,6 +538,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "bc_recipes": bc_recipes,
     "head_recipes": head_recipes,
+    "push_t": push_t,
     "dagger_recipes": lambda: dagger("dagger_recipes"),
     "dagger_mujoco": lambda: dagger("dagger_mujoco"),
     "bc_table": bc_table,
@@ -544,6 +566,9 @@ TABLES: dict[str, Callable[[], str]] = {
 
 # Recipes' first comments
 
+SCORES = (("of the best", "max"), ("mean of all ten", "mean"))
+"""Words for Push-T's two scores."""
+
 
 def measured_head(row: Row, time: str) -> str:
     """The first line of a comment's measured part."""
@@ -562,6 +587,13 @@ def measured_head_on_fork(row: Row) -> str:
     return measured_head(row, f"{row['wall_seconds']:.0f} s") + (
         f"# return {return_of(row)} (expert {row['expert_return']:.1f}), normalized score {score_of(row)};\n"
         f"# total variation of the gates' shares {estimate(variation['mean'], variation['mean_ci95'], '.3f')}.\n"
+    )
+
+
+def measured_push_t(row: Row) -> str:
+    scores = [f"{words} {estimate(row[part]['mean'], row[part]['mean_ci95'], '.3f')}" for words, part in SCORES]
+    return measured_head(row, f"{minutes(row)} minutes") + (
+        f"# of the last ten checkpoints over 50 starts, score {scores[0]};\n# {scores[1]} (docs/push_t.md).\n"
     )
 
 
@@ -604,13 +636,17 @@ def measured_sac(row: Row) -> str:
 
 def comments() -> dict[str, str]:
     """The measured part of each recipe's first comment, by the recipe's name."""
-    own = [row for row in results("bc_recipes") if row["name"] == row["recipe"]]  # others change the expert
+
+    def own(name: str) -> list[Row]:
+        return [row for row in results(name) if row["name"] == row["recipe"]]  # others change the expert
+
     return {
-        row["name"]: measured(row)
+        row.get("recipe", row["name"]): measured(row)
         for rows, measured in (
-            (own, measured_bc),
+            (own("bc_recipes"), measured_bc),
             (results("head_recipes"), measured_head_on_fork),
-            (results("dagger_recipes"), measured_dagger),
+            ([row for row in results("push_t") if row["task"] == "human"], measured_push_t),
+            (own("dagger_recipes"), measured_dagger),
             (results("adversarial_recipes"), measured_adversarial),
             (results("maxent_irl_recipes"), measured_maxent_irl),
             (results("experts"), measured_expert),

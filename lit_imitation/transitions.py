@@ -51,6 +51,8 @@ class Transitions(TensorClass):
     """`[N]` bool: the episode was cut off here."""
     next_observation: Tensor | None = None
     """`[N, *obs]` true successors: at the end of an episode its final observation, not the next episode's first."""
+    next_action: Tensor | None = None
+    """`[N, *act]` action taken in the successor, for offline learning; without meaning where the episode ends."""
     weight: Tensor | None = None
     """`[N]` float32 weight of each transition in a loss; None means 1 for all."""
     log_prob: Tensor | None = None
@@ -82,7 +84,7 @@ class Transitions(TensorClass):
     def concatenate(cls, records: Sequence[Transitions]) -> Transitions:
         """Concatenate flat records, keeping the optional fields that all of them have."""
         records = [record.clone(recurse=False) for record in records]
-        for name in ("next_observation", "weight", "log_prob"):
+        for name in ("next_observation", "next_action", "weight", "log_prob"):
             if any(getattr(record, name) is None for record in records):
                 for record in records:
                     setattr(record, name, None)

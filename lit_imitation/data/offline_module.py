@@ -59,8 +59,10 @@ class OfflineDataModule(DemonstrationDataModule):
         self.reward_scale, self.reward_shift = reward_scale, reward_shift
 
     def add_successors(self, demonstrations: Demonstrations) -> Demonstrations:
-        """Find successors where they were not recorded; terminal rows stay."""
-        return with_successors(demonstrations, keep_terminal=True)
+        """Find successors where they were not recorded, and the actions taken in them; terminal rows stay."""
+        transitions = demonstrations.transitions.clone(recurse=False)
+        transitions.next_action = transitions.action.roll(-1, 0)
+        return with_successors(demonstrations._replace(transitions=transitions), keep_terminal=True)
 
     def load(self) -> Demonstrations:
         """All transitions of the source, checked, with the rewards that are learned from.

@@ -24,7 +24,7 @@ from lit_imitation.utils.spaces import FlatBox, PackedBox, Part
 
 Kind = Literal["auto", "image", "resnet18", "vector", "mlp"]
 """Kinds of encoders; `auto` chooses by the observation space."""
-EncoderKind: TypeAlias = Kind | dict[str, str | dict]  # type: ignore[type-arg]
+EncoderKind: TypeAlias = Kind | dict[str, str | bool | int | float | list | dict]  # type: ignore[type-arg]
 """A kind; a kind with options, `{kind: resnet18, crop: 76}`; or, for a Dict or Tuple, one of these for each path."""
 MIN_IMAGE_SIDE, MAX_IMAGE_CHANNELS = 28, 64
 """Limits for `auto`: an array with a shorter side, or more channels times frames, is not an image."""

@@ -55,6 +55,13 @@ class Temperature(nn.Module):
         return self.log_alpha.exp()
 
 
+def default_target_entropy(action_space: Space[Any]) -> float:
+    """Target entropy in nats: minus the number of dimensions of a Box, or 0.98 log(number of actions)."""
+    if isinstance(action_space, Discrete):
+        return 0.98 * math.log(int(action_space.n))
+    return -float(math.prod(action_space.shape or ()))
+
+
 def soft_value(
     policy: StochasticPolicy,
     critic: QFunctions,
@@ -269,16 +276,12 @@ class SAC(Learner[Round]):
                 f"--model.policy=lit_imitation.{cls.__name__}"
             )
         self.policy = policy
-        if isinstance(action_space, Discrete):
-            self.act_dim, default_entropy = 0, 0.98 * math.log(int(action_space.n))
-        else:
-            self.act_dim = math.prod(action_space.shape or ())
-            default_entropy = -float(self.act_dim)
+        self.act_dim = 0 if isinstance(action_space, Discrete) else math.prod(action_space.shape or ())
         self.critic = make_q_functions(observation_space, action_space, hidden_sizes, activation, policy.encoder.kind)
         self.target = deepcopy(self.critic).requires_grad_(False)
         self.temperature, self.learn_temperature = Temperature(temperature), learn_temperature
         self.initial_temperature = temperature
-        self.target_entropy = default_entropy if target_entropy is None else target_entropy
+        self.target_entropy = default_target_entropy(action_space) if target_entropy is None else target_entropy
         self.start = deepcopy(policy).requires_grad_(False) if given and kl_coefficient else None
         self.kl_coefficient = kl_coefficient
         self.learning_rate, self.gamma, self.tau, self.batch_size = learning_rate, gamma, tau, batch_size

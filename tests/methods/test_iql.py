@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
-from lightning import Trainer, seed_everything
+from gymnasium.spaces import MultiDiscrete
+from offline import ACTIONS, CENTER, LINE, OBSERVATION, SCALE, fit, make_batch, walk
 
 import lit_imitation
 from lit_imitation import IQL, CategoricalPolicy, GaussianPolicy, MixturePolicy, OfflineDataModule
@@ -19,10 +19,6 @@ from lit_imitation.optim import gradients
 from lit_imitation.rl.action_values import make_q_functions
 from lit_imitation.transitions import Transitions
 
-OBSERVATION = Box(-np.inf, np.inf, (3,), np.float32)
-BOX = Box(np.float32([-1, -2]), np.float32([1, 6]))
-ACTIONS = {"continuous": BOX, "discrete": Discrete(4, start=-1)}
-
 
 def make_loss(kind: str, **more: float) -> IQLLoss:
     torch.manual_seed(0)
@@ -31,14 +27,6 @@ def make_loss(kind: str, **more: float) -> IQLLoss:
     critic, target = (make_q_functions(OBSERVATION, space, [8], "tanh") for _ in range(2))
     given = {"gamma": 0.9, "expectile": 0.8, "inverse_temperature": 2.0, "max_weight": 1.3} | more
     return IQLLoss(policy, Value(OBSERVATION, [8], "tanh"), critic, target, **given)
-
-
-def make_batch(kind: str, count: int = 20) -> tuple[torch.Tensor, ...]:
-    generator = np.random.default_rng(1)
-    action = np.stack([ACTIONS[kind].sample() for _ in range(count)]) if kind == "continuous" else None
-    chosen = torch.from_numpy(action) if action is not None else torch.from_numpy(generator.integers(-1, 3, count))
-    numbers = torch.from_numpy(generator.normal(size=(count, 7)).astype(np.float32))
-    return numbers[:, :3], chosen, numbers[:, 3], numbers[:, 4:], torch.from_numpy(generator.random(count) < 0.3)
 
 
 @pytest.mark.parametrize("expectile", [0.5, 0.7, 0.95])
@@ -60,7 +48,7 @@ def test_loss_matches_plain_loop(kind):
         for observation, action, reward, following, terminated in zip(*batch, strict=True):
             s, a, after = observation[None], action[None], following[None]
             if kind == "continuous":
-                u = (a - torch.tensor([0.0, 2.0])) / torch.tensor([1.0, 4.0])
+                u = (a - CENTER) / SCALE
                 q, target_q = (net(s, u)[:, 0, 0].tolist() for net in (loss.critic, loss.target))
             else:
                 q, target_q = (net(s)[:, 0, int(action) + 1].tolist() for net in (loss.critic, loss.target))
@@ -105,44 +93,6 @@ def test_inverse_temperature_of_zero_clones():
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def walk(episodes: int, good: float, seed: int = 0) -> Transitions:
-    """Episodes on a line of 6 places that end with reward 1 at its right end, or are cut off after 20 steps.
-
-    Right is action 1. A share `good` of the actions goes right, the others left.
-    """
-    generator, rows = np.random.default_rng(seed), []
-    for _ in range(episodes):
-        place = 0
-        for step in range(20):
-            action = int(generator.random() < good)
-            after = max(place + 2 * action - 1, 0)
-            rows.append((place, action, float(after == 5), after, after == 5, step == 19 and after < 5))
-            place = after
-            if place == 5:
-                break
-    observation, action, reward, following, over, cut = map(np.array, zip(*rows, strict=True))
-    return Transitions.from_numpy(
-        {
-            "observation": observation, "action": action, "reward": reward, "next_observation": following,
-            "terminated": over, "truncated": cut,
-        }
-    )  # fmt: skip
-
-
-def fit(model: IQL, data: OfflineDataModule, directory, epochs: int) -> None:
-    seed_everything(0, verbose=False)
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_epochs=epochs,
-        enable_checkpointing=False, num_sanity_val_steps=0, default_root_dir=directory,
-    )  # fmt: skip
-    trainer.fit(model, datamodule=data)
-
-
-def line(data: Transitions, **more) -> OfflineDataModule:
-    spaces = {"observation_space": {"type": "Discrete", "n": 6}, "action_space": {"type": "Discrete", "n": 2}}
-    return OfflineDataModule(demonstrations=data, batch_size=64, **spaces, **more)
-
-
 @pytest.mark.integration
 def test_values_and_actions_of_the_best_policy_are_found_in_poor_data(tmp_path):
     """Two of three actions go left. V is the fixed point of the expectile of two values, which has a closed form."""
@@ -150,7 +100,7 @@ def test_values_and_actions_of_the_best_policy_are_found_in_poor_data(tmp_path):
         lambda *spaces: CategoricalPolicy(*spaces, hidden_sizes=[32]),
         expectile=0.95, inverse_temperature=50.0, hidden_sizes=[32, 32], learning_rate=3e-3, gamma=0.9, tau=0.05,
     )  # fmt: skip
-    fit(model, line(walk(300, 1 / 3)), tmp_path, 40)
+    fit(model, OfflineDataModule(demonstrations=walk(300, 1 / 3), batch_size=64, **LINE), tmp_path, 40)
     places = torch.arange(5)
     assert model.policy.act(places).tolist() == [1] * 5
     value, right, left = torch.zeros(5), 0.95 / 3, 0.05 * 2 / 3
@@ -159,7 +109,7 @@ def test_values_and_actions_of_the_best_policy_are_found_in_poor_data(tmp_path):
         value = (right * after_right + left * after_left) / (right + left)
     torch.testing.assert_close(model.value(places).detach(), value, atol=0.03, rtol=0)
     cloned = IQL(lambda *spaces: CategoricalPolicy(*spaces, hidden_sizes=[32]), inverse_temperature=0.0)
-    fit(cloned, line(walk(300, 1 / 3)), tmp_path, 5)
+    fit(cloned, OfflineDataModule(demonstrations=walk(300, 1 / 3), batch_size=64, **LINE), tmp_path, 5)
     assert cloned.policy.act(places).tolist() == [0] * 5
 
 
@@ -167,12 +117,12 @@ def test_values_and_actions_of_the_best_policy_are_found_in_poor_data(tmp_path):
 @pytest.mark.parametrize("traced", [True, False])
 def test_target_follows_the_critic(traced, tmp_path, monkeypatch):
     monkeypatch.setattr(gradients, "TRACE_AFTER", 1 if traced else 10**9)
-    model = IQL(hidden_sizes=[8], tau=0.3)
-    fit(model, line(walk(40, 0.5), num_trajectories=20), tmp_path, 3)
+    model, data = IQL(hidden_sizes=[8], tau=0.3), walk(40, 0.5)
+    fit(model, OfflineDataModule(demonstrations=data, batch_size=64, **LINE), tmp_path, 3)
     assert bool(model.descent.block.loops) is traced
     assert not torch.equal(model.target.network.weights[0], model.critic.network.weights[0])
     before = model.target.network.weights[1].detach().clone()
-    batch = line(walk(40, 0.5)).load().transitions[:8]
+    batch = data[:8]
     model.descent.step(batch.observation, batch.action, batch.reward, batch.next_observation, batch.terminated)
     expected = before + 0.3 * (model.critic.network.weights[1].detach() - before)
     torch.testing.assert_close(model.target.network.weights[1].detach(), expected)
@@ -197,9 +147,8 @@ def test_arguments_out_of_range_are_named(arguments, text):
 @pytest.mark.integration
 def test_other_data_and_plans_are_refused(tmp_path):
     data = walk(20, 0.5)
-    spaces = {"observation_space": {"type": "Discrete", "n": 6}, "action_space": {"type": "Discrete", "n": 2}}
     with pytest.raises(ConfigError, match=r"use lit_imitation\.OfflineDataModule, not DemonstrationDataModule"):
-        fit(IQL(), lit_imitation.DemonstrationDataModule(demonstrations=data, **spaces), tmp_path, 1)
+        fit(IQL(), lit_imitation.DemonstrationDataModule(demonstrations=data, **LINE), tmp_path, 1)
     with pytest.raises(UnsupportedSpaceError, match="Discrete or Box"):
         make_q_functions(OBSERVATION, MultiDiscrete([2, 3]), [8], "relu")
     chunks = Transitions.from_numpy(
