@@ -83,7 +83,7 @@ def check_same(outcome_of_one, directory: Path) -> None:
     assert summary["episodes"] == 7 * METHODS[method].plays
     for name in first:
         assert torch.equal(first[name], second[name]), name
-    if of_one is None and method.startswith("bc"):
+    if of_one is None and method.startswith(("bc", "cql", "td3")):
         return
     if of_one is None:
         # 3 epochs of 3 rounds of 24 steps in 4 environments, without reset steps.

@@ -158,8 +158,10 @@ METHODS = {
     "iql-discrete": valued("IQL", DISCRETE),
     "iql-continuous": valued("IQL", CONTINUOUS),
     "cql-discrete": valued("CQL", DISCRETE),
-    "cql-continuous": valued("CQL", CONTINUOUS, more=("--model.gap_target=1.0", "--model.samples=3")),
-    "td3-bc": valued("TD3BC", CONTINUOUS, more=("--model.critic_penalty=0.1",)),
+    "cql-continuous": valued("CQL", CONTINUOUS, more=("--model.gap_target=1.0", "--model.samples=3"))._replace(
+        differs=True  # it draws actions, and so does TD3+BC noise
+    ),
+    "td3-bc": valued("TD3BC", CONTINUOUS, more=("--model.critic_penalty=0.1",))._replace(differs=True),
     "maxent-irl": tabular("LinearReward", "--data.env_id=FrozenLake-v1", more=(ONE_BY_ONE, "--model.gamma=0.8")),
     "ppo-discrete": online("PPO", DISCRETE, more=PPO),
     "ppo-continuous": online("PPO", CONTINUOUS, more=PPO),
