@@ -118,9 +118,18 @@ def recipes(arguments: Sequence[str]) -> None:
 
 
 def collect(arguments: Sequence[str]) -> None:
-    """Run an expert and save its episodes as demonstrations."""
+    """Run an expert and save its episodes as demonstrations, or save what a policy saw while it learned."""
     parser = argparse.ArgumentParser(prog="lit-imitation collect", description=collect.__doc__, allow_abbrev=False)
-    parser.add_argument("--env_id", required=True, help="Gymnasium id, or module:Id-v0")
+    parser.add_argument("--env_id", default="", help="Gymnasium id, or module:Id-v0; required without --replay")
+    parser.add_argument(
+        "--replay",
+        metavar="DIR",
+        default="",
+        help="run that recorded its rounds (lit_imitation.RoundRecorder), to save these in place of an expert's",
+    )
+    parser.add_argument(
+        "--steps", type=int, help="with --replay: transitions from the start of training (default: all)"
+    )
     parser.add_argument(
         "--expert",
         default="scripted",
@@ -155,6 +164,11 @@ def collect(arguments: Sequence[str]) -> None:
         help="allow expert files that can execute code (sb3) or name classes outside this package (default: false)",
     )
     options = parser.parse_args(arguments)
+    if bool(options.env_id) is bool(options.replay):
+        parser.error("give either --env_id, for an expert's episodes, or --replay, for what a learner saw")
+    if options.replay:
+        _collect_replay(options)
+        return
 
     from contextlib import ExitStack
 
@@ -211,6 +225,28 @@ def collect(arguments: Sequence[str]) -> None:
     returns = demonstrations.episode_returns
     print(
         f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions, "
+        f"return {float(returns.mean()):.2f} ± {float(returns.std(correction=0)):.2f}"
+    )
+
+
+def _collect_replay(options: argparse.Namespace) -> None:
+    """Save what a learner saw in one file."""
+    from lit_imitation.data.demonstrations import write_demonstrations
+    from lit_imitation.training.round_recorder import recorded
+    from lit_imitation.utils.files import check_local, expand_user
+
+    for name in ("out", "replay"):
+        check_local(getattr(options, name), f"--{name}")
+    out = expand_user(options.out)
+    if out.suffix not in (".npz", ".hdf5", ".h5"):
+        raise ConfigError(f"--out {out}: the file name must end in .npz or .hdf5")
+    if options.steps is not None and options.steps < 1:
+        raise ConfigError(f"--steps is {options.steps}; it must be at least 1")
+    demonstrations, observation_space = recorded(expand_user(options.replay), options.steps)
+    write_demonstrations(out, demonstrations, observation_space)
+    returns = demonstrations.episode_returns
+    print(
+        f"{out}: {len(returns)} trajectories, {len(demonstrations.transitions)} transitions of a learner, "
         f"return {float(returns.mean()):.2f} ± {float(returns.std(correction=0)):.2f}"
     )
 
