@@ -566,7 +566,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 # Recipes' first comments
 
-SCORES = (("of the best", "max"), ("mean of all ten", "mean"))
+SCORES = (("normalized score of the best", "max"), ("mean of all ten", "mean"))
 """Words for Push-T's two scores."""
 
 
@@ -593,7 +593,7 @@ def measured_head_on_fork(row: Row) -> str:
 def measured_push_t(row: Row) -> str:
     scores = [f"{words} {estimate(row[part]['mean'], row[part]['mean_ci95'], '.3f')}" for words, part in SCORES]
     return measured_head(row, f"{minutes(row)} minutes") + (
-        f"# of the last ten checkpoints over 50 starts, score {scores[0]};\n# {scores[1]} (docs/push_t.md).\n"
+        f"# of the last ten checkpoints over 50 starts, {scores[0]};\n# {scores[1]} (docs/push_t.md).\n"
     )
 
 
