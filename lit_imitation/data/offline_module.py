@@ -9,6 +9,7 @@ import torch
 from lit_imitation.data.demonstration_module import DemonstrationDataModule
 from lit_imitation.data.demonstrations import Demonstrations, with_successors
 from lit_imitation.errors import ConfigError
+from lit_imitation.utils.cache import print_once
 from lit_imitation.utils.ranges import check_finite, check_positive
 
 RETURN_RANGE = 1000.0
@@ -52,6 +53,11 @@ class OfflineDataModule(DemonstrationDataModule):
         memory = demonstrations.pop("memory", "resident")
         if memory != "resident":
             raise ConfigError(f"data.memory is {memory}; OfflineDataModule keeps transitions in memory: leave it out")
+        if demonstrations.get("return_temperature") is not None:
+            raise ConfigError(
+                "data.return_temperature weighs trajectories for cloning; offline methods learn from rewards which "
+                "actions are good: leave it out"
+            )
         super().__init__(env_id, batch_size=batch_size, val_fraction=val_fraction, memory=memory, **demonstrations)
         check_positive("data", reward_scale=reward_scale)
         check_finite("data", reward_scale=reward_scale, reward_shift=reward_shift)
@@ -86,5 +92,8 @@ class OfflineDataModule(DemonstrationDataModule):
                     f"{self._source} have the same return: leave it out"
                 )
             scale *= RETURN_RANGE / spread
+        if transitions.weight is not None:
+            print_once(f"{self._source}: its weights are not used; rewards tell which actions are good")
+            transitions.weight = None
         transitions.reward = torch.add(scale * transitions.reward, self.reward_shift)
         return demonstrations._replace(transitions=transitions)

@@ -63,6 +63,13 @@ def test_rewards_are_normalized_scaled_and_shifted():
     assert data.reward.tolist() == rewards.tolist()
 
 
+def test_weights_are_left_out_with_a_notice(capfd):
+    data = record([(3, True), (3, True)])
+    data.weight = torch.ones(6)
+    assert ready(data).train.weight is None
+    assert "its weights are not used" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("data", "arguments", "error", "text"),
     [
@@ -71,6 +78,7 @@ def test_rewards_are_normalized_scaled_and_shifted():
         (record([(1, False), (1, False)]), {}, DemonstrationError, "no next_observations"),
         (record([(2, True)]), {"reward_scale": 0.0}, ConfigError, "data.reward_scale is 0.0; it must be above 0"),
         (record([(2, True)]), {"reward_shift": float("nan")}, ConfigError, "data.reward_shift is nan"),
+        (record([(2, True)]), {"return_temperature": 1.0}, ConfigError, "data.return_temperature weighs trajectories"),
         (record([(2, True)]), {"memory": "stream"}, ConfigError, "keeps transitions in memory"),
     ],
 )
