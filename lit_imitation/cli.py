@@ -166,6 +166,8 @@ def collect(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if bool(options.env_id) is bool(options.replay):
         parser.error("give either --env_id, for an expert's episodes, or --replay, for what a learner saw")
+    if options.steps is not None and not options.replay:
+        parser.error("--steps counts the transitions of a learner: give --replay, or --episodes for an expert's")
     if options.replay:
         _collect_replay(options)
         return

@@ -47,6 +47,8 @@ class OfflineMethod(Method):
 
     critic: QFunctions
     target: QFunctions
+    needs_next_actions = False
+    """Whether a step reads `next_action`, which otherwise is not gathered for each minibatch."""
 
     def __init__(
         self,
@@ -113,6 +115,8 @@ class OfflineMethod(Method):
                 f"{type(self).__name__} learns from recorded transitions with rewards; use "
                 f"lit_imitation.OfflineDataModule, not {type(data).__name__}"
             )
+        if not self.needs_next_actions:
+            data.train.next_action = None
         self.policy.fit_normalizer(data.train.observation, data.train.action)
         for judge in self.judges:
             judge.encoder.copy_statistics(self.policy.encoder)  # type: ignore[union-attr, operator]

@@ -158,6 +158,7 @@ class TD3BC(OfflineMethod):
         check_at_least("model", 1, policy_period=policy_period)
         self.cloning_coefficient, self.critic_penalty = cloning_coefficient, critic_penalty
         self.target_noise, self.noise_clip, self.policy_period = target_noise, noise_clip, policy_period
+        self.needs_next_actions = critic_penalty > 0.0
 
     @property
     def descents(self) -> Sequence[Descent]:
@@ -186,7 +187,6 @@ class TD3BC(OfflineMethod):
         device = block.reward.device
         noise = torch.randn(count, size, self.policy.act_dim, device=device, generator=rank_generator(device))
         assert block.next_observation is not None
-        assert block.next_action is not None
         columns = {
             "observation": block.observation,
             "action": block.action,
@@ -195,7 +195,8 @@ class TD3BC(OfflineMethod):
             "terminated": block.terminated,
             "noise": noise,
         }
-        if self.critic_penalty:
+        if self.needs_next_actions:
+            assert block.next_action is not None
             columns |= {"next_action": block.next_action, "has_next": (~block.done).float()}
         rates = block_rates(self.critic_descent, self.trainer, count)
         critic_rows, policy_rows, latest = list[Tensor](), list[Tensor](), list[int]()

@@ -73,6 +73,9 @@ def test_recorder_and_replay_name_what_is_missing(tmp_path, capsys):
         main(["collect", f"--replay={tmp_path}", "--env_id=CartPole-v1", f"--out={tmp_path / 'a.npz'}"])
     assert "give either --env_id" in capsys.readouterr().err
     with pytest.raises(SystemExit):
+        main(["collect", "--env_id=CartPole-v1", f"--out={tmp_path / 'a.npz'}", "--steps=9"])
+    assert "--steps counts the transitions of a learner" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
         main(["collect", f"--replay={tmp_path}", f"--out={tmp_path / 'a.npz'}", "--steps=0"])
     assert "--steps is 0; it must be at least 1" in capsys.readouterr().err
     with pytest.raises(SystemExit):
